@@ -1,0 +1,35 @@
+# make test   set up, then check style and run the tests
+# make demo   set up, then train, evaluate and draw a small FCPose on synthetic people (output/demo)
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+READY := $(VENV)/.ready
+
+.PHONY: setup test lint demo clean
+
+setup: $(READY)
+
+# Done again only where what is installed could differ: the pins, the requirements or the detectron2 script.
+$(READY): constraints.txt setup.py dynpose/tools/install_detectron2.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(PIP) --constraint constraints.txt pip "setuptools<81" wheel
+	$(PIP) --constraint constraints.txt torch torchvision
+	$(BIN)/python dynpose/tools/install_detectron2.py --constraint constraints.txt
+	$(PIP) --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	touch $@
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest
+
+demo: $(READY)
+	$(BIN)/python train_net.py --config-file configs/quick/fcpose_synthetic.yaml OUTPUT_DIR output/demo
+	$(BIN)/dynpose predict --config-file output/demo/config.yaml --weights output/demo/model_final.pth \
+		--input output/demo/synthetic/val --output output/demo/predictions --limit 8
+
+clean:
+	rm -rf $(VENV) output build *.egg-info

@@ -1,0 +1,1 @@
+"""The `dynpose` command: one module a subcommand."""

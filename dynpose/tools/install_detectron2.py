@@ -1,0 +1,101 @@
+"""Install detectron2 0.6 from the package index into the running Python, where there is none yet.
+
+    python dynpose/tools/install_detectron2.py [--constraint constraints.txt]
+
+detectron2 is not published under its own name. Its 0.6 source is, as ``pb1-detectron2``: the Python files of the
+upstream v0.6 tag without the C++ sources, so that a plain ``pip install`` of it fails to compile. This script downloads
+that sdist (by hash), drops the compiled extension (dynpose needs none of it; rotated boxes and detectron2's own
+deformable convolution stay unavailable), mends the lines that current Pillow and a missing extension break, as
+upstream's main branch has done since, and installs the result under the name ``detectron2``.
+
+Only the standard library is imported, so it runs before anything but torch is installed. Where ``import detectron2``
+already works, whichever version that is, it does nothing.
+"""
+
+import argparse
+import importlib.util
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+
+SDIST = "pb1-detectron2==0.6"
+SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
+
+_GUARDED_IMPORT = "try:\n    from detectron2 import _C\nexcept ImportError:\n    _C = None\n"
+
+# file -> (text as released, text as mended); each must occur exactly once
+_MENDS = {
+    "detectron2/layers/deform_conv.py": ("from detectron2 import _C\n", _GUARDED_IMPORT),
+    "detectron2/layers/rotated_boxes.py": ("from detectron2 import _C\n", _GUARDED_IMPORT),
+    "detectron2/layers/roi_align_rotated.py": ("from detectron2 import _C\n", _GUARDED_IMPORT),
+    "detectron2/evaluation/coco_evaluation.py": (
+        "from detectron2.evaluation.fast_eval_api import COCOeval_opt\n",
+        "try:\n    from detectron2.evaluation.fast_eval_api import COCOeval_opt\n"
+        "except ImportError:\n    COCOeval_opt = COCOeval\n",
+    ),
+    "detectron2/data/transforms/transform.py": ("interp=Image.LINEAR", "interp=Image.BILINEAR"),
+    "setup.py": ('name="pb1-detectron2"', 'name="detectron2"'),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--constraint", help="pip constraints file for detectron2's own requirements")
+    args = parser.parse_args()
+
+    if importlib.util.find_spec("detectron2") is not None:
+        print("detectron2 is already installed: nothing to do")
+        return
+    for needed in ("torch", "setuptools"):
+        if importlib.util.find_spec(needed) is None:
+            sys.exit(f"{needed} is not installed: install torch, torchvision and 'setuptools<81' first")
+    with tempfile.TemporaryDirectory() as folder:
+        source = _download(pathlib.Path(folder))
+        _mend(source)
+        constraint = ["--constraint", args.constraint] if args.constraint else []
+        _pip("install", "--no-build-isolation", *constraint, str(source))
+    print("detectron2 0.6 is installed")
+
+
+def _pip(*arguments):
+    command = [sys.executable, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"]
+    if subprocess.run(command).returncode:
+        sys.exit(f"failed: {' '.join(command)}")
+
+
+def _download(folder):
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{SDIST} --hash=sha256:{SHA256}\n")
+    _pip(
+        *("download", "--no-deps", "--no-build-isolation", "--no-binary", ":all:", "--require-hashes"),
+        *("--requirement", str(requirement), "--dest", str(folder)),
+    )
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    (source,) = (path for path in folder.iterdir() if path.is_dir())
+    return source
+
+
+def _mend(source):
+    for name, (released, mended) in _MENDS.items():
+        path = source / name
+        text = path.read_text()
+        if text.count(released) != 1:
+            sys.exit(f"{SDIST}: {name} does not hold {released!r} once; it is not the release this script knows")
+        path.write_text(text.replace(released, mended))
+
+    setup = source / "setup.py"
+    text = re.sub(r'\n\s*"black==[^"]*",', "", setup.read_text())
+    text = text.replace("ext_modules=get_extensions(),", "ext_modules=[],")
+    setup.write_text(text)
+    # setup.py makes model_zoo/configs a link to configs/ and removes what stands there
+    shutil.copytree(source / "detectron2" / "model_zoo" / "configs", source / "configs")
+
+
+if __name__ == "__main__":
+    main()
