@@ -107,6 +107,8 @@ def _add_fcos(cfg):
     cfg.MODEL.FCOS.CENTER_SAMPLING_RADIUS = 1.5
     cfg.MODEL.FCOS.FOCAL_LOSS_ALPHA = 0.25
     cfg.MODEL.FCOS.FOCAL_LOSS_GAMMA = 2.0
+    # Added to the intersection and the union of the box loss, square strides: 0 = GIoU as published, 1 = AdelaiDet
+    cfg.MODEL.FCOS.GIOU_SMOOTH = 0.0
     # Inference: threshold on the classification score (FCPose section 3.4), candidates per level, NMS IoU, people kept
     cfg.MODEL.FCOS.SCORE_THRESH_TEST = 0.05
     # Apply the threshold to score x centre-ness instead

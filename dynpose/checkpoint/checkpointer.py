@@ -1,0 +1,141 @@
+"""A detectron2 checkpointer that knows whose weights it reads."""
+
+import logging
+
+from detectron2.checkpoint import DetectionCheckpointer
+from torch.nn.parallel import DistributedDataParallel
+
+from .released import convert_released, detect_released
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """Weights that do not fit the model; the message names the file and what to do."""
+
+
+class PoseCheckpointer(DetectionCheckpointer):
+    """Reads dynpose's checkpoints, the authors' released ones, and whatever detectron2 reads.
+
+    - Released weights (recognised by their keys) are renamed in memory. They must fit completely.
+    - A dynpose checkpoint says which method and which keypoints it is of. Another method's is refused. One with other
+      keypoints is refused too, unless ``new_keypoints`` allows to fine-tune it: then the layers whose shape depends on
+      the keypoints start afresh, and the log names them.
+    - Anything else, such as a backbone's ImageNet weights, is left to detectron2.
+
+    Args:
+        model (nn.Module): a dynpose model (or any detectron2 model).
+        save_dir (str): where to save.
+        new_keypoints (bool): allow a checkpoint of the same method with other keypoints.
+        **kwargs: of detectron2's DetectionCheckpointer.
+
+    Example::
+
+        >>> PoseCheckpointer(model).load("R_50_3X.pth")
+    """
+
+    def __init__(self, model, save_dir="", *, new_keypoints=False, **kwargs):
+        super().__init__(model, save_dir, **kwargs)
+        self.new_keypoints = new_keypoints
+        self._path = ""
+
+    def save(self, name, **kwargs):
+        """Save like detectron2, with a note of the method and its keypoints."""
+        super().save(name, dynpose=self._description(), **kwargs)
+
+    def load(self, path, *args, **kwargs):
+        """Load like detectron2.
+
+        Raises:
+            CheckpointError: the file can't be read, or its weights do not fit the model.
+        """
+        self._path = path
+        return super().load(path, *args, **kwargs)
+
+    def _description(self):
+        model = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+        schema = getattr(model, "schema", None)
+        return {"method": type(model).__name__, "keypoints": list(schema.names) if schema else []}
+
+    def _load_file(self, filename):
+        try:
+            return super()._load_file(filename)
+        except Exception as error:
+            raise CheckpointError(
+                f"{filename}: can't be read as a checkpoint ({type(error).__name__}: {error}). It may be truncated or not "
+                "be a checkpoint at all; copy it again or give another MODEL.WEIGHTS"
+            ) from error
+
+    def _load_model(self, checkpoint):
+        ours = self._description()
+        released = detect_released(checkpoint["model"])
+        if released is not None:
+            self._check_method(released.method, released.name)
+            checkpoint["model"] = self._convert(checkpoint["model"], released)
+        theirs = checkpoint.get("dynpose")
+        if theirs is None:
+            return super()._load_model(checkpoint)
+
+        self._check_method(theirs["method"], "dynpose's")
+        if theirs["keypoints"] != ours["keypoints"]:
+            self._check_new_keypoints(theirs["keypoints"], ours["keypoints"])
+        incompatible = super()._load_model(checkpoint)
+        fresh = [key for key, *_ in incompatible.incorrect_shapes]
+        if fresh and theirs["keypoints"] == ours["keypoints"]:
+            raise CheckpointError(
+                f"{self._path}: {len(fresh)} parameters have another shape than in the model ({', '.join(fresh[:4])}, ...). "
+                "It was trained with another config; use the config.yaml of its run"
+            )
+        if fresh:
+            logger.warning(f"Other keypoints than in {self._path}: initialised afresh: {', '.join(fresh)}")
+        return incompatible
+
+    def _check_method(self, method, origin):
+        ours = self._description()["method"]
+        if method != ours:
+            raise CheckpointError(
+                f"{self._path}: these are {origin} weights of {method}, but the model is {ours}. "
+                f"Give weights of {ours}, or a config of {method}"
+            )
+
+    def _check_new_keypoints(self, theirs, ours):
+        if not self.new_keypoints:
+            raise CheckpointError(
+                f"{self._path}: the checkpoint has {len(theirs)} keypoints ({', '.join(theirs[:3])}, ...), the model "
+                f"{len(ours)} ({', '.join(ours[:3])}, ...). Evaluate and predict with the config.yaml of its run; to learn "
+                "other keypoints, train with these MODEL.WEIGHTS"
+            )
+        if len(theirs) == len(ours):
+            logger.warning(f"{self._path}: as many keypoints as the model, but other names; all layers are taken over")
+
+    def _convert(self, state_dict, released):
+        """Rename released weights, report, and refuse them unless they fit completely."""
+        converted, unknown = convert_released(state_dict, released)
+        expected = {
+            key: tuple(value.shape)
+            for key, value in self._unwrapped_state().items()
+            if "num_batches_tracked" not in key
+        }
+        missing = sorted(expected.keys() - converted.keys())
+        unused = sorted([*unknown, *(key for key in converted if key not in self._unwrapped_state())])
+        misfits = [
+            f"{key} {tuple(converted[key].shape)} instead of {shape}"
+            for key, shape in expected.items()
+            if key in converted and tuple(converted[key].shape) != shape
+        ]
+        logger.info(
+            f"{self._path}: {released.name} weights, {len(converted)} parameters converted; {len(unused)} unused "
+            f"{unused}; {len(missing)} missing {missing}; {len(misfits)} of another shape {misfits}"
+        )
+        if missing or misfits or unused:
+            raise CheckpointError(
+                f"{self._path}: {released.name} weights do not fit this model: {len(missing)} parameters missing "
+                f"{missing[:3]}, {len(unused)} unused {unused[:3]}, {len(misfits)} of another shape {misfits[:3]}. "
+                f"They load into {released.config}. To fine-tune them on other keypoints, convert them first with "
+                "'dynpose convert-weights' and train from the converted file"
+            )
+        return converted
+
+    def _unwrapped_state(self):
+        model = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+        return model.state_dict()

@@ -1,0 +1,87 @@
+"""The authors' released checkpoints: recognised by their keys, renamed to dynpose's."""
+
+import re
+from dataclasses import dataclass
+
+from .fcpose import FCPOSE_RENAMES, FCPOSE_UNUSED
+
+
+@dataclass(frozen=True)
+class ReleasedFormat:
+    """One published kind of checkpoint.
+
+    Attributes:
+        name (str): where it comes from.
+        method (str): the meta-architecture that it belongs to.
+        signature (tuple[str]): key endings that all occur in it and in no other.
+        renames (tuple[tuple[str, str]] | None): (pattern, replacement) pairs, the first that matches a whole key is
+            used; None where dynpose recognises the checkpoint only to say what it is.
+        unused (tuple[str]): patterns of keys that hold nothing learned.
+        config (str): the config that it loads into.
+    """
+
+    name: str
+    method: str
+    signature: tuple
+    renames: tuple = None
+    unused: tuple = ()
+    config: str = ""
+
+
+RELEASED_FORMATS = (
+    ReleasedFormat(
+        name="AdelaiDet's FCPose",
+        method="FCPose",
+        signature=("fcpose_head.atten_producer.weight", "basis_module.tower.4.weight"),
+        renames=FCPOSE_RENAMES,
+        unused=FCPOSE_UNUSED,
+        config="configs/FCPose/R_50_3x_release.yaml (or R_101_3x_release.yaml)",
+    ),
+    ReleasedFormat(name="opera's InsPose", method="InsPose", signature=("cls_star_conv.weight", "hm_offset.weight")),
+    ReleasedFormat(
+        name="the released CID", method="CID", signature=("gfd.heatmap_conv.weight", "gfd.conv_down.weight")
+    ),
+    ReleasedFormat(
+        name="the released QueryPose", method="QueryPose", signature=("part_query.weight", "init_proposal_boxes.weight")
+    ),
+)
+
+
+def detect_released(state_dict):
+    """Recognise a released checkpoint.
+
+    Args:
+        state_dict (dict[str, Tensor]): its parameters.
+
+    Returns:
+        ReleasedFormat | None: None for anything else, such as a dynpose checkpoint or a backbone's weights.
+    """
+    for released in RELEASED_FORMATS:
+        if all(any(key.endswith(ending) for key in state_dict) for ending in released.signature):
+            return released
+    return None
+
+
+def convert_released(state_dict, released):
+    """Rename the parameters of a released checkpoint to dynpose's.
+
+    Args:
+        state_dict (dict[str, Tensor]): its parameters.
+        released (ReleasedFormat): from :func:`detect_released`, with ``renames``.
+
+    Returns:
+        tuple[dict[str, Tensor], list[str]]: the renamed parameters, and the keys that none of the names is known for.
+    """
+    converted, unknown = {}, []
+    for key, value in state_dict.items():
+        key = key.removeprefix("module.")
+        if any(re.fullmatch(pattern, key) for pattern in released.unused):
+            continue
+        for pattern, replacement in released.renames:
+            new_key, hits = re.subn(f"^(?:{pattern})$", replacement, key)
+            if hits:
+                converted[new_key] = value
+                break
+        else:
+            unknown.append(key)
+    return converted, unknown

@@ -1,0 +1,27 @@
+"""Ranking inside groups, without a loop over the groups."""
+
+import torch
+
+
+def rank_in_group(scores, group):
+    """Rank every item among those of its group, best first.
+
+    Args:
+        scores (Tensor): (N,).
+        group (Tensor): (N,) int64, not negative.
+
+    Returns:
+        Tensor: (N,) int64; 0 = the best of its group. Of equal scores the earlier item ranks higher.
+
+    Example::
+
+        >>> rank_in_group(torch.tensor([0.1, 0.9, 0.5]), torch.tensor([0, 0, 1]))
+        tensor([1, 0, 0])
+    """
+    order = scores.argsort(descending=True, stable=True)
+    order = order[group[order].argsort(stable=True)]
+    counts = torch.bincount(group)
+    first = (counts.cumsum(0) - counts)[group[order]]
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device) - first
+    return rank

@@ -1,0 +1,145 @@
+"""The locations of a feature pyramid as one flat list, and layers that are evaluated at a few of them only.
+
+Axes: B images, L levels, T locations of all levels and images together, N chosen locations, C channels.
+The flat order is (level, image, row, column).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def flatten_levels(maps):
+    """Bring per-level maps into the flat order of :class:`Locations`.
+
+    Args:
+        maps (list[Tensor]): L maps of shape (B, C, H_l, W_l).
+
+    Returns:
+        Tensor: (T, C).
+    """
+    return torch.cat([level.permute(0, 2, 3, 1).flatten(0, 2) for level in maps])
+
+
+@dataclass
+class Locations:
+    """Every location of a pyramid, in the flat order.
+
+    Attributes:
+        points (Tensor): (T, 2) float, centre (x, y) of the cell in input pixels: (u * s + s // 2, v * s + s // 2).
+        level, image, row, column (Tensor): (T,) int64.
+        strides (tuple[int]): stride of each level, pixels.
+        sizes (tuple[tuple[int, int]]): (H, W) of each level.
+        num_images (int): B.
+    """
+
+    points: torch.Tensor
+    level: torch.Tensor
+    image: torch.Tensor
+    row: torch.Tensor
+    column: torch.Tensor
+    strides: tuple
+    sizes: tuple
+    num_images: int
+
+    @classmethod
+    def of(cls, maps, strides):
+        """List the locations of per-level maps.
+
+        Args:
+            maps (list[Tensor]): L maps of shape (B, C, H_l, W_l).
+            strides (Sequence[int]): L strides, pixels.
+        """
+        device = maps[0].device
+        num_images = maps[0].shape[0]
+        grids, points = [], []
+        for index, (level, stride) in enumerate(zip(maps, strides)):
+            grid = torch.cartesian_prod(
+                torch.tensor([index], device=device),
+                torch.arange(num_images, device=device),
+                torch.arange(level.shape[2], device=device),
+                torch.arange(level.shape[3], device=device),
+            )
+            grids.append(grid)
+            points.append(grid[:, [3, 2]].float() * stride + stride // 2)
+        level, image, row, column = torch.cat(grids).unbind(dim=1)
+        sizes = tuple(tuple(m.shape[-2:]) for m in maps)
+        return cls(torch.cat(points), level, image, row, column, tuple(strides), sizes, num_images)
+
+    def __len__(self):
+        return len(self.level)
+
+    def per_level(self, values):
+        """Look one value per level up for every location.
+
+        Args:
+            values (Sequence[float]): L values.
+
+        Returns:
+            Tensor: (T,) float32.
+        """
+        return torch.as_tensor(values, dtype=torch.float32, device=self.level.device)[self.level]
+
+
+class LocationConv(nn.Module):
+    """A convolution shared by all pyramid levels that is evaluated only at chosen locations.
+
+    FCPose's controller has thousands of output channels and is needed at some fifty locations (section 3.1): evaluated
+    densely it would cost more than the rest of the network. The weight of a k x k convolution (out, C, k, k) is kept as
+    that of a linear layer, (out, C * k * k).
+
+    Args:
+        in_channels (int): C.
+        out_channels (int): values per location.
+        kernel_size (int): k, odd; outside the map the features are zero, as in a padded convolution.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size=1):
+        super().__init__()
+        if kernel_size % 2 != 1:
+            raise ValueError(f"LocationConv: kernel_size must be odd, got {kernel_size}")
+        self.kernel_size = kernel_size
+        self.linear = nn.Linear(in_channels * kernel_size**2, out_channels)
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, maps, locations, index):
+        """Evaluate at some locations.
+
+        Args:
+            maps (list[Tensor]): L maps of shape (B, C, H_l, W_l).
+            locations (Locations): of these maps.
+            index (Tensor): (N,) int64, positions in ``locations``.
+
+        Returns:
+            Tensor: (N, out_channels).
+        """
+        return self.linear(gather_neighbourhoods(maps, locations, index, self.kernel_size))
+
+
+def gather_neighbourhoods(maps, locations, index, kernel_size):
+    """Read the k x k neighbourhood of some locations, zero outside the map.
+
+    Args:
+        maps (list[Tensor]): L maps of shape (B, C, H_l, W_l).
+        locations (Locations): of these maps.
+        index (Tensor): (N,) int64, positions in ``locations``.
+        kernel_size (int): k, odd.
+
+    Returns:
+        Tensor: (N, C * k * k), channel first, then row, then column: the order of a convolution's weight.
+    """
+    reach = kernel_size // 2
+    padded = [F.pad(level, (reach,) * 4) for level in maps]
+    rows = flatten_levels(padded)
+    counts = [level.shape[0] * level.shape[2] * level.shape[3] for level in padded]
+    table = torch.tensor(
+        [(sum(counts[:i]), level.shape[2], level.shape[3]) for i, level in enumerate(padded)], device=index.device
+    )
+    start, height, width = table[locations.level[index]].unbind(dim=1)
+    corner = start + (locations.image[index] * height + locations.row[index]) * width + locations.column[index]
+    offsets = torch.arange(kernel_size, device=index.device)
+    cells = corner[:, None, None] + offsets[:, None] * width[:, None, None] + offsets
+    return rows[cells.flatten(1)].transpose(1, 2).flatten(1)

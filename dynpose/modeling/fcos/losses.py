@@ -1,0 +1,71 @@
+"""FCOS losses: focal classification, GIoU weighted by centre-ness, centre-ness (FCOS section 3.2).
+
+Counts are averaged over the processes, so that the gradient that DistributedDataParallel averages is that of one process
+with the whole batch.
+"""
+
+import torch
+import torch.nn.functional as F
+from fvcore.nn import sigmoid_focal_loss
+
+from dynpose.layers.losses import mean_over_processes
+
+from .locations import flatten_levels
+
+
+def fcos_losses(predictions, targets, *, num_classes, focal_loss_alpha=0.25, focal_loss_gamma=2.0, giou_smooth=0.0):
+    """Compute the three losses.
+
+    Args:
+        predictions (FCOSPredictions): of the whole batch.
+        targets (FCOSTargets): of the same locations.
+        num_classes (int): classes without background.
+        focal_loss_alpha, focal_loss_gamma (float): of the focal loss.
+        giou_smooth (float): see :func:`distance_giou_loss`.
+
+    Returns:
+        dict[str, Tensor]: ``loss_fcos_cls``, ``loss_fcos_box``, ``loss_fcos_centerness``: scalars, finite without any
+        positive location.
+    """
+    logits = flatten_levels(predictions.logits).float()
+    positives = targets.positives
+    one_hot = F.one_hot(targets.labels, num_classes + 1)[:, :num_classes].to(logits.dtype)
+    num_positives = mean_over_processes(logits.new_tensor(float(len(positives)))).clamp(min=1.0)
+    loss_cls = sigmoid_focal_loss(logits, one_hot, alpha=focal_loss_alpha, gamma=focal_loss_gamma, reduction="sum")
+
+    distances = flatten_levels(predictions.distances).float()[positives]
+    centerness_logits = flatten_levels(predictions.centerness).float()[positives].squeeze(1)
+    centerness = targets.centerness
+    total_centerness = mean_over_processes(centerness.sum()).clamp(min=1e-6)
+    loss_box = distance_giou_loss(distances, targets.distances[positives], smooth=giou_smooth) * centerness
+    loss_centerness = F.binary_cross_entropy_with_logits(centerness_logits, centerness, reduction="sum")
+    return {
+        "loss_fcos_cls": loss_cls / num_positives,
+        "loss_fcos_box": loss_box.sum() / total_centerness,
+        "loss_fcos_centerness": loss_centerness / num_positives,
+    }
+
+
+def distance_giou_loss(pred, target, *, smooth=0.0):
+    """1 - GIoU (Rezatofighi et al., CVPR 2019) of boxes given by their distances from one common location.
+
+    Args:
+        pred, target (Tensor): (P, 4) distances to the left, top, right, bottom side, not negative.
+        smooth (float): added to the intersection and to the union; AdelaiDet adds 1 (square stride).
+
+    Returns:
+        Tensor: (P,).
+    """
+    common = torch.minimum(pred, target)
+    enclosing = torch.maximum(pred, target)
+    intersection = _area(common)
+    union = _area(pred) + _area(target) - intersection
+    hull = _area(enclosing)
+    tiny = torch.finfo(pred.dtype).eps
+    iou = (intersection + smooth) / (union + smooth).clamp(min=tiny)
+    return 1 - iou + (hull - union) / hull.clamp(min=tiny)
+
+
+def _area(distances):
+    left, top, right, bottom = distances.unbind(dim=1)
+    return (left + right) * (top + bottom)

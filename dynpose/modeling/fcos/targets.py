@@ -1,0 +1,144 @@
+"""Which location learns which person (FCOS section 3.1-3.2), and which positives get a KP-Net (FCPose section 3.3).
+
+Axes: T locations, G ground-truth instances of all images together, P positive locations.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from dynpose.layers.ranking import rank_in_group
+
+
+@dataclass
+class FCOSTargets:
+    """Targets of every location.
+
+    Attributes:
+        labels (Tensor): (T,) int64 class; ``num_classes`` = background.
+        distances (Tensor): (T, 4) to the left, top, right, bottom side of the matched box, in strides; undefined for
+            background.
+        matched (Tensor): (T,) int64, index among the G instances of the batch; -1 = background.
+        positives (Tensor): (P,) int64, positions of the positive locations.
+    """
+
+    labels: torch.Tensor
+    distances: torch.Tensor
+    matched: torch.Tensor
+    positives: torch.Tensor
+
+    @property
+    def centerness(self):
+        """(P,) centre-ness of the positive locations (FCOS Eq. 3)."""
+        return centerness_of(self.distances[self.positives])
+
+
+def centerness_of(distances):
+    """Centre-ness (FCOS Eq. 3): sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)).
+
+    Args:
+        distances (Tensor): (P, 4) to the left, top, right, bottom side, positive.
+
+    Returns:
+        Tensor: (P,) in (0, 1].
+    """
+    horizontal, vertical = distances[:, [0, 2]], distances[:, [1, 3]]
+    ratios = (horizontal.amin(1) / horizontal.amax(1)) * (vertical.amin(1) / vertical.amax(1))
+    return ratios.sqrt()
+
+
+@torch.no_grad()
+def assign_targets(locations, gt_instances, *, sizes_of_interest, num_classes, center_sampling_radius=1.5):
+    """Match locations with ground-truth boxes.
+
+    A location is positive for a box if it lies inside it, within ``center_sampling_radius`` strides of its centre, and
+    the largest of its four distances is within the level's range (both ends included). Of several such boxes the one
+    of smallest area is taken.
+
+    Args:
+        locations (Locations): T locations.
+        gt_instances (list[Instances]): one per image, with gt_boxes and gt_classes, in input pixels.
+        sizes_of_interest (Sequence[float]): upper end of the range of every level but the last, pixels.
+        num_classes (int): label of the background.
+        center_sampling_radius (float): in strides; 0 = anywhere in the box.
+
+    Returns:
+        FCOSTargets
+    """
+    bounds = [-1.0, *sizes_of_interest, float("inf")]
+    low, high = locations.per_level(bounds[:-1]), locations.per_level(bounds[1:])
+    strides = locations.per_level(locations.strides)
+
+    labels = torch.full_like(locations.level, num_classes)
+    matched = torch.full_like(locations.level, -1)
+    distances = locations.points.new_zeros(len(locations), 4)
+    first = 0
+    for image, instances in enumerate(gt_instances):
+        if len(instances):
+            here = (locations.image == image).nonzero().squeeze(1)
+            chosen, to_sides = _match(
+                locations.points[here],
+                instances.gt_boxes.tensor,
+                radius=strides[here] * center_sampling_radius,
+                low=low[here],
+                high=high[here],
+            )
+            positive = chosen >= 0
+            here, chosen = here[positive], chosen[positive]
+            labels[here] = instances.gt_classes[chosen]
+            matched[here] = chosen + first
+            distances[here] = to_sides[positive] / strides[here, None]
+        first += len(instances)
+    return FCOSTargets(labels, distances, matched, (matched >= 0).nonzero().squeeze(1))
+
+
+def _match(points, boxes, *, radius, low, high):
+    """Match (T,) locations of one image with (G, 4) boxes: (T,) box index or -1, and (T, 4) distances to its sides."""
+    to_sides = _distances_to_sides(points, boxes)
+    inside = to_sides.amin(dim=2) > 0
+    if radius.any():
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+        reach = radius[:, None, None]
+        center_boxes = torch.cat(
+            [torch.maximum(centers - reach, boxes[:, :2]), torch.minimum(centers + reach, boxes[:, 2:])], dim=2
+        )
+        inside = _distances_to_sides(points, center_boxes).amin(dim=2) > 0
+    largest = to_sides.amax(dim=2)
+    in_range = (largest >= low[:, None]) & (largest <= high[:, None])
+
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    areas = torch.where(inside & in_range, areas, float("inf"))
+    smallest, chosen = areas.min(dim=1)
+    to_sides = to_sides[torch.arange(len(points), device=points.device), chosen]
+    return torch.where(smallest < float("inf"), chosen, -1), to_sides
+
+
+def _distances_to_sides(points, boxes):
+    """Signed distances (T, G, 4) from (T, 2) points to the sides of (G, 4) or (T, G, 4) boxes, positive inside."""
+    points = points[:, None]
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=2)
+
+
+@torch.no_grad()
+def sample_positives(matched, scores, max_samples):
+    """Choose the positive locations that get a KP-Net: the best of each person, in equal shares (FCPose section 3.3).
+
+    Every person may have max(1, max_samples // persons) locations, where persons counts those with any positive
+    location in the batch. Should there be more persons than samples, the best ``max_samples`` of them have one.
+
+    Args:
+        matched (Tensor): (P,) int64, the person each positive location belongs to.
+        scores (Tensor): (P,) confidence.
+        max_samples (int): M; 0 = no limit.
+
+    Returns:
+        Tensor: (S,) int64 positions in ``matched``, ascending, S <= max_samples.
+    """
+    if not max_samples or not len(matched):
+        return torch.arange(len(matched), device=matched.device)
+    persons, person = torch.unique(matched, return_inverse=True)
+    share = max(1, max_samples // len(persons))
+    chosen = (rank_in_group(scores, person) < share).nonzero().squeeze(1)
+    if len(chosen) > max_samples:
+        chosen = chosen[scores[chosen].topk(max_samples).indices]
+    return chosen.sort().values

@@ -1,0 +1,93 @@
+"""The branch that makes the feature map F, and the auxiliary heatmaps of the released training (FCPose section 3.1)."""
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import Conv2d, get_norm
+from torch import nn
+
+from dynpose.layers.upsample import aligned_upsample
+
+
+def conv_norm_relu(in_channels, out_channels, norm):
+    """3x3 convolution, normalisation, ReLU; He initialisation (FCPose section 4)."""
+    conv = Conv2d(
+        in_channels,
+        out_channels,
+        3,
+        padding=1,
+        bias=not norm,
+        norm=get_norm(norm, out_channels),
+        activation=F.relu,
+    )
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+class BasisBranch(nn.Module):
+    """Several pyramid levels, merged at the finest one's stride, through a few convolutions.
+
+    Args:
+        in_channels (list[int]): channels of each input level, finest first.
+        strides (list[int]): their strides, pixels; each a multiple of the first.
+        conv_dim (int): channels of the convolutions.
+        num_convs (int): 3x3 convolutions after merging.
+        norm (str): their normalisation.
+        out_channels (int): channels of the final 1x1 convolution: those of F, and the offsets' where they share it.
+    """
+
+    def __init__(self, *, in_channels, strides, conv_dim, num_convs, norm, out_channels):
+        super().__init__()
+        self.factors = [stride // strides[0] for stride in strides]
+        self.lateral = nn.ModuleList(conv_norm_relu(channels, conv_dim, norm) for channels in in_channels)
+        self.tower = nn.Sequential(*(conv_norm_relu(conv_dim, conv_dim, norm) for _ in range(num_convs)))
+        self.project = nn.Conv2d(conv_dim, out_channels, 1)
+        nn.init.kaiming_normal_(self.project.weight, nonlinearity="linear")
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, features):
+        """Merge and transform.
+
+        Args:
+            features (list[Tensor]): (B, C_l, H_l, W_l) levels, finest first; H_0 = H.
+
+        Returns:
+            tuple[Tensor, Tensor]: the merged levels (B, conv_dim, H, W), and the projection (B, out_channels, H, W).
+        """
+        merged = sum(
+            aligned_upsample(lateral(feature), factor)
+            for lateral, feature, factor in zip(self.lateral, features, self.factors)
+        )
+        return merged, self.project(self.tower(merged))
+
+
+class AuxHeatmaps(nn.Module):
+    """Multi-person heatmaps at F's stride and at a quarter of it, supervised in training only (released code).
+
+    Args:
+        conv_dim (int): channels of the merged levels.
+        norm (str): normalisation.
+        num_keypoints (int): K.
+    """
+
+    def __init__(self, *, conv_dim, norm, num_keypoints):
+        super().__init__()
+        self.tower = nn.Sequential(*(conv_norm_relu(conv_dim, conv_dim, norm) for _ in range(2)))
+        self.coarse = nn.Conv2d(conv_dim, num_keypoints, 1)
+        self.upsample = nn.ConvTranspose2d(conv_dim + num_keypoints, conv_dim, 8, stride=4, padding=2)
+        self.fine = nn.Conv2d(conv_dim, num_keypoints, 3, padding=1)
+
+    def forward(self, merged):
+        """Predict both heatmaps.
+
+        Args:
+            merged (Tensor): (B, conv_dim, H, W), from :class:`BasisBranch`.
+
+        Returns:
+            tuple[Tensor, Tensor]: (B, K, 4 H, 4 W) and (B, K, H, W).
+        """
+        features = self.tower(merged)
+        coarse = self.coarse(features)
+        fine = self.fine(F.relu(self.upsample(torch.cat([features, coarse], dim=1))))
+        return fine, coarse

@@ -1,0 +1,188 @@
+"""FCPose's keypoint losses, as free functions (section 3.3, Eq. 3 and 4; the released code's where named so).
+
+Axes: B images, N generated heads, K keypoints, H x W cells of stride s, G persons of the batch.
+Coordinates are continuous input pixels (x, y), as detectron2 has them.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from dynpose.layers.losses import mean_over_processes
+
+
+def head_weights(person):
+    """Weights under which a sum over heads is a mean over persons of the mean over each person's heads.
+
+    Persons are counted over all processes.
+
+    Args:
+        person (Tensor): (N,) int64, the person each head belongs to.
+
+    Returns:
+        Tensor: (N,) float32.
+    """
+    _, index, counts = torch.unique(person, return_inverse=True, return_counts=True)
+    num_persons = mean_over_processes(torch.tensor(float(len(counts)), device=person.device)).clamp(min=1.0)
+    return 1 / (counts[index].float() * num_persons)
+
+
+def keypoint_cells(keypoints, stride, size, rule="nearest"):
+    """Find the cell of a map that stands for each keypoint.
+
+    Args:
+        keypoints (Tensor): (..., 3) x, y in input pixels, visibility 0/1/2.
+        stride (int): of the map, pixels.
+        size (tuple[int, int]): (H, W) of the map.
+        rule (str): "nearest", floor(x / s): the cell whose centre is nearest; or "paper", floor((x - s // 2) / s) as
+            section 3.3 prints it (a cell further left and up for half of all keypoints; clamped to the map).
+
+    Returns:
+        Tensor: (...,) int64 flat index v * W + u; -1 where the keypoint is not labelled or not on the map.
+    """
+    height, width = size
+    limit = keypoints.new_tensor([width, height])
+    position = keypoints[..., :2] / stride
+    inside = ((position >= 0) & (position < limit)).all(dim=-1) & (keypoints[..., 2] > 0)
+    if rule == "paper":
+        position = (position - (stride // 2) / stride).clamp(min=0)
+    elif rule != "nearest":
+        raise ValueError(f"keypoint_cells: rule must be 'nearest' or 'paper', got {rule!r}")
+    # NaN and far-away coordinates of unlabelled keypoints must not reach the conversion to integers
+    u, v = torch.where(inside[..., None], position, 0).long().unbind(dim=-1)
+    return torch.where(inside, v * width + u, -1)
+
+
+def cell_centers(index, stride, width):
+    """Centre of cells given by flat index: (...,) -> (..., 2) in input pixels, (u * s + s // 2, v * s + s // 2)."""
+    cell = torch.stack([index % width, torch.div(index, width, rounding_mode="floor")], dim=-1)
+    return cell.float() * stride + stride // 2
+
+
+def heatmap_cross_entropy(logits, targets):
+    """Softmax cross-entropy of whole heatmaps (Eq. 3).
+
+    Args:
+        logits (Tensor): (N, K, H, W).
+        targets (Tensor): (N, K) flat index of the one; negative = ignore.
+
+    Returns:
+        Tensor: (N, K), zero where ignored.
+    """
+    loss = F.cross_entropy(logits.flatten(0, 1).flatten(1), targets.flatten(), ignore_index=-1, reduction="none")
+    return loss.view(targets.shape)
+
+
+def expected_distance(logits, offsets, keypoints, box_sizes, *, stride, distance_norm=12.0):
+    """Expectation of a keypoint's localisation error under its heatmap (released code's offset loss).
+
+    For every cell, the distance from (cell centre + offset) to the keypoint, in units of the box size, is squashed to
+    [0, 1) by tanh(distance_norm / 2 * d) and averaged over the cells with the softmax of the logits as weights.
+
+    Args:
+        logits (Tensor): (N, K, H, W).
+        offsets (Tensor): (N, K, 2, H, W) in input pixels.
+        keypoints (Tensor): (N, K, 3).
+        box_sizes (Tensor): (N,) half the sum of width and height of the person's box, pixels.
+        stride (int): of the map, pixels.
+        distance_norm (float): steepness; the result is divided by it.
+
+    Returns:
+        Tensor: (N, K), zero where the keypoint is not labelled.
+    """
+    height, width = logits.shape[-2:]
+    cells = cell_centers(torch.arange(height * width, device=logits.device), stride, width)
+    error = cells.T.view(2, height, width) + offsets - keypoints[:, :, :2, None, None]
+    # the square root has no finite slope at zero: the floor (a thousandth of a pixel) gives it a zero one
+    distance = error.square().sum(dim=2).clamp(min=1e-6).sqrt()
+    distance = distance / box_sizes.clamp(min=1.0)[:, None, None, None]
+    squashed = torch.tanh(distance * (distance_norm / 2))
+    weights = logits.flatten(2).softmax(dim=2).view_as(squashed)
+    expectation = (weights * squashed).sum(dim=(2, 3)) / distance_norm
+    return torch.where(keypoints[..., 2] > 0, expectation, 0.0)
+
+
+def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, rule="nearest"):
+    """Cells that supervise an offset map, each with the nearest keypoint of its kind (section 3.2).
+
+    Args:
+        keypoints (Tensor): (G, K, 3).
+        image_index (Tensor): (G,) int64, the image of each person.
+        num_images (int): B.
+        size (tuple[int, int]): (H, W) of the map.
+        stride (int): of the map, pixels.
+        radius (float): cells within this many cells of a keypoint's own cell are supervised.
+        rule (str): which cell is its own, see :func:`keypoint_cells`.
+
+    Returns:
+        tuple: image (S,), kind (S,), cell (S,) flat index, all int64; and target (S, 2): the offset from the cell's
+        centre to the keypoint, pixels.
+    """
+    height, width = size
+    num_keypoints = keypoints.shape[1]
+    own = keypoint_cells(keypoints, stride, size, rule)
+    person, kind = (own >= 0).nonzero(as_tuple=True)
+    own = own[person, kind]
+
+    reach = torch.arange(-int(radius), int(radius) + 1, device=own.device)
+    disk = torch.cartesian_prod(reach, reach)
+    disk = disk[disk.square().sum(dim=1) <= radius**2]
+    u = (own % width)[:, None] + disk[:, 0]
+    v = torch.div(own, width, rounding_mode="floor")[:, None] + disk[:, 1]
+    row, column = ((u >= 0) & (u < width) & (v >= 0) & (v < height)).nonzero(as_tuple=True)
+    cell = v[row, column] * width + u[row, column]
+    person, kind = person[row], kind[row]
+    target = keypoints[person, kind, :2] - cell_centers(cell, stride, width)
+
+    image = image_index[person]
+    slot = (image * num_keypoints + kind) * (height * width) + cell
+    distance = target.square().sum(dim=1)
+    nearest = distance.new_full((num_images * num_keypoints * height * width,), float("inf"))
+    nearest.scatter_reduce_(0, slot, distance, "amin")
+    kept = distance == nearest[slot]
+    return image[kept], kind[kept], cell[kept], target[kept]
+
+
+def gaussian_heatmaps(keypoints, image_index, *, num_images, size, stride, sigma):
+    """Multi-person Gaussian targets: one map per keypoint kind, persons merged by the maximum (released code).
+
+    A keypoint's Gaussian is centred on its cell and cut to a square of round(3 sigma) + 1 cells in each direction.
+
+    Args:
+        keypoints (Tensor): (G, K, 3).
+        image_index (Tensor): (G,) int64.
+        num_images (int): B.
+        size (tuple[int, int]): (H, W).
+        stride (int): pixels.
+        sigma (float): cells.
+
+    Returns:
+        Tensor: (B, K, H, W) in [0, 1].
+    """
+    height, width = size
+    maps = keypoints.new_zeros(num_images, keypoints.shape[1], height * width)
+    own = keypoint_cells(keypoints, stride, size)
+    person, kind = (own >= 0).nonzero(as_tuple=True)
+    own = own[person, kind]
+    reach = round(3 * sigma) + 1
+    around = torch.arange(-reach, reach + 1, device=own.device)
+    dv, du = torch.meshgrid(around, around, indexing="ij")
+    gaussian = torch.exp(-(du.square() + dv.square()) / (2 * sigma**2)).flatten()
+    u = (own % width)[:, None] + du.flatten()
+    v = torch.div(own, width, rounding_mode="floor")[:, None] + dv.flatten()
+    row, column = ((u >= 0) & (u < width) & (v >= 0) & (v < height)).nonzero(as_tuple=True)
+    slot = (image_index[person] * keypoints.shape[1] + kind)[row] * (height * width) + (v * width + u)[row, column]
+    maps.view(-1).scatter_reduce_(0, slot, gaussian[column].to(maps.dtype), "amax")
+    return maps.view(num_images, -1, height, width)
+
+
+def heatmap_mse(logits, targets):
+    """Sum of squared errors, divided by the sum of squared targets over all processes (released code).
+
+    Args:
+        logits, targets (Tensor): (B, K, H, W).
+
+    Returns:
+        Tensor: scalar.
+    """
+    energy = mean_over_processes(targets.square().sum()).clamp(min=1.0)
+    return (logits.float() - targets).square().sum() / energy
