@@ -92,8 +92,8 @@ def expected_distance(logits, offsets, keypoints, box_sizes, *, stride, distance
     height, width = logits.shape[-2:]
     cells = cell_centers(torch.arange(height * width, device=logits.device), stride, width)
     error = cells.T.view(2, height, width) + offsets - keypoints[:, :, :2, None, None]
-    # the square root has no finite slope at zero: the floor (a thousandth of a pixel) gives it a zero one
-    distance = error.square().sum(dim=2).clamp(min=1e-6).sqrt()
+    # the square root has no finite slope at zero: below the floor, a millionth of a pixel, it has a slope of zero
+    distance = error.float().square().sum(dim=2).clamp(min=1e-12).sqrt()
     distance = distance / box_sizes.clamp(min=1.0)[:, None, None, None]
     squashed = torch.tanh(distance * (distance_norm / 2))
     weights = logits.flatten(2).softmax(dim=2).view_as(squashed)

@@ -39,6 +39,8 @@ class NoRefinement(nn.Module):
         super().__init__()
         if heatmap_loss not in ("cell", "upsampled"):
             raise ValueError(f"MODEL.FCPOSE.HEATMAP_LOSS must be 'cell' or 'upsampled', got {heatmap_loss!r}")
+        if target_rule not in ("nearest", "paper"):
+            raise ValueError(f"MODEL.FCPOSE.HEATMAP_TARGET must be 'nearest' or 'paper', got {target_rule!r}")
         self.heatmap_loss = heatmap_loss
         self.target_rule = target_rule
 

@@ -1,0 +1,59 @@
+"""From command-line arguments to a finished run: what train_net.py calls."""
+
+from detectron2.engine import default_setup
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+
+from dynpose.checkpoint import PoseCheckpointer
+from dynpose.config import load_config
+from dynpose.data import check_dataset_files, register_datasets_from_cfg, schema_from_cfg, schema_to_cfg
+
+from .trainer import PoseTrainer
+
+
+def setup(args):
+    """Read the config, register its data sets, check that they fit the model, and prepare the output folder.
+
+    The keypoint schema is written into the config, and the config into ``OUTPUT_DIR/config.yaml``: that file and the
+    weights are all that prediction needs.
+
+    Args:
+        args (argparse.Namespace): of detectron2's ``default_argument_parser``.
+
+    Returns:
+        CfgNode: frozen.
+
+    Raises:
+        ConfigError, DatasetError: with the file, the item and the mend.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    register_datasets_from_cfg(cfg)
+    for name in cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        check_dataset_files(name)
+    schema_to_cfg(cfg, schema_from_cfg(cfg))
+    cfg.freeze()
+    default_setup(cfg, args)
+    return cfg
+
+
+def main(args):
+    """Train, or evaluate with ``--eval-only``.
+
+    Args:
+        args (argparse.Namespace): of detectron2's ``default_argument_parser``.
+
+    Returns:
+        dict: the last evaluation's results.
+    """
+    cfg = setup(args)
+    if not args.eval_only:
+        trainer = PoseTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        return trainer.train()
+
+    model = PoseTrainer.build_model(cfg)
+    PoseCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    results = PoseTrainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results

@@ -1,0 +1,206 @@
+"""FCOS: locations, targets, sampling, losses, decoding."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.structures import Boxes, Instances
+from torchvision.ops import generalized_box_iou_loss
+
+from dynpose.modeling.fcos import (
+    FCOSDecoder,
+    FCOSHead,
+    FCOSPredictions,
+    LocationConv,
+    Locations,
+    assign_targets,
+    fcos_losses,
+    flatten_levels,
+    sample_positives,
+)
+from dynpose.modeling.fcos.losses import distance_giou_loss
+from dynpose.modeling.fcos.targets import centerness_of
+
+
+def grids(*sizes, batch=1, channels=1):
+    return [torch.zeros(batch, channels, *size) for size in sizes]
+
+
+def with_boxes(boxes, classes=None):
+    instances = Instances((64, 64))
+    instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    instances.gt_classes = torch.tensor(classes or [0] * len(boxes), dtype=torch.int64)
+    return instances
+
+
+def test_locations_are_cell_centres_in_flat_order():
+    locations = Locations.of(grids((1, 2), (1, 1), batch=2), strides=[8, 16])
+    assert locations.points.tolist() == [[4, 4], [12, 4], [4, 4], [12, 4], [8, 8], [8, 8]]
+    assert locations.level.tolist() == [0, 0, 0, 0, 1, 1]
+    assert locations.image.tolist() == [0, 0, 1, 1, 0, 1]
+    maps = [torch.arange(8.0).view(2, 2, 1, 2), 10 + torch.arange(4.0).view(2, 2, 1, 1)]
+    assert flatten_levels(maps).tolist() == [[0, 2], [1, 3], [4, 6], [5, 7], [10, 11], [12, 13]]
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_location_conv_is_a_convolution(kernel_size):
+    torch.manual_seed(0)
+    maps = [torch.randn(2, 5, 4, 6), torch.randn(2, 5, 2, 3)]
+    locations = Locations.of(maps, [8, 16])
+    layer = LocationConv(5, 7, kernel_size)
+    weight = layer.linear.weight.view(7, 5, kernel_size, kernel_size)
+    dense = flatten_levels([F.conv2d(m, weight, layer.linear.bias, padding=kernel_size // 2) for m in maps])
+    index = torch.randperm(len(locations))
+    torch.testing.assert_close(layer(maps, locations, index), dense[index])
+    assert layer(maps, locations, index[:0]).shape == (0, 7)
+
+
+def test_centre_sampling_and_distances_by_hand():
+    # one level of stride 8, cells at 4, 12, 20, 28; a box from 2 to 30 has its centre at 16
+    locations = Locations.of(grids((4, 4)), strides=[8])
+    targets = assign_targets(
+        locations, [with_boxes([[2, 2, 30, 30]])], sizes_of_interest=[], num_classes=1, center_sampling_radius=0.75
+    )
+    # within 6 pixels of 16: the cells 12 and 20 in both directions
+    assert targets.positives.tolist() == [5, 6, 9, 10]
+    # cell (12, 12): 10 to the left and top, 18 to the right and bottom, over the stride of 8
+    assert targets.distances[5].tolist() == [1.25, 1.25, 2.25, 2.25]
+    assert targets.centerness[0].item() == pytest.approx(10 / 18)
+    assert targets.labels[[0, 5]].tolist() == [1, 0]
+    anywhere = assign_targets(
+        locations, [with_boxes([[2, 2, 30, 30]])], sizes_of_interest=[], num_classes=1, center_sampling_radius=0
+    )
+    assert len(anywhere.positives) == 16
+
+
+def test_levels_by_size():
+    locations = Locations.of(grids((8, 8), (4, 4)), strides=[8, 16])
+    small, large = [8, 8, 24, 24], [0, 0, 64, 64]
+    targets = assign_targets(
+        locations,
+        [with_boxes([small, large])],
+        sizes_of_interest=[32],
+        num_classes=1,
+        center_sampling_radius=0,
+    )
+    # stride 8: the large box has no side within 32 even from the cells nearest to its centre (36 away)
+    assert set(targets.matched[locations.level == 0].tolist()) == {-1, 0}
+    # stride 16: the small box has no side further than 32, the large one has everywhere
+    assert set(targets.matched[locations.level == 1].tolist()) == {1}
+
+
+def test_range_is_inclusive_at_both_ends():
+    # the cell at 4 of a box from 0 to 36: the largest distance is 32 exactly
+    locations = Locations.of(grids((1, 1), (1, 1)), strides=[8, 8])
+    targets = assign_targets(
+        locations, [with_boxes([[0, 0, 36, 36]])], sizes_of_interest=[32], num_classes=1, center_sampling_radius=0
+    )
+    assert targets.matched.tolist() == [0, 0]
+
+
+def test_smallest_area_wins_and_matches_count_over_the_batch():
+    locations = Locations.of(grids((2, 2), batch=2), strides=[8])
+    first = with_boxes([[0, 0, 16, 16], [0, 0, 10, 10]])
+    second = with_boxes([[0, 0, 16, 16]], classes=[2])
+    targets = assign_targets(locations, [first, second], sizes_of_interest=[], num_classes=3, center_sampling_radius=0)
+    assert targets.matched.tolist() == [1, 0, 0, 0, 2, 2, 2, 2]
+    assert targets.labels.tolist() == [0, 0, 0, 0, 2, 2, 2, 2]
+
+
+def test_degenerate_and_missing_boxes_have_no_positives():
+    locations = Locations.of(grids((2, 2), batch=2), strides=[8])
+    targets = assign_targets(
+        locations, [with_boxes([[4, 4, 4, 4]]), with_boxes([])], sizes_of_interest=[], num_classes=1
+    )
+    assert len(targets.positives) == 0
+    assert targets.labels.tolist() == [1] * 8
+
+
+def test_centerness_by_hand():
+    assert centerness_of(torch.tensor([[1.0, 2.0, 4.0, 2.0]])).item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("matched", "scores", "max_samples", "expected"),
+    [
+        # two people, four samples: two each, the best ones
+        ([7, 7, 7, 9, 9, 9], [0.1, 0.9, 0.5, 0.2, 0.3, 0.1], 4, [1, 2, 3, 4]),
+        # a share that a person can't fill is not given to others
+        ([7, 9, 9, 9], [0.1, 0.2, 0.3, 0.1], 4, [0, 1, 2]),
+        # more people than samples: one each, of the best two people
+        ([1, 2, 3], [0.1, 0.9, 0.5], 2, [1, 2]),
+        # no limit
+        ([1, 1, 2], [0.1, 0.9, 0.5], 0, [0, 1, 2]),
+        ([], [], 4, []),
+    ],
+)
+def test_sampling_by_hand(matched, scores, max_samples, expected):
+    chosen = sample_positives(torch.tensor(matched, dtype=torch.int64), torch.tensor(scores), max_samples)
+    assert chosen.tolist() == expected
+
+
+def test_giou_agrees_with_torchvision():
+    torch.manual_seed(0)
+    pred, target = torch.rand(50, 4) * 5, torch.rand(50, 4) * 5 + 0.1
+    boxes = [torch.cat([-d[:, :2], d[:, 2:]], dim=1) for d in (pred, target)]
+    torch.testing.assert_close(distance_giou_loss(pred, target), generalized_box_iou_loss(*boxes))
+
+
+def test_giou_smooth_by_hand():
+    # boxes of 2 x 2 and 4 x 4 around one centre: (4 + 1) / (16 + 1); the hull is the union
+    loss = distance_giou_loss(torch.ones(1, 4), torch.full((1, 4), 2.0), smooth=1.0)
+    assert loss.item() == pytest.approx(1 - 5 / 17)
+
+
+def test_losses_are_finite_and_reach_every_output_without_people():
+    torch.manual_seed(0)
+    head = FCOSHead(in_channels=32, num_levels=2, num_cls_convs=1, num_box_convs=1)
+    features = [torch.randn(2, 32, 4, 4), torch.randn(2, 32, 2, 2)]
+    predictions = head(features)
+    locations = Locations.of(features, [8, 16])
+    targets = assign_targets(locations, [with_boxes([]), with_boxes([])], sizes_of_interest=[32], num_classes=1)
+    losses = fcos_losses(predictions, targets, num_classes=1)
+    assert losses["loss_fcos_box"].item() == 0
+    assert losses["loss_fcos_centerness"].item() == 0
+    assert 0 < losses["loss_fcos_cls"].item() < 10
+    sum(losses.values()).backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def predictions_at(locations_map, logits, distances, centerness):
+    return FCOSPredictions([logits], [distances], [centerness], [locations_map])
+
+
+def test_decoding_by_hand():
+    features = torch.zeros(1, 1, 1, 3)
+    logits = torch.tensor([2.0, 1.0, -9.0]).view(1, 1, 1, 3)
+    distances = torch.ones(1, 4, 1, 3)
+    centerness = torch.tensor([0.0, 3.0, 3.0]).view(1, 1, 1, 3)
+    predictions = predictions_at(features, logits, distances, centerness)
+    locations = Locations.of([features], [8])
+    (instances,) = FCOSDecoder(nms_thresh=0.6)(predictions, locations, [(8, 24)])
+    # the third is below the threshold; the boxes of the others overlap by a third
+    probabilities = torch.tensor([1.0, 2.0]).sigmoid() * torch.tensor([3.0, 0.0]).sigmoid()
+    torch.testing.assert_close(instances.scores, probabilities.sqrt())
+    assert instances.pred_boxes.tensor.tolist() == [[4, -4, 20, 12], [-4, -4, 12, 12]]
+    assert instances.location_index.tolist() == [1, 0]
+
+    (suppressed,) = FCOSDecoder(nms_thresh=0.3)(predictions, locations, [(8, 24)])
+    assert suppressed.location_index.tolist() == [1]
+    (best,) = FCOSDecoder(post_nms_topk=1)(predictions, locations, [(8, 24)])
+    assert best.location_index.tolist() == [1]
+    (top,) = FCOSDecoder(pre_nms_topk=1)(predictions, locations, [(8, 24)])
+    assert top.location_index.tolist() == [1]
+
+
+def test_decoding_keeps_classes_apart_and_survives_nothing():
+    features = torch.zeros(1, 1, 1, 1)
+    logits = torch.ones(1, 2, 1, 1)
+    predictions = predictions_at(features, logits, torch.ones(1, 4, 1, 1), torch.zeros(1, 1, 1, 1))
+    locations = Locations.of([features], [8])
+    (both,) = FCOSDecoder()(predictions, locations, [(8, 8)])
+    assert sorted(both.pred_classes.tolist()) == [0, 1]
+    (nobody,) = FCOSDecoder(score_thresh=0.99)(predictions, locations, [(8, 8)])
+    assert len(nobody) == 0
+    assert nobody.pred_boxes.tensor.shape == (0, 4)
