@@ -62,8 +62,8 @@ class PoseCheckpointer(DetectionCheckpointer):
             return super()._load_file(filename)
         except Exception as error:
             raise CheckpointError(
-                f"{filename}: can't be read as a checkpoint ({type(error).__name__}: {error}). It may be truncated or not "
-                "be a checkpoint at all; copy it again or give another MODEL.WEIGHTS"
+                f"{filename}: can't be read as a checkpoint ({type(error).__name__}: {error}). It may be truncated or "
+                "no checkpoint at all; copy it again or give another MODEL.WEIGHTS"
             ) from error
 
     def _load_model(self, checkpoint):
@@ -83,8 +83,8 @@ class PoseCheckpointer(DetectionCheckpointer):
         fresh = [key for key, *_ in incompatible.incorrect_shapes]
         if fresh and theirs["keypoints"] == ours["keypoints"]:
             raise CheckpointError(
-                f"{self._path}: {len(fresh)} parameters have another shape than in the model ({', '.join(fresh[:4])}, ...). "
-                "It was trained with another config; use the config.yaml of its run"
+                f"{self._path}: {len(fresh)} parameters have another shape than in the model ({', '.join(fresh[:4])}, "
+                "...). It was trained with another config; use the config.yaml of its run"
             )
         if fresh:
             logger.warning(f"Other keypoints than in {self._path}: initialised afresh: {', '.join(fresh)}")
@@ -102,8 +102,8 @@ class PoseCheckpointer(DetectionCheckpointer):
         if not self.new_keypoints:
             raise CheckpointError(
                 f"{self._path}: the checkpoint has {len(theirs)} keypoints ({', '.join(theirs[:3])}, ...), the model "
-                f"{len(ours)} ({', '.join(ours[:3])}, ...). Evaluate and predict with the config.yaml of its run; to learn "
-                "other keypoints, train with these MODEL.WEIGHTS"
+                f"{len(ours)} ({', '.join(ours[:3])}, ...). Evaluate and predict with the config.yaml of its run; to "
+                "learn other keypoints, train with these MODEL.WEIGHTS"
             )
         if len(theirs) == len(ours):
             logger.warning(f"{self._path}: as many keypoints as the model, but other names; all layers are taken over")

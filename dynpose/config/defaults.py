@@ -28,9 +28,9 @@ def add_dynpose_config(cfg):
 
 
 def _add_data(cfg):
-    # The user's own data sets: a list of mappings with the arguments of dynpose.data.register_pose_dataset
-    # (name, json_file, image_root; optional category, flip_pairs, sigmas). They are registered when a config is set up, and are then
-    # named in DATASETS.TRAIN / DATASETS.TEST like any other.
+    # The user's own data sets: a list of mappings with the arguments of dynpose.data.register_pose_dataset (name,
+    # json_file, image_root; optional category, flip_pairs, sigmas). They are registered when a config is set up, and
+    # are then named in DATASETS.TRAIN / DATASETS.TEST like any other.
     cfg.DATASETS.POSE = []
 
     # The procedural data set "synthetic_pose_train" / "synthetic_pose_val" (dynpose.data.synthetic)
@@ -125,7 +125,8 @@ def _add_fcpose(cfg):
     # Positive locations that get a KP-Net in training, per batch and process (section 3.3): 50 (paper), 70 (release);
     # 0 = all
     cfg.MODEL.FCPOSE.MAX_SAMPLES = 50
-    # Relative coordinates are divided by the level's size of interest; for the last level, which has none, by this, pixels
+    # Relative coordinates are divided by the level's size of interest; for the last level, which has none, by this,
+    # pixels
     cfg.MODEL.FCPOSE.LAST_SIZE_OF_INTEREST = 1333
 
     # The branch that makes F out of P3..P5
@@ -138,7 +139,8 @@ def _add_fcpose(cfg):
     # Softmax cross-entropy of the heatmaps: "cell" (paper, Eq. 3: one-hot at stride 8) or "upsampled" (release: on the
     # logits up-sampled by 4, one-hot at stride 2)
     cfg.MODEL.FCPOSE.HEATMAP_LOSS = "cell"
-    # For "cell", where the one is: "nearest" = floor(x / 8), the cell whose centre is nearest; "paper" = floor((x - 4) / 8)
+    # For "cell", where the one is: "nearest" = floor(x / 8), the cell whose centre is nearest; "paper" =
+    # floor((x - 4) / 8), as section 3.3 prints it
     cfg.MODEL.FCPOSE.HEATMAP_TARGET = "nearest"
     # alpha of Eq. 4
     cfg.MODEL.FCPOSE.HEATMAP_LOSS_WEIGHT = 2.5
@@ -146,7 +148,8 @@ def _add_fcpose(cfg):
     # Keypoint refinement (Tables 4 and 5): "none", "deconv" (heatmaps up-sampled by a transposed convolution), "shared"
     # (one offset map for all people) or "instance" (a generated 1x1 convolution per person)
     cfg.MODEL.FCPOSE.REFINEMENT = "shared"
-    # What the shared offset map is computed from: "p3" (paper: one convolution on P3) or "basis" (release: F's last layer)
+    # What the shared offset map is computed from: "p3" (paper: one convolution on P3) or "basis" (release: F's last
+    # layer)
     cfg.MODEL.FCPOSE.OFFSET_SOURCE = "p3"
     # Kernel of that one convolution on P3 (not given in the paper)
     cfg.MODEL.FCPOSE.OFFSET_KERNEL = 3

@@ -46,7 +46,7 @@ def _merge(cfg, merge, argument, source):
     try:
         merge(argument)
     except Exception as error:
-        # yacs raises KeyError (file) and AssertionError (list) for keys, ValueError for values; PyYAML has its own kinds
+        # yacs raises KeyError (file) or AssertionError (list) for keys, ValueError for values; PyYAML has its own
         message = str(error.args[0]) if error.args else str(error)
         if message.startswith("Non-existent"):
             key = message.split(": ")[-1].strip()

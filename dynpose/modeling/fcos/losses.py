@@ -1,7 +1,7 @@
 """FCOS losses: focal classification, GIoU weighted by centre-ness, centre-ness (FCOS section 3.2).
 
-Counts are averaged over the processes, so that the gradient that DistributedDataParallel averages is that of one process
-with the whole batch.
+Counts are averaged over the processes, so that the gradient that DistributedDataParallel averages is that of one
+process with the whole batch.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """The FCPose meta-architecture (Mao et al., CVPR 2021), in the paper's variant and in the released code's.
 
-FCOS finds people; for each, a controller generates the weights of a small keypoint network (KP-Net) that is run over the
-feature map F of the whole image; the peaks of its heatmaps are refined by offsets. The two variants differ in the
-config keys of MODEL.FCPOSE alone.
+FCOS finds people; for each, a controller generates the weights of a small keypoint network (KP-Net) that is run over
+the feature map F of the whole image; the peaks of its heatmaps are refined by offsets. The two variants differ in
+config keys alone.
 """
 
 import torch
@@ -204,8 +204,8 @@ class FCPose(DenseDetector):
     def forward_inference(self, images, features, predictions):
         """Find people and their keypoints.
 
-        Boxes are made unique before the KP-Nets run. FCPose section 3.4 does it last; as it looks at the boxes alone, the
-        people that remain are the same, and the networks of duplicates are never run.
+        Boxes are made unique before the KP-Nets run. FCPose section 3.4 does it last; as it looks at the boxes alone,
+        the people that remain are the same, and the networks of duplicates are never run.
 
         Args:
             images (ImageList): B padded images.

@@ -125,8 +125,8 @@ class SharedOffsets(NoRefinement):
     Args:
         in_channels (int): channels of P3.
         num_keypoints (int): K.
-        source (str): "p3", one convolution on P3 (paper), or "basis", the last layer of the basis branch gives the offsets
-            together with F (released code).
+        source (str): "p3", one convolution on P3 (paper), or "basis", the last layer of the basis branch gives the
+            offsets together with F (released code).
         kernel_size (int): of the convolution on P3.
         scale (float): pixels that an output of 1 stands for.
         loss (str): "mse", squared error in cells around the labelled keypoints (section 3.3), or "expected_distance"
