@@ -1,0 +1,131 @@
+"""Checkpoints: dynpose's own, the released ones, and those that do not fit."""
+
+import json
+import logging
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from reference_rule import rule_state_dict
+from small_models import SCHEMA, small_model
+
+from dynpose.checkpoint import CheckpointError, PoseCheckpointer, convert_released, detect_released
+from dynpose.config import load_config
+from dynpose.data.schema import COCO_PERSON, KeypointSchema, schema_to_cfg
+
+PAPER = "configs/FCPose/R_50_3x.yaml"
+FIVE = KeypointSchema(names=("a", "b", "c", "d", "e"), sigmas=(0.05,) * 5)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A dynpose checkpoint of a small FCPose with four keypoints."""
+    model = small_model(PAPER, seed=1)
+    PoseCheckpointer(model, str(tmp_path)).save("weights")
+    return model, str(tmp_path / "weights.pth")
+
+
+def test_round_trip(saved):
+    model, path = saved
+    other = small_model(PAPER, seed=2)
+    PoseCheckpointer(other).load(path)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+    assert torch.load(path)["dynpose"] == {"method": "FCPose", "keypoints": list(SCHEMA.names)}
+
+
+def test_other_keypoints_are_refused_unless_to_be_learned(saved, caplog):
+    model, path = saved
+    other = small_model(PAPER, schema=FIVE, seed=2)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"weights\.pth: the checkpoint has 4 keypoints .* the model 5"):
+        PoseCheckpointer(other).load(path)
+    with caplog.at_level(logging.WARNING):
+        PoseCheckpointer(other, new_keypoints=True).load(path)
+    fresh = {"controller.linear.weight", "controller.linear.bias", "refinement.conv.weight", "refinement.conv.bias"}
+    assert all(name in caplog.text for name in fresh)
+    for name, value in other.state_dict().items():
+        expected = before[name] if name in fresh else model.state_dict()[name]
+        assert torch.equal(value, expected), name
+
+
+def test_another_network_of_the_same_keypoints_is_refused(saved):
+    _, path = saved
+    wider = small_model(PAPER, "MODEL.KP_NET.WIDTH", 16)
+    with pytest.raises(CheckpointError, match="another shape than in the model"):
+        PoseCheckpointer(wider, new_keypoints=True).load(path)
+
+
+def test_another_method_is_refused(saved, tmp_path):
+    _, path = saved
+    checkpoint = torch.load(path)
+    checkpoint["dynpose"]["method"] = "QueryPose"
+    torch.save(checkpoint, tmp_path / "query.pth")
+    with pytest.raises(CheckpointError, match=r"query\.pth: these are dynpose's weights of QueryPose, .* is FCPose"):
+        PoseCheckpointer(small_model(PAPER)).load(str(tmp_path / "query.pth"))
+
+
+def test_unreadable_files(tmp_path):
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"broken\.pth: can't be read"):
+        PoseCheckpointer(small_model(PAPER)).load(str(broken))
+
+
+def test_backbone_weights_are_left_to_detectron2(tmp_path):
+    model = small_model(PAPER, seed=1)
+    weights = {k.removeprefix("backbone."): v for k, v in model.state_dict().items() if "bottom_up" in k}
+    torch.save({"model": weights, "matching_heuristics": True}, tmp_path / "backbone.pth")
+    other = small_model(PAPER, seed=2)
+    PoseCheckpointer(other).load(str(tmp_path / "backbone.pth"))
+    name = "backbone.bottom_up.res3.0.conv1.weight"
+    assert torch.equal(other.state_dict()[name], model.state_dict()[name])
+
+
+@pytest.mark.parametrize("method", ["fcpose", "inspose", "cid", "querypose", "querypose_first"])
+def test_every_released_format_is_recognised(test_data, method):
+    keys = json.loads((test_data / f"reference/{method}/keys.json").read_text())
+    assert detect_released(dict.fromkeys(keys)).method.lower() == method.split("_")[0]
+    with pytest.raises(CheckpointError, match="are .* weights of"):
+        path = test_data / f"reference/{method}/keys.json"
+        checkpointer = PoseCheckpointer(torch.nn.Linear(1, 1))
+        checkpointer._path = str(path)
+        checkpointer._load_model({"model": dict.fromkeys(keys)})
+
+
+def test_detection_ignores_dynposes_own():
+    assert detect_released(small_model(PAPER).state_dict()) is None
+
+
+@pytest.fixture(scope="module")
+def released_fcpose(test_data):
+    """The whole released model, with weights made by the rule."""
+    shapes = json.loads((test_data / "reference/fcpose/keys_full_model_r50.json").read_text())
+    sizes = {"proposal_generator.fcpose_head.sizes_of_interest": [64, 128, 256, 512, 1333]}
+    return rule_state_dict(shapes, sizes)
+
+
+def test_released_fcpose_loads_by_itself(released_fcpose, tmp_path, caplog):
+    torch.save({"model": {f"module.{k}": v for k, v in released_fcpose.items()}}, tmp_path / "R_50_3X.pth")
+    cfg = load_config("configs/FCPose/R_50_3x_release.yaml", ["MODEL.DEVICE", "cpu"])
+    schema_to_cfg(cfg, COCO_PERSON)
+    model = build_model(cfg)
+    with caplog.at_level(logging.INFO, logger="dynpose"):
+        PoseCheckpointer(model).load(str(tmp_path / "R_50_3X.pth"))
+    assert "AdelaiDet's FCPose weights, 388 parameters converted; 0 unused []; 0 missing []" in caplog.text
+    converted, unknown = convert_released(released_fcpose, detect_released(released_fcpose))
+    assert not unknown
+    # all but the constant sizes_of_interest
+    assert len(converted) == len(released_fcpose) - 1
+    state = model.state_dict()
+    for name, value in converted.items():
+        assert torch.equal(state[name], value), name
+    assert state["controller.linear.weight"].shape == (2737, 2304)
+
+
+def test_released_fcpose_does_not_load_into_the_paper_variant(released_fcpose, tmp_path):
+    torch.save({"model": released_fcpose}, tmp_path / "R_50_3X.pth")
+    cfg = load_config(PAPER, ["MODEL.DEVICE", "cpu"])
+    schema_to_cfg(cfg, COCO_PERSON)
+    with pytest.raises(CheckpointError, match=r"do not fit this model.*R_50_3x_release\.yaml"):
+        PoseCheckpointer(build_model(cfg)).load(str(tmp_path / "R_50_3X.pth"))
