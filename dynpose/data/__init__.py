@@ -1,0 +1,23 @@
+"""Pose data sets for detectron2: keypoint schemas, registration, augmentation and the dataset mapper."""
+
+from .coco_json import load_pose_json
+from .datasets import check_dataset_files, register_datasets_from_cfg, register_pose_dataset
+from .mapper import PoseDatasetMapper
+from .schema import COCO_PERSON, DEFAULT_SIGMA, DatasetError, KeypointSchema, schema_from_cfg, schema_to_cfg
+from .transforms import RandomCropKeepingPeople, build_pose_augmentation
+
+__all__ = [
+    "COCO_PERSON",
+    "DEFAULT_SIGMA",
+    "DatasetError",
+    "KeypointSchema",
+    "PoseDatasetMapper",
+    "RandomCropKeepingPeople",
+    "build_pose_augmentation",
+    "check_dataset_files",
+    "load_pose_json",
+    "register_datasets_from_cfg",
+    "register_pose_dataset",
+    "schema_from_cfg",
+    "schema_to_cfg",
+]

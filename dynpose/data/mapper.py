@@ -1,0 +1,170 @@
+"""From a dataset dict to the image and the instances that a model trains on.
+
+Axes: N people in an image, K keypoints. Coordinates are continuous pixels of the augmented image.
+"""
+
+import logging
+
+import numpy as np
+import torch
+from detectron2.config import configurable
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
+
+from .datasets import register_datasets_from_cfg
+from .schema import DatasetError, schema_from_cfg
+from .transforms import build_pose_augmentation
+
+__all__ = ["PoseDatasetMapper"]
+
+logger = logging.getLogger(__name__)
+
+# Boxes that augmentation leaves less than this wide or high, pixels, are dropped: they may contain no pixel's centre.
+_MIN_BOX_SIZE = 1.0
+# Times that augmentation is drawn again because it left nobody
+_MAX_REDRAWS = 10
+
+
+class PoseDatasetMapper:
+    """A detectron2 dataset mapper for keypoints.
+
+    It differs from ``detectron2.data.DatasetMapper`` in what real pose data needs: a person without labelled keypoints
+    stays, as a box; the crop keeps somebody; ``gt_keypoints`` is there even when nobody is; an unreadable image is an
+    error that names it.
+
+    Args:
+        is_train (bool): False gives the image alone.
+        augmentations (list[Augmentation]): applied in order.
+        image_format (str): of the image given to the model, see ``detection_utils.read_image``.
+        schema (KeypointSchema): of the data set; needed for training.
+
+    Example::
+
+        >>> loader = build_detection_train_loader(cfg, mapper=PoseDatasetMapper(cfg, is_train=True))
+    """
+
+    @configurable
+    def __init__(self, is_train=True, *, augmentations, image_format, schema=None):
+        if is_train and schema is None:
+            raise ValueError("PoseDatasetMapper needs the schema of the data set for training")
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.schema = schema
+        self.flip_indices = schema.flip_indices if schema is not None else None
+        mode = "training" if is_train else "inference"
+        logger.info("Augmentations used in %s: %s", mode, augmentations)
+
+    @classmethod
+    def from_config(cls, cfg, is_train=True):
+        """Arguments from a config; its data sets are registered first when it is for training."""
+        if is_train:
+            register_datasets_from_cfg(cfg)
+        return {
+            "is_train": is_train,
+            "augmentations": build_pose_augmentation(cfg, is_train),
+            "image_format": cfg.INPUT.FORMAT,
+            "schema": schema_from_cfg(cfg) if is_train else None,
+        }
+
+    def __call__(self, dataset_dict):
+        """Read and augment one image.
+
+        Args:
+            dataset_dict (dict): in detectron2's format; it is not modified. ``annotations`` without ``keypoints`` have
+                none labelled.
+
+        Returns:
+            dict: the same without ``annotations``, with ``image`` (C, H, W), uint8, and for training ``instances``, an
+            Instances with ``gt_boxes``, ``gt_classes`` (N,) and ``gt_keypoints`` (N, K, 3). A keypoint that is not
+            labelled or not inside the image is all zeros; any other has ``0 <= x < W`` and ``0 <= y < H``. Crowds are
+            left out, and so are people who are not in the augmented image.
+
+        Raises:
+            DatasetError: the image cannot be read or is not of the annotated size, or an annotation does not fit the
+                schema.
+        """
+        dataset_dict = dict(dataset_dict)
+        annotations = dataset_dict.pop("annotations", ())
+        image = _read_image(dataset_dict, self.image_format)
+        if not self.is_train:
+            aug_input = T.AugInput(image)
+            self.augmentations(aug_input)
+            dataset_dict["image"] = _to_tensor(aug_input.image)
+            return dataset_dict
+
+        people = [self._with_keypoints(person, dataset_dict) for person in annotations if not person.get("iscrowd")]
+        # The crop of build_pose_augmentation leaves nobody only if nobody is in the image to start with; others may
+        # have to be drawn again. An image that stays empty is given as such: every loss is defined for it.
+        for _ in range(1 + _MAX_REDRAWS):
+            aug_input = T.AugInput(image, boxes=_boxes_to_keep(people))
+            transforms = self.augmentations(aug_input)
+            instances = self._transform(people, transforms, aug_input.image.shape[:2])
+            if len(instances) or not people:
+                break
+        dataset_dict["image"] = _to_tensor(aug_input.image)
+        dataset_dict["instances"] = instances
+        return dataset_dict
+
+    def _with_keypoints(self, annotation, dataset_dict):
+        """The annotation with keypoints: none labelled where it has none."""
+        size = 3 * self.schema.num_keypoints
+        keypoints = annotation.get("keypoints") or [0.0] * size
+        if len(keypoints) != size:
+            raise DatasetError(
+                f"{dataset_dict['file_name']}: an annotation has {len(keypoints)} keypoint numbers where the "
+                f"{self.schema.num_keypoints} keypoints of the model make {size}; correct the annotation or the schema"
+            )
+        return {**annotation, "keypoints": keypoints}
+
+    def _transform(self, people, transforms, image_size):
+        """Instances of the people that are left in the augmented image of ``image_size`` (height, width)."""
+        height, width = image_size
+        instances = Instances(image_size)
+        boxes, keypoints = np.zeros((len(people), 4)), np.zeros((len(people), self.schema.num_keypoints, 3))
+        for i, person in enumerate(people):
+            # A copy, because it is modified in place
+            person = utils.transform_instance_annotations(
+                dict(person), transforms, image_size, keypoint_hflip_indices=self.flip_indices
+            )
+            boxes[i], keypoints[i] = person["bbox"], person["keypoints"]
+        # detectron2 keeps points on the right and the bottom edge. Without them, the cell floor(x / stride) of every
+        # labelled keypoint exists.
+        keypoints[(keypoints[..., 0] >= width) | (keypoints[..., 1] >= height)] = 0
+        instances.gt_boxes = Boxes(boxes)
+        instances.gt_classes = torch.tensor([person["category_id"] for person in people], dtype=torch.int64)
+        instances.gt_keypoints = Keypoints(keypoints)
+        return utils.filter_empty_instances(instances, by_mask=False, box_threshold=_MIN_BOX_SIZE)
+
+
+def _read_image(dataset_dict, image_format):
+    """(H, W, C) image; adds ``height`` and ``width`` to the dict where they are missing."""
+    file_name = dataset_dict["file_name"]
+    try:
+        image = utils.read_image(file_name, format=image_format)
+    except FileNotFoundError:
+        raise DatasetError(f"{file_name}: the image does not exist; check the data set's image folder") from None
+    except Exception as error:  # decoders raise whatever they like on a damaged file
+        raise DatasetError(
+            f"{file_name}: the image cannot be read ({error}); it may be damaged: copy it again"
+        ) from error
+    height, width = image.shape[:2]
+    annotated = dataset_dict.setdefault("height", height), dataset_dict.setdefault("width", width)
+    if annotated != (height, width):
+        raise DatasetError(
+            f"{file_name}: the image is {width} x {height} pixels, its annotation says {annotated[1]} x {annotated[0]}"
+            f"; correct the annotation (if the two are swapped: the image's EXIF orientation was not applied there)"
+        )
+    return image
+
+
+def _boxes_to_keep(people):
+    """(M, 4) float32 boxes, XYXY, that a crop may choose from: of people with labelled keypoints, or else of all."""
+    labelled = [person for person in people if any(person["keypoints"][2::3])]
+    boxes = [BoxMode.convert(person["bbox"], person["bbox_mode"], BoxMode.XYXY_ABS) for person in labelled or people]
+    return np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+
+
+def _to_tensor(image):
+    return torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -1,0 +1,87 @@
+"""Augmentation for pose: detectron2's own, and a crop that does not cut everybody away.
+
+Coordinates are continuous pixels throughout.
+"""
+
+import numpy as np
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+
+__all__ = ["RandomCropKeepingPeople", "build_pose_augmentation"]
+
+
+class RandomCropKeepingPeople(T.RandomCrop):
+    """detectron2's ``RandomCrop``, placed so that it contains the centre of one of the boxes, drawn at random.
+
+    The size of the crop is drawn as in ``RandomCrop``, its place uniformly among those that contain the centre.
+    Without boxes (``AugInput.boxes`` is None or empty) it is ``RandomCrop``.
+
+    Args:
+        crop_type (str): "relative_range" (a fraction of height and of width, drawn between ``crop_size`` and 1),
+            "relative", "absolute" or "absolute_range".
+        crop_size (tuple[float, float]): see ``RandomCrop``.
+
+    Example::
+
+        >>> crop = RandomCropKeepingPeople("relative_range", (0.4, 0.4))
+        >>> aug_input = T.AugInput(image, boxes=boxes)  # (H, W, C) and (N, 4), XYXY
+        >>> transform = crop(aug_input)
+    """
+
+    def get_transform(self, image, boxes):
+        """Draw a crop.
+
+        Args:
+            image (ndarray): (H, W) or (H, W, C).
+            boxes (ndarray | None): (N, 4), XYXY; each one's centre may be the one to keep.
+
+        Returns:
+            CropTransform
+        """
+        height, width = image.shape[:2]
+        centers = _centers_in_image(boxes, height, width)
+        if len(centers) == 0:
+            return super().get_transform(image)
+        crop_height, crop_width = self.get_crop_size((height, width))
+        x, y = centers[np.random.randint(len(centers))]
+        x0, y0 = _draw_start(x, crop_width, width), _draw_start(y, crop_height, height)
+        return T.CropTransform(x0, y0, crop_width, crop_height)
+
+
+def build_pose_augmentation(cfg, is_train):
+    """The augmentation that ``cfg.INPUT`` describes: crop (training), resize of the shortest edge, flip (training).
+
+    Args:
+        cfg (CfgNode): ``INPUT.CROP``, ``INPUT.MIN_SIZE_*``, ``INPUT.MAX_SIZE_*`` and ``INPUT.RANDOM_FLIP`` mean what
+            they mean in detectron2.
+        is_train (bool): False gives the resize alone.
+
+    Returns:
+        list[Augmentation]
+
+    Raises:
+        ValueError: ``INPUT.RANDOM_FLIP`` is "vertical".
+    """
+    if is_train and cfg.INPUT.RANDOM_FLIP == "vertical":
+        # It mirrors too, but detectron2 exchanges the left and right keypoints in a horizontal flip only.
+        raise ValueError("INPUT.RANDOM_FLIP 'vertical' does not go with keypoints: set it to 'horizontal' or 'none'")
+    augmentation = utils.build_augmentation(cfg, is_train)
+    if is_train and cfg.INPUT.CROP.ENABLED:
+        augmentation.insert(0, RandomCropKeepingPeople(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+    return augmentation
+
+
+def _centers_in_image(boxes, height, width):
+    """(M, 2) centres, x and y, of the part of each box that is in the image; boxes wholly outside have none."""
+    if boxes is None or len(boxes) == 0:
+        return np.zeros((0, 2))
+    boxes = np.clip(np.asarray(boxes, dtype=np.float64), 0, (width, height, width, height))
+    boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+def _draw_start(center, length, limit):
+    """First pixel of a stretch of ``length`` pixels that contains ``center`` and lies within ``[0, limit]``."""
+    first = max(0, int(np.ceil(center - length)))
+    last = min(limit - length, int(np.floor(center)))
+    return np.random.randint(first, last + 1)
