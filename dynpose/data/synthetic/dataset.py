@@ -1,0 +1,207 @@
+"""The synthetic people on disk, in COCO's keypoint format, and in detectron2's catalog."""
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import time
+from dataclasses import dataclass
+
+import cv2
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from iopath.common.file_io import file_lock
+
+from ..coco_json import load_pose_json, read_coco_json
+from ..schema import COCO_PERSON, DatasetError
+from .render import CATEGORY_ID, SPLITS, SyntheticPose
+
+__all__ = ["register_synthetic_pose", "register_synthetic_pose_from_cfg", "write_synthetic_pose"]
+
+logger = logging.getLogger(__name__)
+
+_GENERATOR = "dynpose.data.synthetic"
+# Raise it whenever the same parameters give other images or annotations: folders written before are then redone.
+_VERSION = 1
+_JPEG_QUALITY = 95
+
+
+def write_synthetic_pose(root, split, num_images, params):
+    """Write one split of the data set, unless it is there already.
+
+    What was written with other parameters is replaced. Any number of processes may call this at once: one writes, the
+    others wait for it.
+
+    Args:
+        root (str): folder that gets ``<split>.json`` and ``<split>/*.jpg``.
+        split (str): "train" or "val".
+        num_images (int): how many.
+        params (SyntheticPose): what they show.
+
+    Returns:
+        tuple[str, str]: the annotation file and the folder of its images.
+
+    Raises:
+        DatasetError: the file or the folder is there, but was not written by this function.
+
+    Example::
+
+        >>> json_file, image_root = write_synthetic_pose("synthetic", "val", 100, SyntheticPose(seed=1))
+    """
+    if split not in SPLITS:
+        raise DatasetError(f"synthetic people: split is {split!r}, but must be one of {', '.join(SPLITS)}")
+    root = os.fspath(root)
+    json_file, image_root = os.path.join(root, f"{split}.json"), os.path.join(root, split)
+    info = {
+        "description": "Synthetic people with the keypoints of COCO",
+        "generator": _GENERATOR,
+        "version": _VERSION,
+        "split": split,
+        "num_images": num_images,
+        "parameters": dataclasses.asdict(params),
+    }
+    # JSON has no tuples; what is compared with a file must look as if read from one
+    info = json.loads(json.dumps(info))
+    # Looked at without the lock first, so that a folder that cannot be written to can still be used
+    if not _is_written(json_file, image_root, info):
+        os.makedirs(root, exist_ok=True)
+        with file_lock(json_file):
+            if not _is_written(json_file, image_root, info):
+                _write(json_file, image_root, info, params)
+    return json_file, image_root
+
+
+def _is_written(json_file, image_root, info):
+    if not os.path.exists(json_file):
+        return False
+    data = read_coco_json(json_file)
+    if data.get("info") != info:
+        return False
+    present = set(os.listdir(image_root)) if os.path.isdir(image_root) else set()
+    return all(image["file_name"] in present for image in data["images"])
+
+
+def _write(json_file, image_root, info, params):
+    _remove_earlier(json_file, image_root)
+    start = time.perf_counter()
+    partial = f"{image_root}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    os.makedirs(partial)
+    images, annotations = [], []
+    for index in range(info["num_images"]):
+        pixels, people = params.render(index, info["split"])
+        name = f"{index:06d}.jpg"
+        if not cv2.imwrite(os.path.join(partial, name), pixels[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY)):
+            raise OSError(f"cannot write {os.path.join(partial, name)}")
+        height, width = params.image_size
+        images.append({"id": index + 1, "file_name": name, "height": height, "width": width})
+        for person in people:
+            annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **person})
+    category = {
+        "id": CATEGORY_ID,
+        "name": "person",
+        "supercategory": "person",
+        "keypoints": list(COCO_PERSON.names),
+        "skeleton": [[a + 1, b + 1] for a, b in COCO_PERSON.skeleton],
+    }
+    with open(f"{json_file}.partial", "w", encoding="utf-8") as f:
+        json.dump({"info": info, "images": images, "annotations": annotations, "categories": [category]}, f)
+    # The annotation appears last: where it is, the images are complete.
+    os.replace(partial, image_root)
+    os.replace(f"{json_file}.partial", json_file)
+    logger.info(
+        "Wrote %d images with %d synthetic people to %s in %.0f s",
+        len(images),
+        len(annotations),
+        image_root,
+        time.perf_counter() - start,
+    )
+
+
+def _remove_earlier(json_file, image_root):
+    """Remove what an earlier call wrote, and nothing else."""
+    mend = "set DATASETS.SYNTHETIC.ROOT to another folder, or remove it"
+    if os.path.exists(json_file):
+        info = read_coco_json(json_file).get("info")
+        if not isinstance(info, dict) or info.get("generator") != _GENERATOR:
+            raise DatasetError(
+                f"{json_file}: the file is no annotation of synthetic people and is not replaced; {mend}"
+            )
+        logger.info("%s has other parameters or lacks images: it is written anew", json_file)
+        os.remove(json_file)
+        shutil.rmtree(image_root, ignore_errors=True)
+    elif os.path.exists(image_root):
+        raise DatasetError(f"{image_root}: the folder is there without {json_file} and is not replaced; {mend}")
+
+
+def register_synthetic_pose(root, *, num_train=1000, num_val=100, **params):
+    """Register ``synthetic_pose_train`` and ``synthetic_pose_val`` with detectron2.
+
+    The files are written when a data set is first used, and its metadata then gets ``json_file`` and ``image_root``. A
+    second call replaces what the first has registered.
+
+    Args:
+        root (str): folder for the files.
+        num_train, num_val (int): number of images.
+        **params: of :class:`SyntheticPose`.
+
+    Raises:
+        DatasetError: a parameter is outside its range, or one of the names is taken by something else.
+
+    Example::
+
+        >>> register_synthetic_pose("synthetic", num_train=500, image_size=(192, 192))
+        >>> dicts = DatasetCatalog.get("synthetic_pose_train")
+    """
+    params = SyntheticPose(**params)
+    for split, num_images in zip(SPLITS, (num_train, num_val)):
+        name = f"synthetic_pose_{split}"
+        dataset = _SyntheticDataset(name, os.fspath(root), split, num_images, params)
+        if name in DatasetCatalog:
+            if DatasetCatalog[name] == dataset:
+                continue
+            if not isinstance(DatasetCatalog[name], _SyntheticDataset):
+                raise DatasetError(f"a data set {name!r} is already registered; choose another name for it")
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+        metadata = MetadataCatalog.get(name)
+        COCO_PERSON.to_metadata(metadata)
+        metadata.set(
+            evaluator_type="pose", thing_classes=["person"], thing_dataset_id_to_contiguous_id={CATEGORY_ID: 0}
+        )
+        DatasetCatalog.register(name, dataset)
+
+
+def register_synthetic_pose_from_cfg(cfg):
+    """Register the synthetic people that a config describes: see :func:`register_synthetic_pose`.
+
+    Args:
+        cfg (CfgNode): a detectron2 config with dynpose's keys; ``cfg.DATASETS.SYNTHETIC`` is read.
+    """
+    node = cfg.DATASETS.SYNTHETIC
+    register_synthetic_pose(
+        node.ROOT or os.path.join(cfg.OUTPUT_DIR, "synthetic"),
+        num_train=node.NUM_TRAIN,
+        num_val=node.NUM_VAL,
+        seed=node.SEED,
+        image_size=node.IMAGE_SIZE,
+        people=node.PEOPLE,
+        crowding=node.CROWDING,
+        scale=node.SCALE,
+    )
+
+
+@dataclass(frozen=True)
+class _SyntheticDataset:
+    """What DatasetCatalog calls for the dicts of a split."""
+
+    name: str
+    root: str
+    split: str
+    num_images: int
+    params: SyntheticPose
+
+    def __call__(self):
+        json_file, image_root = write_synthetic_pose(self.root, self.split, self.num_images, self.params)
+        MetadataCatalog.get(self.name).set(json_file=json_file, image_root=image_root)
+        return load_pose_json(json_file, image_root)
