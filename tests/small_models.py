@@ -16,7 +16,7 @@ SCHEMA = KeypointSchema(
     sigmas=(0.03, 0.06, 0.06, 0.09),
 )
 
-_SMALL = [
+SMALL = [
     *("MODEL.DEVICE", "cpu"),
     *("MODEL.WEIGHTS", ""),
     *("MODEL.RESNETS.DEPTH", "50"),
@@ -36,7 +36,7 @@ _SMALL = [
 
 def small_config(config_file="configs/FCPose/Base-FCPose.yaml", *opts, schema=SCHEMA):
     """Config of a small CPU model with the schema's keypoints."""
-    cfg = load_config(config_file, [*_SMALL, *map(str, opts)])
+    cfg = load_config(config_file, [*SMALL, *map(str, opts)])
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
     schema_to_cfg(cfg, schema)
     return cfg

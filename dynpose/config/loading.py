@@ -47,7 +47,7 @@ def _merge(cfg, merge, argument, source):
         merge(argument)
     except Exception as error:
         # yacs raises KeyError (file) or AssertionError (list) for keys, ValueError for values; PyYAML has its own
-        message = str(error.args[0]) if error.args else str(error)
+        message = error.args[0] if isinstance(error, KeyError) else str(error)
         if message.startswith("Non-existent"):
             key = message.split(": ")[-1].strip()
             message = f"unknown config key {key}{_suggestion(cfg, key)}"

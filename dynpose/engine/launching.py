@@ -1,11 +1,12 @@
 """From command-line arguments to a finished run: what train_net.py calls."""
 
+from detectron2.data import MetadataCatalog
 from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from dynpose.checkpoint import PoseCheckpointer
-from dynpose.config import load_config
+from dynpose.config import ConfigError, load_config
 from dynpose.data import check_dataset_files, register_datasets_from_cfg, schema_from_cfg, schema_to_cfg
 
 from .trainer import PoseTrainer
@@ -30,10 +31,21 @@ def setup(args):
     register_datasets_from_cfg(cfg)
     for name in cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         check_dataset_files(name)
+        _check_classes(cfg, name)
     schema_to_cfg(cfg, schema_from_cfg(cfg))
     cfg.freeze()
     default_setup(cfg, args)
     return cfg
+
+
+def _check_classes(cfg, name):
+    classes = MetadataCatalog.get(name).get("thing_classes") or []
+    if len(classes) != cfg.MODEL.FCOS.NUM_CLASSES:
+        raise ConfigError(
+            f"data set {name!r} has {len(classes)} classes ({', '.join(classes[:3])}, ...), the model "
+            f"{cfg.MODEL.FCOS.NUM_CLASSES}: set MODEL.FCOS.NUM_CLASSES to {len(classes)}, or choose one category of "
+            "the data set (key category in DATASETS.POSE)"
+        )
 
 
 def main(args):
@@ -49,7 +61,9 @@ def main(args):
     if not args.eval_only:
         trainer = PoseTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
-        return trainer.train()
+        trainer.train()
+        # DefaultTrainer.train returns it only where TEST.EXPECTED_RESULTS is set
+        return getattr(trainer, "_last_eval_results", {})
 
     model = PoseTrainer.build_model(cfg)
     PoseCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)

@@ -7,8 +7,8 @@ def aligned_upsample(maps, factor):
     """Up-sample bilinearly so that cell centres keep their place in the image.
 
     A cell (u, v) of stride s stands for the pixel (u * s + s // 2, v * s + s // 2). Fine cell o of stride s / factor
-    lies at coarse position (o - factor // 2) / factor; ``F.interpolate`` knows no mode that does this. Beyond the outermost
-    centres the edge is repeated.
+    lies at coarse position (o - factor // 2) / factor; ``F.interpolate`` knows no mode that does this. Beyond the
+    outermost centres the edge is repeated.
 
     Args:
         maps (Tensor): (B, C, H, W).

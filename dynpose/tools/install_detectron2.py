@@ -43,6 +43,7 @@ _MENDS = {
 
 
 def main():
+    """Install detectron2, unless it is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--constraint", help="pip constraints file for detectron2's own requirements")
     args = parser.parse_args()

@@ -1,0 +1,163 @@
+"""COCO's metrics of detections, by one of two libraries that give the same numbers.
+
+Axes of the arrays: T similarity thresholds, R recall thresholds, C categories, A area ranges, M limits on detections.
+"""
+
+import contextlib
+import io
+
+import numpy as np
+
+__all__ = ["BACKENDS", "METRICS", "category_ap", "evaluate_detections", "summarize"]
+
+BACKENDS = ("faster", "pycocotools")
+
+METRICS = {
+    "keypoints": {
+        "AP": ("precision", None, "all"),
+        "AP50": ("precision", 0.5, "all"),
+        "AP75": ("precision", 0.75, "all"),
+        "APm": ("precision", None, "medium"),
+        "APl": ("precision", None, "large"),
+        "AR": ("recall", None, "all"),
+        "AR50": ("recall", 0.5, "all"),
+        "AR75": ("recall", 0.75, "all"),
+        "ARm": ("recall", None, "medium"),
+        "ARl": ("recall", None, "large"),
+    },
+    "bbox": {
+        "AP": ("precision", None, "all"),
+        "AP50": ("precision", 0.5, "all"),
+        "AP75": ("precision", 0.75, "all"),
+        "APs": ("precision", None, "small"),
+        "APm": ("precision", None, "medium"),
+        "APl": ("precision", None, "large"),
+    },
+}
+"""Per task: metric -> what it is the mean of, at which similarity threshold (None: 0.50, 0.55, ... 0.95), and the area
+range of the people it counts."""
+
+
+def evaluate_detections(ground_truth, detections, *, task, sigmas, max_dets, backend, image_ids=None):
+    """Match detections with the ground truth and accumulate precision and recall.
+
+    Args:
+        ground_truth (GroundTruth): with annotations.
+        detections (list[dict]): in COCO's results format: ``image_id``, ``category_id``, ``score``, ``keypoints`` (3K
+            numbers, COCO's pixel indices) and optionally ``bbox`` (XYWH). An image's detections of equal score count in
+            this order.
+        task (str): "keypoints" or "bbox".
+        sigmas (Sequence[float]): K OKS sigmas; read for "keypoints".
+        max_dets (int): detections of each category in an image that count for "keypoints", highest scores first. For
+            "bbox" it is COCO's 100.
+        backend (str): "faster" (faster-coco-eval) or "pycocotools".
+        image_ids (Sequence): the data set's ids of the images to evaluate; None = all.
+
+    Returns:
+        tuple[dict, Params]: ``precision`` (T, R, C, A, M) and ``recall`` (T, C, A, M), -1 where there is no ground
+        truth; and the parameters of the evaluation, which say what the axes stand for.
+    """
+    COCO, COCOeval = _pycocotools() if backend == "pycocotools" else _faster_coco_eval()
+    image_numbers = ground_truth.image_numbers
+    images = [{"id": number} for number in image_numbers.values()]
+    categories = [{"id": category_id} for category_id in ground_truth.category_ids]
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+        # Not by their loadRes: it fails on an empty list, and takes the first detection to tell what all of them have.
+        gt, dt = (
+            _index(COCO, {"images": images, "categories": categories, "annotations": annotations})
+            for annotations in (
+                [dict(annotation) for annotation in ground_truth.annotations],  # both libraries write into them
+                [_annotation(detection, i, image_numbers) for i, detection in enumerate(detections, start=1)],
+            )
+        )
+        evaluation = COCOeval(gt, dt, task)
+        params = evaluation.params
+        params.catIds = list(ground_truth.category_ids)
+        params.imgIds = [image_numbers[i] for i in (ground_truth.image_ids if image_ids is None else image_ids)]
+        if task == "keypoints":
+            params.maxDets = [max_dets]
+            params.kpt_oks_sigmas = np.asarray(sigmas, dtype=np.float64)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation.eval, params
+
+
+def summarize(accumulated, params, task):
+    """The metrics of a task.
+
+    Args:
+        accumulated, params: of :func:`evaluate_detections`.
+        task (str): key of :data:`METRICS`.
+
+    Returns:
+        dict[str, float]: 0 to 100; NaN where no ground truth is of the area range.
+    """
+    return {
+        name: _mean(accumulated[kind], params, threshold=threshold, area=area)
+        for name, (kind, threshold, area) in METRICS[task].items()
+    }
+
+
+def category_ap(accumulated, params):
+    """AP of each category.
+
+    Args:
+        accumulated, params: of :func:`evaluate_detections`.
+
+    Returns:
+        dict[int, float]: the data set's category id -> AP, 0 to 100; NaN for a category without ground truth.
+    """
+    precision = accumulated["precision"]
+    return {
+        int(category_id): _mean(precision[:, :, [i]], params, threshold=None, area="all")
+        for i, category_id in enumerate(params.catIds)
+    }
+
+
+def _mean(values, params, *, threshold, area):
+    """Mean over all but one area range and limit; ``values`` is (T, ..., A, M)."""
+    if threshold is not None:
+        values = values[np.isclose(params.iouThrs, threshold)]
+    values = values[..., params.areaRngLbl.index(area), -1]
+    values = values[values > -1]
+    return float(values.mean()) * 100 if values.size else float("nan")
+
+
+def _annotation(detection, detection_id, image_numbers):
+    """A detection as ``loadRes`` would have it, with an image id as in :class:`GroundTruth`.
+
+    Its area is that of its box or, without one, of the box around its keypoints. It decides whether a detection that
+    matches nobody counts as wrong in APm and APl.
+    """
+    bbox = detection.get("bbox")
+    if bbox is None:
+        xs, ys = detection["keypoints"][0::3], detection["keypoints"][1::3]
+        bbox = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    return {
+        **detection,
+        "id": detection_id,
+        "image_id": image_numbers[detection["image_id"]],
+        "bbox": bbox,
+        "area": bbox[2] * bbox[3],
+        "iscrowd": 0,
+    }
+
+
+def _index(COCO, dataset):
+    coco = COCO()
+    coco.dataset = dataset
+    coco.createIndex()
+    return coco
+
+
+def _pycocotools():
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    return COCO, COCOeval
+
+
+def _faster_coco_eval():
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    return COCO, COCOeval_faster

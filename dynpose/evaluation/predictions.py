@@ -1,0 +1,117 @@
+"""From the instances that a model gives to records in COCO's results format.
+
+N instances in an image, K keypoints.
+"""
+
+from typing import NamedTuple, Optional, Union
+
+import numpy as np
+
+from dynpose.data import DatasetError
+
+__all__ = ["ImagePredictions", "collect_predictions", "to_coco_results"]
+
+
+class ImagePredictions(NamedTuple):
+    """The predictions of an image as float32 arrays: a third of the size of COCO's records, to gather them cheaply."""
+
+    image_id: Union[int, str]
+    scores: np.ndarray
+    """(N,)"""
+    classes: np.ndarray
+    """(N,) 0-based"""
+    keypoints: np.ndarray
+    """(N, K, 3): x, y in continuous pixels of the original image, confidence"""
+    boxes: Optional[np.ndarray]
+    """(N, 4) XYXY in continuous pixels, or None"""
+    num_dropped: int
+    """instances that were not finite and are not among the N"""
+
+
+def collect_predictions(image_id, instances, num_keypoints, dataset_name):
+    """Take out of a model's instances what evaluation needs.
+
+    Args:
+        image_id (int | str): of the data set.
+        instances (Instances): with ``scores``, ``pred_classes``, ``pred_keypoints`` (N, K, 3) and optionally
+            ``pred_boxes``; in continuous pixels of the original image. Without instances the fields may be missing.
+        num_keypoints (int): K of the data set.
+        dataset_name (str): for messages.
+
+    Returns:
+        ImagePredictions: without the instances that have a score, coordinate or confidence that is not finite.
+
+    Raises:
+        DatasetError: the instances have no keypoints, or not K.
+    """
+    boxes = _array(instances.pred_boxes.tensor) if instances.has("pred_boxes") else None
+    if not instances.get_fields() or len(instances) == 0:  # without fields it has no length
+        return ImagePredictions(
+            image_id, np.zeros(0), np.zeros(0, np.int64), np.zeros((0, num_keypoints, 3)), boxes, num_dropped=0
+        )
+    if not instances.has("pred_keypoints"):
+        raise DatasetError(
+            f"data set {dataset_name!r} has {num_keypoints} keypoints, but the predictions have none (no "
+            f"'pred_keypoints'); evaluate a pose model"
+        )
+    scores, keypoints = _array(instances.scores), _array(instances.pred_keypoints)
+    if keypoints.shape[1:] != (num_keypoints, 3):
+        raise DatasetError(
+            f"data set {dataset_name!r} has {num_keypoints} keypoints, but the predictions have {keypoints.shape[1]} "
+            f"(pred_keypoints: {'x'.join(map(str, keypoints.shape))}); evaluate the model on a data set with the "
+            f"keypoints that it was trained on"
+        )
+    finite = np.isfinite(scores) & np.isfinite(keypoints).all(axis=(1, 2))
+    if boxes is not None:
+        finite &= np.isfinite(boxes).all(axis=1)
+    return ImagePredictions(
+        image_id=image_id,
+        scores=scores[finite],
+        classes=instances.pred_classes.cpu().numpy()[finite],
+        keypoints=keypoints[finite],
+        boxes=None if boxes is None else boxes[finite],
+        num_dropped=int((~finite).sum()),
+    )
+
+
+def to_coco_results(predictions, category_ids, dataset_name):
+    """The predictions of an image in COCO's results format.
+
+    Args:
+        predictions (ImagePredictions): of the image.
+        category_ids (list): the data set's category id of each class.
+        dataset_name (str): for messages.
+
+    Returns:
+        list[dict]: per instance ``image_id``, ``category_id``, ``keypoints`` (3K numbers; x and y as COCO's pixel
+        indices, which is continuous pixels - 0.5, to 3 decimals; confidence to 6), ``score`` (unrounded, since it
+        decides the order) and, where there are boxes, ``bbox`` (XYWH, to 3 decimals). Plain numbers, ready for JSON.
+
+    Raises:
+        DatasetError: an instance is of a class that the data set does not have.
+    """
+    classes = predictions.classes
+    if len(classes) and not 0 <= classes.min() <= classes.max() < len(category_ids):
+        raise DatasetError(
+            f"image {predictions.image_id!r}: predicted classes are {classes.min()} to {classes.max()}, but data set "
+            f"{dataset_name!r} has {len(category_ids)} (0 to {len(category_ids) - 1}); the model was made for other "
+            f"classes"
+        )
+    keypoints = predictions.keypoints.astype(np.float64)
+    keypoints[..., :2] = np.round(keypoints[..., :2] - 0.5, 3)
+    keypoints[..., 2] = np.round(keypoints[..., 2], 6)
+    keypoints = keypoints.reshape(len(keypoints), 3 * keypoints.shape[1]).tolist()
+    results = [
+        {"image_id": predictions.image_id, "category_id": category_ids[c], "keypoints": k, "score": s}
+        for c, k, s in zip(classes.tolist(), keypoints, predictions.scores.tolist())
+    ]
+    if predictions.boxes is not None:
+        boxes = predictions.boxes.astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
+        for result, bbox in zip(results, np.round(boxes, 3).tolist()):
+            result["bbox"] = bbox
+    return results
+
+
+def _array(tensor):
+    return tensor.detach().float().cpu().numpy()

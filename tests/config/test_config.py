@@ -1,0 +1,93 @@
+"""Configs: every file loads, every fault names its key."""
+
+from pathlib import Path
+
+import pytest
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+
+from dynpose import modeling  # noqa: F401  registers the meta-architectures
+from dynpose.config import ConfigError, add_dynpose_config, load_config
+from dynpose.data.schema import COCO_PERSON, schema_to_cfg
+
+CONFIGS = sorted(Path("configs").rglob("*.yaml"))
+ABLATIONS = sorted(Path("configs/FCPose/ablations").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_every_config_loads(path):
+    cfg = load_config(str(path))
+    assert cfg.MODEL.META_ARCHITECTURE == "FCPose"
+    assert cfg.MODEL.KEYPOINT_ON
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_an_ablation_changes_what_its_name_says(path):
+    baseline, ablation = load_config("configs/FCPose/R_50_1x.yaml"), load_config(str(path))
+    changed = {key for key, value in _flat(ablation).items() if _flat(baseline)[key] != value}
+    key, _, value = path.stem.partition("_")
+    name = {
+        "channels": "MODEL.KP_NET.IN_CHANNELS",
+        "width": "MODEL.KP_NET.WIDTH",
+        "depth": "MODEL.KP_NET.DEPTH",
+        "refinement": "MODEL.FCPOSE.REFINEMENT",
+    }[key]
+    assert changed == {name}
+    assert str(_flat(ablation)[name]) == value
+
+
+def _flat(node, prefix=""):
+    flat = {}
+    for key, value in node.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    # reference/fcpose/full_model_counts.json, less the five constants sizes_of_interest
+    [("R_50_3x_release", 41360997 - 5), ("R_101_3x_release", 60300901 - 5)],
+)
+def test_released_sizes(config, parameters):
+    cfg = load_config(f"configs/FCPose/{config}.yaml", ["MODEL.DEVICE", "cpu"])
+    schema_to_cfg(cfg, COCO_PERSON)
+    assert sum(p.numel() for p in build_model(cfg).parameters()) == parameters
+
+
+def test_keys_are_added_to_detectron2s_own_config():
+    cfg = get_cfg()
+    add_dynpose_config(cfg)
+    cfg.merge_from_file("configs/FCPose/R_50_3x.yaml")
+    assert cfg.MODEL.FCPOSE.MAX_SAMPLES == 50
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.FCPOSE.MAX_SAMPEL", "3"], "unknown config key MODEL.FCPOSE.MAX_SAMPEL; did you mean MODEL.FCPOSE.MAX_"),
+        (["SOLVER.OPTIMISER", "SGD"], "did you mean SOLVER.OPTIMIZER"),
+        (["XYZZY", "1"], "unknown config key XYZZY; dynpose/config/defaults.py lists"),
+        (["MODEL.FCPOSE.MAX_SAMPLES", "many"], "MODEL.FCPOSE.MAX_SAMPLES"),
+        (["MODEL.DEVICE"], "KEY VALUE pairs, got 1 words"),
+    ],
+)
+def test_faulty_overrides(opts, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config("configs/FCPose/R_50_3x.yaml", opts)
+
+
+def test_faulty_files(tmp_path):
+    with pytest.raises(ConfigError, match=r"nothing\.yaml: no such config file"):
+        load_config(str(tmp_path / "nothing.yaml"))
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("MODEL: [\n")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: "):
+        load_config(str(broken))
+    unknown = tmp_path / "unknown.yaml"
+    unknown.write_text("VERSION: 2\nMODEL:\n  FCPOSE:\n    REFINMENT: none\n")
+    with pytest.raises(ConfigError, match=r"unknown\.yaml: unknown config key .*REFINMENT; did you mean"):
+        load_config(str(unknown))
+    orphan = tmp_path / "orphan.yaml"
+    orphan.write_text("_BASE_: missing.yaml\n")
+    with pytest.raises(ConfigError, match=r"orphan\.yaml: .*missing\.yaml"):
+        load_config(str(orphan))

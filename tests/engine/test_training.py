@@ -1,0 +1,138 @@
+"""Training runs, end to end on tiny synthetic people: train, evaluate, resume, fine-tune, refuse what is faulty."""
+
+import json
+import logging
+import math
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.solver import build_optimizer
+from small_models import SMALL, small_config, small_model
+
+from dynpose.checkpoint import CheckpointError
+from dynpose.config import ConfigError, load_config
+from dynpose.data import DatasetError
+from dynpose.engine import PoseTrainer, main, setup
+
+CONFIG = "configs/quick/fcpose_synthetic.yaml"
+TINY = [
+    *SMALL,
+    *("DATASETS.SYNTHETIC.NUM_TRAIN", "4", "DATASETS.SYNTHETIC.NUM_VAL", "2", "DATASETS.SYNTHETIC.IMAGE_SIZE", "[64,64]"),
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TRAIN_SAMPLING", "choice", "INPUT.MIN_SIZE_TEST", "64"),
+    *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "3", "SOLVER.WARMUP_ITERS", "1"),
+    *("DATALOADER.NUM_WORKERS", "0"),
+]
+
+
+def arguments(output, *opts, config=CONFIG, eval_only=False, resume=False):
+    opts = [*TINY, "OUTPUT_DIR", str(output), *map(str, opts)]
+    return SimpleNamespace(config_file=config, opts=opts, eval_only=eval_only, resume=resume)
+
+
+@pytest.fixture(autouse=True)
+def _clean_up():
+    """Leave detectron2's catalogs and loggers as they were."""
+    names = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.pop(name, None)
+    for name in ("detectron2", "fvcore", "dynpose"):
+        for handler in list(logging.getLogger(name).handlers):
+            logging.getLogger(name).removeHandler(handler)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of three iterations."""
+    folder = tmp_path_factory.mktemp("run")
+    results = main(arguments(folder))
+    return folder, results
+
+
+def test_a_run_leaves_metrics_weights_and_a_config(finished):
+    folder, results = finished
+    assert results.keys() == {"keypoints", "bbox"}
+    assert "AP" in results["keypoints"]
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    assert all(math.isfinite(value) for value in lines[0].values())
+    assert {"loss_fcos_cls", "loss_fcos_box", "loss_fcos_centerness", "loss_heatmap", "loss_offset"} <= lines[0].keys()
+    assert torch.load(folder / "model_final.pth")["dynpose"]["method"] == "FCPose"
+
+    # the config alone describes the model: no data set is needed to build it
+    cfg = load_config(str(folder / "config.yaml"))
+    assert len(cfg.MODEL.KEYPOINT_SCHEMA.NAMES) == 17
+
+
+def test_evaluation_alone_gives_the_same(finished, tmp_path):
+    folder, results = finished
+    root = ["DATASETS.SYNTHETIC.ROOT", folder / "synthetic"]
+    again = main(arguments(tmp_path, "MODEL.WEIGHTS", folder / "model_final.pth", *root, eval_only=True))
+    assert again["keypoints"] == pytest.approx(results["keypoints"], nan_ok=True)
+
+
+def test_resume_goes_on_where_it_stopped(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    main(arguments(tmp_path, "SOLVER.MAX_ITER", "5", resume=True))
+    checkpoint = torch.load(tmp_path / "model_final.pth", weights_only=False)
+    assert checkpoint["iteration"] == 4
+
+
+def test_fine_tuning_on_other_keypoints(finished, tmp_path, caplog):
+    folder, _ = finished
+    truth = json.loads((folder / "synthetic/train.json").read_text())
+    # five of the seventeen keypoints, as a data set of the user's own
+    chosen = [0, 5, 6, 15, 16]
+    (category,) = truth["categories"]
+    category["keypoints"] = [category["keypoints"][i] for i in chosen]
+    category["skeleton"] = []
+    for annotation in truth["annotations"]:
+        triples = [annotation["keypoints"][3 * i : 3 * i + 3] for i in chosen]
+        annotation["keypoints"] = [value for triple in triples for value in triple]
+        annotation["num_keypoints"] = sum(triple[2] > 0 for triple in triples)
+    (tmp_path / "five.json").write_text(json.dumps(truth))
+    entry = {"name": "five", "json_file": str(tmp_path / "five.json"), "image_root": str(folder / "synthetic/train")}
+    data = ["DATASETS.POSE", [entry], "DATASETS.TRAIN", ("five",), "DATASETS.TEST", ("five",)]
+    weights = ["MODEL.WEIGHTS", folder / "model_final.pth"]
+    with caplog.at_level(logging.INFO):
+        results = main(arguments(tmp_path / "run", *data, *weights, "SOLVER.MAX_ITER", "1"))
+    assert "initialised afresh: " in caplog.text
+    assert "AP" in results["keypoints"]
+    with pytest.raises(CheckpointError, match="has 17 keypoints .* the model 5"):
+        main(arguments(tmp_path / "evaluation", *data, *weights, eval_only=True))
+
+
+@pytest.mark.parametrize(
+    ("opts", "error", "message"),
+    [
+        (["DATASETS.TRAIN", "('keypoints_coco_2017_train',)"], DatasetError, "DETECTRON2_DATASETS"),
+        (["MODEL.FCOS.NUM_CLASSES", "3"], ConfigError, "has 1 classes .* set MODEL.FCOS.NUM_CLASSES to 1"),
+        (["MODEL.KEYPOINT_SCHEMA.NAMES", "['a','b']", "MODEL.KEYPOINT_SCHEMA.SIGMAS", "[0.1,0.1]"], DatasetError, "17"),
+        (["DATASETS.POSE", "[{'name': 'x', 'json': 'y'}]"], DatasetError, r"DATASETS.POSE\[0\] has unknown keys 'json'"),
+    ],
+)
+def test_faults_are_found_before_training(tmp_path, monkeypatch, opts, error, message):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(error, match=message):
+        setup(arguments(tmp_path, *opts))
+
+
+def test_optimizers():
+    model = small_model()
+    cfg = small_config()
+    sgd = PoseTrainer.build_optimizer(cfg, model)
+    assert isinstance(sgd, torch.optim.SGD)
+    assert sgd.defaults == build_optimizer(cfg, model).defaults
+    assert (sgd.defaults["lr"], sgd.defaults["momentum"], sgd.defaults["weight_decay"]) == (0.01, 0.9, 0.0001)
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    adamw = PoseTrainer.build_optimizer(cfg, model)
+    assert isinstance(adamw, torch.optim.AdamW)
+    # no weight decay on normalisation layers
+    assert {group["weight_decay"] for group in adamw.param_groups} == {0.0, 0.0001}
+    cfg.SOLVER.OPTIMIZER = "LION"
+    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER must be 'SGD' or 'ADAMW', got 'LION'"):
+        PoseTrainer.build_optimizer(cfg, model)
