@@ -6,7 +6,7 @@ from detectron2.structures import Boxes, Instances, Keypoints
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.config import load_config
-from dynpose.data.schema import KeypointSchema, schema_to_cfg
+from dynpose.data import KeypointSchema, schema_to_cfg
 
 # four keypoints: a number that nothing has been written for
 SCHEMA = KeypointSchema(

@@ -3,7 +3,8 @@
 from .coco_json import load_pose_json
 from .datasets import check_dataset_files, register_datasets_from_cfg, register_pose_dataset
 from .mapper import PoseDatasetMapper
-from .schema import COCO_PERSON, DEFAULT_SIGMA, DatasetError, KeypointSchema, schema_from_cfg, schema_to_cfg
+from .schema import COCO_PERSON, DEFAULT_SIGMA, DatasetError, KeypointSchema
+from .schema_config import schema_from_cfg, schema_to_cfg
 from .transforms import RandomCropKeepingPeople, build_pose_augmentation
 
 __all__ = [

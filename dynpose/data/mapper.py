@@ -13,7 +13,8 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
 
 from .datasets import register_datasets_from_cfg
-from .schema import DatasetError, schema_from_cfg
+from .schema import DatasetError
+from .schema_config import schema_from_cfg
 from .transforms import build_pose_augmentation
 
 __all__ = ["PoseDatasetMapper"]

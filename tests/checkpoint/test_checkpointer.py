@@ -11,7 +11,7 @@ from small_models import SCHEMA, small_model
 
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer, convert_released, detect_released
 from dynpose.config import load_config
-from dynpose.data.schema import COCO_PERSON, KeypointSchema, schema_to_cfg
+from dynpose.data import COCO_PERSON, KeypointSchema, schema_to_cfg
 
 PAPER = "configs/FCPose/R_50_3x.yaml"
 FIVE = KeypointSchema(names=("a", "b", "c", "d", "e"), sigmas=(0.05,) * 5)

@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.config import ConfigError, add_dynpose_config, load_config
-from dynpose.data.schema import COCO_PERSON, schema_to_cfg
+from dynpose.data import COCO_PERSON, schema_to_cfg
 
 CONFIGS = sorted(Path("configs").rglob("*.yaml"))
 ABLATIONS = sorted(Path("configs/FCPose/ablations").glob("*.yaml"))
@@ -64,7 +64,10 @@ def test_keys_are_added_to_detectron2s_own_config():
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (["MODEL.FCPOSE.MAX_SAMPEL", "3"], "unknown config key MODEL.FCPOSE.MAX_SAMPEL; did you mean MODEL.FCPOSE.MAX_"),
+        (
+            ["MODEL.FCPOSE.MAX_SAMPEL", "3"],
+            "unknown config key MODEL.FCPOSE.MAX_SAMPEL; did you mean MODEL.FCPOSE.MAX_",
+        ),
         (["SOLVER.OPTIMISER", "SGD"], "did you mean SOLVER.OPTIMIZER"),
         (["XYZZY", "1"], "unknown config key XYZZY; dynpose/config/defaults.py lists"),
         (["MODEL.FCPOSE.MAX_SAMPLES", "many"], "MODEL.FCPOSE.MAX_SAMPLES"),

@@ -20,7 +20,14 @@ from dynpose.engine import PoseTrainer, main, setup
 CONFIG = "configs/quick/fcpose_synthetic.yaml"
 TINY = [
     *SMALL,
-    *("DATASETS.SYNTHETIC.NUM_TRAIN", "4", "DATASETS.SYNTHETIC.NUM_VAL", "2", "DATASETS.SYNTHETIC.IMAGE_SIZE", "[64,64]"),
+    *(
+        "DATASETS.SYNTHETIC.NUM_TRAIN",
+        "4",
+        "DATASETS.SYNTHETIC.NUM_VAL",
+        "2",
+        "DATASETS.SYNTHETIC.IMAGE_SIZE",
+        "[64,64]",
+    ),
     *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TRAIN_SAMPLING", "choice", "INPUT.MIN_SIZE_TEST", "64"),
     *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "3", "SOLVER.WARMUP_ITERS", "1"),
     *("DATALOADER.NUM_WORKERS", "0"),
@@ -102,7 +109,7 @@ def test_fine_tuning_on_other_keypoints(finished, tmp_path, caplog):
         results = main(arguments(tmp_path / "run", *data, *weights, "SOLVER.MAX_ITER", "1"))
     assert "initialised afresh: " in caplog.text
     assert "AP" in results["keypoints"]
-    with pytest.raises(CheckpointError, match="has 17 keypoints .* the model 5"):
+    with pytest.raises(CheckpointError, match=r"has 17 keypoints .* the model 5"):
         main(arguments(tmp_path / "evaluation", *data, *weights, eval_only=True))
 
 
@@ -110,9 +117,13 @@ def test_fine_tuning_on_other_keypoints(finished, tmp_path, caplog):
     ("opts", "error", "message"),
     [
         (["DATASETS.TRAIN", "('keypoints_coco_2017_train',)"], DatasetError, "DETECTRON2_DATASETS"),
-        (["MODEL.FCOS.NUM_CLASSES", "3"], ConfigError, "has 1 classes .* set MODEL.FCOS.NUM_CLASSES to 1"),
+        (["MODEL.FCOS.NUM_CLASSES", "3"], ConfigError, r"has 1 classes .* set MODEL.FCOS.NUM_CLASSES to 1"),
         (["MODEL.KEYPOINT_SCHEMA.NAMES", "['a','b']", "MODEL.KEYPOINT_SCHEMA.SIGMAS", "[0.1,0.1]"], DatasetError, "17"),
-        (["DATASETS.POSE", "[{'name': 'x', 'json': 'y'}]"], DatasetError, r"DATASETS.POSE\[0\] has unknown keys 'json'"),
+        (
+            ["DATASETS.POSE", "[{'name': 'x', 'json': 'y'}]"],
+            DatasetError,
+            r"DATASETS.POSE\[0\] has unknown keys 'json'",
+        ),
     ],
 )
 def test_faults_are_found_before_training(tmp_path, monkeypatch, opts, error, message):
@@ -134,5 +145,5 @@ def test_optimizers():
     # no weight decay on normalisation layers
     assert {group["weight_decay"] for group in adamw.param_groups} == {0.0, 0.0001}
     cfg.SOLVER.OPTIMIZER = "LION"
-    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER must be 'SGD' or 'ADAMW', got 'LION'"):
+    with pytest.raises(ValueError, match=r"SOLVER\.OPTIMIZER must be 'SGD' or 'ADAMW', got 'LION'"):
         PoseTrainer.build_optimizer(cfg, model)

@@ -10,7 +10,7 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 
-from dynpose.data.schema import schema_from_cfg
+from dynpose.data import schema_from_cfg
 from dynpose.layers import KPNetSpec
 from dynpose.modeling.fcos import (
     FCOSDecoder,

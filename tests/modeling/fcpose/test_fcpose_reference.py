@@ -11,7 +11,7 @@ from reference_rule import assert_matches, rule_input, rule_state_dict
 
 from dynpose.checkpoint import convert_released, detect_released
 from dynpose.config import load_config
-from dynpose.data.schema import COCO_PERSON, schema_to_cfg
+from dynpose.data import COCO_PERSON, schema_to_cfg
 from dynpose.modeling.fcos import Locations, assign_targets, flatten_levels, sample_positives
 from dynpose.modeling.fcpose.losses import gaussian_heatmaps
 

@@ -1,0 +1,99 @@
+"""The keypoint schema of a model in its config: written there by a run, read from there or from its data sets."""
+
+import logging
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from .datasets import register_datasets_from_cfg
+from .schema import DatasetError, KeypointSchema, infer_flip_pairs
+
+__all__ = ["schema_from_cfg", "schema_to_cfg"]
+
+logger = logging.getLogger(__name__)
+
+
+def schema_to_cfg(cfg, schema):
+    """Write a schema into a config, in place, so that a model can be used without its data set.
+
+    Args:
+        cfg (CfgNode): not frozen; ``cfg.MODEL.KEYPOINT_SCHEMA`` is overwritten.
+        schema (KeypointSchema): default sigmas are left empty there, which says that they are the default.
+    """
+    node = cfg.MODEL.KEYPOINT_SCHEMA
+    node.NAMES = list(schema.names)
+    node.FLIP_PAIRS = [list(pair) for pair in schema.flip_pairs]
+    node.SKELETON = [list(edge) for edge in schema.skeleton]
+    node.SIGMAS = [] if schema.sigmas_are_default else list(schema.sigmas)
+
+
+def schema_from_cfg(cfg):
+    """The schema of the model that a config describes.
+
+    It is ``cfg.MODEL.KEYPOINT_SCHEMA`` where that names keypoints; no data set is then opened, but those of the config
+    that are already registered must agree with it. Otherwise the config's data sets are registered and the first of
+    ``cfg.DATASETS.TRAIN`` and ``TEST`` decides.
+
+    Args:
+        cfg (CfgNode): a detectron2 config with dynpose's keys.
+
+    Returns:
+        KeypointSchema
+
+    Raises:
+        DatasetError: the config names neither keypoints nor a data set, or its data sets have different keypoints.
+    """
+    names = list(dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]))
+    if cfg.MODEL.KEYPOINT_SCHEMA.NAMES:
+        schema, owner = _read_cfg_node(cfg.MODEL.KEYPOINT_SCHEMA), "MODEL.KEYPOINT_SCHEMA of the config"
+        names = [name for name in names if name in DatasetCatalog]
+    elif names:
+        _register_all(cfg, names)
+        schema, owner = KeypointSchema.from_metadata(MetadataCatalog.get(names[0])), f"data set {names[0]!r}"
+    else:
+        raise DatasetError(
+            "the config names no keypoints: set DATASETS.TRAIN or DATASETS.TEST to a pose data set, or fill in "
+            "MODEL.KEYPOINT_SCHEMA"
+        )
+    for name in names:
+        other = KeypointSchema.from_metadata(MetadataCatalog.get(name))
+        if not schema.has_same_keypoints(other):
+            raise DatasetError(
+                f"{owner} has {schema.num_keypoints} keypoints, data set {name!r} has {other.num_keypoints}"
+                f"{_first_difference(schema, other)}: one model needs the same keypoints in the same order with the "
+                f"same flip pairs; change DATASETS.TRAIN and DATASETS.TEST, or the annotation"
+            )
+    return schema
+
+
+def _read_cfg_node(node):
+    try:
+        schema = KeypointSchema(
+            names=node.NAMES, flip_pairs=node.FLIP_PAIRS, skeleton=node.SKELETON, sigmas=node.SIGMAS
+        )
+    except DatasetError as error:
+        raise DatasetError(f"MODEL.KEYPOINT_SCHEMA of the config: {error}") from None
+    if not schema.flip_pairs and infer_flip_pairs(schema.names):
+        logger.warning(
+            "MODEL.KEYPOINT_SCHEMA has no FLIP_PAIRS, although some of its NAMES look like left and right: they keep "
+            "their places in a mirrored image"
+        )
+    return schema
+
+
+def _register_all(cfg, names):
+    register_datasets_from_cfg(cfg)
+    for name in names:
+        if name not in DatasetCatalog:
+            raise DatasetError(
+                f"data set {name!r} is not registered: add it to DATASETS.POSE, or call "
+                f"dynpose.data.register_pose_dataset first"
+            )
+
+
+def _first_difference(a, b):
+    for i, (name_a, name_b) in enumerate(zip(a.names, b.names)):
+        if name_a != name_b:
+            return f" (the first difference: keypoint {i} is {name_a!r} in one and {name_b!r} in the other)"
+    if a.num_keypoints != b.num_keypoints:
+        return ""
+    return f" (their flip pairs differ: {a.flip_pairs} and {b.flip_pairs})"

@@ -1,0 +1,187 @@
+"""Prediction on single images and small batches: from config and weights to people in the image's own pixels."""
+
+import os
+
+import detectron2.data.transforms as T
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
+from detectron2.data.detection_utils import read_image
+from detectron2.modeling import build_model
+
+from dynpose import modeling  # noqa: F401  registers the meta-architectures
+from dynpose.checkpoint import CheckpointError, PoseCheckpointer
+from dynpose.config import ConfigError, load_config
+from dynpose.data import schema_from_cfg
+
+
+class PosePredictor:
+    """Finds people in images, as detectron2's DefaultPredictor does, which works on these models too.
+
+    What it adds: weights are checked to be of this model and complete, images are taken in batches and by file name,
+    and the keypoint schema is known.
+
+    Args:
+        cfg (CfgNode): of the model. MODEL.WEIGHTS may be dynpose's or released ones; "" leaves the model untrained.
+            Images are resized by INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST.
+
+    Attributes:
+        cfg (CfgNode): a copy.
+        model (nn.Module): in eval mode.
+        schema (KeypointSchema): the keypoints.
+        metadata (Metadata): the schema for detectron2's Visualizer, and ``thing_classes`` where a registered data set
+            of the config gives them.
+
+    Raises:
+        ConfigError, DatasetError: the config does not describe a model or its keypoints.
+        CheckpointError: there are no such weights, they are of another model or of other keypoints, or incomplete.
+
+    Example::
+
+        >>> predictor = PosePredictor.from_files("configs/FCPose/R_50_3x_release.yaml", "R_50_3X.pth")
+        >>> people = predictor(cv2.imread("street.jpg"))
+        >>> people.pred_keypoints.shape
+        torch.Size([4, 17, 3])
+    """
+
+    def __init__(self, cfg):
+        self.cfg = cfg.clone()
+        if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
+            raise ConfigError(f"INPUT.FORMAT must be 'BGR' or 'RGB', got {cfg.INPUT.FORMAT!r}")
+        self.schema = schema_from_cfg(self.cfg)
+        self.metadata = _metadata(self.cfg, self.schema)
+        self.model = build_model(self.cfg).eval()
+        _CompleteCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
+        self._resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+
+    @classmethod
+    def from_files(cls, config_file, weights, opts=(), device=None):
+        """Build from file names.
+
+        Args:
+            config_file (str): a config of ``configs/``, or the config.yaml of a run.
+            weights (str | PathLike): takes the place of MODEL.WEIGHTS.
+            opts (Sequence[str]): overrides of the config, KEY VALUE KEY VALUE ...
+            device (str | None): "cpu", "cuda" or "cuda:1" and the like; None = MODEL.DEVICE, or the CPU where there is
+                no GPU.
+        """
+        if not weights:
+            raise CheckpointError("no weights given: an untrained model predicts noise")
+        cfg = load_config(config_file, opts)
+        cfg.MODEL.WEIGHTS = os.fspath(weights)
+        cfg.MODEL.DEVICE = _choose_device(device, cfg.MODEL.DEVICE)
+        return cls(cfg)
+
+    def __call__(self, image):
+        """Find the people in one image.
+
+        Args:
+            image (ndarray | str | PathLike): (H, W, 3) uint8 in BGR order, or a file name.
+
+        Returns:
+            Instances: N people by descending score on the image's own size, on the model's device: ``pred_boxes``,
+            ``scores``, ``pred_classes``, and ``pred_keypoints`` (N, K, 3) with x and y in continuous pixels and a
+            confidence in [0, 1].
+
+        Raises:
+            OSError: the file is missing or not an image.
+            ValueError: the array is not an image of this kind.
+        """
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images):
+        """Find the people in some images with one forward pass.
+
+        The images are padded to a common size, which can change their results a little: they are not bit for bit those
+        of one image at a time.
+
+        Args:
+            images (list[ndarray | str | PathLike]): B images, see :meth:`__call__`.
+
+        Returns:
+            list[Instances]: B, see :meth:`__call__`.
+        """
+        return self.infer([self.prepare(image) for image in images])
+
+    def prepare(self, image):
+        """Read, check and resize an image.
+
+        Args:
+            image (ndarray | str | PathLike): see :meth:`__call__`.
+
+        Returns:
+            dict: detectron2's model input: ``image`` (3, h, w) float32 in the order of INPUT.FORMAT, and the original
+            ``height`` and ``width``.
+        """
+        if not isinstance(image, np.ndarray):
+            image = read_image(os.fspath(image), format="BGR")
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise ValueError(f"an image must be a (H, W, 3) uint8 array in BGR order, got {image.shape} {image.dtype}")
+        height, width = image.shape[:2]
+        if self.cfg.INPUT.FORMAT == "RGB":
+            image = image[:, :, ::-1]
+        try:
+            resized = self._resize.get_transform(image).apply_image(image)
+        except ValueError as error:
+            raise ValueError(f"an image of {width} x {height} pixels is too narrow to be resized: {error}") from error
+        pixels = torch.as_tensor(resized.astype("float32").transpose(2, 0, 1))
+        return {"image": pixels, "height": height, "width": width}
+
+    def infer(self, inputs):
+        """Find the people in prepared images.
+
+        Args:
+            inputs (list[dict]): B, from :meth:`prepare`.
+
+        Returns:
+            list[Instances]: B, see :meth:`__call__`.
+        """
+        if not inputs:
+            return []
+        with torch.no_grad():
+            return [output["instances"] for output in self.model(inputs)]
+
+
+class _CompleteCheckpointer(PoseCheckpointer):
+    """Takes only weights that fill the whole model: what would be a start for training predicts noise."""
+
+    def load(self, path, *args, **kwargs):
+        if path and "://" not in path and not os.path.isfile(path):
+            raise CheckpointError(f"{path}: no such file; give the weights of a trained model")
+        return super().load(path, *args, **kwargs)
+
+    def _load_model(self, checkpoint):
+        incompatible = super()._load_model(checkpoint)
+        missing = [key for key in incompatible.missing_keys if not key.endswith("num_batches_tracked")]
+        if missing:
+            raise CheckpointError(
+                f"{self._path}: {len(missing)} parameters of the model are not in it or of another shape "
+                f"({', '.join(missing[:3])}, ...). These are a backbone's weights, or those of another config; give "
+                "the weights of a trained model, and the config.yaml of its run"
+            )
+        return incompatible
+
+
+def _metadata(cfg, schema):
+    metadata = Metadata()
+    schema.to_metadata(metadata)
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        classes = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog else None
+        if classes:
+            metadata.set(thing_classes=classes)
+            break
+    return metadata
+
+
+def _choose_device(device, configured):
+    has_gpu = torch.cuda.is_available()
+    if device is None:
+        return configured if has_gpu else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ConfigError(f"device {device!r}: PyTorch knows no such device; give cpu or cuda") from error
+    if kind == "cuda" and not has_gpu:
+        raise ConfigError(f"device {device!r}: PyTorch finds no GPU on this machine; give cpu")
+    return device

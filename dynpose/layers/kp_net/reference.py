@@ -1,0 +1,189 @@
+"""The KP-Net operator in plain PyTorch: it runs on any device and defines what the operator means.
+
+The first layer is linear in the features and in the relative coordinates, ``sign * (cell - location) / scale``. All
+instances of an image share the features and the cell; so the cell's coordinates become two more shared input channels,
+and what is left, one number for each instance and output, goes with a third channel of ones. The first layer of many
+instances is then a single matrix product over the map. Each hidden layer hands on a channel of ones too, so that the
+biases are columns of the weights and the other layers are plain batched products.
+
+Instances are taken in chunks, so that memory is bounded whatever N is. With gradients, where one chunk does not hold
+all instances, the backward pass computes the hidden maps of a chunk again instead of keeping them.
+
+Arguments are those of the public functions, which have checked them. ``max_elements`` bounds the numbers (instances x
+channels x cells) in the largest map of a chunk.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from .spec import KPNetPeaks
+
+# On a CPU the maps of a chunk (4 MiB each in float32) should stay in the cache. For 50 FCPose samples in training, that
+# is faster than one large chunk even though the hidden maps are computed twice.
+_MAX_ELEMENTS_CPU = 2**20
+# A GPU wants large products: that batch, at 100 x 167 cells, is one chunk (128 MiB a map in float32).
+_MAX_ELEMENTS = 2**25
+
+
+def _kp_net_heatmaps(features, params, image_index, locations, coord_scale, spec, stride, *, max_elements=None):
+    """Logits of every cell, (N, K, H, W). See :func:`dynpose.layers.kp_net.kp_net_heatmaps`."""
+    (heatmaps,) = _over_chunks(
+        _heatmaps, features, params, image_index, locations, coord_scale, spec, stride, max_elements
+    )
+    return heatmaps
+
+
+@torch.no_grad()
+def _kp_net_peaks(features, params, image_index, locations, coord_scale, spec, stride, *, max_elements=None):
+    """Peak of every heatmap, (N, K) each. See :func:`dynpose.layers.kp_net.kp_net_peaks`."""
+    return KPNetPeaks(
+        *_over_chunks(_peaks, features, params, image_index, locations, coord_scale, spec, stride, max_elements)
+    )
+
+
+def _kp_net_cross_entropy(
+    features, params, image_index, locations, coord_scale, spec, stride, targets, *, max_elements=None
+):
+    """Cross-entropy of every heatmap, (N, K). See :func:`dynpose.layers.kp_net.kp_net_cross_entropy`."""
+    (losses,) = _over_chunks(
+        _cross_entropy, features, params, image_index, locations, coord_scale, spec, stride, max_elements, targets
+    )
+    return losses
+
+
+def _heatmaps(inputs, weights):
+    return (_logits(inputs, weights),)
+
+
+def _peaks(inputs, weights):
+    logits = _logits(inputs, weights)
+    map_width = logits.shape[3]
+    # The highest row, then the column in it: on a CPU, max() with an index is several times slower than amax(). Both
+    # max() and argmax() give the first of equals.
+    values, rows = logits.amax(dim=3).max(dim=2)
+    highest_rows = logits.take_along_dim(rows[:, :, None, None], dim=2).squeeze(2)
+    indices = rows * map_width + highest_rows.argmax(dim=2)
+    # exp(max - logsumexp), with the memory of the logits used again
+    confidence = logits.sub_(values[:, :, None, None]).exp_().sum(dim=(2, 3)).reciprocal_()
+    return values, indices, confidence
+
+
+def _cross_entropy(inputs, weights, targets):
+    logits = _logits(inputs, weights).flatten(2)
+    at_target = logits.gather(2, targets.clamp(min=0)[:, :, None]).squeeze(2)
+    losses = logits.logsumexp(dim=2) - at_target
+    return (torch.where(targets >= 0, losses, torch.zeros_like(losses)),)
+
+
+def _logits(inputs, weights):
+    """Run the KP-Nets of n instances over the map of one image.
+
+    Args:
+        inputs: (C + 3, H, W), from :func:`_shared_inputs`.
+        weights: of each layer, from :func:`_fold`.
+
+    Returns:
+        (n, K, H, W).
+    """
+    first, *later = weights
+    maps = first.flatten(0, 1) @ inputs.flatten(1)
+    num_cells = maps.shape[1]
+    for weight in later:
+        # The backward pass of a product does not need its result, so that ReLU may overwrite it.
+        maps = torch.bmm(weight, maps.relu_().view(len(weight), weight.shape[2], num_cells))
+    return maps.view(*weights[-1].shape[:2], *inputs.shape[1:])
+
+
+def _shared_inputs(features):
+    """What all instances of an image read: (C + 3, H, W) from (C, H, W).
+
+    The channels added are the cell's x and y, and ones. Cells are counted in strides from the middle of the map, which
+    float32 holds exactly; it also keeps the products small that cancel where a cell is near the location.
+    """
+    _, height, width = features.shape
+    x = torch.arange(width, dtype=features.dtype, device=features.device) - (width - 1) / 2
+    y = torch.arange(height, dtype=features.dtype, device=features.device) - (height - 1) / 2
+    added = torch.stack([x.expand(height, width), y[:, None].expand(height, width), x.new_ones(height, width)])
+    return torch.cat([features, added])
+
+
+def _fold(params, locations, coord_scale, spec, stride, height, width):
+    """Fold relative coordinates and biases of n instances into weights that read a last channel of ones.
+
+    Returns:
+        The weights of the layers: (n, out + 1, in + 1) for a hidden layer, whose last output is one, (n, K, in + 1) for
+        the last. The first reads :func:`_shared_inputs`, C + 3 channels.
+    """
+    (weight, bias), *later = spec.unpack(params)
+    if spec.coords_position == "first":
+        on_coords, on_features = weight.split([2, spec.in_channels], dim=2)
+    else:
+        on_features, on_coords = weight.split([spec.in_channels, 2], dim=2)
+    on_offset = on_coords * (spec.coords_sign / coord_scale)[:, None, None]
+    # The middle as two Python numbers: to make a tensor of them on a CUDA device, the host would wait for it.
+    middle = ((size - 1) / 2 * stride + stride // 2 for size in (width, height))
+    from_location = torch.stack([m - x for m, x in zip(middle, locations.unbind(1))], dim=1)
+    constant = bias + (on_offset * from_location[:, None, :]).sum(dim=2)
+
+    layers = [(torch.cat([on_features, on_offset * stride], dim=2), constant), *later]
+    weights = [torch.cat([weight, bias[:, :, None]], dim=2) for weight, bias in layers]
+    return [*(_hand_on_ones(weight) for weight in weights[:-1]), weights[-1]]
+
+
+def _hand_on_ones(weight):
+    """Add an output that copies the last input: (n, out + 1, in) from (n, out, in)."""
+    copy = torch.zeros_like(weight[:, :1])
+    copy[:, :, -1] = 1
+    return torch.cat([weight, copy], dim=1)
+
+
+def _over_chunks(function, features, params, image_index, locations, coord_scale, spec, stride, max_elements, *extra):
+    """Call ``function(inputs, weights, *extra)`` on chunks of instances of one image each.
+
+    Args:
+        max_elements: bound of the largest map; None for what suits the device.
+        extra: further tensors whose first axis is N.
+
+    Returns:
+        What ``function`` returns, a tuple of tensors, with the first axis N in the order of the arguments.
+    """
+    dtype = torch.promote_types(torch.promote_types(features.dtype, params.dtype), torch.float32)
+    features, params, locations, coord_scale = (x.to(dtype) for x in (features, params, locations, coord_scale))
+    num_images, _, height, width = features.shape
+
+    if max_elements is None:
+        max_elements = _MAX_ELEMENTS_CPU if features.device.type == "cpu" else _MAX_ELEMENTS
+    largest_layer = max(channels for _, channels in spec.layer_sizes) + 1  # that of ones
+    chunk_size = max(1, max_elements // (largest_layer * height * width))
+    recompute = torch.is_grad_enabled() and len(params) > chunk_size
+
+    results, order = [], []
+    for image, members in _group_by_image(image_index, num_images):
+        inputs = _shared_inputs(features[image])
+        for chunk in members.split(chunk_size):
+            weights = _fold(params[chunk], locations[chunk], coord_scale[chunk], spec, stride, height, width)
+            arguments = (inputs, weights, *(tensor[chunk] for tensor in extra))
+            if recompute:
+                results.append(checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False))
+            else:
+                results.append(function(*arguments))
+            order.append(chunk)
+    if len(results) == 1:
+        return results[0]
+    results = tuple(torch.cat(parts) for parts in zip(*results))
+    return results if num_images == 1 else tuple(result[torch.cat(order).argsort()] for result in results)
+
+
+def _group_by_image(image_index, num_images):
+    """List (image, indices of its instances) for the images that have any.
+
+    Without instances it is one image and no index: an empty chunk gives results of the right shape, and gradients that
+    are zero instead of missing. More than one image makes the host wait for a CUDA device, once.
+    """
+    if num_images == 1 or len(image_index) == 0:
+        return [(0, torch.arange(len(image_index), device=image_index.device))]
+    counts = torch.bincount(image_index, minlength=num_images).tolist()
+    members = image_index.argsort(stable=True).split(counts)
+    return [(image, indices) for image, indices in enumerate(members) if len(indices)]

@@ -1,0 +1,74 @@
+"""The `dynpose` command.
+
+Each subcommand is a module of this package with NAME, HELP (one line), ``add_arguments(parser)`` and ``run(args)``,
+which returns the exit code or None. They import torch and detectron2 in ``run``, not at the top, so that
+``dynpose --help`` answers at once.
+"""
+
+import argparse
+import importlib
+import sys
+
+_MODULES = ("predict", "convert_weights", "model_info", "benchmark")
+
+
+def main(argv=None):
+    """Run the command.
+
+    Args:
+        argv (list[str] | None): arguments; None = those of the process.
+
+    Returns:
+        int: exit code. 0 = done, 1 = done in part, 2 = a mistake in what was given, which is printed as one line, 130 =
+        interrupted.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except KeyboardInterrupt:
+        print("dynpose: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not isinstance(error, _known_errors()):
+            raise
+        print(f"dynpose: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def positive_int(text):
+    """Read an argument that must be a whole number of at least 1, for the ``type`` of ``add_argument``."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="dynpose", description="Single-stage multi-person pose estimation; training is train_net.py."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in _MODULES:
+        module = importlib.import_module(f"dynpose.tools.{name}")
+        command = commands.add_parser(module.NAME, help=module.HELP, description=module.__doc__)
+        command.formatter_class = argparse.RawDescriptionHelpFormatter
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def _known_errors():
+    from dynpose.checkpoint import CheckpointError
+    from dynpose.config import ConfigError
+    from dynpose.data import DatasetError
+
+    # OSError: files that are missing or can't be written
+    return ConfigError, DatasetError, CheckpointError, OSError
+
+
+def _one_line(error):
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""Count a model's parameters and the FLOPs of its inference; no weights and no images are needed.
+
+    dynpose model-info --config-file configs/FCPose/R_50_3x.yaml --input-size 800 1066 --people 10
+
+A multiply-add counts as one FLOP, as in fvcore, which counts convolutions, matrix products, normalisation and
+interpolation, but nothing else that is element-wise, no sorting and no NMS. The image is padded as the model pads it,
+and the padding is counted. What is generated for every person (the controller and its KP-Net, FCPose section 3.1) is
+worked out from the layer sizes and comes on top. Branches that only training uses have parameters and no FLOPs.
+
+For AdelaiDet's FCPose (R-50, 800 x 1066) fvcore gives 180.512 GFLOPs, for configs/FCPose/R_50_3x_release.yaml 180.498:
+it knows the released network's up-sampling as interpolation and dynpose's as element-wise operations. Neither includes
+the 4.04 GFLOPs that the released network spends in inference on auxiliary heatmaps it does not use.
+"""
+
+from .cli import positive_int
+
+NAME = "model-info"
+HELP = "count parameters and FLOPs"
+
+
+def add_arguments(parser):
+    """Declare the arguments of the subcommand."""
+    parser.add_argument("--config-file", required=True, help="a file of configs/, or the config.yaml of a run")
+    parser.add_argument(
+        "--input-size",
+        nargs=2,
+        type=positive_int,
+        default=(800, 1066),
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the resized image, pixels; default 800 1066",
+    )
+    parser.add_argument("--people", type=int, default=10, help="people in the image, default %(default)s")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
+
+
+def run(args):
+    """Count and print."""
+    from tabulate import tabulate
+
+    model = _build(args)
+    parameters = count_parameters(model)
+    flops = count_flops(model, args.input_size)
+    per_person = count_flops_per_person(model, args.input_size)
+    rows = [
+        (name, f"{total:,}", f"{trainable:,}", f"{flops.get(name, 0) / 1e9:.3f}")
+        for name, (total, trainable) in parameters.items()
+        if total or name in flops
+    ]
+    if "" in flops:
+        rows.append(("(other)", "", "", f"{flops[''] / 1e9:.3f}"))
+    totals = [f"{sum(values):,}" for values in zip(*parameters.values())]
+    static = sum(flops.values()) / 1e9
+    rows.append(("total", *totals, f"{static:.3f}"))
+
+    columns = ("module", "parameters", "trainable", "GFLOPs")
+    print(tabulate(rows, columns, colalign=("left", "right", "right", "right"), disable_numparse=True))
+    size, padded = (" x ".join(map(str, pair)) for pair in (args.input_size, padded_size(model, args.input_size)))
+    print(f"\nGFLOPs: of one image of {size} pixels, padded to {padded}; a multiply-add counts as one.")
+    if per_person:
+        dynamic = sum(per_person.values()) / 1e9
+        parts = ", ".join(f"{name} {value / 1e9:.6f}" for name, value in per_person.items())
+        print(f"Each person adds {dynamic:.6f} ({parts}).")
+        print(f"With {args.people} people: {static + args.people * dynamic:.3f} GFLOPs.")
+
+
+def count_parameters(model):
+    """Count the parameters of each top module.
+
+    Args:
+        model (nn.Module): the model.
+
+    Returns:
+        dict[str, tuple[int, int]]: all and trainable ones. Frozen normalisation has none, its numbers are buffers.
+    """
+    return {
+        name: (
+            sum(parameter.numel() for parameter in module.parameters()),
+            sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
+        )
+        for name, module in model.named_children()
+    }
+
+
+def count_flops(model, size):
+    """Count the FLOPs of one forward pass on a blank image.
+
+    Args:
+        model (nn.Module): in eval mode; if it is not to find people there, its score threshold must be out of reach.
+        size (tuple[int, int]): height and width of the image before padding, pixels.
+
+    Returns:
+        dict[str, float]: FLOPs of each top module with any; "" = outside of all.
+    """
+    import torch
+    from fvcore.nn import FlopCountAnalysis
+
+    analysis = FlopCountAnalysis(_tensors_only(model), torch.zeros(3, *size, device=model.device))
+    # Element-wise operations are left out on purpose, training branches are not called, and sizes that the trace takes
+    # for constants are those that are asked for: nothing to be warned of.
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    with torch.no_grad():
+        by_module = analysis.by_module()
+    flops = {name: by_module[f"model.{name}"] for name, _ in model.named_children()}
+    flops[""] = by_module[""] - sum(flops.values())
+    return {name: value for name, value in flops.items() if value}
+
+
+def count_flops_per_person(model, size):
+    """Count what every person adds (FCPose section 3.1).
+
+    Args:
+        model (nn.Module): the model.
+        size (tuple[int, int]): height and width of the image before padding, pixels.
+
+    Returns:
+        dict[str, int]: FLOPs of each part; {} for a model without generated networks.
+    """
+    from torch import nn
+
+    if not hasattr(model, "spec"):
+        return {}
+    height, width = padded_size(model, size)
+    cells = (height // model.basis_stride) * (width // model.basis_stride)
+    flops = {
+        "controller": model.controller.linear.weight.numel(),
+        "KP-Net": cells * sum(n_in * n_out for n_in, n_out in model.spec.layer_sizes),
+    }
+    # each value of the map is multiplied with every weight of its channel's filter
+    deconvs = [module for module in model.refinement.modules() if isinstance(module, nn.ConvTranspose2d)]
+    if deconvs:
+        flops["deconvolution"] = cells * sum(module.weight.numel() for module in deconvs)
+    return flops
+
+
+def padded_size(model, size):
+    """Give the height and width that the model pads an image of ``size`` (height, width) to, pixels."""
+    import torch
+
+    return tuple(model.preprocess_image([{"image": torch.zeros(3, *size, device=model.device)}]).tensor.shape[-2:])
+
+
+def _build(args):
+    """The model, on the CPU and with a score threshold that nothing passes."""
+    from detectron2.modeling import build_model
+
+    from dynpose import modeling  # noqa: F401  registers the meta-architectures
+    from dynpose.config import load_config
+
+    cfg = load_config(args.config_file, args.opts)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.FCOS.SCORE_THRESH_TEST = 1.0
+    return build_model(cfg).eval()
+
+
+def _tensors_only(model):
+    """Wrap a detectron2 model so that it takes and gives tensors, which is all that can be traced."""
+    from torch import nn
+
+    class TensorsOnly(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, image):
+            people = self.model([{"image": image}])[0]["instances"]
+            return people.pred_boxes.tensor, people.scores, people.pred_keypoints
+
+    return TensorsOnly()

@@ -1,0 +1,5 @@
+"""Drawing and small helpers."""
+
+from .drawing import draw_poses
+
+__all__ = ["draw_poses"]

@@ -1,0 +1,148 @@
+"""Drawing poses on images.
+
+OpenCV's primitives rather than detectron2's Visualizer, which works on these models too but draws lines of one width
+for all people, every keypoint in red, and limbs that are COCO's own whatever the schema says.
+
+Axes: N people, K keypoints.
+"""
+
+import dataclasses
+
+import cv2
+import numpy as np
+from detectron2.data.catalog import Metadata
+
+_MIN_SHORT_SIDE = 480
+_MAX_ENLARGED_LONG_SIDE = 1920
+_DARK, _WHITE = (30, 30, 30), (255, 255, 255)
+# OpenCV takes fractions of a pixel as integers with this many binary digits after the point
+_SHIFT = 4
+
+
+def draw_poses(
+    image_rgb,
+    instances,
+    schema,
+    *,
+    score_threshold=0.3,
+    keypoint_threshold=0.02,
+    show_boxes=True,
+    show_scores=True,
+):
+    """Draw people with their limbs, keypoints, boxes and scores on a copy of an image.
+
+    Limbs and keypoints of the left side are blue, of the right side orange, all others green. The best-scored people
+    are on top. An image whose shorter side is under 480 pixels is enlarged first, so that lines and scores are legible.
+
+    The confidence of a keypoint is the probability of its heatmap's peak among all cells of the map, which is small
+    even for a right one: a peak that spreads like a Gaussian with a standard deviation of s cells has 1 / (2 pi s^2).
+    The default threshold leaves out what is spread wider than s = 2.8 cells: 23 pixels of the network's input at
+    stride 8. Without any evidence the confidence is one over the number of cells, some 0.0001.
+
+    Args:
+        image_rgb (ndarray): (H, W, 3) uint8.
+        instances (Instances): with ``pred_boxes``, ``scores`` and ``pred_keypoints`` (N, K, 3) in continuous pixels of
+            the image.
+        schema (KeypointSchema): names the sides and the limbs of the K keypoints; it may have no limbs.
+        score_threshold (float): people below are left out.
+        keypoint_threshold (float): keypoints below, and limbs that end there, are left out.
+        show_boxes (bool): draw boxes.
+        show_scores (bool): write scores.
+
+    Returns:
+        ndarray: (H', W', 3) uint8 RGB, H' = H and W' = W unless the image was enlarged.
+
+    Raises:
+        ValueError: the instances have another number of keypoints than the schema.
+
+    Example::
+
+        >>> draw_poses(image_bgr[:, :, ::-1], predictor(image_bgr), predictor.schema)
+    """
+    instances = instances.to("cpu")
+    num_keypoints = instances.pred_keypoints.shape[1]
+    if num_keypoints != schema.num_keypoints:
+        raise ValueError(f"instances of {num_keypoints} keypoints, but a schema of {schema.num_keypoints}")
+    instances = instances[instances.scores >= score_threshold]
+    instances = instances[instances.scores.argsort()]
+
+    canvas, scale = _enlarge(np.asarray(image_rgb))
+    boxes = instances.pred_boxes.tensor.numpy() * scale
+    keypoints = instances.pred_keypoints.numpy()
+    visible = (keypoints[..., 2] >= keypoint_threshold) & np.isfinite(keypoints).all(axis=2)
+    points = keypoints[..., :2] * scale
+    # widths and letters are laid out for an image of the least size
+    unit = max(1.0, min(canvas.shape[:2]) / _MIN_SHORT_SIDE)
+
+    limb_colors, point_colors = _colors(schema)
+    for box, person, seen in zip(boxes, points, visible):
+        if show_boxes:
+            _rectangle(canvas, box, round(unit))
+        # a fiftieth of the person's size, but neither hair nor beam
+        width = float(np.clip(np.sqrt(np.prod(box[2:] - box[:2])) / 50, 1.6 * unit, 4 * unit))
+        limbs = [(*person[[a, b]], color) for (a, b), color in zip(schema.skeleton, limb_colors) if seen[[a, b]].all()]
+        # all outlines first, or they would cut limbs that meet
+        for a, b, _ in limbs:
+            _line(canvas, a, b, _DARK, width + 2 * unit)
+        for a, b, color in limbs:
+            _line(canvas, a, b, color, width)
+        for point, color in zip(person[seen], point_colors[seen].tolist()):
+            _disc(canvas, point, _DARK, 1.1 * width + 1.2 * unit)
+            _disc(canvas, point, color, 1.1 * width)
+    if show_scores:
+        for box, score in zip(boxes, instances.scores.tolist()):
+            _label(canvas, f"{score:.2f}", box, unit)
+    return canvas
+
+
+def _enlarge(image):
+    height, width = image.shape[:2]
+    scale = max(1.0, min(_MIN_SHORT_SIDE / min(height, width), _MAX_ENLARGED_LONG_SIDE / max(height, width)))
+    if scale == 1:
+        return np.ascontiguousarray(image).copy(), 1.0
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), scale
+
+
+def _colors(schema):
+    """One colour per limb, as the schema gives them to detectron2, and (K, 3) for the keypoints by the same rule."""
+    # a limb from a keypoint to itself has that keypoint's colour
+    points = tuple((index, index) for index in range(schema.num_keypoints))
+    metadata = Metadata()
+    dataclasses.replace(schema, skeleton=schema.skeleton + points).to_metadata(metadata)
+    colors = [color for *_, color in metadata.keypoint_connection_rules]
+    return colors[: -len(points)], np.array(colors[-len(points) :])
+
+
+def _fixed(image, point):
+    """Continuous pixels to OpenCV's fixed-point numbers, in which whole numbers are pixel centres."""
+    # what lies far outside would overflow
+    limit = 4 * max(image.shape[:2])
+    return tuple(int(v) for v in np.rint((np.clip(point, -limit, limit) - 0.5) * 2**_SHIFT))
+
+
+def _line(image, a, b, color, width):
+    ends = _fixed(image, a), _fixed(image, b)
+    cv2.line(image, *ends, color, max(1, round(width)), lineType=cv2.LINE_AA, shift=_SHIFT)
+
+
+def _disc(image, center, color, radius):
+    cv2.circle(
+        image, _fixed(image, center), round(radius * 2**_SHIFT), color, cv2.FILLED, lineType=cv2.LINE_AA, shift=_SHIFT
+    )
+
+
+def _rectangle(image, box, width):
+    # on whole pixels, where thin lines are crisp
+    x0, y0, x1, y1 = np.clip(box, 0, np.tile(image.shape[1::-1], 2) - 1).astype(int).tolist()
+    cv2.rectangle(image, (x0, y0), (x1, y1), _DARK, width + 2)
+    cv2.rectangle(image, (x0, y0), (x1, y1), _WHITE, width)
+
+
+def _label(image, text, box, unit):
+    """Text on a dark ground at the upper left corner of a box, inside the image."""
+    font, size, thickness, margin = cv2.FONT_HERSHEY_SIMPLEX, 0.45 * unit, round(unit), round(3 * unit)
+    (width, height), _ = cv2.getTextSize(text, font, size, thickness)
+    limit = np.array(image.shape[1::-1]) - (width + 2 * margin, height + 2 * margin)
+    x, y = np.clip(np.rint(box[:2]), 0, np.maximum(limit, 0)).astype(int).tolist()
+    cv2.rectangle(image, (x, y), (x + width + 2 * margin, y + height + 2 * margin), _DARK, cv2.FILLED)
+    cv2.putText(image, text, (x + margin, y + margin + height), font, size, _WHITE, thickness, cv2.LINE_AA)

@@ -1,0 +1,180 @@
+"""PosePredictor against detectron2's own predictor, and its refusals."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.engine import DefaultPredictor
+from detectron2.utils.visualizer import Visualizer
+from PIL import Image
+from small_models import SCHEMA, small_config, small_model
+
+from dynpose.checkpoint import CheckpointError, PoseCheckpointer
+from dynpose.config import ConfigError
+from dynpose.data import COCO_PERSON
+from dynpose.engine.predictor import PosePredictor
+
+BASE = "configs/FCPose/Base-FCPose.yaml"
+# an untrained model that finds people everywhere
+OPTS = ("MODEL.FCOS.PRIOR_PROB", 0.5, "MODEL.FCOS.POST_NMS_TOPK_TEST", 3, "INPUT.MIN_SIZE_TEST", 64)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    model = small_model(BASE, *OPTS)
+    model.head.box_distances.bias.data.fill_(2.0)
+    PoseCheckpointer(model, str(folder)).save("model_final")
+    return str(folder / "model_final.pth")
+
+
+@pytest.fixture(scope="module")
+def cfg(weights):
+    return small_config(BASE, *OPTS, "MODEL.WEIGHTS", weights)
+
+
+@pytest.fixture(scope="module")
+def predictor(cfg):
+    return PosePredictor(cfg)
+
+
+def photo(height=90, width=120, seed=0):
+    return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def assert_same(a, b, tolerance=0.0):
+    assert a.image_size == b.image_size
+    assert len(a) == len(b) == 3
+    torch.testing.assert_close(a.pred_boxes.tensor, b.pred_boxes.tensor, rtol=0, atol=tolerance)
+    torch.testing.assert_close(a.pred_keypoints, b.pred_keypoints, rtol=0, atol=tolerance)
+    torch.testing.assert_close(a.scores, b.scores, rtol=0, atol=tolerance)
+    assert a.pred_classes.tolist() == b.pred_classes.tolist()
+
+
+@pytest.mark.parametrize("image_format", ["BGR", "RGB"])
+def test_agrees_with_detectron2s_predictor(cfg, image_format):
+    cfg = cfg.clone()
+    cfg.INPUT.FORMAT = image_format
+    image = photo()
+    people = PosePredictor(cfg)(image)
+    assert people.image_size == (90, 120)
+    assert people.pred_keypoints.shape == (3, SCHEMA.num_keypoints, 3)
+    assert_same(people, DefaultPredictor(cfg)(image)["instances"])
+
+
+def test_resizes_the_shorter_side(predictor):
+    prepared = predictor.prepare(photo(90, 120))
+    assert prepared["image"].shape == (3, 64, 85)
+    assert (prepared["height"], prepared["width"]) == (90, 120)
+    # MAX_SIZE_TEST is 1333
+    assert predictor.prepare(photo(10, 400))["image"].shape == (3, 33, 1333)
+
+
+def test_reads_files_and_turns_them_upright(predictor, tmp_path):
+    upright = photo(60, 80)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    turned = np.rot90(upright[:, :, ::-1])
+    Image.fromarray(np.ascontiguousarray(turned)).save(tmp_path / "turned.png", exif=exif)
+    assert_same(predictor(tmp_path / "turned.png"), predictor(upright))
+
+
+def test_a_batch_of_one_size_is_as_good_as_single_images(predictor):
+    images = [photo(seed=1), photo(seed=2)]
+    for together, alone in zip(predictor.predict_batch(images), map(predictor, images)):
+        assert_same(together, alone, tolerance=1e-2)
+
+
+def test_a_batch_of_several_sizes_keeps_each_images_own(predictor):
+    sizes = [(90, 120), (50, 120), (64, 30)]
+    results = predictor.predict_batch([photo(*size) for size in sizes])
+    assert [people.image_size for people in results] == sizes
+    assert predictor.predict_batch([]) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((5, 5), np.uint8), r"\(5, 5\) uint8"),
+        (np.zeros((5, 5, 4), np.uint8), r"\(5, 5, 4\)"),
+        (np.zeros((5, 5, 3), np.float32), "float32"),
+        (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\)"),
+        (np.zeros((1, 5000, 3), np.uint8), "5000 x 1 pixels is too narrow"),
+    ],
+)
+def test_refuses_what_is_no_image(predictor, image, message):
+    with pytest.raises(ValueError, match=message):
+        predictor(image)
+
+
+def test_metadata_serves_detectron2s_visualizer(predictor):
+    image = photo()
+    people = predictor(image)
+    people.pred_keypoints[..., 2] = 1
+    assert predictor.metadata.keypoint_names == SCHEMA.names
+    drawn = Visualizer(image[:, :, ::-1], predictor.metadata).draw_instance_predictions(people).get_image()
+    assert drawn.shape == image.shape
+    assert (drawn != image[:, :, ::-1]).any()
+
+
+def test_class_names_come_from_a_registered_data_set():
+    cfg = small_config(BASE, schema=COCO_PERSON)
+    assert not PosePredictor(cfg).metadata.get("thing_classes")
+    cfg.DATASETS.TEST = ("keypoints_coco_2017_val",)
+    assert PosePredictor(cfg).metadata.thing_classes == ["person"]
+
+
+def test_from_files_reads_the_config_of_a_run(cfg, weights, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(cfg.dump())
+    opts = ["INPUT.MIN_SIZE_TEST", "32"]
+    predictor = PosePredictor.from_files(str(config), tmp_path.joinpath(weights), opts, device="cpu")
+    assert predictor.prepare(photo(90, 120))["image"].shape == (3, 32, 43)
+    assert predictor.schema == SCHEMA
+    assert len(predictor(photo())) == 3
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_falls_back_to_the_cpu_unless_a_gpu_is_asked_for(cfg, weights, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(cfg.dump().replace("DEVICE: cpu", "DEVICE: cuda"))
+    assert PosePredictor.from_files(str(config), weights).cfg.MODEL.DEVICE == "cpu"
+    with pytest.raises(ConfigError, match="'cuda:1': PyTorch finds no GPU"):
+        PosePredictor.from_files(str(config), weights, device="cuda:1")
+    with pytest.raises(ConfigError, match="'gpu': PyTorch knows no such device"):
+        PosePredictor.from_files(str(config), weights, device="gpu")
+
+
+def test_refuses_weights_of_other_keypoints(weights):
+    with pytest.raises(CheckpointError, match=r"the checkpoint has 4 keypoints .* the model 17"):
+        PosePredictor(small_config(BASE, "MODEL.WEIGHTS", weights, schema=COCO_PERSON))
+
+
+def test_refuses_weights_of_a_backbone(cfg, tmp_path):
+    state = {name: value for name, value in small_model(BASE).state_dict().items() if name.startswith("backbone.")}
+    torch.save(state, tmp_path / "backbone.pth")
+    cfg = cfg.clone()
+    cfg.MODEL.WEIGHTS = str(tmp_path / "backbone.pth")
+    with pytest.raises(CheckpointError, match=r"backbone.pth: \d+ parameters of the model are not in it"):
+        PosePredictor(cfg)
+
+
+def test_refuses_weights_without_a_note_that_have_another_shape(cfg, tmp_path):
+    """A checkpoint that detectron2's own trainer wrote says nothing of its keypoints."""
+    torch.save(small_model(BASE, schema=COCO_PERSON).state_dict(), tmp_path / "plain.pth")
+    cfg = cfg.clone()
+    cfg.MODEL.WEIGHTS = str(tmp_path / "plain.pth")
+    with pytest.raises(CheckpointError, match="not in it or of another shape"):
+        PosePredictor(cfg)
+
+
+@pytest.mark.parametrize(("name", "message"), [("nowhere.pth", "nowhere.pth: no such file"), ("", "no weights given")])
+def test_refuses_to_predict_without_weights(name, message):
+    with pytest.raises(CheckpointError, match=message):
+        PosePredictor.from_files(BASE, name)
+
+
+def test_refuses_an_unknown_channel_order(cfg):
+    cfg = cfg.clone()
+    cfg.INPUT.FORMAT = "L"
+    with pytest.raises(ConfigError, match=r"INPUT\.FORMAT must be"):
+        PosePredictor(cfg)

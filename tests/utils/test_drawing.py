@@ -1,0 +1,152 @@
+"""Drawing: what is shown, where, and in which size."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+
+from dynpose.data import KeypointSchema
+from dynpose.utils import draw_poses
+
+BLUE, ORANGE, GREEN = (86, 180, 233), (230, 159, 0), (0, 158, 115)
+SCHEMA = KeypointSchema(names=("top", "left_end", "right_end"), skeleton=((0, 1), (0, 2)))
+FLIPPED = KeypointSchema(
+    names=("top", "left_end", "right_end"), flip_pairs=(("left_end", "right_end"),), skeleton=((0, 1), (0, 2))
+)
+# far apart, so that a pixel belongs to one of them
+POINTS = ((400.5, 100.5), (600.5, 400.5), (200.5, 400.5))
+
+
+def person(points=POINTS, confidence=0.5, score=0.9, size=(500, 800)):
+    keypoints = torch.tensor([(*point, confidence) for point in points])[None]
+    return Instances(
+        size,
+        pred_boxes=Boxes(torch.tensor([[150.0, 50.0, 650.0, 450.0]])),
+        scores=torch.tensor([score]),
+        pred_classes=torch.tensor([0]),
+        pred_keypoints=keypoints,
+    )
+
+
+def black(size=(500, 800)):
+    return np.zeros((*size, 3), dtype=np.uint8)
+
+
+def has(image, color):
+    return (image == color).all(axis=2).any()
+
+
+def test_keypoints_and_limbs_stand_where_they_are_in_the_colour_of_their_side():
+    image = draw_poses(black(), person(), FLIPPED, show_boxes=False, show_scores=False)
+    for (x, y), color in zip(POINTS, (GREEN, BLUE, ORANGE)):
+        assert tuple(image[int(y), int(x)]) == color
+    # halfway along the two limbs
+    assert tuple(image[250, 500]) == BLUE
+    assert tuple(image[250, 300]) == ORANGE
+
+
+def test_a_keypoint_is_drawn_around_its_continuous_position():
+    """A keypoint at (400.5, 100.5) lies in the middle of pixel (400, 100)."""
+    image = draw_poses(black(), person(), KeypointSchema(names=SCHEMA.names), show_boxes=False, show_scores=False)
+    disc = (image.astype(int).sum(axis=2) > 0)[50:150]
+    rows, columns = disc.nonzero()
+    assert rows.mean() + 50 == pytest.approx(100, abs=0.05)
+    assert columns.mean() == pytest.approx(400, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("people", "drawn"),
+    [
+        pytest.param(person(score=0.31), True, id="above-score"),
+        pytest.param(person(score=0.29), False, id="below-score"),
+        pytest.param(person(confidence=0.021), True, id="above-confidence"),
+        pytest.param(person(confidence=0.019), False, id="below-confidence"),
+        pytest.param(person(points=[(float("nan"), 5.0)] * 3), False, id="not-a-number"),
+        pytest.param(person()[:0], False, id="nobody"),
+    ],
+)
+def test_thresholds(people, drawn):
+    assert has(draw_poses(black(), people, FLIPPED, show_boxes=False, show_scores=False), BLUE) == drawn
+
+
+def test_a_limb_needs_both_ends():
+    people = person()
+    people.pred_keypoints[0, 1, 2] = 0
+    image = draw_poses(black(), people, FLIPPED, show_boxes=False, show_scores=False)
+    assert not has(image, BLUE)
+    assert tuple(image[250, 300]) == ORANGE
+
+
+def test_the_better_scored_person_is_on_top():
+    """Both at one place: the better one's top keypoint covers the other's left one."""
+    order = torch.tensor([0, 1, 2]), torch.tensor([1, 0, 2])
+    people = Instances.cat([person(score=0.5), person(score=0.9)])
+    people.pred_keypoints[1] = people.pred_keypoints[1][order[1]]
+    schema = KeypointSchema(names=FLIPPED.names, flip_pairs=FLIPPED.flip_pairs)
+    for candidates in (people, people[torch.tensor([1, 0])]):
+        image = draw_poses(black(), candidates, schema, show_boxes=False, show_scores=False)
+        assert tuple(image[100, 400]) == BLUE
+
+
+def test_boxes_and_scores_can_be_left_out():
+    nothing = KeypointSchema(names=("a", "b", "c"))
+    unseen = person(confidence=0.0)
+    assert not draw_poses(black(), unseen, nothing, show_boxes=False, show_scores=False).any()
+    box = draw_poses(black(), unseen, nothing, show_scores=False)
+    assert tuple(box[250, 150]) == (255, 255, 255)
+    assert not box[250, 200:600].any()
+    label = draw_poses(black(), unseen, nothing, show_boxes=False)
+    assert has(label[50:80, 150:200], (255, 255, 255))
+    assert not label[100:].any()
+
+
+def test_the_image_that_is_given_stays_as_it_is():
+    image = black()
+    draw_poses(image, person(), FLIPPED)
+    assert not image.any()
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn_size"),
+    [
+        ((500, 800), (500, 800)),
+        ((120, 240), (480, 960)),
+        # a strip grows until its long side is 1920
+        ((10, 960), (20, 1920)),
+        ((10, 5000), (10, 5000)),
+    ],
+)
+def test_small_images_are_enlarged(size, drawn_size):
+    image = draw_poses(black(size), person(size=size)[:0], FLIPPED)
+    assert image.shape == (*drawn_size, 3)
+
+
+def test_drawing_on_an_enlarged_image_keeps_its_place():
+    people = person()
+    people.pred_keypoints[..., :2] /= 5
+    people.pred_boxes.scale(0.2, 0.2)
+    image = draw_poses(black((100, 160)), people, FLIPPED, show_boxes=False, show_scores=False)
+    assert image.shape == (480, 768, 3)
+    for (x, y), color in zip(POINTS, (GREEN, BLUE, ORANGE)):
+        assert tuple(image[int(y * 0.96), int(x * 0.96)]) == color
+
+
+def test_lines_grow_with_the_person():
+    def drawn_pixels(scale):
+        people = person()
+        people.pred_boxes.scale(scale, scale)
+        return draw_poses(black(), people, FLIPPED, show_boxes=False, show_scores=False).any(axis=2).sum()
+
+    assert drawn_pixels(1.0) > 1.3 * drawn_pixels(0.1)
+
+
+def test_far_outside_does_not_overflow():
+    """A limb to a point a billion pixels to the right is a horizontal line."""
+    points = ((400.5, 100.5), (1e9, 100.5), (200.5, 400.5))
+    image = draw_poses(black(), person(points=points), FLIPPED, show_boxes=False, show_scores=False)
+    assert tuple(image[100, 790]) == BLUE
+
+
+def test_another_number_of_keypoints_is_refused():
+    with pytest.raises(ValueError, match="3 keypoints, but a schema of 2"):
+        draw_poses(black(), person(), KeypointSchema(names=("a", "b")))
