@@ -1,6 +1,7 @@
 """A detectron2 checkpointer that knows whose weights it reads."""
 
 import logging
+import os
 
 from detectron2.checkpoint import DetectionCheckpointer
 from torch.nn.parallel import DistributedDataParallel
@@ -47,8 +48,10 @@ class PoseCheckpointer(DetectionCheckpointer):
         """Load like detectron2.
 
         Raises:
-            CheckpointError: the file can't be read, or its weights do not fit the model.
+            CheckpointError: the file is missing or can't be read, or its weights do not fit the model.
         """
+        if path and "://" not in path and not os.path.isfile(path):
+            raise CheckpointError(f"{path}: no such file; give the weights of a trained model as MODEL.WEIGHTS")
         self._path = path
         return super().load(path, *args, **kwargs)
 

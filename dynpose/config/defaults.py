@@ -47,6 +47,8 @@ def _add_data(cfg):
     cfg.DATASETS.SYNTHETIC.CROWDING = 0.3
     # Height of a standing person as a fraction of the image's height, range
     cfg.DATASETS.SYNTHETIC.SCALE = [0.4, 0.9]
+    # Share of the people who may stand partly outside the image
+    cfg.DATASETS.SYNTHETIC.TRUNCATION = 0.2
     cfg.DATASETS.SYNTHETIC.SEED = 0
 
     # The keypoints that the model predicts. Left empty, they come from the metadata of DATASETS.TRAIN (or TEST) and are

@@ -146,11 +146,6 @@ class PosePredictor:
 class _CompleteCheckpointer(PoseCheckpointer):
     """Takes only weights that fill the whole model: what would be a start for training predicts noise."""
 
-    def load(self, path, *args, **kwargs):
-        if path and "://" not in path and not os.path.isfile(path):
-            raise CheckpointError(f"{path}: no such file; give the weights of a trained model")
-        return super().load(path, *args, **kwargs)
-
     def _load_model(self, checkpoint):
         incompatible = super()._load_model(checkpoint)
         missing = [key for key in incompatible.missing_keys if not key.endswith("num_batches_tracked")]

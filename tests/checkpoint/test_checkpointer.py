@@ -70,6 +70,8 @@ def test_unreadable_files(tmp_path):
     broken.write_bytes(b"PK\x03\x04 not a checkpoint")
     with pytest.raises(CheckpointError, match=r"broken\.pth: can't be read"):
         PoseCheckpointer(small_model(PAPER)).load(str(broken))
+    with pytest.raises(CheckpointError, match=r"nothing\.pth: no such file"):
+        PoseCheckpointer(small_model(PAPER)).load(str(tmp_path / "nothing.pth"))
 
 
 def test_backbone_weights_are_left_to_detectron2(tmp_path):

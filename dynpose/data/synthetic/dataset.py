@@ -188,6 +188,7 @@ def register_synthetic_pose_from_cfg(cfg):
         people=node.PEOPLE,
         crowding=node.CROWDING,
         scale=node.SCALE,
+        truncation=node.TRUNCATION,
     )
 
 

@@ -20,9 +20,9 @@ from torch.utils.checkpoint import checkpoint
 
 from .spec import KPNetPeaks
 
-# On a CPU the maps of a chunk (4 MiB each in float32) should stay in the cache. For 50 FCPose samples in training, that
+# On a CPU the maps of a chunk (8 MiB each in float32) should stay in the cache. For 50 FCPose samples in training, that
 # is faster than one large chunk even though the hidden maps are computed twice.
-_MAX_ELEMENTS_CPU = 2**20
+_MAX_ELEMENTS_CPU = 2**21
 # A GPU wants large products: that batch, at 100 x 167 cells, is one chunk (128 MiB a map in float32).
 _MAX_ELEMENTS = 2**25
 
