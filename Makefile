@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 
+# threads that wait must sleep: the data workers need the cores
+export OMP_WAIT_POLICY := PASSIVE
+
 .PHONY: setup test lint demo clean
 
 setup: $(READY)
