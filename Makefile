@@ -16,7 +16,7 @@ setup: $(READY)
 # Done again only where what is installed could differ: the pins, the requirements or the detectron2 script.
 $(READY): constraints.txt setup.py dynpose/tools/install_detectron2.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
-	$(PIP) --constraint constraints.txt pip "setuptools<81" wheel
+	$(PIP) --constraint constraints.txt pip setuptools wheel
 	$(PIP) --constraint constraints.txt torch torchvision
 	$(BIN)/python dynpose/tools/install_detectron2.py --constraint constraints.txt
 	$(PIP) --constraint constraints.txt --no-build-isolation --editable ".[dev]"

@@ -26,6 +26,6 @@ setup(
         "tqdm",
         "tabulate",
     ],
-    extras_require={"dev": ["pytest", "ruff", "scipy"]},
+    extras_require={"dev": ["pytest", "ruff"]},
     entry_points={"console_scripts": ["dynpose=dynpose.tools.cli:main"]},
 )

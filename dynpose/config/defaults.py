@@ -163,7 +163,7 @@ def _add_fcpose(cfg):
     # keypoint of that kind; 0 = that cell alone
     cfg.MODEL.FCPOSE.OFFSET_RADIUS = 1
     # beta of Eq. 4
-    cfg.MODEL.FCPOSE.OFFSET_LOSS_WEIGHT = 1.0
+    cfg.MODEL.FCPOSE.OFFSET_LOSS_WEIGHT = 5.0
     # For "expected_distance": the distance is measured in half (w + h) of the person's box, times this, and squashed
     cfg.MODEL.FCPOSE.DISTANCE_NORM = 12.0
     # For "deconv": up-sampling factor
