@@ -32,7 +32,7 @@ test: lint
 demo: $(READY)
 	$(BIN)/python train_net.py --config-file configs/quick/fcpose_synthetic.yaml OUTPUT_DIR output/demo
 	$(BIN)/dynpose predict --config-file output/demo/config.yaml --weights output/demo/model_final.pth \
-		--input output/demo/synthetic/val --output output/demo/predictions --limit 8
+		--input output/demo/synthetic/val --output output/demo/predictions --limit 8 --score-threshold 0.5
 
 clean:
 	rm -rf $(VENV) output build *.egg-info

@@ -1,0 +1,43 @@
+"""The released keypoint loss shrinks with the number of GPUs; ours is that of one process with the whole batch."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from small_models import image, one_person, people, small_model
+
+# statistics of the batch and the limit of samples are per process by design
+_OPTS = ("MODEL.FCPOSE.BASIS.NORM", "", "MODEL.FCPOSE.MAX_SAMPLES", 0)
+_SECOND = [[60, 20, 100, 90], [10, 30, 50, 110]]
+
+
+def _batch():
+    points = [[(70, 30, 2), (90, 50, 2), (65, 50, 1), (80, 85, 2)], [(20, 40, 2), (0, 0, 0), (15, 70, 2), (30, 100, 1)]]
+    return [image(one_person(), 0), image(people(_SECOND, points), 1)]
+
+
+def _losses(config, inputs):
+    model = small_model(config, *_OPTS).train()
+    losses = model(inputs)
+    sum(losses.values()).backward()
+    return {name: loss.item() for name, loss in losses.items()}, model.controller.linear.weight.grad
+
+
+def _one_process(rank, folder, config):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.save(_losses(config, [_batch()[rank]]), f"{folder}/{rank}.pth")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("config", ["configs/FCPose/R_50_3x.yaml", "configs/FCPose/R_50_3x_release.yaml"])
+def test_two_processes_equal_one(tmp_path, config):
+    torch.multiprocessing.spawn(_one_process, (str(tmp_path), config), nprocs=2)
+    (first, first_grad), (second, second_grad) = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
+    whole, whole_grad = _losses(config, _batch())
+    for name, loss in whole.items():
+        # DistributedDataParallel averages the gradients of the processes
+        assert (first[name] + second[name]) / 2 == pytest.approx(loss, rel=1e-4), name
+    # as a whole, since rounding that differs between batch sizes moves single ReLUs across zero
+    difference = (first_grad + second_grad) / 2 - whole_grad
+    assert difference.norm() < 1e-3 * whole_grad.norm()
