@@ -32,6 +32,8 @@ def _add_data(cfg):
     # json_file, image_root; optional category, flip_pairs, sigmas). They are registered when a config is set up, and
     # are then named in DATASETS.TRAIN / DATASETS.TEST like any other.
     cfg.DATASETS.POSE = []
+    # Look for missing and truncated images before a run starts
+    cfg.DATASETS.CHECK_IMAGES = True
 
     # The procedural data set "synthetic_pose_train" / "synthetic_pose_val" (dynpose.data.synthetic)
     cfg.DATASETS.SYNTHETIC = CN()

@@ -2,6 +2,7 @@
 
 from .coco_json import load_pose_json
 from .datasets import check_dataset_files, register_datasets_from_cfg, register_pose_dataset
+from .image_check import check_images
 from .mapper import PoseDatasetMapper
 from .schema import COCO_PERSON, DEFAULT_SIGMA, DatasetError, KeypointSchema
 from .schema_config import schema_from_cfg, schema_to_cfg
@@ -16,6 +17,7 @@ __all__ = [
     "RandomCropKeepingPeople",
     "build_pose_augmentation",
     "check_dataset_files",
+    "check_images",
     "load_pose_json",
     "register_datasets_from_cfg",
     "register_pose_dataset",

@@ -1,13 +1,19 @@
 """From command-line arguments to a finished run: what train_net.py calls."""
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import ConfigError, load_config
-from dynpose.data import check_dataset_files, register_datasets_from_cfg, schema_from_cfg, schema_to_cfg
+from dynpose.data import (
+    check_dataset_files,
+    check_images,
+    register_datasets_from_cfg,
+    schema_from_cfg,
+    schema_to_cfg,
+)
 
 from .trainer import PoseTrainer
 
@@ -32,6 +38,8 @@ def setup(args):
     for name in cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         check_dataset_files(name)
         _check_classes(cfg, name)
+        if cfg.DATASETS.CHECK_IMAGES and comm.is_main_process():
+            check_images(DatasetCatalog.get(name))
     schema_to_cfg(cfg, schema_from_cfg(cfg))
     cfg.freeze()
     default_setup(cfg, args)

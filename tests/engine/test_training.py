@@ -132,6 +132,16 @@ def test_faults_are_found_before_training(tmp_path, monkeypatch, opts, error, me
         setup(arguments(tmp_path, *opts))
 
 
+def test_a_truncated_image_is_found_before_training(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder / "synthetic", tmp_path / "synthetic")
+    victim = sorted((tmp_path / "synthetic/train").glob("*.jpg"))[1]
+    victim.write_bytes(victim.read_bytes()[:-600])
+    with pytest.raises(DatasetError, match=rf"1 of 4 images can't be read: .*{victim.name} \(.*truncated"):
+        setup(arguments(tmp_path))
+    setup(arguments(tmp_path, "DATASETS.CHECK_IMAGES", "False"))
+
+
 def test_optimizers():
     model = small_model()
     cfg = small_config()
