@@ -55,8 +55,11 @@ class PoseCheckpointer(DetectionCheckpointer):
         self._path = path
         return super().load(path, *args, **kwargs)
 
+    def _bare_model(self):
+        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+
     def _description(self):
-        model = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+        model = self._bare_model()
         schema = getattr(model, "schema", None)
         return {"method": type(model).__name__, "keypoints": list(schema.names) if schema else []}
 
@@ -114,13 +117,10 @@ class PoseCheckpointer(DetectionCheckpointer):
     def _convert(self, state_dict, released):
         """Rename released weights, report, and refuse them unless they fit completely."""
         converted, unknown = convert_released(state_dict, released)
-        expected = {
-            key: tuple(value.shape)
-            for key, value in self._unwrapped_state().items()
-            if "num_batches_tracked" not in key
-        }
+        state = self._bare_model().state_dict()
+        expected = {key: tuple(value.shape) for key, value in state.items() if "num_batches_tracked" not in key}
         missing = sorted(expected.keys() - converted.keys())
-        unused = sorted([*unknown, *(key for key in converted if key not in self._unwrapped_state())])
+        unused = sorted([*unknown, *(key for key in converted if key not in state)])
         misfits = [
             f"{key} {tuple(converted[key].shape)} instead of {shape}"
             for key, shape in expected.items()
@@ -138,7 +138,3 @@ class PoseCheckpointer(DetectionCheckpointer):
                 "'dynpose convert-weights' and train from the converted file"
             )
         return converted
-
-    def _unwrapped_state(self):
-        model = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
-        return model.state_dict()
