@@ -11,11 +11,11 @@ setup(
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.9",
+    python_requires=">=3.10",
     packages=find_packages(include=["dynpose", "dynpose.*"]),
     # detectron2 itself is not on the package index under its own name: dynpose/tools/install_detectron2.py installs it.
     install_requires=[
-        "torch",
+        "torch>=2.4",
         "torchvision",
         "fvcore",
         "pycocotools",

@@ -441,7 +441,7 @@ VALID = dict(
         ("coord_scale", torch.zeros(7, 1), ValueError, r"coord_scale: expected shape \(7,\), got \(7, 1\)"),
         ("stride", 8.0, ValueError, "stride: expected a positive int, got 8.0"),
         ("stride", 0, ValueError, "stride: expected a positive int, got 0"),
-        ("backend", "cuda", ValueError, "backend: expected one of 'auto', 'torch', got 'cuda'"),
+        ("backend", "cuda", ValueError, "backend: expected one of 'auto', 'triton', 'torch', got 'cuda'"),
     ],
 )
 def test_bad_arguments(name, value, error, message):
@@ -465,20 +465,27 @@ def test_bad_targets(targets, error, message):
         kp_net_cross_entropy(**VALID, targets=targets)
 
 
-def test_auto_prefers_the_first_available_backend(monkeypatch):
-    def backend(name, available):
+def test_auto_prefers_the_first_backend_for_the_device(monkeypatch):
+    def backend(name, **options):
         functions = {kind: lambda *args: name for kind in ("heatmaps", "peaks", "cross_entropy")}
-        return backends.Backend(**functions, available=lambda features: available)
+        return backends.Backend(**functions, **options)
 
-    registry = {"none": backend("none", False), "fast": backend("fast", True), **backends.BACKENDS}
+    registry = {
+        "elsewhere": backend("elsewhere", devices=("cuda",)),
+        "broken": backend("broken", why_not=lambda features, spec: f"{features.dtype} and {spec.depth} layers"),
+        "fast": backend("fast"),
+        **backends.BACKENDS,
+    }
     monkeypatch.setattr(backends, "BACKENDS", registry)
+    warnings = []
+    monkeypatch.setattr(backends, "warn_of_fallback", lambda *words: warnings.append(words))
     targets = torch.zeros(7, 5, dtype=torch.int64)
     assert kp_net_heatmaps(**VALID) == kp_net_peaks(**VALID) == "fast"
     assert kp_net_cross_entropy(**VALID, targets=targets) == "fast"
+    assert kp_net_peaks(**VALID, backend="elsewhere") == "elsewhere"
+    assert warnings == [("The KP-Net operator", "torch.float64 and 2 layers")] * 3
     assert isinstance(kp_net_heatmaps(**VALID, backend="torch"), torch.Tensor)
-    with pytest.raises(ValueError, match=r"'none' cannot run on torch\.float64 features on cpu"):
-        kp_net_peaks(**VALID, backend="none")
-    with pytest.raises(ValueError, match="expected one of 'auto', 'none', 'fast', 'torch', got 'slow'"):
+    with pytest.raises(ValueError, match="one of 'auto', 'elsewhere', 'broken', 'fast', 'triton', 'torch', got 'slow'"):
         kp_net_peaks(**VALID, backend="slow")
 
 

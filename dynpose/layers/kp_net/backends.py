@@ -7,7 +7,15 @@ from typing import Callable
 
 import torch
 
+from dynpose.layers.triton_support import triton, warn_of_fallback, why_not_triton
+
 from . import reference
+from .spec import KPNetSpec
+
+if triton is None:
+    fused = None
+else:
+    from . import fused
 
 
 @dataclass(frozen=True)
@@ -17,41 +25,59 @@ class Backend:
     Attributes:
         heatmaps, peaks, cross_entropy: take the arguments of ``kp_net_heatmaps``, ``kp_net_peaks`` and
             ``kp_net_cross_entropy`` by position, checked, without ``backend``.
-        available: tells for a feature map (its device and dtype) whether this implementation can run on it.
+        why_not: tells for a feature map (its device and dtype) and a spec why this implementation cannot run; None
+            where it can.
+        devices: types of the devices on which "auto" chooses it; None for all.
     """
 
     heatmaps: Callable
     peaks: Callable
     cross_entropy: Callable
-    available: Callable[[torch.Tensor], bool]
+    why_not: Callable[[torch.Tensor, KPNetSpec], str | None] = lambda features, spec: None
+    devices: tuple[str, ...] | None = None
 
 
-# By name, the preferred first: "auto" takes the first that is available.
+# By name, the preferred first. The last one runs everywhere.
 BACKENDS: dict[str, Backend] = {
+    "triton": Backend(
+        heatmaps=fused and fused.fused_kp_net_heatmaps,
+        peaks=fused and fused.fused_kp_net_peaks,
+        cross_entropy=fused and fused.fused_kp_net_cross_entropy,
+        why_not=lambda features, spec: why_not_triton(features) or fused.why_not_fused(spec),
+        devices=("cuda",),
+    ),
     "torch": Backend(
         heatmaps=reference._kp_net_heatmaps,
         peaks=reference._kp_net_peaks,
         cross_entropy=reference._kp_net_cross_entropy,
-        available=lambda features: True,
     ),
 }
 
 
-def select_backend(name: str, features: torch.Tensor) -> Backend:
+def select_backend(name: str, features: torch.Tensor, spec: KPNetSpec) -> Backend:
     """Find the backend to run on a feature map.
 
+    Where the one that is asked for (with "auto", the one that is meant for the device) cannot run, the next one does,
+    and a warning says so once.
+
     Args:
-        name: a key of ``BACKENDS``, or "auto" for the first of them that is available.
+        name: a key of ``BACKENDS``, or "auto" for the first of them that is meant for the device.
         features: (B, C, H, W).
+        spec: of the KP-Nets.
 
     Raises:
-        ValueError: if no backend has that name, or the one that does cannot run on ``features``.
+        ValueError: if no backend has that name.
     """
-    if name == "auto":
-        return next(backend for backend in BACKENDS.values() if backend.available(features))
-    if name not in BACKENDS:
+    if name != "auto" and name not in BACKENDS:
         known = ", ".join(repr(known) for known in ("auto", *BACKENDS))
         raise ValueError(f"backend: expected one of {known}, got {name!r}")
-    if not BACKENDS[name].available(features):
-        raise ValueError(f"backend: {name!r} cannot run on {features.dtype} features on {features.device}; use 'auto'")
-    return BACKENDS[name]
+    asked = False
+    for known, backend in BACKENDS.items():
+        asked = asked or name == known
+        meant = name == "auto" and (backend.devices is None or features.device.type in backend.devices)
+        if asked or meant:
+            reason = backend.why_not(features, spec)
+            if reason is None:
+                return backend
+            warn_of_fallback("The KP-Net operator", reason)
+    raise AssertionError("the last backend runs everywhere")

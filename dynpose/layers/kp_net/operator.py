@@ -7,8 +7,12 @@ location as two more input channels:
     sign * ((u * stride + stride // 2, v * stride + stride // 2) - location) / coord_scale
 
 for the cell in column u and row v. All three functions compute in float32 (in float64 if features or parameters are),
-whatever the dtype of the features and inside or outside autocast. They never wait for a CUDA device to check the
-values of an index: only on the CPU is one out of range an error.
+inside or outside autocast. On the matrix units of a GPU, products round their factors as those of PyTorch do: to TF32
+where ``torch.backends.cuda.matmul.allow_tf32`` is set; the fused kernels also to bfloat16 for bfloat16 features and to
+TF32 for float16 ones. Sums and coordinates are float32.
+
+They never wait for a CUDA device to check the values of an index: only on the CPU, and outside ``torch.compile``, is
+one out of range an error.
 """
 
 from __future__ import annotations
@@ -43,7 +47,9 @@ def kp_net_heatmaps(
         coord_scale: (N,) pixels that the relative coordinates are divided by.
         spec: the shape of the KP-Nets.
         stride: pixels between two cells of ``features``.
-        backend: name of the implementation; "auto" takes the fastest available, "torch" the reference.
+        backend: name of the implementation: "torch" is plain PyTorch, "triton" the fused kernels for CUDA (compute
+            capability 8.0 or more, float32, bfloat16 or float16 features, at most 64 channels and 4 layers), "auto" the
+            best for the device. Where the kernels cannot run, PyTorch does, and a warning says so once.
 
     Returns:
         (N, K, H, W) logits, float32 or float64.
@@ -64,7 +70,7 @@ def kp_net_heatmaps(
     """
     _check(features, params, image_index, locations, coord_scale, spec, stride)
     with torch.autocast(features.device.type, enabled=False):
-        run = select_backend(backend, features).heatmaps
+        run = select_backend(backend, features, spec).heatmaps
         return run(features, params, image_index, locations, coord_scale, spec, stride)
 
 
@@ -94,7 +100,7 @@ def kp_net_peaks(
     """
     _check(features, params, image_index, locations, coord_scale, spec, stride)
     with torch.autocast(features.device.type, enabled=False):
-        run = select_backend(backend, features).peaks
+        run = select_backend(backend, features, spec).peaks
         return run(features, params, image_index, locations, coord_scale, spec, stride)
 
 
@@ -129,7 +135,7 @@ def kp_net_cross_entropy(
     _check_tensor("targets", targets, (len(params), spec.num_keypoints), features.device, torch.int64)
     _check_below("targets", targets, "H * W", features.shape[2] * features.shape[3])
     with torch.autocast(features.device.type, enabled=False):
-        run = select_backend(backend, features).cross_entropy
+        run = select_backend(backend, features, spec).cross_entropy
         return run(features, params, image_index, locations, coord_scale, spec, stride, targets)
 
 
@@ -146,7 +152,7 @@ def _check(features, params, image_index, locations, coord_scale, spec, stride):
     _check_tensor("locations", locations, (n, 2), device)
     _check_tensor("coord_scale", coord_scale, (n,), device)
     _check_below("image_index", image_index, "B", len(features))
-    if device.type == "cpu" and n and image_index.min() < 0:
+    if _can_read(image_index) and image_index.min() < 0:
         raise ValueError(f"image_index: expected no negative value, got {int(image_index.min())}")
     if not isinstance(stride, int) or stride < 1:
         raise ValueError(f"stride: expected a positive int, got {stride!r}")
@@ -164,6 +170,10 @@ def _check_tensor(name, tensor, shape, device, dtype=None):
 
 
 def _check_below(name, index, letter, limit):
-    # Reading a value would make the host wait for a CUDA device.
-    if index.device.type == "cpu" and index.numel() and index.max() >= limit:
+    if _can_read(index) and index.max() >= limit:
         raise ValueError(f"{name}: expected values below {letter} = {limit}, got {int(index.max())}")
+
+
+def _can_read(index):
+    # Reading a value makes the host wait for a CUDA device, and breaks a graph that is being compiled.
+    return index.device.type == "cpu" and index.numel() > 0 and not torch.compiler.is_compiling()

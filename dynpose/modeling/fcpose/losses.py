@@ -1,11 +1,13 @@
-"""FCPose's keypoint losses, as free functions (section 3.3, Eq. 3 and 4; the released code's where named so).
+"""FCPose's keypoint targets and losses, as free functions (section 3.3; the released code's where named so).
+
+The losses over the heatmaps of every network are operators: :func:`~dynpose.layers.kp_net_cross_entropy` and
+:mod:`dynpose.layers.map_losses`.
 
 Axes: B images, N generated heads, K keypoints, H x W cells of stride s, G persons of the batch.
 Coordinates are continuous input pixels (x, y), as detectron2 has them.
 """
 
 import torch
-import torch.nn.functional as F
 
 from dynpose.layers.losses import mean_over_processes
 
@@ -56,49 +58,6 @@ def cell_centers(index, stride, width):
     """Centre of cells given by flat index: (...,) -> (..., 2) in input pixels, (u * s + s // 2, v * s + s // 2)."""
     cell = torch.stack([index % width, torch.div(index, width, rounding_mode="floor")], dim=-1)
     return cell.float() * stride + stride // 2
-
-
-def heatmap_cross_entropy(logits, targets):
-    """Softmax cross-entropy of whole heatmaps (Eq. 3).
-
-    Args:
-        logits (Tensor): (N, K, H, W).
-        targets (Tensor): (N, K) flat index of the one; negative = ignore.
-
-    Returns:
-        Tensor: (N, K), zero where ignored.
-    """
-    loss = F.cross_entropy(logits.flatten(0, 1).flatten(1), targets.flatten(), ignore_index=-1, reduction="none")
-    return loss.view(targets.shape)
-
-
-def expected_distance(logits, offsets, keypoints, box_sizes, *, stride, distance_norm=12.0):
-    """Expectation of a keypoint's localisation error under its heatmap (released code's offset loss).
-
-    For every cell, the distance from (cell centre + offset) to the keypoint, in units of the box size, is squashed to
-    [0, 1) by tanh(distance_norm / 2 * d) and averaged over the cells with the softmax of the logits as weights.
-
-    Args:
-        logits (Tensor): (N, K, H, W).
-        offsets (Tensor): (N, K, 2, H, W) in input pixels.
-        keypoints (Tensor): (N, K, 3).
-        box_sizes (Tensor): (N,) half the sum of width and height of the person's box, pixels.
-        stride (int): of the map, pixels.
-        distance_norm (float): steepness; the result is divided by it.
-
-    Returns:
-        Tensor: (N, K), zero where the keypoint is not labelled.
-    """
-    height, width = logits.shape[-2:]
-    cells = cell_centers(torch.arange(height * width, device=logits.device), stride, width)
-    error = cells.T.view(2, height, width) + offsets - keypoints[:, :, :2, None, None]
-    # the square root has no finite slope at zero: below the floor, a millionth of a pixel, it has a slope of zero
-    distance = error.float().square().sum(dim=2).clamp(min=1e-12).sqrt()
-    distance = distance / box_sizes.clamp(min=1.0)[:, None, None, None]
-    squashed = torch.tanh(distance * (distance_norm / 2))
-    weights = logits.flatten(2).softmax(dim=2).view_as(squashed)
-    expectation = (weights * squashed).sum(dim=(2, 3)) / distance_norm
-    return torch.where(keypoints[..., 2] > 0, expectation, 0.0)
 
 
 def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, rule="nearest"):

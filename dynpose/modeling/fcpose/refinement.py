@@ -7,19 +7,12 @@ Axes: N generated networks, K keypoints, B images, H x W cells of F.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from dynpose.layers import KPNetSpec
+from dynpose.layers import KPNetSpec, expected_distance, upsampled_cross_entropy
 from dynpose.layers.losses import mean_over_processes
 
-from .losses import (
-    cell_centers,
-    expected_distance,
-    heatmap_cross_entropy,
-    keypoint_cells,
-    offset_targets,
-)
+from .losses import cell_centers, keypoint_cells, offset_targets
 
 
 class NoRefinement(nn.Module):
@@ -34,6 +27,8 @@ class NoRefinement(nn.Module):
     num_params = 0
     num_shared_channels = 0
     upsample_factor = 4
+    # cells of the largest map of the losses per cell of F
+    values_per_cell = 1
 
     def __init__(self, *, heatmap_loss="cell", target_rule="nearest"):
         super().__init__()
@@ -73,7 +68,7 @@ class NoRefinement(nn.Module):
             targets = keypoint_cells(keypoints, nets.stride, nets.size, self.target_rule)
             loss = nets.cross_entropy(targets)
         else:
-            (loss,) = nets.map_in_chunks(self._on_maps, keypoints, values_per_cell=self.upsample_factor**2)
+            (loss,) = nets.map_in_chunks(self._on_maps, keypoints, values_per_cell=self.values_per_cell)
         return {"heatmap": loss.sum(dim=1) / nets.spec.num_keypoints}
 
     def map_loss(self, offsets, keypoints, image_index, *, stride):
@@ -88,17 +83,23 @@ class NoRefinement(nn.Module):
         return None
 
     def _on_maps(self, nets, keypoints):
-        return (self.upsampled_cross_entropy(nets, nets.heatmaps(), keypoints),)
+        return (self.map_cross_entropy(nets, nets.heatmaps(), keypoints),)
 
-    def upsampled_cross_entropy(self, nets, logits, keypoints):
-        """Cross-entropy over the up-sampled logits: (N, K)."""
-        logits = self.upsample(logits)
-        targets = keypoint_cells(keypoints, nets.stride // self.upsample_factor, logits.shape[-2:])
-        return heatmap_cross_entropy(logits, targets)
+    def map_cross_entropy(self, nets, logits, keypoints):
+        """Cross-entropy of heatmaps that are at hand.
 
-    def upsample(self, logits):
-        """(N, K, H, W) -> (N, K, H * factor, W * factor)."""
-        return F.interpolate(logits, scale_factor=self.upsample_factor, mode="bilinear", align_corners=False)
+        Args:
+            nets (GeneratedKPNets): N networks.
+            logits (Tensor): (N, K, H, W), their heatmaps.
+            keypoints (Tensor): (N, K, 3).
+
+        Returns:
+            Tensor: (N, K).
+        """
+        factor, rule = (1, self.target_rule) if self.heatmap_loss == "cell" else (self.upsample_factor, "nearest")
+        height, width = nets.size
+        targets = keypoint_cells(keypoints, nets.stride // factor, (height * factor, width * factor), rule)
+        return upsampled_cross_entropy(logits, targets, factor, backend=nets.backend)
 
     def locate(self, nets, offsets):
         """Find the keypoints.
@@ -171,20 +172,22 @@ class SharedOffsets(NoRefinement):
     def losses(self, nets, offsets, keypoints, box_sizes):  # noqa: D102
         if self.loss == "mse":
             return super().losses(nets, offsets, keypoints, box_sizes)
-        factor = self.upsample_factor if self.heatmap_loss == "upsampled" else 1
 
         def on_maps(nets, keypoints, box_sizes):
             logits = nets.heatmaps()
-            maps = offsets.unflatten(1, (-1, 2))[nets.image_index]
             distance = expected_distance(
-                logits, maps, keypoints, box_sizes, stride=nets.stride, distance_norm=self.distance_norm
+                logits,
+                offsets.unflatten(1, (-1, 2)),
+                nets.image_index,
+                keypoints,
+                box_sizes,
+                stride=nets.stride,
+                distance_norm=self.distance_norm,
+                backend=nets.backend,
             )
-            if self.heatmap_loss == "upsampled":
-                return self.upsampled_cross_entropy(nets, logits, keypoints), distance
-            targets = keypoint_cells(keypoints, nets.stride, nets.size, self.target_rule)
-            return heatmap_cross_entropy(logits, targets), distance
+            return self.map_cross_entropy(nets, logits, keypoints), distance
 
-        heatmap, distance = nets.map_in_chunks(on_maps, keypoints, box_sizes, values_per_cell=factor**2)
+        heatmap, distance = nets.map_in_chunks(on_maps, keypoints, box_sizes)
         # the released code averages the one over the keypoints and sums the other
         return {"heatmap": heatmap.sum(dim=1) / nets.spec.num_keypoints, "offset": distance.sum(dim=1)}
 
@@ -267,6 +270,7 @@ class DeconvRefinement(NoRefinement):
         if factor % 2:
             raise ValueError(f"MODEL.FCPOSE.DECONV_FACTOR must be even, got {factor}")
         self.upsample_factor = factor
+        self.values_per_cell = factor**2
         self.deconv = nn.ConvTranspose2d(
             num_keypoints, num_keypoints, 2 * factor, stride=factor, padding=factor // 2, groups=num_keypoints
         )
@@ -274,11 +278,17 @@ class DeconvRefinement(NoRefinement):
         self.deconv.weight.data.copy_(torch.outer(tent, tent).expand_as(self.deconv.weight))
         nn.init.zeros_(self.deconv.bias)
 
-    def upsample(self, logits):  # noqa: D102
+    def map_cross_entropy(self, nets, logits, keypoints):  # noqa: D102
+        logits = self.upsample(logits)
+        targets = keypoint_cells(keypoints, nets.stride // self.upsample_factor, logits.shape[-2:])
+        return upsampled_cross_entropy(logits, targets, factor=1, backend=nets.backend)
+
+    def upsample(self, logits):
+        """(N, K, H, W) -> (N, K, H * factor, W * factor)."""
         return self.deconv(logits)
 
     def locate(self, nets, offsets):  # noqa: D102
-        (located,) = nets.map_in_chunks(self._locate_on_maps, values_per_cell=self.upsample_factor**2)
+        (located,) = nets.map_in_chunks(self._locate_on_maps, values_per_cell=self.values_per_cell)
         return located
 
     def _locate_on_maps(self, nets):

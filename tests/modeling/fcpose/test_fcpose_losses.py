@@ -1,20 +1,23 @@
 """FCPose's losses and targets, against values worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from dynpose.layers import KPNetSpec
+from dynpose.layers.triton_support import interprets
+from dynpose.modeling.fcpose.generated import GeneratedKPNets
 from dynpose.modeling.fcpose.losses import (
     cell_centers,
-    expected_distance,
     gaussian_heatmaps,
     head_weights,
-    heatmap_cross_entropy,
     heatmap_mse,
     keypoint_cells,
     offset_targets,
 )
+from dynpose.modeling.fcpose.refinement import SharedOffsets
 
 
 @pytest.mark.parametrize(
@@ -48,40 +51,44 @@ def test_heads_of_a_person_share_its_weight():
     assert head_weights(torch.tensor([], dtype=torch.int64)).shape == (0,)
 
 
-def test_heatmap_cross_entropy():
-    logits = torch.zeros(1, 2, 2, 3)
-    logits[0, 0, 1, 2] = math.log(5)
-    loss = heatmap_cross_entropy(logits, torch.tensor([[5, -1]]))
-    # softmax of the cell: 5 / (5 + 5)
-    assert loss.tolist() == [[pytest.approx(math.log(2)), 0.0]]
-
-
-def test_expected_distance_by_hand():
-    # two cells at x = 4 and 12 with weights 3/4 and 1/4; the offsets bring the first onto the keypoint
-    logits = torch.tensor([math.log(3), 0.0]).view(1, 1, 1, 2)
-    offsets = torch.tensor([[2.0, 0.0], [0.0, 0.0]]).view(1, 1, 2, 1, 2)
-    keypoints = torch.tensor([[[6.0, 4.0, 2.0]]])
-    loss = expected_distance(logits, offsets, keypoints, torch.tensor([12.0]), stride=8, distance_norm=12.0)
-    squashed = 2 * (1 / (1 + math.exp(-12 * 6 / 12)) - 0.5)
-    assert loss.item() == pytest.approx(0.25 * squashed / 12, rel=1e-4)
-
-
-def test_expected_distance_has_a_gradient_at_zero_distance():
-    """The released square root has none there: users report NaN runs."""
-    logits = torch.zeros(1, 1, 1, 1, requires_grad=True)
-    offsets = torch.zeros(1, 1, 2, 1, 1, requires_grad=True)
-    keypoints = torch.tensor([[[4.0, 4.0, 2.0]]])
-    expected_distance(logits, offsets, keypoints, torch.tensor([10.0]), stride=8).sum().backward()
-    assert offsets.grad.isfinite().all()
-    assert logits.grad.isfinite().all()
-
-
-def test_unlabelled_keypoints_cost_nothing():
-    logits = torch.randn(1, 2, 3, 3)
-    keypoints = torch.tensor([[[0.0, 0.0, 0.0], [4.0, 4.0, 1.0]]])
-    loss = expected_distance(logits, torch.zeros(1, 2, 2, 3, 3), keypoints, torch.tensor([0.0]), stride=8)
-    assert loss[0, 0] == 0
-    assert 0 < loss[0, 1] < 1
+@pytest.mark.parametrize("heatmap_loss", ["upsampled", "cell"])
+def test_released_losses_by_kernels(heatmap_loss, monkeypatch):
+    """On maps that the networks have written, the losses' kernels give what PyTorch gives."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and not interprets():
+        pytest.skip("the kernels run on a GPU or, with TRITON_INTERPRET=1, on the CPU")
+    # The networks themselves by PyTorch for both.
+    heatmaps = GeneratedKPNets.heatmaps
+    monkeypatch.setattr(GeneratedKPNets, "heatmaps", lambda nets: heatmaps(replace(nets, backend="torch")))
+    torch.manual_seed(0)
+    spec = KPNetSpec(in_channels=4, width=4, depth=2, num_keypoints=2)
+    refinement = SharedOffsets(in_channels=4, num_keypoints=2, loss="expected_distance", heatmap_loss=heatmap_loss).to(
+        device
+    )
+    features = torch.randn(2, 4, 5, 6, device=device)
+    keypoints = torch.rand(3, 2, 3, device=device) * torch.tensor([48.0, 40.0, 2.0], device=device)
+    keypoints[..., 2].round_()
+    results = []
+    for backend in ("torch", "triton"):
+        params = torch.randn(3, spec.num_params, generator=torch.Generator().manual_seed(1)).to(device).requires_grad_()
+        nets = GeneratedKPNets(
+            features=features,
+            params=params,
+            refinement_params=params[:, :0],
+            image_index=torch.tensor([1, 0, 1], device=device),
+            locations=keypoints[:, 0, :2],
+            coord_scale=torch.full((3,), 16.0, device=device),
+            spec=spec,
+            stride=8,
+            backend=backend,
+        )
+        losses = refinement.losses(
+            nets, refinement.offsets(features, None), keypoints, torch.tensor([30.0, 0.0, 50.0], device=device)
+        )
+        gradients = torch.autograd.grad(sum(x.sum() for x in losses.values()), [params, *refinement.parameters()])
+        assert all(gradient.abs().sum() > 0 for gradient in gradients)
+        results.append([losses["heatmap"], losses["offset"], *gradients])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
 
 
 def test_offsets_point_to_the_nearest_keypoint_of_their_kind():

@@ -1,0 +1,399 @@
+"""The KP-Net operator by Triton kernels, as custom operators of torch.
+
+What an instance needs at once stays on the chip: no hidden map is ever written, and for peaks and cross-entropy no
+heatmap either. The backward pass computes the hidden values again, tile by tile.
+
+The gradient of the features is a sum over the instances of an image, and that of the parameters one over the cells.
+Where ``torch.use_deterministic_algorithms(True)`` is set, each is added up in a fixed order: a second kernel goes over
+the instances once more for the features, and each range of cells writes its own part of the parameters' gradient.
+Otherwise one kernel does both, with atomic additions whose order, and so the last bits of the result, varies from run
+to run. Block sizes are then also chosen by timing, at the first call for a bucket of shapes, which makes the last bits
+differ between processes.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import torch
+import triton
+from triton.runtime.errors import OutOfResources
+
+from dynpose.layers.triton_support import dot_precision, interprets, num_multiprocessors
+
+from . import kernels
+from .spec import KPNetPeaks, KPNetSpec
+
+# What the kernels hold at once grows with these.
+MAX_CHANNELS = 64
+MAX_DEPTH = 4
+# Keypoints of one block: more are done in several, which compute the hidden layers once each.
+_MAX_K_BLOCK = 32
+# Thread blocks for each multiprocessor, below which the map is split into more ranges.
+_BLOCKS_PER_MULTIPROCESSOR = 6
+
+
+def why_not_fused(spec: KPNetSpec) -> str | None:
+    """Tell why the kernels cannot run KP-Nets of this shape; None where they can."""
+    if spec.in_channels > MAX_CHANNELS or (spec.depth > 1 and spec.width > MAX_CHANNELS):
+        return f"the kernels hold at most {MAX_CHANNELS} channels, and the KP-Net is {spec}"
+    if spec.depth > MAX_DEPTH:
+        return f"the kernels hold at most {MAX_DEPTH} layers, and the KP-Net is {spec}"
+    return None
+
+
+# --- the entry points: arguments as in operator.py, checked ---
+
+
+@torch.no_grad()
+def fused_kp_net_peaks(features, params, image_index, locations, coord_scale, spec, stride):
+    """Peak of every heatmap. See :func:`dynpose.layers.kp_net.kp_net_peaks`."""
+    arguments = _in_float32(params, image_index, locations, coord_scale)
+    return KPNetPeaks(*torch.ops.dynpose.kp_net_peaks(features, *arguments, _pack(spec), stride))
+
+
+def fused_kp_net_cross_entropy(features, params, image_index, locations, coord_scale, spec, stride, targets):
+    """Cross-entropy of every heatmap. See :func:`dynpose.layers.kp_net.kp_net_cross_entropy`."""
+    arguments = _in_float32(params, image_index, locations, coord_scale)
+    losses, _ = torch.ops.dynpose.kp_net_cross_entropy(features, *arguments, targets, _pack(spec), stride)
+    return losses
+
+
+def fused_kp_net_heatmaps(features, params, image_index, locations, coord_scale, spec, stride):
+    """Logits of every cell. See :func:`dynpose.layers.kp_net.kp_net_heatmaps`."""
+    arguments = _in_float32(params, image_index, locations, coord_scale)
+    return torch.ops.dynpose.kp_net_heatmaps(features, *arguments, _pack(spec), stride)
+
+
+def _in_float32(params, image_index, locations, coord_scale):
+    return params.float(), image_index, locations.detach().float(), coord_scale.detach().float()
+
+
+def _pack(spec):
+    """A spec as the list of ints that an operator of torch can take."""
+    first = int(spec.coords_position == "first")
+    return [spec.in_channels, spec.width, spec.depth, spec.num_keypoints, first, spec.coords_sign]
+
+
+def _unpack(packed):
+    in_channels, width, depth, num_keypoints, first, coords_sign = packed
+    return KPNetSpec(in_channels, width, depth, num_keypoints, "first" if first else "last", coords_sign)
+
+
+# --- launching ---
+
+
+def _next_power_of_2(size, at_least=16):
+    return max(at_least, triton.next_power_of_2(size))
+
+
+def _bucket(size):
+    """Sizes that share a tuning: up to 8, 64, 512, ..."""
+    bucket = 8
+    while bucket < size:
+        bucket *= 8
+    return bucket
+
+
+class _Launch:
+    """The arguments that the kernels share, for one call of an operator.
+
+    Args:
+        features (Tensor): (B, C, H, W).
+        params, image_index, locations, coord_scale (Tensor): as in operator.py; float32.
+        spec (list[int]): packed.
+        stride (int): pixels.
+    """
+
+    def __init__(self, features, params, image_index, locations, coord_scale, spec, stride):
+        spec = _unpack(spec)
+        self.num_images, self.channels, self.height, self.width = features.shape
+        self.num_instances, self.num_keypoints = len(params), spec.num_keypoints
+        self.num_cells = self.height * self.width
+        self.device = features.device
+        # A cell's channels side by side: loads of a tile are wide. No copy where the memory format is channels_last.
+        self.features = features.permute(0, 2, 3, 1).contiguous()
+        self.instances = (
+            params.contiguous(),
+            image_index.contiguous(),
+            locations.contiguous(),
+            coord_scale.contiguous(),
+        )
+        k_block = min(_next_power_of_2(spec.num_keypoints), _MAX_K_BLOCK)
+        self.k_blocks = triton.cdiv(spec.num_keypoints, k_block)
+        programs = self.num_instances * self.k_blocks
+        wanted = _BLOCKS_PER_MULTIPROCESSOR * num_multiprocessors(self.device)
+        tiles = triton.cdiv(self.num_cells, 128)
+        self.splits = max(1, min(triton.cdiv(wanted, max(1, programs)), tiles))
+        self.map = (self.num_cells, self.width, stride)
+        self.buckets = (_bucket(self.num_cells), _bucket(self.num_instances))
+        self.meta = {
+            "C": spec.in_channels,
+            "WIDTH": spec.width if spec.depth > 1 else 0,
+            "DEPTH": spec.depth,
+            "K": spec.num_keypoints,
+            "P": spec.num_params,
+            "COORDS_FIRST": spec.coords_position == "first",
+            "COORDS_SIGN": spec.coords_sign,
+            "C_PAD": _next_power_of_2(spec.in_channels),
+            "WIDTH_PAD": _next_power_of_2(spec.width),
+            "K_BLOCK": k_block,
+            "PRECISION": dot_precision(features.dtype),
+        }
+
+    @property
+    def grid(self):
+        return (self.num_instances * self.k_blocks, self.splits)
+
+    def empty(self, *shape, dtype=torch.float32):
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+
+def _configs(*choices):
+    return [triton.Config({"BLOCK": block}, num_warps=warps, num_stages=2) for block, warps in choices]
+
+
+# What runs without tuning: where results must not depend on a timing, in the interpreter, and where nothing else fits.
+_FIXED = {"BLOCK": 64, "num_warps": 8, "num_stages": 1}
+_FIXED_BACKWARD = {"BLOCK": 16, "num_warps": 4, "num_stages": 1}
+_MERGE = {"BLOCK": 128}
+_KEY = ["cells_bucket", "instances_bucket", "C", "WIDTH", "DEPTH", "K", "PRECISION", "MODE"]
+
+
+def _do_bench(kernel_call, quantiles):
+    # Short: a new bucket of shapes must not stop a training for seconds.
+    return triton.testing.do_bench(kernel_call, warmup=3, rep=15, quantiles=quantiles)
+
+
+def _autotune(kernel, configs, **options):
+    # Timings are kept on disk beside the compiled kernels, so that the next process does not tune again.
+    return triton.autotune(configs, key=_KEY, do_bench=_do_bench, cache_results=True, **options)(kernel)
+
+
+_tuned_forward = _autotune(kernels.forward_kernel, _configs((64, 4), (64, 8), (128, 4), (128, 8)))
+_tuned_backward = _autotune(
+    kernels.backward_kernel,
+    _configs((16, 4), (32, 2), (32, 4), (64, 4)),
+    reset_to_zero=["grad_features", "grad_params"],
+)
+
+
+def _run(kernel, tuned, fixed, grid, arguments, meta):
+    """Launch a kernel, in its tuned form (None for a kernel without) where results may depend on a timing.
+
+    For the matrix units, wide and deep KP-Nets need more shared memory than some GPUs have. Those do without the units.
+    """
+    with torch.cuda.device_of(arguments[0]):
+        try:
+            if tuned is None or interprets() or torch.are_deterministic_algorithms_enabled():
+                kernel[grid](*arguments, **meta, **fixed)
+            else:
+                tuned[grid](*arguments, **meta)
+        except OutOfResources as error:
+            _warn_of_small_memory(str(error))
+            kernel[grid](*arguments, **{**meta, "PRECISION": "ieee"}, **_FIXED_BACKWARD)
+
+
+@functools.cache
+def _warn_of_small_memory(reason):
+    """Say once that a kernel runs without the matrix units."""
+    logging.getLogger(__name__).warning("A KP-Net kernel runs more slowly, without the matrix units: %s", reason)
+
+
+def _forward(launch, mode, targets=None, heatmaps=None):
+    """Run the forward kernel, and the merging of its ranges.
+
+    Returns:
+        (values, indices, confidence) for mode "peaks", (losses, log_sums) for "cross_entropy", each (N, K); () for
+        "heatmaps", which are written into ``heatmaps``.
+    """
+    num_heatmaps = launch.num_instances * launch.num_keypoints
+    parts = (launch.splits, launch.num_instances, launch.num_keypoints)
+    peaks = mode == "peaks"
+    with_parts = mode != "heatmaps"
+    part_max, part_sum = (launch.empty(*parts) if with_parts else None for _ in range(2))
+    part_cell = launch.empty(*parts, dtype=torch.int32) if peaks else None
+    part_target = launch.empty(*parts) if mode == "cross_entropy" else None
+    arguments = (launch.features, *launch.instances, targets, part_max, part_sum, part_cell, part_target, heatmaps)
+    sizes = (launch.num_instances, *launch.map, launch.splits, *launch.buckets)
+    meta = {**launch.meta, "MODE": mode}
+    _run(kernels.forward_kernel, _tuned_forward, _FIXED, launch.grid, (*arguments, *sizes), meta)
+    if not with_parts:
+        return ()
+
+    shape = parts[1:]
+    results = [launch.empty(*shape) for _ in range(2)]
+    if peaks:
+        values, confidence = results
+        indices = launch.empty(*shape, dtype=torch.int64)
+        outputs = (values, indices, confidence, None, None)
+    else:
+        outputs = (None, None, None, *results)
+    arguments = (part_max, part_sum, part_cell, part_target, targets, *outputs, num_heatmaps, launch.splits)
+    grid = (triton.cdiv(num_heatmaps, _MERGE["BLOCK"]),)
+    _run(kernels.merge_kernel, None, _MERGE, grid, arguments, {"MODE": mode})
+    return tuple(output for output in outputs if output is not None)
+
+
+def _backward(launch, mode, grad, targets, log_sums, with_features, with_params):
+    """Run the backward kernels.
+
+    Returns:
+        Gradient of the features (B, C, H, W) and of the parameters (N, P), float32; empty tensors for those not wanted.
+    """
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    shape = launch.features.shape if with_features else (0,)
+    grad_features = torch.zeros(shape, device=launch.device)
+    num_params = launch.meta["P"]
+    if not with_params:
+        grad_params = launch.empty(0)
+    elif deterministic:
+        parts = (launch.splits * launch.k_blocks, launch.num_instances, num_params)
+        grad_params = torch.zeros(parts, device=launch.device)
+    else:
+        grad_params = torch.zeros((launch.num_instances, num_params), device=launch.device)
+
+    inputs = (targets, log_sums, grad.contiguous())
+    meta = {**launch.meta, "MODE": mode}
+    if launch.num_instances and (with_params or not deterministic):
+        sizes = (launch.num_instances, *launch.map, launch.splits, *launch.buckets)
+        choices = {
+            "WITH_FEATURES": with_features and not deterministic,
+            "WITH_PARAMS": with_params,
+            "ATOMIC": not deterministic,
+        }
+        arguments = (launch.features, *launch.instances, *inputs, grad_features, grad_params, *sizes)
+        meta_of_both = {**meta, **choices}
+        _run(kernels.backward_kernel, _tuned_backward, _FIXED_BACKWARD, launch.grid, arguments, meta_of_both)
+    if launch.num_instances and with_features and deterministic:
+        params, image_index, locations, coord_scale = launch.instances
+        by_image, order = image_index.sort(stable=True)
+        images = torch.arange(launch.num_images + 1, device=launch.device)
+        starts = torch.searchsorted(by_image, images)
+        arguments = (launch.features, params, locations, coord_scale, *inputs, order, starts, grad_features)
+
+        def grid(meta):
+            return triton.cdiv(launch.num_cells, meta["BLOCK"]), launch.num_images
+
+        _run(kernels.feature_gradient_kernel, None, _FIXED, grid, (*arguments, *launch.map), meta)
+
+    if with_params and deterministic:
+        grad_params = grad_params.sum(dim=0)
+    if with_features:
+        grad_features = grad_features.permute(0, 3, 1, 2)
+    return grad_features, grad_params
+
+
+# --- custom operators ---
+
+
+@torch.library.custom_op("dynpose::kp_net_peaks", mutates_args=())
+def _peaks_op(
+    features: torch.Tensor, params: torch.Tensor, image_index: torch.Tensor, locations: torch.Tensor,
+    coord_scale: torch.Tensor, spec: list[int], stride: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    if len(params) == 0:
+        return _peaks_fake(features, params, image_index, locations, coord_scale, spec, stride)
+    return _forward(_Launch(features, params, image_index, locations, coord_scale, spec, stride), "peaks")
+
+
+@_peaks_op.register_fake
+def _peaks_fake(features, params, image_index, locations, coord_scale, spec, stride):
+    shape = (params.shape[0], spec[3])
+    return params.new_empty(shape), image_index.new_empty(shape), params.new_empty(shape)
+
+
+@torch.library.custom_op("dynpose::kp_net_cross_entropy", mutates_args=())
+def _cross_entropy_op(
+    features: torch.Tensor, params: torch.Tensor, image_index: torch.Tensor, locations: torch.Tensor,
+    coord_scale: torch.Tensor, targets: torch.Tensor, spec: list[int], stride: int,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    if len(params) == 0:
+        return _cross_entropy_fake(features, params, image_index, locations, coord_scale, targets, spec, stride)
+    launch = _Launch(features, params, image_index, locations, coord_scale, spec, stride)
+    return _forward(launch, "cross_entropy", targets=targets.contiguous())
+
+
+@_cross_entropy_op.register_fake
+def _cross_entropy_fake(features, params, image_index, locations, coord_scale, targets, spec, stride):
+    return params.new_empty(targets.shape), params.new_empty(targets.shape)
+
+
+@torch.library.custom_op("dynpose::kp_net_heatmaps", mutates_args=())
+def _heatmaps_op(
+    features: torch.Tensor, params: torch.Tensor, image_index: torch.Tensor, locations: torch.Tensor,
+    coord_scale: torch.Tensor, spec: list[int], stride: int,
+) -> torch.Tensor:  # fmt: skip
+    heatmaps = _heatmaps_fake(features, params, image_index, locations, coord_scale, spec, stride)
+    if len(params):
+        launch = _Launch(features, params, image_index, locations, coord_scale, spec, stride)
+        _forward(launch, "heatmaps", heatmaps=heatmaps)
+    return heatmaps
+
+
+@_heatmaps_op.register_fake
+def _heatmaps_fake(features, params, image_index, locations, coord_scale, spec, stride):
+    return params.new_empty((params.shape[0], spec[3], *features.shape[2:]))
+
+
+@torch.library.custom_op("dynpose::kp_net_backward", mutates_args=())
+def _backward_op(
+    grad: torch.Tensor, features: torch.Tensor, params: torch.Tensor, image_index: torch.Tensor,
+    locations: torch.Tensor, coord_scale: torch.Tensor, targets: torch.Tensor | None, log_sums: torch.Tensor | None,
+    spec: list[int], stride: int, with_features: bool, with_params: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    launch = _Launch(features, params, image_index, locations, coord_scale, spec, stride)
+    mode = "heatmaps" if targets is None else "cross_entropy"
+    grad_features, grad_params = _backward(launch, mode, grad, targets, log_sums, with_features, with_params)
+    return grad_features.to(features.dtype), grad_params
+
+
+@_backward_op.register_fake
+def _backward_fake(
+    grad,
+    features,
+    params,
+    image_index,
+    locations,
+    coord_scale,
+    targets,
+    log_sums,
+    spec,
+    stride,
+    with_features,
+    with_params,
+):
+    grad_features, grad_params = features.new_empty(0), params.new_empty(0)
+    if with_features:
+        # the memory format of what _backward returns
+        grad_features = torch.empty_like(features.permute(0, 2, 3, 1), memory_format=torch.contiguous_format)
+        grad_features = grad_features.permute(0, 3, 1, 2)
+    if with_params:
+        grad_params = torch.empty_like(params, memory_format=torch.contiguous_format)
+    return grad_features, grad_params
+
+
+def _keep_cross_entropy(ctx, inputs, output):
+    features, params, image_index, locations, coord_scale, targets, ctx.spec, ctx.stride = inputs
+    _, log_sums = output
+    ctx.mark_non_differentiable(log_sums)
+    ctx.save_for_backward(features, params, image_index, locations, coord_scale, targets, log_sums)
+
+
+def _keep_heatmaps(ctx, inputs, output):
+    features, params, image_index, locations, coord_scale, ctx.spec, ctx.stride = inputs
+    ctx.save_for_backward(features, params, image_index, locations, coord_scale, None, None)
+
+
+def _differentiate(ctx, grad, *_):
+    with_features, with_params = ctx.needs_input_grad[:2]
+    grad_features, grad_params = torch.ops.dynpose.kp_net_backward(
+        grad, *ctx.saved_tensors, ctx.spec, ctx.stride, with_features, with_params
+    )
+    gradients = (grad_features if with_features else None, grad_params if with_params else None)
+    return (*gradients, *(None for _ in ctx.needs_input_grad[2:]))
+
+
+_cross_entropy_op.register_autograd(_differentiate, setup_context=_keep_cross_entropy)
+_heatmaps_op.register_autograd(_differentiate, setup_context=_keep_heatmaps)

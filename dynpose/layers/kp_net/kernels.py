@@ -1,0 +1,498 @@
+"""The KP-Net operator's Triton kernels. :mod:`.fused` launches them.
+
+A program owns one instance and a range of the cells of its image's map, keeps the instance's weights, and walks over
+the range tile by tile. Hidden values and logits never leave the chip; only what is asked of a range is written: of each
+keypoint its highest logit, where it is and the sum of exponentials, or the gradient of the parameters.
+
+Axes of the blocks: [cells of a tile, channels]. Channels are padded to a power of two of at least 16, the smallest side
+of a matrix unit's product, by zero weights; cells beyond the map are masked. With many keypoints, each program takes
+K_BLOCK of them and the hidden layers are computed once for each block of keypoints.
+
+Letters: N instances, B images, C feature channels, K keypoints, P parameters of one KP-Net.
+
+Arguments that all kernels share:
+    features: (B, cells, C), contiguous.
+    params: (N, P) float32; packed as :class:`~dynpose.layers.kp_net.KPNetSpec` says.
+    image_index: (N,) int64; locations: (N, 2) float32; coord_scale: (N,) float32.
+    C, WIDTH, DEPTH, K, P, COORDS_FIRST, COORDS_SIGN: the spec.
+    C_PAD, WIDTH_PAD, K_BLOCK: sides of the blocks; BLOCK: cells of a tile.
+    PRECISION: of the products, see :func:`~dynpose.layers.triton_support.dot_precision`.
+"""
+
+import inspect
+
+import triton
+import triton.language as tl
+
+# Less than every logit, and finite: the difference of two of them must be a number.
+_LOWEST = tl.constexpr(-3.0e38)
+
+
+# Sizes, which must not make a new kernel each: a new image size would stop the user for seconds.
+_SIZES = (
+    "num_instances",
+    "num_cells",
+    "num_heatmaps",
+    "map_width",
+    "stride",
+    "splits",
+    "cells_bucket",
+    "instances_bucket",
+)
+# Tensors that can be parts of others, and lie anywhere. Loads of features gain by an alignment.
+_UNALIGNED = ("params", "image_index", "locations", "coord_scale", "targets", "log_sums", "grad")
+
+
+def _kernel(function):
+    arguments = [name for name in inspect.signature(function).parameters if name in (*_SIZES, *_UNALIGNED)]
+    return triton.jit(function, do_not_specialize=arguments, do_not_specialize_on_alignment=arguments)
+
+
+# --- products ---
+
+
+@triton.jit
+def _round_to_tf32(x):
+    # To the nearest; the matrix unit by itself cuts the low bits off, an error that is twice as large and has a sign.
+    bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
+    # The addition carries over some NaNs into numbers.
+    return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
+
+
+@triton.jit
+def _dot(a, b, PRECISION: tl.constexpr):
+    """a @ b with float32 sums. "ieee" is without the matrix units, in float32 throughout."""
+    if PRECISION == "bf16":
+        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16))
+    a, b = a.to(tl.float32), b.to(tl.float32)
+    if PRECISION == "ieee":
+        return tl.dot(a, b, input_precision="ieee")
+    a_high, b_high = _round_to_tf32(a), _round_to_tf32(b)
+    product = tl.dot(a_high, b_high, input_precision="tf32")
+    if PRECISION == "tf32x3":
+        # What rounding has cut off is a TF32 number too, but for its last bits; the product of two of them is dropped.
+        product = tl.dot(a_high, _round_to_tf32(b - b_high), product, input_precision="tf32")
+        product = tl.dot(_round_to_tf32(a - a_high), b_high, product, input_precision="tf32")
+    return product
+
+
+# --- the network ---
+
+
+@triton.jit
+def _load_matrix(pointer, rows, columns, row_stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    row, column = tl.arange(0, ROWS)[:, None], tl.arange(0, COLUMNS)[None, :]
+    return tl.load(pointer + row * row_stride + column, mask=(row < rows) & (column < columns), other=0.0)
+
+
+@triton.jit
+def _load_vector(pointer, size, step, SIZE: tl.constexpr):
+    index = tl.arange(0, SIZE)
+    return tl.load(pointer + index * step, mask=index < size, other=0.0)
+
+
+@triton.jit
+def _load_net(
+    params, k_start,
+    C: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, K: tl.constexpr, COORDS_FIRST: tl.constexpr,
+    C_PAD: tl.constexpr, WIDTH_PAD: tl.constexpr, K_BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The weights of one instance, whose parameters begin at ``params``, for the keypoints from k_start on.
+
+    Returns:
+        Of the first layer the weights of the features [out, C_PAD], of x and of y [out], and the bias [out]; then
+        weight [out, in] and bias [out] of the second, the third and the last layer. What a KP-Net of this depth has not
+        got repeats an earlier layer.
+    """
+    FIRST_OUT: tl.constexpr = K if DEPTH == 1 else WIDTH
+    FIRST_PAD: tl.constexpr = K_BLOCK if DEPTH == 1 else WIDTH_PAD
+    first, outputs = params, FIRST_OUT
+    first_bias = params + FIRST_OUT * (C + 2)
+    if DEPTH == 1:
+        first += k_start * (C + 2)
+        first_bias += k_start
+        outputs -= k_start
+    w_1 = _load_matrix(first + (2 if COORDS_FIRST else 0), outputs, C, C + 2, FIRST_PAD, C_PAD)
+    w_x = _load_vector(first + (0 if COORDS_FIRST else C), outputs, C + 2, FIRST_PAD)
+    w_y = _load_vector(first + (1 if COORDS_FIRST else C + 1), outputs, C + 2, FIRST_PAD)
+    b_1 = _load_vector(first_bias, outputs, 1, FIRST_PAD)
+    w_2, b_2 = w_1, b_1
+    w_3, b_3 = w_1, b_1
+    w_last, b_last = w_1, b_1
+    if DEPTH > 1:
+        layer = params + FIRST_OUT * (C + 3)
+        if DEPTH > 2:
+            w_2 = _load_matrix(layer, WIDTH, WIDTH, WIDTH, WIDTH_PAD, WIDTH_PAD)
+            b_2 = _load_vector(layer + WIDTH * WIDTH, WIDTH, 1, WIDTH_PAD)
+            layer += WIDTH * WIDTH + WIDTH
+        if DEPTH > 3:
+            w_3 = _load_matrix(layer, WIDTH, WIDTH, WIDTH, WIDTH_PAD, WIDTH_PAD)
+            b_3 = _load_vector(layer + WIDTH * WIDTH, WIDTH, 1, WIDTH_PAD)
+            layer += WIDTH * WIDTH + WIDTH
+        w_last = _load_matrix(layer + k_start * WIDTH, K - k_start, WIDTH, WIDTH, K_BLOCK, WIDTH_PAD)
+        b_last = _load_vector(layer + K * WIDTH + k_start, K - k_start, 1, K_BLOCK)
+    return w_1, w_x, w_y, b_1, w_2, b_2, w_3, b_3, w_last, b_last
+
+
+@triton.jit
+def _load_tile(features, image, cells, num_cells, C: tl.constexpr, C_PAD: tl.constexpr):
+    """The features of some cells: [BLOCK, C_PAD]."""
+    channels = tl.arange(0, C_PAD)
+    offsets = (image * num_cells + cells)[:, None] * C + channels[None, :]
+    return tl.load(features + offsets, mask=(cells < num_cells)[:, None] & (channels < C)[None, :], other=0.0)
+
+
+@triton.jit
+def _relative(cells, map_width, stride, x, y, factor):
+    """Relative coordinates of some cells, [BLOCK] each; ``factor`` is the sign over the scale."""
+    u, v = cells % map_width, cells // map_width
+    half = stride // 2
+    return ((u * stride + half).to(tl.float32) - x) * factor, ((v * stride + half).to(tl.float32) - y) * factor
+
+
+@triton.jit
+def _run_net(x, relative_x, relative_y, net, DEPTH: tl.constexpr, PRECISION: tl.constexpr):
+    """Hidden values, after ReLU, of the first, the second and the last hidden layer, and the logits [BLOCK, K_BLOCK].
+
+    In a shallow KP-Net the three are not all different, and in one of depth 1 they mean nothing.
+    """
+    w_1, w_x, w_y, b_1, w_2, b_2, w_3, b_3, w_last, b_last = net
+    # The coordinates stay out of the product: they are float32 whatever its precision.
+    constant = relative_x[:, None] * w_x[None, :] + relative_y[:, None] * w_y[None, :] + b_1[None, :]
+    logits = _dot(x, tl.trans(w_1), PRECISION) + constant
+    h_1 = tl.maximum(logits, 0.0)
+    h_2, h_last = h_1, h_1
+    if DEPTH > 2:
+        h_2 = tl.maximum(_dot(h_1, tl.trans(w_2), PRECISION) + b_2[None, :], 0.0)
+        h_last = h_2
+    if DEPTH > 3:
+        h_last = tl.maximum(_dot(h_2, tl.trans(w_3), PRECISION) + b_3[None, :], 0.0)
+    if DEPTH > 1:
+        logits = _dot(h_last, tl.trans(w_last), PRECISION) + b_last[None, :]
+    return h_1, h_2, h_last, logits
+
+
+@triton.jit
+def _range(split, splits, num_cells, BLOCK: tl.constexpr):
+    """First and last cell (exclusive) of one of the ranges, a whole number of tiles each, that share the map."""
+    tiles = tl.cdiv(num_cells, BLOCK)
+    tiles_of_range = tl.cdiv(tiles, splits)
+    first = split * tiles_of_range * BLOCK
+    return first, tl.minimum(first + tiles_of_range * BLOCK, num_cells)
+
+
+# --- forward ---
+
+
+@_kernel
+def forward_kernel(
+    features, params, image_index, locations, coord_scale, targets,
+    part_max, part_sum, part_cell, part_target, heatmaps,
+    num_instances, num_cells, map_width, stride, splits, cells_bucket, instances_bucket,
+    C: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, K: tl.constexpr, P: tl.constexpr,
+    COORDS_FIRST: tl.constexpr, COORDS_SIGN: tl.constexpr,
+    C_PAD: tl.constexpr, WIDTH_PAD: tl.constexpr, K_BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr, MODE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Run the KP-Nets. The grid is (N * blocks of keypoints, splits).
+
+    MODE "peaks" writes for each range and heatmap the highest logit, its cell and the sum of exp(logit - highest), into
+    part_max, part_cell and part_sum (splits, N, K). "cross_entropy" writes the logit at the target cell (0 if the range
+    has not got it) to part_target instead of the cell. "heatmaps" writes all logits to heatmaps (N, K, cells).
+    """
+    K_BLOCKS: tl.constexpr = (K + K_BLOCK - 1) // K_BLOCK
+    instance = (tl.program_id(0) // K_BLOCKS).to(tl.int64)
+    k_start = (tl.program_id(0) % K_BLOCKS) * K_BLOCK
+    split = tl.program_id(1)
+    first, last = _range(split, splits, num_cells, BLOCK)
+
+    image = tl.load(image_index + instance)
+    factor = COORDS_SIGN / tl.load(coord_scale + instance)
+    location_x, location_y = tl.load(locations + 2 * instance), tl.load(locations + 2 * instance + 1)
+    net = _load_net(
+        params + instance * P, k_start, C, WIDTH, DEPTH, K, COORDS_FIRST, C_PAD, WIDTH_PAD, K_BLOCK
+    )  # fmt: skip
+
+    keypoint = k_start + tl.arange(0, K_BLOCK)
+    is_keypoint = keypoint < K
+    # Each row of a tile keeps its own maximum and sum; the rows are brought together once, at the end.
+    row_max = tl.full([BLOCK, K_BLOCK], _LOWEST, tl.float32)
+    row_sum = tl.zeros([BLOCK, K_BLOCK], tl.float32)
+    row_cell = tl.zeros([BLOCK, K_BLOCK], tl.int32) + first
+    row_target = tl.zeros([BLOCK, K_BLOCK], tl.float32)
+    if MODE == "cross_entropy":
+        target = tl.load(targets + instance * K + keypoint, mask=is_keypoint, other=-1).to(tl.int32)
+
+    for start in range(first, last, BLOCK):
+        cells = start + tl.arange(0, BLOCK)
+        x = _load_tile(features, image, cells, num_cells, C, C_PAD)
+        relative_x, relative_y = _relative(cells, map_width, stride, location_x, location_y, factor)
+        _, _, _, logits = _run_net(x, relative_x, relative_y, net, DEPTH, PRECISION)
+        is_cell = (cells < num_cells)[:, None]
+        if MODE == "heatmaps":
+            rows = (instance * K + keypoint)[None, :] * num_cells + cells[:, None]
+            tl.store(heatmaps + rows, logits, mask=is_cell & is_keypoint[None, :])
+        else:
+            # One exponential brings the sum up to date, whichever of the two is the larger.
+            higher = (logits > row_max) & is_cell
+            small = tl.exp(-tl.abs(logits - row_max))
+            row_sum = tl.where(higher, row_sum * small + 1.0, row_sum + tl.where(is_cell, small, 0.0))
+            row_max = tl.where(higher, logits, row_max)
+            if MODE == "peaks":
+                row_cell = tl.where(higher, cells[:, None], row_cell)
+            else:
+                row_target += tl.where(cells[:, None] == target[None, :], logits, 0.0)
+
+    if MODE != "heatmaps":
+        out = (split * num_instances + instance) * K + keypoint
+        highest = tl.max(row_max, axis=0)
+        tl.store(part_max + out, highest, mask=is_keypoint)
+        tl.store(part_sum + out, tl.sum(row_sum * tl.exp(row_max - highest[None, :]), axis=0), mask=is_keypoint)
+        if MODE == "peaks":
+            # the lowest of equals
+            cell = tl.min(tl.where(row_max == highest[None, :], row_cell, 2147483647), axis=0)
+            # A row that has seen no cell, or only NaN, must not lead outside the map.
+            tl.store(part_cell + out, tl.minimum(cell, num_cells - 1), mask=is_keypoint)
+        else:
+            tl.store(part_target + out, tl.sum(row_target, axis=0), mask=is_keypoint)
+
+
+@_kernel
+def merge_kernel(
+    part_max, part_sum, part_cell, part_target, targets,
+    values, indices, confidence, losses, log_sums,
+    num_heatmaps, splits,
+    MODE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Bring the ranges of :func:`forward_kernel` together. The grid is (num_heatmaps = N * K / BLOCK,).
+
+    MODE "peaks" writes values, indices (int64) and confidence, "cross_entropy" losses and log_sums; (N, K) each.
+    """
+    heatmap = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = heatmap < num_heatmaps
+    highest = tl.full([BLOCK], _LOWEST, tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    cell = tl.zeros([BLOCK], tl.int32)
+    at_target = tl.zeros([BLOCK], tl.float32)
+    for split in range(splits):
+        part = num_heatmaps.to(tl.int64) * split + heatmap
+        part_highest = tl.load(part_max + part, mask=mask, other=0.0)
+        # Ranges come in order: only a higher value takes over, so that the lowest cell of equals stays.
+        higher = part_highest > highest
+        new_highest = tl.where(higher, part_highest, highest)
+        part_total = tl.load(part_sum + part, mask=mask, other=0.0)
+        total = total * tl.exp(highest - new_highest) + part_total * tl.exp(part_highest - new_highest)
+        highest = new_highest
+        if MODE == "peaks":
+            cell = tl.where(higher, tl.load(part_cell + part, mask=mask, other=0), cell)
+        else:
+            at_target += tl.load(part_target + part, mask=mask, other=0.0)
+    if MODE == "peaks":
+        tl.store(values + heatmap, highest, mask=mask)
+        tl.store(indices + heatmap, cell.to(tl.int64), mask=mask)
+        tl.store(confidence + heatmap, 1.0 / total, mask=mask)
+    else:
+        log_sum = highest + tl.log(total)
+        is_target = tl.load(targets + heatmap, mask=mask, other=-1) >= 0
+        tl.store(log_sums + heatmap, log_sum, mask=mask)
+        tl.store(losses + heatmap, tl.where(is_target, log_sum - at_target, 0.0), mask=mask)
+
+
+# --- backward ---
+
+
+@triton.jit
+def _logit_gradient(
+    logits, cells, num_cells, heatmap, is_keypoint, targets, log_sums, grad, MODE: tl.constexpr
+):  # fmt: skip
+    """Gradient of the logits of a tile, [BLOCK, K_BLOCK]; ``heatmap`` [K_BLOCK] is n * K + k.
+
+    MODE "cross_entropy": ``grad`` (N, K) is that of the losses; "heatmaps": ``grad`` (N, K, cells) is that of the
+    logits.
+    """
+    is_cell = (cells < num_cells)[:, None]
+    if MODE == "heatmaps":
+        rows = heatmap[None, :] * num_cells + cells[:, None]
+        d = tl.load(grad + rows, mask=is_cell & is_keypoint[None, :], other=0.0)
+    else:
+        target = tl.load(targets + heatmap, mask=is_keypoint, other=-1).to(tl.int32)
+        log_sum = tl.load(log_sums + heatmap, mask=is_keypoint, other=0.0)
+        weight = tl.load(grad + heatmap, mask=target >= 0, other=0.0)
+        difference = tl.exp(logits - log_sum[None, :]) - tl.where(cells[:, None] == target[None, :], 1.0, 0.0)
+        d = tl.where(is_cell & (target >= 0)[None, :], difference * weight[None, :], 0.0)
+    return d
+
+
+@triton.jit
+def _add(pointer, block, rows, columns, row_stride, step, ATOMIC: tl.constexpr):
+    """Add a block's first rows and columns to (ATOMIC) or store them at pointer[row * row_stride + column * step]."""
+    row, column = tl.arange(0, block.shape[0])[:, None], tl.arange(0, block.shape[1])[None, :]
+    where = pointer + row * row_stride + column * step
+    mask = (row < rows) & (column < columns)
+    if ATOMIC:
+        tl.atomic_add(where, block, mask=mask, sem="relaxed")
+    else:
+        tl.store(where, block, mask=mask)
+
+
+@triton.jit
+def _column(block, index):
+    """One column of a block, as a block of one column."""
+    chosen = tl.arange(0, block.shape[1])[None, :] == index
+    return tl.sum(tl.where(chosen, block, 0.0), axis=1, keep_dims=True)
+
+
+@_kernel
+def backward_kernel(
+    features, params, image_index, locations, coord_scale, targets, log_sums, grad,
+    grad_features, grad_params,
+    num_instances, num_cells, map_width, stride, splits, cells_bucket, instances_bucket,
+    C: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, K: tl.constexpr, P: tl.constexpr,
+    COORDS_FIRST: tl.constexpr, COORDS_SIGN: tl.constexpr,
+    C_PAD: tl.constexpr, WIDTH_PAD: tl.constexpr, K_BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr, MODE: tl.constexpr,
+    WITH_FEATURES: tl.constexpr, WITH_PARAMS: tl.constexpr, ATOMIC: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Gradients, with one instance in each program. The grid is (N * blocks of keypoints, splits).
+
+    WITH_FEATURES adds the gradient of the features to grad_features (B, cells, C) float32, atomically.
+    WITH_PARAMS adds that of the parameters to grad_params (N, P) float32 atomically, or, without ATOMIC, writes the
+    part of each range and block of keypoints to grad_params (splits, blocks of keypoints, N, P), zero beforehand.
+    MODE and ``grad``: see :func:`_logit_gradient`.
+    """
+    K_BLOCKS: tl.constexpr = (K + K_BLOCK - 1) // K_BLOCK
+    FIRST_OUT: tl.constexpr = K if DEPTH == 1 else WIDTH
+    FIRST_PAD: tl.constexpr = K_BLOCK if DEPTH == 1 else WIDTH_PAD
+    instance = (tl.program_id(0) // K_BLOCKS).to(tl.int64)
+    k_block = tl.program_id(0) % K_BLOCKS
+    k_start = k_block * K_BLOCK
+    split = tl.program_id(1)
+    first, last = _range(split, splits, num_cells, BLOCK)
+
+    image = tl.load(image_index + instance)
+    factor = COORDS_SIGN / tl.load(coord_scale + instance)
+    location_x, location_y = tl.load(locations + 2 * instance), tl.load(locations + 2 * instance + 1)
+    net = _load_net(
+        params + instance * P, k_start, C, WIDTH, DEPTH, K, COORDS_FIRST, C_PAD, WIDTH_PAD, K_BLOCK
+    )  # fmt: skip
+    w_1, w_2, w_3, w_last = net[0], net[4], net[6], net[8]
+    keypoint = k_start + tl.arange(0, K_BLOCK)
+    heatmap = instance * K + keypoint
+
+    # Of each layer the gradient of its weight, and of what it has beside: columns for x, y and the bias.
+    g_1 = tl.zeros([FIRST_PAD, C_PAD], tl.float32)
+    e_1 = tl.zeros([FIRST_PAD, 16], tl.float32)
+    if WITH_PARAMS and DEPTH > 1:
+        g_last = tl.zeros([K_BLOCK, WIDTH_PAD], tl.float32)
+        e_last = tl.zeros([K_BLOCK, 16], tl.float32)
+    if WITH_PARAMS and DEPTH > 2:
+        g_2 = tl.zeros([WIDTH_PAD, WIDTH_PAD], tl.float32)
+        e_2 = tl.zeros([WIDTH_PAD, 16], tl.float32)
+    if WITH_PARAMS and DEPTH > 3:
+        g_3 = tl.zeros([WIDTH_PAD, WIDTH_PAD], tl.float32)
+        e_3 = tl.zeros([WIDTH_PAD, 16], tl.float32)
+
+    for start in range(first, last, BLOCK):
+        cells = start + tl.arange(0, BLOCK)
+        x = _load_tile(features, image, cells, num_cells, C, C_PAD)
+        relative_x, relative_y = _relative(cells, map_width, stride, location_x, location_y, factor)
+        h_1, h_2, h_last, logits = _run_net(x, relative_x, relative_y, net, DEPTH, PRECISION)
+        d = _logit_gradient(logits, cells, num_cells, heatmap, keypoint < K, targets, log_sums, grad, MODE)
+        # A product with these three columns sums over the cells on the matrix units.
+        column = tl.arange(0, 16)[None, :]
+        beside = tl.where(column == 0, relative_x[:, None], tl.where(column == 1, relative_y[:, None], 0.0))
+        beside = tl.where(column == 2, 1.0, beside)
+        if DEPTH > 1:
+            if WITH_PARAMS:
+                g_last += _dot(tl.trans(d), h_last, PRECISION)
+                e_last += _dot(tl.trans(d), beside, PRECISION)
+            d = tl.where(h_last > 0, _dot(d, w_last, PRECISION), 0.0)
+        if DEPTH > 3:
+            if WITH_PARAMS:
+                g_3 += _dot(tl.trans(d), h_2, PRECISION)
+                e_3 += _dot(tl.trans(d), beside, PRECISION)
+            d = tl.where(h_2 > 0, _dot(d, w_3, PRECISION), 0.0)
+        if DEPTH > 2:
+            if WITH_PARAMS:
+                g_2 += _dot(tl.trans(d), h_1, PRECISION)
+                e_2 += _dot(tl.trans(d), beside, PRECISION)
+            d = tl.where(h_1 > 0, _dot(d, w_2, PRECISION), 0.0)
+        if WITH_PARAMS:
+            g_1 += _dot(tl.trans(d), x, PRECISION)
+            e_1 += _dot(tl.trans(d), beside, PRECISION)
+        if WITH_FEATURES:
+            channels = tl.arange(0, C_PAD)
+            offsets = (image * num_cells + cells)[:, None] * C + channels[None, :]
+            mask = (cells < num_cells)[:, None] & (channels < C)[None, :]
+            tl.atomic_add(grad_features + offsets, _dot(d, w_1, PRECISION), mask=mask, sem="relaxed")
+
+    if WITH_PARAMS:
+        out = grad_params + instance * P
+        if not ATOMIC:
+            out += (split * K_BLOCKS + k_block).to(tl.int64) * num_instances * P
+        first_out, outputs = out, FIRST_OUT
+        first_bias = out + FIRST_OUT * (C + 2)
+        if DEPTH == 1:
+            first_out += k_start * (C + 2)
+            first_bias += k_start
+            outputs -= k_start
+        _add(first_out + (2 if COORDS_FIRST else 0), g_1, outputs, C, C + 2, 1, ATOMIC)
+        _add(first_out + (0 if COORDS_FIRST else C), e_1, outputs, 2, C + 2, 1, ATOMIC)
+        _add(first_bias, _column(e_1, 2), outputs, 1, 1, 1, ATOMIC)
+        if DEPTH > 1:
+            layer = out + FIRST_OUT * (C + 3)
+            if DEPTH > 2:
+                _add(layer, g_2, WIDTH, WIDTH, WIDTH, 1, ATOMIC)
+                _add(layer + WIDTH * WIDTH, _column(e_2, 2), WIDTH, 1, 1, 1, ATOMIC)
+                layer += WIDTH * WIDTH + WIDTH
+            if DEPTH > 3:
+                _add(layer, g_3, WIDTH, WIDTH, WIDTH, 1, ATOMIC)
+                _add(layer + WIDTH * WIDTH, _column(e_3, 2), WIDTH, 1, 1, 1, ATOMIC)
+                layer += WIDTH * WIDTH + WIDTH
+            _add(layer + k_start * WIDTH, g_last, K - k_start, WIDTH, WIDTH, 1, ATOMIC)
+            _add(layer + K * WIDTH + k_start, _column(e_last, 2), K - k_start, 1, 1, 1, ATOMIC)
+
+
+@_kernel
+def feature_gradient_kernel(
+    features, params, locations, coord_scale, targets, log_sums, grad, order, starts,
+    grad_features,
+    num_cells, map_width, stride,
+    C: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, K: tl.constexpr, P: tl.constexpr,
+    COORDS_FIRST: tl.constexpr, COORDS_SIGN: tl.constexpr,
+    C_PAD: tl.constexpr, WIDTH_PAD: tl.constexpr, K_BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr, MODE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Gradient of the features, with one tile of one image in each program. The grid is (tiles, B).
+
+    The program adds up its image's instances, order[starts[b]:starts[b + 1]], always in that order.
+    """
+    image = tl.program_id(1).to(tl.int64)
+    cells = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = _load_tile(features, image, cells, num_cells, C, C_PAD)
+    total = tl.zeros([BLOCK, C_PAD], tl.float32)
+    for position in range(tl.load(starts + image), tl.load(starts + image + 1)):
+        instance = tl.load(order + position)
+        factor = COORDS_SIGN / tl.load(coord_scale + instance)
+        location_x, location_y = tl.load(locations + 2 * instance), tl.load(locations + 2 * instance + 1)
+        relative_x, relative_y = _relative(cells, map_width, stride, location_x, location_y, factor)
+        for k_start in range(0, K, K_BLOCK):
+            net = _load_net(
+                params + instance * P, k_start, C, WIDTH, DEPTH, K, COORDS_FIRST, C_PAD, WIDTH_PAD, K_BLOCK
+            )  # fmt: skip
+            w_1, w_2, w_3, w_last = net[0], net[4], net[6], net[8]
+            h_1, h_2, h_last, logits = _run_net(x, relative_x, relative_y, net, DEPTH, PRECISION)
+            keypoint = k_start + tl.arange(0, K_BLOCK)
+            d = _logit_gradient(
+                logits, cells, num_cells, instance * K + keypoint, keypoint < K, targets, log_sums, grad, MODE
+            )  # fmt: skip
+            if DEPTH > 1:
+                d = tl.where(h_last > 0, _dot(d, w_last, PRECISION), 0.0)
+            if DEPTH > 3:
+                d = tl.where(h_2 > 0, _dot(d, w_3, PRECISION), 0.0)
+            if DEPTH > 2:
+                d = tl.where(h_1 > 0, _dot(d, w_2, PRECISION), 0.0)
+            total += _dot(d, w_1, PRECISION)
+    channels = tl.arange(0, C_PAD)
+    offsets = (image * num_cells + cells)[:, None] * C + channels[None, :]
+    tl.store(grad_features + offsets, total, mask=(cells < num_cells)[:, None] & (channels < C)[None, :])

@@ -1,0 +1,5 @@
+"""Losses over whole heatmaps that never hold more than the heatmaps themselves."""
+
+from .operator import expected_distance, upsampled_cross_entropy
+
+__all__ = ["expected_distance", "upsampled_cross_entropy"]

@@ -1,0 +1,97 @@
+"""Where the Triton kernels of the operators can run, and in which precision."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+
+import torch
+
+try:
+    import triton
+except ImportError:  # Triton is published for Linux only
+    triton = None
+
+# As Triton takes it when a kernel is defined; a constant, for torch.compile cannot ask the environment.
+_INTERPRETS = triton is not None and os.environ.get("TRITON_INTERPRET") == "1"
+# Kernels rely on the matrix units' TF32 and bfloat16 modes, which came with Ampere.
+_MIN_CAPABILITY = (8, 0)
+
+
+def why_not_triton(tensor: torch.Tensor) -> str | None:
+    """Tell why Triton kernels cannot run on a tensor.
+
+    On the CPU they run in Triton's interpreter, for tests: where the environment variable ``TRITON_INTERPRET`` was 1
+    when this process began.
+
+    Args:
+        tensor: on the device and of the dtype in question.
+
+    Returns:
+        The reason in words, or None where they can.
+    """
+    return _why_not(tensor.dtype, tensor.device)
+
+
+@torch.compiler.assume_constant_result
+def _why_not(dtype, device):
+    if triton is None:
+        return "Triton is not installed"
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"there is no kernel for {dtype}"
+    if interprets():
+        return None
+    if device.type != "cuda" or torch.version.hip:
+        return f"there is no kernel for {'AMD GPUs' if device.type == 'cuda' else device.type}"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < _MIN_CAPABILITY:
+        return "the GPU's compute capability is {}.{}, and the kernels need {}.{}".format(*capability, *_MIN_CAPABILITY)
+    return None
+
+
+def interprets() -> bool:
+    """Whether Triton kernels run in its interpreter, on the CPU, instead of being compiled."""
+    return _INTERPRETS
+
+
+def num_multiprocessors(device: torch.device) -> int:
+    """How many thread blocks a device works on at least; a small number in the interpreter."""
+    return _multiprocessors(device.index) if device.type == "cuda" else 2
+
+
+@functools.cache
+def _multiprocessors(device_index):
+    return torch.cuda.get_device_properties(device_index).multi_processor_count
+
+
+def dot_precision(dtype: torch.dtype) -> str:
+    """Choose how the matrix units multiply numbers of a dtype; sums are always float32.
+
+    Returns:
+        "bf16" for bfloat16. "tf32" for float16: as precise, and with float32's range, so that no hidden value
+        overflows. For float32, "tf32" where ``torch.backends.cuda.matmul.allow_tf32`` (or its successor,
+        ``fp32_precision``) allows it, else "tf32x3", three such products for an error near that of float32.
+    """
+    if dtype == torch.bfloat16:
+        return "bf16"
+    return "tf32" if dtype == torch.float16 or _allow_tf32() else "tf32x3"
+
+
+def _allow_tf32():
+    matmul = torch.backends.cuda.matmul
+    # In newer torch, reading the older setting is an error once the newer one has been used.
+    if hasattr(matmul, "fp32_precision"):
+        return matmul.fp32_precision == "tf32"
+    return matmul.allow_tf32
+
+
+def warn_of_fallback(operator: str, reason: str):
+    """Say, once for each operator and reason, that the slower implementation runs instead of the Triton kernel."""
+    if not torch.compiler.is_compiling():  # a graph that is being compiled has no place for it
+        _warn(operator, reason)
+
+
+@functools.cache
+def _warn(operator, reason):
+    logging.getLogger(__name__).warning("%s runs in plain PyTorch instead of its Triton kernel: %s", operator, reason)

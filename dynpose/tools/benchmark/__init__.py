@@ -1,0 +1,119 @@
+"""Measure dynpose's operators on this machine.
+
+    dynpose benchmark kp-net [--device cuda] [--dtype bfloat16] [--markdown] [--plot kp-net.png] [--json kp-net.json]
+
+kp-net runs the KP-Nets of FCPose and InsPose, forward for the peaks (the value, the index and the softmax confidence of
+each heatmap's highest cell), and forward and backward for the cross-entropy of the heatmaps, in up to three ways:
+
+    grouped    a convolution with one group for each person (F.conv2d(..., groups=N)) on the feature map repeated N
+               times, with the coordinates appended: the usual way to run a generated network
+    reference  the operator in plain PyTorch (backend "torch")
+    fused      the operator's Triton kernels (backend "triton"); CUDA only
+
+Before anything is timed, they must give the same numbers. Time: the median of many rounds, in each of which every
+contestant runs once, by the device's events on a GPU; every call reads other inputs than the one before. Memory: what
+is held at the peak of one call beyond its inputs. The floor is the time that the work takes at the least, at the matrix
+rate and the memory bandwidth measured in the same run. docs/benchmarks.md says it all precisely.
+
+On a GPU it also measures the first call of the fused kernels, the loss of the released FCPose, and training with all
+positive locations (--extras chooses).
+"""
+
+import argparse
+from pathlib import Path
+
+from ..cli import positive_int
+
+NAME = "benchmark"
+HELP = "time an operator against the usual way to compute it"
+
+_EXTRAS = ("first-call", "released-loss", "all-positives")
+_PLOT_FORMATS = (".png", ".svg", ".pdf")
+
+
+def add_arguments(parser):
+    """Declare the arguments of the subcommand."""
+    parser.add_argument("target", choices=["kp-net"], help="what to measure")
+    parser.add_argument("--device", help="cpu or cuda; default: cuda where there is a GPU")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the tensors")
+    parser.add_argument(
+        "--tf32",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether all contestants may round float32 factors to TF32 on a GPU; default: they may",
+    )
+    parser.add_argument(
+        "--cudnn-benchmark", action="store_true", help="let cuDNN search for the fastest convolution, as a baseline"
+    )
+    parser.add_argument(
+        "--deterministic", action="store_true", help="under torch.use_deterministic_algorithms(True, warn_only=True)"
+    )
+    parser.add_argument("--threads", type=positive_int, help="CPU threads; default: torch's own choice")
+    parser.add_argument(
+        "--instances",
+        type=positive_int,
+        nargs="+",
+        metavar="N",
+        help="instances in inference; default: 1 10 50 100 500, on a CPU without what takes gigabytes",
+    )
+    parser.add_argument(
+        "--training-instances",
+        type=positive_int,
+        nargs="*",
+        metavar="N",
+        help="instances in training, possibly none; default: 10 50 100 500, on a CPU 10 50",
+    )
+    parser.add_argument(
+        "--map-size",
+        type=positive_int,
+        nargs=2,
+        metavar=("H", "W"),
+        default=(100, 167),
+        help="cells of the feature map; default 100 167, stride 8 of an image of 800 x 1333 pixels",
+    )
+    parser.add_argument(
+        "--extras",
+        nargs="*",
+        choices=_EXTRAS,
+        help=f"what to measure beside the grid: {', '.join(_EXTRAS)}; default: all on a GPU, none on a CPU",
+    )
+    parser.add_argument("--repeats", type=positive_int, help="rounds that are timed; default: 50, on a CPU 7")
+    parser.add_argument("--markdown", action="store_true", help="print the tables as markdown")
+    parser.add_argument("--plot", type=_plot_file, metavar="FILE.png", help="draw the times over the instances")
+    parser.add_argument("--json", type=_output_file, metavar="FILE", help="write all figures and the environment")
+
+
+def run(args):
+    """Measure, print the tables, and write what was asked for.
+
+    Returns:
+        int: 1 where contestants disagree, else 0.
+    """
+    import json
+
+    from .report import tables
+    from .running import measure_all
+
+    report = measure_all(args)
+    print(tables(report, "github" if args.markdown else "simple"))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    if args.plot:
+        from .plot import draw
+
+        draw(report).savefig(args.plot)
+    return int(bool(report["disagreements"]))
+
+
+def _output_file(text):
+    # Known before minutes of measuring, not after.
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: the folder of the file must exist")
+    return path
+
+
+def _plot_file(text):
+    if Path(text).suffix not in _PLOT_FORMATS:
+        raise argparse.ArgumentTypeError(f"{text}: must end in one of {', '.join(_PLOT_FORMATS)}")
+    return _output_file(text)

@@ -1,0 +1,31 @@
+"""Two faults of Triton 3.6's interpreter, mended for the tests; importing this module is enough."""
+
+import numpy as np
+import torch
+from triton.runtime import interpreter
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, tl
+
+_patch_tensor = interpreter._patch_lang_tensor
+_create_dot = InterpreterBuilder.create_dot
+
+
+def _patch_tensor_for_numpy(tensor, scope):
+    """Let range() take a number that a kernel computes: int() of an array of one is an error in numpy 2.4."""
+    _patch_tensor(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+
+def _create_dot_of_bfloat16(self, a, b, d, *options):
+    """Multiply bfloat16 numbers, which the interpreter keeps as uint16, by their values and not by their bits."""
+    return _create_dot(self, _in_float32(a), _in_float32(b), d, *options)
+
+
+def _in_float32(handle):
+    if handle.dtype.scalar != tl.bfloat16:
+        return handle
+    data = np.ascontiguousarray(handle.data).view(np.int16)
+    return TensorHandle(torch.from_numpy(data).view(torch.bfloat16).float().numpy(), tl.float32)
+
+
+interpreter._patch_lang_tensor = _patch_tensor_for_numpy
+InterpreterBuilder.create_dot = _create_dot_of_bfloat16
