@@ -7,7 +7,6 @@ the metadata of ``keypoints_coco_*``. It opens no file.
 import functools
 import os
 from dataclasses import dataclass
-from typing import Optional
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
@@ -83,9 +82,9 @@ class _PoseDataset:
 
     json_file: str
     image_root: str
-    category: Optional[str] = None
-    flip_pairs: Optional[tuple] = None
-    sigmas: Optional[tuple] = None
+    category: str | None = None
+    flip_pairs: tuple | None = None
+    sigmas: tuple | None = None
 
     def __call__(self):
         return load_pose_json(self.json_file, self.image_root, category=self.category)

@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Optional
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
@@ -40,7 +39,7 @@ class GroundTruth:
     source: str
     image_ids: list
     category_ids: list
-    annotations: Optional[list]
+    annotations: list | None
 
     @cached_property
     def image_numbers(self):

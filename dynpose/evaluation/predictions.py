@@ -3,7 +3,7 @@
 N instances in an image, K keypoints.
 """
 
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,14 +15,14 @@ __all__ = ["ImagePredictions", "collect_predictions", "to_coco_results"]
 class ImagePredictions(NamedTuple):
     """The predictions of an image as float32 arrays: a third of the size of COCO's records, to gather them cheaply."""
 
-    image_id: Union[int, str]
+    image_id: int | str
     scores: np.ndarray
     """(N,)"""
     classes: np.ndarray
     """(N,) 0-based"""
     keypoints: np.ndarray
     """(N, K, 3): x, y in continuous pixels of the original image, confidence"""
-    boxes: Optional[np.ndarray]
+    boxes: np.ndarray | None
     """(N, 4) XYXY in continuous pixels, or None"""
     num_dropped: int
     """instances that were not finite and are not among the N"""

@@ -9,7 +9,7 @@ Axis letters: E ellipsoids, S outlines, P points of an outline, T tones.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,9 +46,9 @@ class Patch(NamedTuple):
     color: tuple
     centers: Sequence[np.ndarray] = ()
     axes: Sequence[np.ndarray] = ()
-    outline: Optional[np.ndarray] = None
+    outline: np.ndarray | None = None
     shaded: bool = True
-    surface: Optional[str] = None
+    surface: str | None = None
     grain: np.ndarray = np.zeros(3)
 
 

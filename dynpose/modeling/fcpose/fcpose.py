@@ -22,10 +22,11 @@ from dynpose.modeling.fcos import (
     flatten_levels,
     sample_positives,
 )
+from dynpose.modeling.generated import GeneratedKPNets
+from dynpose.modeling.keypoint_maps import gaussian_heatmaps
 
 from .basis import AuxHeatmaps, BasisBranch
-from .generated import GeneratedKPNets
-from .losses import gaussian_heatmaps, head_weights, heatmap_mse
+from .losses import head_weights, heatmap_mse
 from .refinement import DeconvRefinement, InstanceOffsets, NoRefinement, SharedOffsets
 
 

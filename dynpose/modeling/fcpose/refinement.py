@@ -11,8 +11,7 @@ from torch import nn
 
 from dynpose.layers import KPNetSpec, expected_distance, upsampled_cross_entropy
 from dynpose.layers.losses import mean_over_processes
-
-from .losses import cell_centers, keypoint_cells, offset_targets
+from dynpose.modeling.keypoint_maps import cell_centers, keypoint_cells, offset_targets
 
 
 class NoRefinement(nn.Module):
@@ -21,7 +20,7 @@ class NoRefinement(nn.Module):
     Args:
         heatmap_loss (str): "cell", softmax cross-entropy over the cells of F (Eq. 3), or "upsampled", over the logits
             up-sampled bilinearly by ``upsample_factor`` (released code).
-        target_rule (str): see :func:`~dynpose.modeling.fcpose.losses.keypoint_cells`.
+        target_rule (str): see :func:`~dynpose.modeling.keypoint_maps.keypoint_cells`.
     """
 
     num_params = 0

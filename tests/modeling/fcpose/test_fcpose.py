@@ -112,7 +112,7 @@ def test_losses_do_not_depend_on_other_copies_of_the_batch():
 
 
 def test_chunks_do_not_change_losses_or_gradients(monkeypatch):
-    from dynpose.modeling.fcpose import generated
+    from dynpose.modeling import generated
 
     results = []
     for limit in (2**26, 1):

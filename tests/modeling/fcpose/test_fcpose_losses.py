@@ -8,16 +8,10 @@ import torch
 
 from dynpose.layers import KPNetSpec
 from dynpose.layers.triton_support import interprets
-from dynpose.modeling.fcpose.generated import GeneratedKPNets
-from dynpose.modeling.fcpose.losses import (
-    cell_centers,
-    gaussian_heatmaps,
-    head_weights,
-    heatmap_mse,
-    keypoint_cells,
-    offset_targets,
-)
+from dynpose.modeling.fcpose.losses import head_weights, heatmap_mse
 from dynpose.modeling.fcpose.refinement import SharedOffsets
+from dynpose.modeling.generated import GeneratedKPNets
+from dynpose.modeling.keypoint_maps import cell_centers, gaussian_heatmaps, keypoint_cells, offset_targets
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from dynpose.checkpoint import convert_released, detect_released
 from dynpose.config import load_config
 from dynpose.data import COCO_PERSON, schema_to_cfg
 from dynpose.modeling.fcos import Locations, assign_targets, flatten_levels, sample_positives
-from dynpose.modeling.fcpose.losses import gaussian_heatmaps
+from dynpose.modeling.keypoint_maps import gaussian_heatmaps
 
 LEVELS = [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]
 EVAL_IMAGES = ImageList(torch.zeros(1, 3, 128, 192), [(120, 180)])

@@ -6,8 +6,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from dynpose.layers import KPNetSpec, kp_net_cross_entropy, kp_net_heatmaps, kp_net_peaks
-
-from .losses import cell_centers
+from dynpose.modeling.keypoint_maps import cell_centers
 
 # Values of the largest map that exist at once where whole heatmaps are needed (256 MB of float32)
 _MAX_MAP_VALUES = 2**26

@@ -1,0 +1,113 @@
+"""Keypoints on feature maps: the cells that stand for them, and targets of maps that all people of an image share.
+
+Axes: B images, K keypoints, H x W cells of stride s, G persons of the batch.
+Coordinates are continuous input pixels (x, y), as detectron2 has them.
+"""
+
+import torch
+
+
+def keypoint_cells(keypoints, stride, size, rule="nearest"):
+    """Find the cell of a map that stands for each keypoint.
+
+    Args:
+        keypoints (Tensor): (..., 3) x, y in input pixels, visibility 0/1/2.
+        stride (int): of the map, pixels.
+        size (tuple[int, int]): (H, W) of the map.
+        rule (str): "nearest", floor(x / s): the cell whose centre is nearest; or "paper", floor((x - s // 2) / s) as
+            section 3.3 prints it (a cell further left and up for half of all keypoints; clamped to the map).
+
+    Returns:
+        Tensor: (...,) int64 flat index v * W + u; -1 where the keypoint is not labelled or not on the map.
+    """
+    height, width = size
+    limit = keypoints.new_tensor([width, height])
+    position = keypoints[..., :2] / stride
+    inside = ((position >= 0) & (position < limit)).all(dim=-1) & (keypoints[..., 2] > 0)
+    if rule == "paper":
+        position = (position - (stride // 2) / stride).clamp(min=0)
+    elif rule != "nearest":
+        raise ValueError(f"keypoint_cells: rule must be 'nearest' or 'paper', got {rule!r}")
+    # NaN and far-away coordinates of unlabelled keypoints must not reach the conversion to integers
+    u, v = torch.where(inside[..., None], position, 0).long().unbind(dim=-1)
+    return torch.where(inside, v * width + u, -1)
+
+
+def cell_centers(index, stride, width):
+    """Centre of cells given by flat index: (...,) -> (..., 2) in input pixels, (u * s + s // 2, v * s + s // 2)."""
+    cell = torch.stack([index % width, torch.div(index, width, rounding_mode="floor")], dim=-1)
+    return cell.float() * stride + stride // 2
+
+
+def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, rule="nearest"):
+    """Cells that supervise an offset map, each with the nearest keypoint of its kind (section 3.2).
+
+    Args:
+        keypoints (Tensor): (G, K, 3).
+        image_index (Tensor): (G,) int64, the image of each person.
+        num_images (int): B.
+        size (tuple[int, int]): (H, W) of the map.
+        stride (int): of the map, pixels.
+        radius (float): cells within this many cells of a keypoint's own cell are supervised.
+        rule (str): which cell is its own, see :func:`keypoint_cells`.
+
+    Returns:
+        tuple: image (S,), kind (S,), cell (S,) flat index, all int64; and target (S, 2): the offset from the cell's
+        centre to the keypoint, pixels.
+    """
+    height, width = size
+    num_keypoints = keypoints.shape[1]
+    own = keypoint_cells(keypoints, stride, size, rule)
+    person, kind = (own >= 0).nonzero(as_tuple=True)
+    own = own[person, kind]
+
+    reach = torch.arange(-int(radius), int(radius) + 1, device=own.device)
+    disk = torch.cartesian_prod(reach, reach)
+    disk = disk[disk.square().sum(dim=1) <= radius**2]
+    u = (own % width)[:, None] + disk[:, 0]
+    v = torch.div(own, width, rounding_mode="floor")[:, None] + disk[:, 1]
+    row, column = ((u >= 0) & (u < width) & (v >= 0) & (v < height)).nonzero(as_tuple=True)
+    cell = v[row, column] * width + u[row, column]
+    person, kind = person[row], kind[row]
+    target = keypoints[person, kind, :2] - cell_centers(cell, stride, width)
+
+    image = image_index[person]
+    slot = (image * num_keypoints + kind) * (height * width) + cell
+    distance = target.square().sum(dim=1)
+    nearest = distance.new_full((num_images * num_keypoints * height * width,), float("inf"))
+    nearest.scatter_reduce_(0, slot, distance, "amin")
+    kept = distance == nearest[slot]
+    return image[kept], kind[kept], cell[kept], target[kept]
+
+
+def gaussian_heatmaps(keypoints, image_index, *, num_images, size, stride, sigma):
+    """Multi-person Gaussian targets: one map per keypoint kind, persons merged by the maximum (released code).
+
+    A keypoint's Gaussian is centred on its cell and cut to a square of round(3 sigma) + 1 cells in each direction.
+
+    Args:
+        keypoints (Tensor): (G, K, 3).
+        image_index (Tensor): (G,) int64.
+        num_images (int): B.
+        size (tuple[int, int]): (H, W).
+        stride (int): pixels.
+        sigma (float): cells.
+
+    Returns:
+        Tensor: (B, K, H, W) in [0, 1].
+    """
+    height, width = size
+    maps = keypoints.new_zeros(num_images, keypoints.shape[1], height * width)
+    own = keypoint_cells(keypoints, stride, size)
+    person, kind = (own >= 0).nonzero(as_tuple=True)
+    own = own[person, kind]
+    reach = round(3 * sigma) + 1
+    around = torch.arange(-reach, reach + 1, device=own.device)
+    dv, du = torch.meshgrid(around, around, indexing="ij")
+    gaussian = torch.exp(-(du.square() + dv.square()) / (2 * sigma**2)).flatten()
+    u = (own % width)[:, None] + du.flatten()
+    v = torch.div(own, width, rounding_mode="floor")[:, None] + dv.flatten()
+    row, column = ((u >= 0) & (u < width) & (v >= 0) & (v < height)).nonzero(as_tuple=True)
+    slot = (image_index[person] * keypoints.shape[1] + kind)[row] * (height * width) + (v * width + u)[row, column]
+    maps.view(-1).scatter_reduce_(0, slot, gaussian[column].to(maps.dtype), "amax")
+    return maps.view(num_images, -1, height, width)
