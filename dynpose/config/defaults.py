@@ -87,7 +87,7 @@ def _add_kp_net(cfg):
     cfg.MODEL.KP_NET.COORDS_POSITION = "first"
     # 1: cell minus location; -1: location minus cell
     cfg.MODEL.KP_NET.COORDS_SIGN = -1
-    # "auto", "torch"
+    # "torch", "triton" (fused kernels for CUDA), or "auto", the best for the device
     cfg.MODEL.KP_NET.BACKEND = "auto"
 
 
