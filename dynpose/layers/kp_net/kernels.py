@@ -40,7 +40,7 @@ _SIZES = (
     "instances_bucket",
 )
 # Tensors that can be parts of others, and lie anywhere. Loads of features gain by an alignment.
-_UNALIGNED = ("params", "image_index", "locations", "coord_scale", "targets", "log_sums", "grad")
+_UNALIGNED = ("params", "image_index", "locations", "coord_scale", "targets", "log_sums", "grad", "order", "starts")
 
 
 def _kernel(function):
