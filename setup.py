@@ -17,6 +17,8 @@ setup(
     install_requires=[
         "torch>=2.4",
         "torchvision",
+        "timm>=1.0.10",
+        "safetensors",
         "fvcore",
         "pycocotools",
         "faster-coco-eval>=1.6",

@@ -4,8 +4,10 @@ import logging
 import os
 
 from detectron2.checkpoint import DetectionCheckpointer
+from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
+from .imagenet import convert_imagenet, detect_imagenet, find_backbone
 from .released import convert_released, detect_released
 
 logger = logging.getLogger(__name__)
@@ -22,7 +24,9 @@ class PoseCheckpointer(DetectionCheckpointer):
     - A dynpose checkpoint says which method and which keypoints it is of. Another method's is refused. One with other
       keypoints is refused too, unless ``new_keypoints`` allows to fine-tune it: then the layers whose shape depends on
       the keypoints start afresh, and the log names them.
-    - Anything else, such as a backbone's ImageNet weights, is left to detectron2.
+    - ImageNet weights of HRNet, DLA and Swin, from their original releases or timm (.pth or .safetensors), are renamed
+      too. They must fill the whole backbone.
+    - Anything else, such as a ResNet's ImageNet weights, is left to detectron2.
 
     Args:
         model (nn.Module): a dynpose model (or any detectron2 model).
@@ -65,7 +69,12 @@ class PoseCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename):
         try:
-            return super()._load_file(filename)
+            if filename.endswith(".safetensors"):
+                return {"model": load_file(filename)}
+            checkpoint = super()._load_file(filename)
+            if isinstance(checkpoint["model"].get("state_dict"), dict):
+                checkpoint["model"] = checkpoint["model"]["state_dict"]
+            return checkpoint
         except Exception as error:
             raise CheckpointError(
                 f"{filename}: can't be read as a checkpoint ({type(error).__name__}: {error}). It may be truncated or "
@@ -78,6 +87,13 @@ class PoseCheckpointer(DetectionCheckpointer):
         if released is not None:
             self._check_method(released.method, released.name)
             checkpoint["model"] = self._convert(checkpoint["model"], released)
+        elif (imagenet := detect_imagenet(checkpoint["model"])) is not None:
+            checkpoint["model"] = self._convert_imagenet(checkpoint["model"], imagenet)
+        elif checkpoint.get("matching_heuristics") and find_backbone(self._bare_model()):
+            raise CheckpointError(
+                f"{self._path}: these are not weights of {self._backbone_name()}, the model's backbone; give its "
+                "ImageNet weights as MODEL.WEIGHTS, or '' to start from none"
+            )
         theirs = checkpoint.get("dynpose")
         if theirs is None:
             return super()._load_model(checkpoint)
@@ -113,6 +129,43 @@ class PoseCheckpointer(DetectionCheckpointer):
             )
         if len(theirs) == len(ours):
             logger.warning(f"{self._path}: as many keypoints as the model, but other names; all layers are taken over")
+
+    def _backbone_name(self):
+        model = self._bare_model()
+        backbone = getattr(model, "backbone", model)
+        return type(getattr(backbone, "bottom_up", backbone)).__name__
+
+    def _convert_imagenet(self, state_dict, imagenet):
+        """Rename a backbone's ImageNet weights, report, and refuse them unless they fill it."""
+        found = find_backbone(self._bare_model(), (imagenet.backbone,))
+        if found is None:
+            raise CheckpointError(
+                f"{self._path}: these are ImageNet weights of {imagenet.backbone}, but the model's backbone is "
+                f"{self._backbone_name()}. Give weights of that, or a config with MODEL.BACKBONE.NAME of "
+                f"{imagenet.backbone}"
+            )
+        report = convert_imagenet(state_dict, imagenet, *found)
+        unused = [f"{len(keys)} ({meaning})" for meaning, keys in sorted(report.unused.items())]
+        logger.info(
+            f"{self._path}: {imagenet.name} ImageNet weights, {len(report.converted)} parameters converted; unused "
+            f"{', '.join(unused) or 0}; {len(report.unknown)} unknown {report.unknown}; {len(report.missing)} missing "
+            f"{report.missing}; {len(report.misfits)} of another shape {report.misfits}"
+        )
+        if not report.fits:
+            raise CheckpointError(
+                f"{self._path}: {imagenet.name} ImageNet weights do not fit this backbone: {len(report.missing)} "
+                f"parameters missing {report.missing[:3]}, {len(report.unknown)} unknown {report.unknown[:3]}, "
+                f"{len(report.misfits)} of another shape {report.misfits[:3]}. They are of another size of "
+                f"{imagenet.backbone}, or incomplete; see the keys of MODEL.{imagenet.backbone.upper()}"
+            )
+        for reason, keys in report.lacking.items():
+            logger.warning(f"{self._path}: {reason}: {len(keys)} parameters initialised afresh: {', '.join(keys)}")
+        if report.resized:
+            logger.warning(
+                f"{self._path}: {len(report.resized)} relative-position tables of another window interpolated; set "
+                "MODEL.SWIN.WINDOW_SIZE (12 for weights trained at 384 pixels) to take them over as they are"
+            )
+        return report.converted
 
     def _convert(self, state_dict, released):
         """Rename released weights, report, and refuse them unless they fit completely."""

@@ -1,0 +1,213 @@
+"""ImageNet weights of the backbones that detectron2 lacks: the original releases' files, and timm's.
+
+They are recognised by their keys, renamed to the adapters of :mod:`dynpose.modeling.backbone`, and must fill the whole
+network; the classifier's weights are left out.
+"""
+
+import re
+from dataclasses import dataclass
+
+from torch.nn import functional as F
+
+_TABLE = "relative_position_bias_table"
+
+
+@dataclass(frozen=True)
+class ImageNetFormat:
+    """One published kind of backbone weights.
+
+    Attributes:
+        name (str): whose they are.
+        backbone (str): the class of the backbone that they belong to.
+        signature (tuple[str]): keys that all occur in it.
+        renames (tuple[tuple[str, str]]): (pattern, replacement) pairs for the keys that timm calls otherwise.
+        unused (tuple[tuple[str, str]]): (pattern, what it is) of the keys that a backbone has no use for.
+        may_lack (tuple[tuple[str, str]]): (pattern, why) of timm's keys that such a file need not have; they keep
+            their initial values.
+    """
+
+    name: str
+    backbone: str
+    signature: tuple
+    renames: tuple = ()
+    unused: tuple = ()
+    may_lack: tuple = ()
+
+
+_SWIN_UNUSED = (
+    (r"head\..+", "classifier"),
+    (r"norm\..+", "norm before the classifier"),
+    (r".+\.(relative_position_index|attn_mask)", "computed anew"),
+)
+
+# the first that matches is taken
+IMAGENET_FORMATS = (
+    ImageNetFormat(
+        name="HRNet's (the original release or timm's)",
+        backbone="HRNet",
+        signature=("transition1.1.0.0.weight", "stage4.0.fuse_layers.0.1.0.weight"),
+        unused=(
+            (r"(incre_modules|downsamp_modules|classifier)\..+", "classifier"),
+            # of a pose network it makes the heatmaps
+            (r"final_layer\..+", "classifier"),
+        ),
+        may_lack=(
+            # HRNet's pose networks (pose_hrnet_w32_384x288.pth) use the finest output alone
+            (r"stage4\.2\.fuse_layers\.[123]\..+", "a pose network fuses its branches into the finest alone"),
+        ),
+    ),
+    ImageNetFormat(
+        name="DLA's (the original release or timm's)",
+        backbone="DLA",
+        signature=("base_layer.0.weight", "level5.root.conv.weight"),
+        unused=(
+            (r"fc\..+", "classifier"),
+            (r"level[345](\.tree\d)*\.project\..+", "output thrown away by the release"),
+        ),
+    ),
+    ImageNetFormat(
+        name="Microsoft's Swin",
+        backbone="Swin",
+        signature=("patch_embed.proj.weight", "layers.0.downsample.reduction.weight"),
+        # there a stage ends with the patch merging, in timm the next begins with it
+        renames=tuple((rf"layers\.{i}\.downsample\.(.+)", rf"layers.{i + 1}.downsample.\1") for i in range(3)),
+        unused=_SWIN_UNUSED,
+    ),
+    ImageNetFormat(
+        name="timm's Swin",
+        backbone="Swin",
+        signature=("patch_embed.proj.weight", "layers.3.downsample.reduction.weight"),
+        unused=_SWIN_UNUSED,
+    ),
+)
+
+
+@dataclass
+class ImageNetReport:
+    """What became of the weights of a file.
+
+    Attributes:
+        converted (dict[str, Tensor]): by the names in the whole model.
+        unused (dict[str, list[str]]): what they are -> keys of the file, of no use to the backbone.
+        unknown (list[str]): keys of the file that belong to nothing.
+        missing (list[str]): parameters that the file should have.
+        lacking (dict[str, list[str]]): why -> parameters that such a file need not have.
+        misfits (list[str]): parameters of another shape, with both shapes.
+        resized (list[str]): relative-position tables of another window, interpolated.
+    """
+
+    converted: dict
+    unused: dict
+    unknown: list
+    missing: list
+    lacking: dict
+    misfits: list
+    resized: list
+
+    @property
+    def fits(self):
+        """Whether the whole backbone was filled, and nothing left over."""
+        return not (self.unknown or self.missing or self.misfits)
+
+
+def detect_imagenet(state_dict):
+    """Recognise a backbone's ImageNet weights.
+
+    Args:
+        state_dict (dict[str, Tensor]): its parameters.
+
+    Returns:
+        ImageNetFormat | None: None for anything else.
+    """
+    keys = {key.removeprefix("module.") for key in state_dict}
+    for imagenet in IMAGENET_FORMATS:
+        if all(key in keys for key in imagenet.signature):
+            return imagenet
+    return None
+
+
+def find_backbone(model, names=tuple(imagenet.backbone for imagenet in IMAGENET_FORMATS)):
+    """Find the timm network inside a model.
+
+    Args:
+        model (nn.Module): a model, or the backbone itself.
+        names (Sequence[str]): of the backbones' classes.
+
+    Returns:
+        tuple[str, nn.Module] | None: prefix of its parameter names (ending in ``body.``) and the network.
+    """
+    for name, module in model.named_modules():
+        if type(module).__name__ in names and hasattr(module, "body"):
+            return f"{name}.body.".removeprefix("."), module.body
+    return None
+
+
+def convert_imagenet(state_dict, imagenet, prefix, body):
+    """Rename a backbone's ImageNet weights, and see whether they fit.
+
+    Relative-position tables of another window size are interpolated (bicubic, as Swin's own code does).
+
+    Args:
+        state_dict (dict[str, Tensor]): the file's parameters.
+        imagenet (ImageNetFormat): from :func:`detect_imagenet`.
+        prefix (str): of the network's parameters in the whole model.
+        body (nn.Module): the network.
+
+    Returns:
+        ImageNetReport: the renamed parameters and what became of the others.
+    """
+    state = body.state_dict()
+    report = ImageNetReport({}, {}, [], [], {}, [], [])
+    for released_key, value in state_dict.items():
+        released_key = released_key.removeprefix("module.")
+        key = _rename(released_key, imagenet.renames)
+        if key not in state:
+            _file_leftover(released_key, imagenet, report)
+            continue
+        if key.endswith(_TABLE) and value.shape != state[key].shape and value.shape[1:] == state[key].shape[1:]:
+            value = resize_position_table(value, len(state[key]))
+            report.resized.append(key)
+        if value.shape != state[key].shape:
+            report.misfits.append(f"{key} {tuple(value.shape)} instead of {tuple(state[key].shape)}")
+        report.converted[prefix + key] = value
+    for key in state:
+        if prefix + key not in report.converted and not key.endswith("num_batches_tracked"):
+            reason = _first_match(key, imagenet.may_lack)
+            report.lacking.setdefault(reason, []).append(key) if reason else report.missing.append(key)
+    return report
+
+
+def resize_position_table(table, rows):
+    """Interpolate a relative-position table to another window.
+
+    Args:
+        table (Tensor): (R, heads), R = (2 w - 1)^2 offsets of a window of w x w patches, row-major.
+        rows (int): R of the other window.
+
+    Returns:
+        Tensor: (rows, heads).
+    """
+    old, new = round(len(table) ** 0.5), round(rows**0.5)
+    maps = table.t().reshape(1, -1, old, old).float()
+    resized = F.interpolate(maps, size=(new, new), mode="bicubic", align_corners=False)
+    return resized.reshape(-1, rows).t().to(table.dtype).contiguous()
+
+
+def _rename(key, renames):
+    for pattern, replacement in renames:
+        if re.fullmatch(pattern, key):
+            return re.sub(pattern, replacement, key)
+    return key
+
+
+def _first_match(key, patterns):
+    return next((meaning for pattern, meaning in patterns if re.fullmatch(pattern, key)), None)
+
+
+def _file_leftover(key, imagenet, report):
+    meaning = _first_match(key, imagenet.unused)
+    if meaning:
+        report.unused.setdefault(meaning, []).append(key)
+    # files from before torch 0.4.1 have no such counters, networks with constant norms neither
+    elif not key.endswith("num_batches_tracked"):
+        report.unknown.append(key)

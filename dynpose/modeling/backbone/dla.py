@@ -1,0 +1,43 @@
+"""DLA (Yu et al., Deep Layer Aggregation, CVPR 2018)."""
+
+import timm
+
+from .timm_backbone import STRIDES, TimmBackbone
+
+_STAGES = (("base_layer", "level0", "level1"), ("level2",), ("level3",), ("level4",), ("level5",))
+
+
+class DLA(TimmBackbone):
+    """timm's DLA; its levels 2 to 5 are res2 to res5.
+
+    The released networks also have a ``project`` in trees of more than one level whose output is thrown away; timm
+    leaves it out, and its weights are not used (DLA-34: 41,728 parameters, DLA-60: 297,472).
+
+    Args:
+        depth (int): 34, 60, 102 or 169.
+        in_channels (int): of the image.
+        **kwargs: ``out_features``, ``norm`` and ``freeze_at`` of :class:`TimmBackbone`.
+
+    Raises:
+        ValueError: for another depth.
+    """
+
+    def __init__(self, depth=34, *, in_channels=3, **kwargs):
+        name = f"dla{depth}"
+        if not timm.is_model(name):
+            raise ValueError(f"MODEL.DLA.DEPTH must be 34, 60, 102 or 169, got {depth}")
+        body = timm.create_model(
+            name, pretrained=False, features_only=True, out_indices=(2, 3, 4, 5), in_chans=in_channels
+        )
+        super().__init__(body, body.feature_info.channels(), stages=_STAGES, **kwargs)
+
+    @classmethod
+    def from_cfg(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+        """Build from ``cfg.MODEL.DLA``, for an image of ``input_shape`` (ShapeSpec)."""
+        return cls(
+            cfg.MODEL.DLA.DEPTH,
+            in_channels=input_shape.channels,
+            out_features=out_features,
+            norm=cfg.MODEL.DLA.NORM,
+            freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        )

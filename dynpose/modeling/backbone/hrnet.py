@@ -1,0 +1,63 @@
+"""HRNet (Wang et al., TPAMI 2020): four branches side by side, at strides 4, 8, 16 and 32."""
+
+import timm
+
+from .timm_backbone import STRIDES, TimmBackbone
+
+_STAGES = (
+    ("conv1", "bn1", "conv2", "bn2"),
+    ("layer1",),
+    ("transition1", "stage2"),
+    ("transition2", "stage3"),
+    ("transition3", "stage4"),
+)
+
+
+class HRNet(TimmBackbone):
+    """timm's HRNet; its branches are res2 (``width`` channels), res3 (twice as many), res4 and res5.
+
+    The branches of the last module are fused into all four outputs; the layers that make one which is not among
+    ``out_features`` are constant, since no gradient reaches them (a distributed run would wait for it).
+
+    Args:
+        width (int): channels of the finest branch: 18, 30, 32, 40, 44, 48 or 64.
+        in_channels (int): of the image.
+        **kwargs: ``out_features``, ``norm`` and ``freeze_at`` of :class:`TimmBackbone`.
+
+    Raises:
+        ValueError: for another width.
+
+    Example::
+
+        >>> maps = HRNet(32)(torch.zeros(1, 3, 64, 96))
+        >>> maps["res2"].shape
+        torch.Size([1, 32, 16, 24])
+    """
+
+    def __init__(self, width=32, *, in_channels=3, **kwargs):
+        name = f"hrnet_w{width}"
+        if not timm.is_model(name):
+            raise ValueError(f"MODEL.HRNET.WIDTH must be 18, 30, 32, 40, 44, 48 or 64, got {width}")
+        body = timm.create_model(
+            name,
+            pretrained=False,
+            features_only=True,
+            feature_location="",
+            out_indices=(1, 2, 3, 4),
+            in_chans=in_channels,
+        )
+        super().__init__(body, body.feature_info.channels(), stages=_STAGES, **kwargs)
+        for branch, fuse in zip(STRIDES, self.body.stage4[-1].fuse_layers):
+            if branch not in self._out_features:
+                fuse.requires_grad_(False)
+
+    @classmethod
+    def from_cfg(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+        """Build from ``cfg.MODEL.HRNET``, for an image of ``input_shape`` (ShapeSpec)."""
+        return cls(
+            cfg.MODEL.HRNET.WIDTH,
+            in_channels=input_shape.channels,
+            out_features=out_features,
+            norm=cfg.MODEL.HRNET.NORM,
+            freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        )

@@ -1,0 +1,86 @@
+"""Swin Transformer (Liu et al., ICCV 2021) for images of any size."""
+
+import timm
+from timm.models.swin_transformer import SwinTransformerBlock
+from torch import nn
+from torch.nn import functional as F
+
+from .timm_backbone import STRIDES, TimmBackbone
+
+_STAGES = (("patch_embed",), ("layers.0",), ("layers.1",), ("layers.2",), ("layers.3",))
+_SIZES = ("tiny", "small", "base", "large")
+
+
+class Swin(TimmBackbone):
+    """timm's Swin; its stages are res2 to res5, each with a LayerNorm of its own as in Swin's detectors.
+
+    The windows of the last stage are shifted too, which timm, at its 224 pixels, has no room for. The final norm of the
+    classifier is left out.
+
+    Args:
+        size (str): "tiny", "small", "base" or "large".
+        window_size (int): side of the attention windows in patches: 7, or 12 for weights that were trained at 384
+            pixels.
+        drop_path_rate (float): stochastic depth, the rate of the last block.
+        in_channels (int): of the image.
+        **kwargs: ``out_features`` and ``freeze_at`` of :class:`TimmBackbone`.
+
+    Raises:
+        ValueError: for another size.
+    """
+
+    def __init__(self, size="large", *, window_size=7, drop_path_rate=0.2, in_channels=3, **kwargs):
+        if size not in _SIZES:
+            raise ValueError(f"MODEL.SWIN.SIZE must be one of {', '.join(_SIZES)}, got {size!r}")
+        body = timm.create_model(
+            f"swin_{size}_patch4_window7_224",
+            pretrained=False,
+            num_classes=0,
+            in_chans=in_channels,
+            window_size=window_size,
+            drop_path_rate=drop_path_rate,
+            strict_img_size=False,
+            always_partition=True,
+        )
+        body.norm = nn.Identity()
+        for module in body.modules():
+            if isinstance(module, SwinTransformerBlock):
+                module.__class__ = PaddedSwinBlock
+        channels = [info["num_chs"] for info in body.feature_info]
+        super().__init__(body, channels, stages=_STAGES, **kwargs)
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(shape.channels) for name, shape in self.output_shape().items()})
+
+    @classmethod
+    def from_cfg(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+        """Build from ``cfg.MODEL.SWIN``, for an image of ``input_shape`` (ShapeSpec)."""
+        return cls(
+            cfg.MODEL.SWIN.SIZE,
+            window_size=cfg.MODEL.SWIN.WINDOW_SIZE,
+            drop_path_rate=cfg.MODEL.SWIN.DROP_PATH_RATE,
+            in_channels=input_shape.channels,
+            out_features=out_features,
+            freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        )
+
+    def forward(self, images):
+        """Compute the feature maps, as :meth:`TimmBackbone.forward`."""
+        maps = self.body.patch_embed(images)
+        outputs = {}
+        for name, stage in zip(STRIDES, self.body.layers):
+            maps = stage(maps)
+            if name in self.norms:
+                outputs[name] = self.norms[name](maps).permute(0, 3, 1, 2).contiguous()
+        return outputs
+
+
+class PaddedSwinBlock(SwinTransformerBlock):
+    """timm's block, right where its windows do not divide the map.
+
+    timm pads after the cyclic shift, so that its mask, made for the padded map, does not separate the rows and columns
+    that the shift brought from one end to the other (timm issue 2438). Padding first leaves timm nothing to pad.
+    """
+
+    def _attn(self, x):
+        _, height, width, _ = x.shape
+        padded = F.pad(x, (0, 0, 0, -width % self.window_size[1], 0, -height % self.window_size[0]))
+        return super()._attn(padded)[:, :height, :width]

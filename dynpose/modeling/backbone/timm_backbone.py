@@ -1,0 +1,106 @@
+"""What the adapters around timm's networks share: named outputs, normalisation, frozen stages."""
+
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling import Backbone
+from timm.layers import DropPath
+from torch import nn
+
+STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+
+
+class TimmBackbone(Backbone):
+    """A network of timm's as a detectron2 backbone.
+
+    Its outputs are called as those of detectron2's ResNet of the same strides, ``res2`` (stride 4) to ``res5``
+    (stride 32), so that MODEL.FPN.IN_FEATURES means the same for all. The network is the attribute ``body``, with
+    timm's parameter names.
+
+    Args:
+        body (nn.Module): the network.
+        channels (Sequence[int]): of res2, res3, res4 and res5.
+        stages (Sequence[Sequence[str]]): submodules of ``body`` from the input on: the stem, then what makes res2,
+            res3, ...: what ``freeze_at`` counts.
+        out_features (Sequence[str]): outputs: neighbours among res2..res5, finest first, the last of them res5.
+        norm (str): "BN", "SyncBN" or "FrozenBN" (statistics and affine parameters constant).
+        freeze_at (int): as detectron2's MODEL.BACKBONE.FREEZE_AT: this many of ``stages`` have constant parameters and
+            constant batch norms.
+
+    Raises:
+        ValueError: for other ``out_features`` or ``norm``.
+    """
+
+    def __init__(
+        self, body, channels, *, stages, out_features=("res2", "res3", "res4", "res5"), norm="BN", freeze_at=0
+    ):
+        super().__init__()
+        out_features = tuple(out_features)
+        names = tuple(STRIDES)
+        if not out_features or out_features != names[-len(out_features) :]:
+            raise ValueError(
+                f"MODEL.FPN.IN_FEATURES must be neighbours among {', '.join(names)} and end with res5 for a "
+                f"{type(self).__name__} backbone, got {list(out_features)}"
+            )
+        self.body = convert_norm(body, norm)
+        for stage in stages[: max(freeze_at, 0)]:
+            for name in stage:
+                freeze(self.body, name)
+        self._out_features = list(out_features)
+        self._out_feature_strides = {name: STRIDES[name] for name in out_features}
+        self._out_feature_channels = {
+            name: count for name, count in zip(STRIDES, channels, strict=True) if name in out_features
+        }
+
+    @property
+    def size_divisibility(self):
+        """Sides of the input must be multiples of this, pixels: the branches and trees add maps of several strides."""
+        return STRIDES["res5"]
+
+    def forward(self, images):
+        """Compute the feature maps.
+
+        Args:
+            images (Tensor): (B, C, H, W); H and W multiples of 32.
+
+        Returns:
+            dict[str, Tensor]: ``out_features``: (B, channels, H / stride, W / stride).
+        """
+        return {name: maps for name, maps in zip(STRIDES, self.body(images)) if name in self._out_features}
+
+
+def convert_norm(module, norm):
+    """Turn the batch norms of a network into those that ``norm`` names.
+
+    Args:
+        module (nn.Module): with nn.BatchNorm2d.
+        norm (str): "BN", "SyncBN" or "FrozenBN".
+
+    Returns:
+        nn.Module: the same network, changed.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if norm == "BN":
+        return module
+    if norm == "SyncBN":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    if norm == "FrozenBN":
+        return FrozenBatchNorm2d.convert_frozen_batchnorm(module)
+    raise ValueError(f"MODEL.HRNET.NORM and MODEL.DLA.NORM must be 'BN', 'SyncBN' or 'FrozenBN', got {norm!r}")
+
+
+def freeze(body, name):
+    """Make a submodule constant: no gradients, fixed batch norms, no stochastic depth.
+
+    Args:
+        body (nn.Module): the network, changed in place.
+        name (str): the submodule's name in it.
+    """
+    parent, _, leaf = name.rpartition(".")
+    parent = body.get_submodule(parent)
+    module = FrozenBatchNorm2d.convert_frozen_batchnorm(getattr(parent, leaf))
+    setattr(parent, leaf, module)
+    module.requires_grad_(False)
+    for child in module.modules():
+        if isinstance(child, DropPath):
+            child.drop_prob = 0.0
