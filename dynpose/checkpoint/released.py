@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from .fcpose import FCPOSE_RENAMES, FCPOSE_UNUSED
+from .inspose import INSPOSE_LINEAR, INSPOSE_RENAMES, INSPOSE_UNUSED
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class ReleasedFormat:
         renames (tuple[tuple[str, str]] | None): (pattern, replacement) pairs, the first that matches a whole key is
             used; None where dynpose recognises the checkpoint only to say what it is.
         unused (tuple[str]): patterns of keys that hold nothing learned.
+        linear (tuple[str]): dynpose's names of weights that are convolutions' there and linear layers' here.
         config (str): the config that it loads into.
     """
 
@@ -25,6 +27,7 @@ class ReleasedFormat:
     signature: tuple
     renames: tuple = None
     unused: tuple = ()
+    linear: tuple = ()
     config: str = ""
 
 
@@ -37,7 +40,15 @@ RELEASED_FORMATS = (
         unused=FCPOSE_UNUSED,
         config="configs/FCPose/R_50_3x_release.yaml (or R_101_3x_release.yaml)",
     ),
-    ReleasedFormat(name="opera's InsPose", method="InsPose", signature=("cls_star_conv.weight", "hm_offset.weight")),
+    ReleasedFormat(
+        name="opera's InsPose",
+        method="InsPoseReleased",
+        signature=("cls_star_conv.weight", "hm_offset.weight"),
+        renames=INSPOSE_RENAMES,
+        unused=INSPOSE_UNUSED,
+        linear=INSPOSE_LINEAR,
+        config="configs/InsPose/R_50_3x_release.yaml",
+    ),
     ReleasedFormat(
         name="the released CID", method="CID", signature=("gfd.heatmap_conv.weight", "gfd.conv_down.weight")
     ),
@@ -80,7 +91,7 @@ def convert_released(state_dict, released):
         for pattern, replacement in released.renames:
             new_key, hits = re.subn(f"^(?:{pattern})$", replacement, key)
             if hits:
-                converted[new_key] = value
+                converted[new_key] = value.flatten(1) if new_key in released.linear and value.dim() > 2 else value
                 break
         else:
             unknown.append(key)

@@ -78,7 +78,8 @@ class PoseDatasetMapper:
 
         Returns:
             dict: the same without ``annotations``, with ``image`` (C, H, W), uint8, and for training ``instances``, an
-            Instances with ``gt_boxes``, ``gt_classes`` (N,) and ``gt_keypoints`` (N, K, 3). A keypoint that is not
+            Instances with ``gt_boxes``, ``gt_classes`` (N,), ``gt_keypoints`` (N, K, 3) and, where all are annotated,
+            ``gt_areas`` (N,), the people's areas in square pixels of the augmented image. A keypoint that is not
             labelled or not inside the image is all zeros; any other has ``0 <= x < W`` and ``0 <= y < H``. Crowds are
             left out, and so are people who are not in the augmented image.
 
@@ -136,7 +137,17 @@ class PoseDatasetMapper:
         instances.gt_boxes = Boxes(boxes)
         instances.gt_classes = torch.tensor([person["category_id"] for person in people], dtype=torch.int64)
         instances.gt_keypoints = Keypoints(keypoints)
+        if all("area" in person for person in people):
+            areas = np.array([person["area"] for person in people], dtype=np.float32)
+            instances.gt_areas = torch.from_numpy(areas * _area_scale(transforms))
         return utils.filter_empty_instances(instances, by_mask=False, box_threshold=_MIN_BOX_SIZE)
+
+
+def _area_scale(transforms):
+    """How many pixels a pixel of the original image becomes."""
+    corners = transforms.apply_coords(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    (a, b), (c, d) = corners[1] - corners[0], corners[2] - corners[0]
+    return np.float32(abs(a * d - b * c))
 
 
 def _read_image(dataset_dict, image_format):

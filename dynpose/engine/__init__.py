@@ -2,6 +2,7 @@
 
 from .launching import main, setup
 from .predictor import PosePredictor
+from .schedule import resolve_epochs
 from .trainer import PoseTrainer
 
-__all__ = ["PosePredictor", "PoseTrainer", "main", "setup"]
+__all__ = ["PosePredictor", "PoseTrainer", "main", "resolve_epochs", "setup"]

@@ -15,14 +15,15 @@ from dynpose.data import (
     schema_to_cfg,
 )
 
+from .schedule import resolve_epochs
 from .trainer import PoseTrainer
 
 
 def setup(args):
     """Read the config, register its data sets, check that they fit the model, and prepare the output folder.
 
-    The keypoint schema is written into the config, and the config into ``OUTPUT_DIR/config.yaml``: that file and the
-    weights are all that prediction needs.
+    The keypoint schema is written into the config, for training also the iterations of a schedule in epochs, and the
+    config into ``OUTPUT_DIR/config.yaml``: that file and the weights are all that prediction needs.
 
     Args:
         args (argparse.Namespace): of detectron2's ``default_argument_parser``.
@@ -41,6 +42,8 @@ def setup(args):
         if cfg.DATASETS.CHECK_IMAGES and comm.is_main_process():
             check_images(DatasetCatalog.get(name))
     schema_to_cfg(cfg, schema_from_cfg(cfg))
+    if not args.eval_only:
+        resolve_epochs(cfg)
     cfg.freeze()
     default_setup(cfg, args)
     return cfg
@@ -76,6 +79,8 @@ def main(args):
     model = PoseTrainer.build_model(cfg)
     PoseCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = PoseTrainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results = {**results, **PoseTrainer.test_with_TTA(cfg, model)}
     if comm.is_main_process():
         verify_results(cfg, results)
     return results

@@ -2,5 +2,6 @@
 
 from . import backbone, fcos
 from .fcpose import FCPose
+from .inspose import InsPose, InsPoseReleased
 
-__all__ = ["FCPose", "backbone", "fcos"]
+__all__ = ["FCPose", "InsPose", "InsPoseReleased", "backbone", "fcos"]

@@ -14,12 +14,12 @@ _MAX_MAP_VALUES = 2**26
 
 @dataclass
 class GeneratedKPNets:
-    """N generated networks (FCPose section 3.1) and the map F that they run over.
+    """N generated networks (FCPose section 3.1, InsPose section 3.2) and the map F that they run over.
 
     Attributes:
         features (Tensor): F, (B, C, H, W).
         params (Tensor): (N, P).
-        refinement_params (Tensor): (N, R), generated for the refinement; R = 0 where it needs none.
+        refinement_params (Tensor): (N, R), generated for FCPose's refinement; R = 0 where nothing is.
         image_index (Tensor): (N,) int64.
         locations (Tensor): (N, 2), where each was generated, input pixels.
         coord_scale (Tensor): (N,), what relative coordinates are divided by, pixels.
@@ -115,6 +115,27 @@ class GeneratedKPNets:
             else:
                 results.append(_call(*arguments))
         return tuple(torch.cat(pieces) for pieces in zip(*results))
+
+
+def kp_net_spec(cfg, num_keypoints):
+    """Read the KP-Net's shape from ``cfg.MODEL.KP_NET``.
+
+    Args:
+        cfg (CfgNode): the config.
+        num_keypoints (int): K.
+
+    Returns:
+        KPNetSpec
+    """
+    kp_net = cfg.MODEL.KP_NET
+    return KPNetSpec(
+        in_channels=kp_net.IN_CHANNELS,
+        width=kp_net.WIDTH,
+        depth=kp_net.DEPTH,
+        num_keypoints=num_keypoints,
+        coords_position=kp_net.COORDS_POSITION,
+        coords_sign=kp_net.COORDS_SIGN,
+    )
 
 
 def _call(function, *arguments):

@@ -7,6 +7,45 @@ Coordinates are continuous input pixels (x, y), as detectron2 has them.
 import torch
 
 
+def gather_keypoints(gt_instances, num_keypoints):
+    """Collect the keypoints of all people of a batch, in order.
+
+    Args:
+        gt_instances (list[Instances]): B; those without ``gt_keypoints`` have none labelled.
+        num_keypoints (int): K.
+
+    Returns:
+        tuple[Tensor, Tensor]: keypoints (G, K, 3) and the image of each person (G,) int64.
+    """
+    keypoints, images = [], []
+    for image, instances in enumerate(gt_instances):
+        boxes = instances.gt_boxes.tensor
+        if instances.has("gt_keypoints"):
+            keypoints.append(instances.gt_keypoints.tensor.float())
+        else:
+            keypoints.append(boxes.new_zeros(len(boxes), num_keypoints, 3))
+        images.append(torch.full((len(boxes),), image, device=boxes.device))
+    return torch.cat(keypoints), torch.cat(images)
+
+
+def enclosing_boxes(points, included=None, min_size=0.0):
+    """Minimum enclosing rectangles of keypoints (InsPose section 3.1: the pseudo-boxes).
+
+    Args:
+        points (Tensor): (N, K, 2) x and y; those that are not included may be anything, NaN too.
+        included (Tensor): (N, K) bool, the points that count, at least one of each N; None = all.
+        min_size (float): sides that are shorter are lengthened to this on both ends; in the points' unit.
+
+    Returns:
+        Tensor: (N, 4) XYXY; with ``min_size`` 0, without extent around a single point.
+    """
+    included = torch.ones_like(points[..., 0], dtype=torch.bool) if included is None else included
+    low = torch.where(included[..., None], points, float("inf")).amin(dim=1)
+    high = torch.where(included[..., None], points, -float("inf")).amax(dim=1)
+    missing = (min_size - (high - low)).clamp(min=0) / 2
+    return torch.cat([low - missing, high + missing], dim=1)
+
+
 def keypoint_cells(keypoints, stride, size, rule="nearest"):
     """Find the cell of a map that stands for each keypoint.
 
@@ -39,8 +78,10 @@ def cell_centers(index, stride, width):
     return cell.float() * stride + stride // 2
 
 
-def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, rule="nearest"):
-    """Cells that supervise an offset map, each with the nearest keypoint of its kind (section 3.2).
+def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, rule="nearest", disk_around="cell"):
+    """Cells that supervise an offset map, each with the nearest keypoint of its kind.
+
+    FCPose section 3.2 and InsPose section 3.3 (the disk D_R, with ``disk_around="keypoint"``).
 
     Args:
         keypoints (Tensor): (G, K, 3).
@@ -48,8 +89,10 @@ def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, 
         num_images (int): B.
         size (tuple[int, int]): (H, W) of the map.
         stride (int): of the map, pixels.
-        radius (float): cells within this many cells of a keypoint's own cell are supervised.
-        rule (str): which cell is its own, see :func:`keypoint_cells`.
+        radius (float): of the disk of cells that a keypoint supervises, in cells.
+        rule (str): which cell is a keypoint's own, see :func:`keypoint_cells`; it is always supervised.
+        disk_around (str): what the centres of the cells lie within the radius of: the centre of the keypoint's own
+            "cell", or the "keypoint" itself.
 
     Returns:
         tuple: image (S,), kind (S,), cell (S,) flat index, all int64; and target (S, 2): the offset from the cell's
@@ -61,15 +104,23 @@ def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, 
     person, kind = (own >= 0).nonzero(as_tuple=True)
     own = own[person, kind]
 
-    reach = torch.arange(-int(radius), int(radius) + 1, device=own.device)
+    # a keypoint is up to a cell away from the centre of its own, where the rule is "paper"
+    reach = int(radius) if disk_around == "cell" else int(radius) + 1
+    reach = torch.arange(-reach, reach + 1, device=own.device)
     disk = torch.cartesian_prod(reach, reach)
-    disk = disk[disk.square().sum(dim=1) <= radius**2]
+    if disk_around == "cell":
+        disk = disk[disk.square().sum(dim=1) <= radius**2]
+    elif disk_around != "keypoint":
+        raise ValueError(f"offset_targets: disk_around must be 'cell' or 'keypoint', got {disk_around!r}")
     u = (own % width)[:, None] + disk[:, 0]
     v = torch.div(own, width, rounding_mode="floor")[:, None] + disk[:, 1]
     row, column = ((u >= 0) & (u < width) & (v >= 0) & (v < height)).nonzero(as_tuple=True)
     cell = v[row, column] * width + u[row, column]
     person, kind = person[row], kind[row]
     target = keypoints[person, kind, :2] - cell_centers(cell, stride, width)
+    if disk_around == "keypoint":
+        supervised = (target.square().sum(dim=1) <= (radius * stride) ** 2) | (cell == own[row])
+        person, kind, cell, target = person[supervised], kind[supervised], cell[supervised], target[supervised]
 
     image = image_index[person]
     slot = (image * num_keypoints + kind) * (height * width) + cell
@@ -81,7 +132,9 @@ def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, 
 
 
 def gaussian_heatmaps(keypoints, image_index, *, num_images, size, stride, sigma):
-    """Multi-person Gaussian targets: one map per keypoint kind, persons merged by the maximum (released code).
+    """Multi-person Gaussian targets: one map per keypoint kind, persons merged by the maximum.
+
+    FCPose's released code, InsPose section 3.4.
 
     A keypoint's Gaussian is centred on its cell and cut to a square of round(3 sigma) + 1 cells in each direction.
 
@@ -111,3 +164,19 @@ def gaussian_heatmaps(keypoints, image_index, *, num_images, size, stride, sigma
     slot = (image_index[person] * keypoints.shape[1] + kind)[row] * (height * width) + (v * width + u)[row, column]
     maps.view(-1).scatter_reduce_(0, slot, gaussian[column].to(maps.dtype), "amax")
     return maps.view(num_images, -1, height, width)
+
+
+def offsets_at(offsets, image_index, cells):
+    """Read a map of offsets at the cells of some people's keypoints.
+
+    Args:
+        offsets (Tensor): (B, 2 K, H, W).
+        image_index (Tensor): (N,) int64.
+        cells (Tensor): (N, K) int64 flat index.
+
+    Returns:
+        Tensor: (N, K, 2).
+    """
+    maps = offsets.unflatten(1, (-1, 2)).flatten(3)
+    kind = torch.arange(cells.shape[1], device=cells.device)
+    return maps[image_index[:, None], kind, :, cells]

@@ -12,6 +12,8 @@ it knows the released network's up-sampling as interpolation and dynpose's as el
 the 4.04 GFLOPs that the released network spends in inference on auxiliary heatmaps it does not use.
 """
 
+import math
+
 from .cli import positive_int
 
 NAME = "model-info"
@@ -95,6 +97,7 @@ def count_flops(model, size):
     from fvcore.nn import FlopCountAnalysis
 
     analysis = FlopCountAnalysis(_tensors_only(model), torch.zeros(3, *size, device=model.device))
+    analysis.set_op_handle("torchvision::deform_conv2d", _deformable_flops)
     # Element-wise operations are left out on purpose, training branches are not called, and sizes that the trace takes
     # for constants are those that are asked for: nothing to be warned of.
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
@@ -120,13 +123,15 @@ def count_flops_per_person(model, size):
     if not hasattr(model, "spec"):
         return {}
     height, width = padded_size(model, size)
-    cells = (height // model.basis_stride) * (width // model.basis_stride)
+    stride = getattr(model, "basis_stride", model.strides[0])
+    cells = (height // stride) * (width // stride)
     flops = {
         "controller": model.controller.linear.weight.numel(),
         "KP-Net": cells * sum(n_in * n_out for n_in, n_out in model.spec.layer_sizes),
     }
     # each value of the map is multiplied with every weight of its channel's filter
-    deconvs = [module for module in model.refinement.modules() if isinstance(module, nn.ConvTranspose2d)]
+    refinement = getattr(model, "refinement", nn.Identity())
+    deconvs = [module for module in refinement.modules() if isinstance(module, nn.ConvTranspose2d)]
     if deconvs:
         flops["deconvolution"] = cells * sum(module.weight.numel() for module in deconvs)
     return flops
@@ -152,6 +157,14 @@ def _build(args):
     return build_model(cfg).eval()
 
 
+def _deformable_flops(inputs, outputs):
+    """Like a convolution; fvcore does not know it. The samples' interpolation is not counted."""
+    from fvcore.nn.jit_handles import get_shape
+
+    _, *of_output = get_shape(inputs[1])
+    return math.prod(get_shape(outputs[0])) * math.prod(of_output)
+
+
 def _tensors_only(model):
     """Wrap a detectron2 model so that it takes and gives tensors, which is all that can be traced."""
     from torch import nn
@@ -163,6 +176,7 @@ def _tensors_only(model):
 
         def forward(self, image):
             people = self.model([{"image": image}])[0]["instances"]
-            return people.pred_boxes.tensor, people.scores, people.pred_keypoints
+            # Boxes hold theirs as an attribute
+            return tuple(getattr(values, "tensor", values) for values in people.get_fields().values())
 
     return TensorsOnly()

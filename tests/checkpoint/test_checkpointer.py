@@ -87,7 +87,7 @@ def test_backbone_weights_are_left_to_detectron2(tmp_path):
 @pytest.mark.parametrize("method", ["fcpose", "inspose", "cid", "querypose", "querypose_first"])
 def test_every_released_format_is_recognised(test_data, tmp_path, method):
     keys = json.loads((test_data / f"reference/{method}/keys.json").read_text())
-    assert detect_released(dict.fromkeys(keys)).method.lower() == method.split("_")[0]
+    assert detect_released(dict.fromkeys(keys)).method.lower().removesuffix("released") == method.split("_")[0]
     torch.save(dict.fromkeys(keys, torch.zeros(1)), tmp_path / "released.pth")
     checkpointer = PoseCheckpointer(torch.nn.Linear(1, 1))
     with pytest.raises(CheckpointError, match=r"released\.pth: these are .* weights of .*, but the model is Linear"):

@@ -1,12 +1,13 @@
 """FCOS (Tian et al., ICCV 2019): the one-stage detector that FCPose and InsPose generate their KP-Nets from."""
 
-from .decoding import FCOSDecoder
-from .head import FCOSHead, FCOSPredictions
+from .decoding import Candidates, FCOSDecoder
+from .head import FCOSHead, FCOSPredictions, conv_tower, pyramid_channels
 from .locations import LocationConv, Locations, flatten_levels
 from .losses import fcos_losses
 from .targets import FCOSTargets, assign_targets, sample_positives
 
 __all__ = [
+    "Candidates",
     "FCOSDecoder",
     "FCOSHead",
     "FCOSPredictions",
@@ -14,7 +15,9 @@ __all__ = [
     "LocationConv",
     "Locations",
     "assign_targets",
+    "conv_tower",
     "fcos_losses",
     "flatten_levels",
+    "pyramid_channels",
     "sample_positives",
 ]

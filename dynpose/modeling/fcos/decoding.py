@@ -1,6 +1,10 @@
-"""From FCOS predictions to scored boxes, without duplicates (FCOS section 3.1, FCPose section 3.4)."""
+"""From FCOS predictions to scored boxes without duplicates (FCOS section 3.1; FCPose and InsPose section 3.4).
+
+Axes: B images, T locations, M candidates of the batch.
+"""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from detectron2.layers import batched_nms
@@ -11,14 +15,34 @@ from dynpose.layers.ranking import rank_in_group
 from .locations import flatten_levels
 
 
+class Candidates(NamedTuple):
+    """Locations that may show somebody, duplicates among them.
+
+    Attributes:
+        index (Tensor): (M,) int64, positions in the locations, ascending.
+        image (Tensor): (M,) int64.
+        classes (Tensor): (M,) int64.
+        scores (Tensor): (M,).
+    """
+
+    index: torch.Tensor
+    image: torch.Tensor
+    classes: torch.Tensor
+    scores: torch.Tensor
+
+
 @dataclass
 class FCOSDecoder:
-    """Threshold, candidates per level, NMS, best of the image.
+    """Threshold, best candidates, NMS, best of the image.
+
+    Called, it does all of it with the predicted boxes. A method whose boxes come later, as InsPose's do, calls
+    :meth:`candidates` and :meth:`select`.
 
     Attributes:
         score_thresh (float): on the class probability, or on its product with the centre-ness.
         thresh_with_centerness (bool): which of the two.
-        pre_nms_topk (int): candidates kept per level and image.
+        pre_nms_topk (int): candidates kept per level and image, or per image.
+        topk_per_level (bool): which of the two.
         nms_thresh (float): IoU above which the lower-scored box of a class is dropped.
         post_nms_topk (int): instances kept per image.
     """
@@ -26,6 +50,7 @@ class FCOSDecoder:
     score_thresh: float = 0.05
     thresh_with_centerness: bool = False
     pre_nms_topk: int = 1000
+    topk_per_level: bool = True
     nms_thresh: float = 0.6
     post_nms_topk: int = 100
 
@@ -37,6 +62,7 @@ class FCOSDecoder:
             score_thresh=fcos.SCORE_THRESH_TEST,
             thresh_with_centerness=fcos.SCORE_THRESH_WITH_CENTERNESS,
             pre_nms_topk=fcos.PRE_NMS_TOPK_TEST,
+            topk_per_level=fcos.PRE_NMS_TOPK_PER_LEVEL,
             nms_thresh=fcos.NMS_THRESH_TEST,
             post_nms_topk=fcos.POST_NMS_TOPK_TEST,
         )
@@ -45,37 +71,74 @@ class FCOSDecoder:
         """Decode a batch.
 
         Args:
-            predictions (FCOSPredictions): of B images.
+            predictions (FCOSPredictions): of B images, with boxes.
             locations (Locations): of the same maps.
             image_sizes (list[tuple[int, int]]): B sizes (height, width) before padding, pixels.
 
         Returns:
             list[Instances]: one per image, by descending score, with pred_boxes (input pixels, may reach beyond the
-            image), scores = sqrt(class probability * centre-ness), pred_classes, and ``location_index``: the position
-            of each one's location in ``locations``.
+            image), scores, pred_classes, and ``location_index``: the position of each one's location in ``locations``.
+        """
+        candidates = self.candidates(predictions, locations)
+        boxes = _boxes_at(predictions, locations, candidates.index)
+        return self.select(candidates, boxes, image_sizes, location_index=candidates.index)
+
+    def candidates(self, predictions, locations):
+        """Threshold the scores and keep the best.
+
+        Args:
+            predictions (FCOSPredictions): of B images.
+            locations (Locations): of the same maps.
+
+        Returns:
+            Candidates: their scores are sqrt(class probability * centre-ness), or the class probability where the head
+            has no centre-ness.
         """
         probabilities = flatten_levels(predictions.logits).float().sigmoid()
-        quality = probabilities * flatten_levels(predictions.centerness).float().sigmoid()
-        distances = flatten_levels(predictions.distances).float() * locations.per_level(locations.strides)[:, None]
-        candidates = (quality if self.thresh_with_centerness else probabilities) > self.score_thresh
-        index, classes = candidates.nonzero(as_tuple=True)
+        quality = probabilities
+        if predictions.centerness:
+            quality = probabilities * flatten_levels(predictions.centerness).float().sigmoid()
+        passed = (quality if self.thresh_with_centerness else probabilities) > self.score_thresh
+        index, classes = passed.nonzero(as_tuple=True)
         quality = quality[index, classes]
-        level_and_image = locations.level[index] * locations.num_images + locations.image[index]
-        kept = rank_in_group(quality, level_and_image) < self.pre_nms_topk
+        group = locations.image[index]
+        if self.topk_per_level:
+            group = locations.level[index] * locations.num_images + group
+        kept = rank_in_group(quality, group) < self.pre_nms_topk
         index, classes, quality = index[kept], classes[kept], quality[kept]
+        scores = quality.sqrt() if predictions.centerness else quality
+        return Candidates(index, locations.image[index], classes, scores)
 
-        points = locations.points[index]
-        boxes = torch.cat([points - distances[index, :2], points + distances[index, 2:]], dim=1)
+    def select(self, candidates, boxes, image_sizes, **fields):
+        """Drop duplicates and keep the best of each image.
+
+        Args:
+            candidates (Candidates): M of them.
+            boxes (Tensor): (M, 4) XYXY, input pixels.
+            image_sizes (list[tuple[int, int]]): B sizes (height, width) before padding, pixels.
+            **fields (Tensor): (M, ...) what else the instances are to have.
+
+        Returns:
+            list[Instances]: one per image, by descending score, with pred_boxes, scores, pred_classes and the fields.
+        """
         results = []
         for image, image_size in enumerate(image_sizes):
-            here = (locations.image[index] == image).nonzero().squeeze(1)
-            scores = quality[here].sqrt()
-            kept = batched_nms(boxes[here], scores, classes[here], self.nms_thresh)[: self.post_nms_topk]
-            here = here[kept]
+            here = (candidates.image == image).nonzero().squeeze(1)
+            kept = batched_nms(boxes[here], candidates.scores[here], candidates.classes[here], self.nms_thresh)
+            here = here[kept[: self.post_nms_topk]]
             instances = Instances(image_size)
             instances.pred_boxes = Boxes(boxes[here])
-            instances.scores = scores[kept]
-            instances.pred_classes = classes[here]
-            instances.location_index = index[here]
+            instances.scores = candidates.scores[here]
+            instances.pred_classes = candidates.classes[here]
+            for name, values in fields.items():
+                instances.set(name, values[here])
             results.append(instances)
         return results
+
+
+def _boxes_at(predictions, locations, index):
+    """Predicted boxes (M, 4) XYXY, input pixels, of the locations ``index`` (M,)."""
+    strides = locations.per_level(locations.strides)[index, None]
+    distances = flatten_levels(predictions.distances).float()[index] * strides
+    points = locations.points[index]
+    return torch.cat([points - distances[:, :2], points + distances[:, 2:]], dim=1)

@@ -1,4 +1,4 @@
-"""The FCOS head: two towers shared by all levels, and three prediction layers."""
+"""The FCOS head: two towers shared by all levels, and up to three prediction layers."""
 
 import math
 from typing import NamedTuple
@@ -15,10 +15,11 @@ class FCOSPredictions(NamedTuple):
     Attributes:
         logits (list[Tensor]): (B, classes, H, W).
         distances (list[Tensor]): (B, 4, H, W), from the location to the left, top, right and bottom side of the box, in
-            strides, not negative.
-        centerness (list[Tensor]): (B, 1, H, W) logits.
-        box_tower (list[Tensor]): (B, C, H, W), what the box branch predicts from: per-location branches such as
-            FCPose's controller (its section 3.1) read it through :class:`~dynpose.modeling.fcos.LocationConv`.
+            strides, not negative; empty for a head without boxes.
+        centerness (list[Tensor]): (B, 1, H, W) logits; empty for a head without centre-ness.
+        box_tower (list[Tensor]): (B, C, H, W), what the box branch predicts from, or would: per-location branches such
+            as the controllers of FCPose (its section 3.1) and InsPose (its section 3.2) read it through
+            :class:`~dynpose.modeling.fcos.LocationConv`.
     """
 
     logits: list
@@ -30,6 +31,8 @@ class FCOSPredictions(NamedTuple):
 class FCOSHead(nn.Module):
     """Towers of 3x3 convolutions for classification and box regression, shared by all levels.
 
+    InsPose has no boxes unless they are asked for: its second tower serves the generated networks alone.
+
     Args:
         in_channels (int): channels of every input map.
         num_levels (int): L.
@@ -38,6 +41,9 @@ class FCOSHead(nn.Module):
         norm (str): normalisation in the towers, as detectron2's ``get_norm`` names it.
         use_scale (bool): one learned factor per level on the distances.
         prior_prob (float): probability that the classification bias starts from.
+        with_boxes (bool): regress boxes.
+        with_centerness (bool): predict centre-ness; only with boxes.
+        tower_std (float): standard deviation of the towers' initial weights; 0 = He initialisation.
     """
 
     def __init__(
@@ -51,24 +57,34 @@ class FCOSHead(nn.Module):
         norm="GN",
         use_scale=True,
         prior_prob=0.01,
+        with_boxes=True,
+        with_centerness=True,
+        tower_std=0.0,
     ):
         super().__init__()
         self.num_classes = num_classes
-        self.cls_tower = _tower(in_channels, num_cls_convs, norm)
-        self.box_tower = _tower(in_channels, num_box_convs, norm)
+        self.cls_tower = conv_tower(in_channels, in_channels, num_cls_convs, norm, tower_std)
+        self.box_tower = conv_tower(in_channels, in_channels, num_box_convs, norm, tower_std)
         self.cls_logits = nn.Conv2d(in_channels, num_classes, 3, padding=1)
-        self.box_distances = nn.Conv2d(in_channels, 4, 3, padding=1)
-        self.centerness = nn.Conv2d(in_channels, 1, 3, padding=1)
-        self.scales = nn.ParameterList(nn.Parameter(torch.ones(1)) for _ in range(num_levels if use_scale else 0))
+        self.box_distances = nn.Conv2d(in_channels, 4, 3, padding=1) if with_boxes else None
+        self.centerness = nn.Conv2d(in_channels, 1, 3, padding=1) if with_boxes and with_centerness else None
+        num_scales = num_levels if with_boxes and use_scale else 0
+        self.scales = nn.ParameterList(nn.Parameter(torch.ones(1)) for _ in range(num_scales))
 
-        for layer in (self.cls_logits, self.box_distances, self.centerness):
+        for layer in filter(None, (self.cls_logits, self.box_distances, self.centerness)):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
 
     @classmethod
-    def from_cfg(cls, cfg, in_channels):
-        """Build from ``cfg.MODEL.FCOS`` for maps of ``in_channels`` channels."""
+    def from_cfg(cls, cfg, in_channels, **choices):
+        """Build from ``cfg.MODEL.FCOS``.
+
+        Args:
+            cfg (CfgNode): the config.
+            in_channels (int): channels of every input map.
+            **choices: ``with_boxes``, ``with_centerness``, ``tower_std``, which are a method's own.
+        """
         fcos = cfg.MODEL.FCOS
         return cls(
             in_channels=in_channels,
@@ -79,6 +95,7 @@ class FCOSHead(nn.Module):
             norm=fcos.NORM,
             use_scale=fcos.USE_SCALE,
             prior_prob=fcos.PRIOR_PROB,
+            **choices,
         )
 
     def forward(self, features):
@@ -94,22 +111,77 @@ class FCOSHead(nn.Module):
         for index, feature in enumerate(features):
             cls_tower = self.cls_tower(feature)
             box_tower = self.box_tower(feature)
-            distances = self.box_distances(box_tower)
-            if len(self.scales):
-                distances = distances * self.scales[index]
             predictions.logits.append(self.cls_logits(cls_tower))
-            predictions.distances.append(F.relu(distances))
-            predictions.centerness.append(self.centerness(box_tower))
             predictions.box_tower.append(box_tower)
+            if self.box_distances is not None:
+                distances = self.box_distances(box_tower)
+                if len(self.scales):
+                    distances = distances * self.scales[index]
+                predictions.distances.append(F.relu(distances))
+            if self.centerness is not None:
+                predictions.centerness.append(self.centerness(box_tower))
         return predictions
 
 
-def _tower(channels, num_convs, norm):
+def conv_tower(in_channels, channels, num_convs, norm, std=0.0):
+    """3x3 convolutions, each with normalisation and ReLU.
+
+    Args:
+        in_channels (int): channels of the input.
+        channels (int): channels of every output.
+        num_convs (int): how many.
+        norm (str): as detectron2's ``get_norm`` names it.
+        std (float): standard deviation of the initial weights; 0 = He initialisation.
+
+    Returns:
+        nn.Sequential
+    """
     convs = [
-        Conv2d(channels, channels, 3, padding=1, norm=get_norm(norm, channels), activation=F.relu)
-        for _ in range(num_convs)
+        Conv2d(
+            in_channels if i == 0 else channels,
+            channels,
+            3,
+            padding=1,
+            norm=get_norm(norm, channels),
+            activation=F.relu,
+        )
+        for i in range(num_convs)
     ]
     for conv in convs:
-        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        if std:
+            nn.init.normal_(conv.weight, std=std)
+        else:
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         nn.init.zeros_(conv.bias)
     return nn.Sequential(*convs)
+
+
+def pyramid_channels(cfg, shapes):
+    """Check that the backbone's maps fit ``cfg.MODEL.FCOS``, and tell their common number of channels.
+
+    Args:
+        cfg (CfgNode): the config.
+        shapes (dict[str, ShapeSpec]): of the backbone's outputs.
+
+    Returns:
+        int
+
+    Raises:
+        ValueError: a level is missing, the levels differ in channels, or SIZES_OF_INTEREST does not go with them.
+    """
+    fcos = cfg.MODEL.FCOS
+    missing = [name for name in fcos.IN_FEATURES if name not in shapes]
+    if missing:
+        raise ValueError(
+            f"MODEL.FCOS.IN_FEATURES {fcos.IN_FEATURES}: the backbone gives {', '.join(shapes)}, and not "
+            f"{', '.join(missing)}; change IN_FEATURES or MODEL.BACKBONE.NAME"
+        )
+    channels = [shapes[name].channels for name in fcos.IN_FEATURES]
+    if len(set(channels)) != 1:
+        raise ValueError(f"MODEL.FCOS.IN_FEATURES {fcos.IN_FEATURES} must have one number of channels: {channels}")
+    if len(fcos.SIZES_OF_INTEREST) != len(fcos.IN_FEATURES) - 1:
+        raise ValueError(
+            f"MODEL.FCOS.SIZES_OF_INTEREST must have one entry less than IN_FEATURES {fcos.IN_FEATURES}, "
+            f"got {fcos.SIZES_OF_INTEREST}"
+        )
+    return channels[0]

@@ -1,4 +1,4 @@
-"""FCOS losses: focal classification, GIoU weighted by centre-ness, centre-ness (FCOS section 3.2).
+"""FCOS losses: focal classification, and with boxes GIoU and centre-ness (FCOS section 3.2).
 
 Counts are averaged over the processes, so that the gradient that DistributedDataParallel averages is that of one
 process with the whole batch.
@@ -14,7 +14,7 @@ from .locations import flatten_levels
 
 
 def fcos_losses(predictions, targets, *, num_classes, focal_loss_alpha=0.25, focal_loss_gamma=2.0, giou_smooth=0.0):
-    """Compute the three losses.
+    """Compute the losses of what the head predicts.
 
     Args:
         predictions (FCOSPredictions): of the whole batch.
@@ -24,8 +24,9 @@ def fcos_losses(predictions, targets, *, num_classes, focal_loss_alpha=0.25, foc
         giou_smooth (float): see :func:`distance_giou_loss`.
 
     Returns:
-        dict[str, Tensor]: ``loss_fcos_cls``, ``loss_fcos_box``, ``loss_fcos_centerness``: scalars, finite without any
-        positive location.
+        dict[str, Tensor]: scalars, finite without any positive location: ``loss_fcos_cls``; with boxes
+        ``loss_fcos_box``, a mean over the positives, weighted by the true centre-ness where the head predicts it; and
+        then ``loss_fcos_centerness``.
     """
     logits = flatten_levels(predictions.logits).float()
     positives = targets.positives
@@ -33,15 +34,22 @@ def fcos_losses(predictions, targets, *, num_classes, focal_loss_alpha=0.25, foc
     num_positives = mean_over_processes(logits.new_tensor(float(len(positives)))).clamp(min=1.0)
     loss_cls = sigmoid_focal_loss(logits, one_hot, alpha=focal_loss_alpha, gamma=focal_loss_gamma, reduction="sum")
 
+    losses = {"loss_fcos_cls": loss_cls / num_positives}
+    if not predictions.distances:
+        return losses
+
     distances = flatten_levels(predictions.distances).float()[positives]
+    loss_box = distance_giou_loss(distances, targets.distances[positives], smooth=giou_smooth)
+    if not predictions.centerness:
+        return {**losses, "loss_fcos_box": loss_box.sum() / num_positives}
+
     centerness_logits = flatten_levels(predictions.centerness).float()[positives].squeeze(1)
     centerness = targets.centerness
     total_centerness = mean_over_processes(centerness.sum()).clamp(min=1e-6)
-    loss_box = distance_giou_loss(distances, targets.distances[positives], smooth=giou_smooth) * centerness
     loss_centerness = F.binary_cross_entropy_with_logits(centerness_logits, centerness, reduction="sum")
     return {
-        "loss_fcos_cls": loss_cls / num_positives,
-        "loss_fcos_box": loss_box.sum() / total_centerness,
+        **losses,
+        "loss_fcos_box": (loss_box * centerness).sum() / total_centerness,
         "loss_fcos_centerness": loss_centerness / num_positives,
     }
 

@@ -16,8 +16,8 @@ class FCOSTargets:
 
     Attributes:
         labels (Tensor): (T,) int64 class; ``num_classes`` = background.
-        distances (Tensor): (T, 4) to the left, top, right, bottom side of the matched box, in strides; undefined for
-            background.
+        distances (Tensor): (T, 4) to the left, top, right, bottom side of the matched box, in strides, positive inside
+            it; undefined for background.
         matched (Tensor): (T,) int64, index among the G instances of the batch; -1 = background.
         positives (Tensor): (P,) int64, positions of the positive locations.
     """
@@ -48,12 +48,17 @@ def centerness_of(distances):
 
 
 @torch.no_grad()
-def assign_targets(locations, gt_instances, *, sizes_of_interest, num_classes, center_sampling_radius=1.5):
+def assign_targets(
+    locations, gt_instances, *, sizes_of_interest, num_classes, center_sampling_radius=1.5, inside_box=True
+):
     """Match locations with ground-truth boxes.
 
     A location is positive for a box if it lies inside it, within ``center_sampling_radius`` strides of its centre, and
     the largest of its four distances is within the level's range (both ends included). Of several such boxes the one
     of smallest area is taken.
+
+    InsPose's centre region (its section 3.1) is not cut by the box, which without boxes to regress may be as narrow as
+    a few keypoints, or without any extent: ``inside_box=False``.
 
     Args:
         locations (Locations): T locations.
@@ -61,6 +66,7 @@ def assign_targets(locations, gt_instances, *, sizes_of_interest, num_classes, c
         sizes_of_interest (Sequence[float]): upper end of the range of every level but the last, pixels.
         num_classes (int): label of the background.
         center_sampling_radius (float): in strides; 0 = anywhere in the box.
+        inside_box (bool): whether a positive location must lie inside the box; with a radius of 0 it must.
 
     Returns:
         FCOSTargets
@@ -82,6 +88,7 @@ def assign_targets(locations, gt_instances, *, sizes_of_interest, num_classes, c
                 radius=strides[here] * center_sampling_radius,
                 low=low[here],
                 high=high[here],
+                inside_box=inside_box,
             )
             positive = chosen >= 0
             here, chosen = here[positive], chosen[positive]
@@ -92,17 +99,17 @@ def assign_targets(locations, gt_instances, *, sizes_of_interest, num_classes, c
     return FCOSTargets(labels, distances, matched, (matched >= 0).nonzero().squeeze(1))
 
 
-def _match(points, boxes, *, radius, low, high):
+def _match(points, boxes, *, radius, low, high, inside_box):
     """Match (T,) locations of one image with (G, 4) boxes: (T,) box index or -1, and (T, 4) distances to its sides."""
     to_sides = _distances_to_sides(points, boxes)
     inside = to_sides.amin(dim=2) > 0
     if radius.any():
         centers = (boxes[:, :2] + boxes[:, 2:]) / 2
         reach = radius[:, None, None]
-        center_boxes = torch.cat(
-            [torch.maximum(centers - reach, boxes[:, :2]), torch.minimum(centers + reach, boxes[:, 2:])], dim=2
-        )
-        inside = _distances_to_sides(points, center_boxes).amin(dim=2) > 0
+        start, end = centers - reach, centers + reach
+        if inside_box:
+            start, end = torch.maximum(start, boxes[:, :2]), torch.minimum(end, boxes[:, 2:])
+        inside = _distances_to_sides(points, torch.cat([start, end], dim=2)).amin(dim=2) > 0
     largest = to_sides.amax(dim=2)
     in_range = (largest >= low[:, None]) & (largest <= high[:, None])
 

@@ -11,7 +11,6 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 
 from dynpose.data import schema_from_cfg
-from dynpose.layers import KPNetSpec
 from dynpose.modeling.fcos import (
     FCOSDecoder,
     FCOSHead,
@@ -20,10 +19,11 @@ from dynpose.modeling.fcos import (
     assign_targets,
     fcos_losses,
     flatten_levels,
+    pyramid_channels,
     sample_positives,
 )
-from dynpose.modeling.generated import GeneratedKPNets
-from dynpose.modeling.keypoint_maps import gaussian_heatmaps
+from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
+from dynpose.modeling.keypoint_maps import gather_keypoints, gaussian_heatmaps
 
 from .basis import AuxHeatmaps, BasisBranch
 from .losses import head_weights, heatmap_mse
@@ -110,14 +110,7 @@ class FCPose(DenseDetector):
         fcos, fcpose = cfg.MODEL.FCOS, cfg.MODEL.FCPOSE
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
-        channels = [shapes[name].channels for name in fcos.IN_FEATURES]
-        if len(set(channels)) != 1:
-            raise ValueError(f"MODEL.FCOS.IN_FEATURES {fcos.IN_FEATURES} must have one number of channels: {channels}")
-        if len(fcos.SIZES_OF_INTEREST) != len(fcos.IN_FEATURES) - 1:
-            raise ValueError(
-                f"MODEL.FCOS.SIZES_OF_INTEREST must have one entry less than IN_FEATURES {fcos.IN_FEATURES}, "
-                f"got {fcos.SIZES_OF_INTEREST}"
-            )
+        channels = pyramid_channels(cfg, shapes)
         schema = schema_from_cfg(cfg)
         spec = kp_net_spec(cfg, schema.num_keypoints)
         basis_shapes = [shapes[name] for name in fcpose.BASIS.IN_FEATURES]
@@ -129,7 +122,7 @@ class FCPose(DenseDetector):
             )
         return {
             "backbone": backbone,
-            "head": FCOSHead.from_cfg(cfg, channels[0]),
+            "head": FCOSHead.from_cfg(cfg, channels),
             "head_in_features": fcos.IN_FEATURES,
             "basis_in_features": fcpose.BASIS.IN_FEATURES,
             "basis": BasisBranch(
@@ -142,7 +135,7 @@ class FCPose(DenseDetector):
             ),
             "spec": spec,
             "refinement": refinement,
-            "controller": LocationConv(channels[0], spec.num_params + refinement.num_params, fcpose.CONTROLLER_KERNEL),
+            "controller": LocationConv(channels, spec.num_params + refinement.num_params, fcpose.CONTROLLER_KERNEL),
             "aux_heatmaps": aux_heatmaps,
             "decoder": FCOSDecoder.from_cfg(cfg),
             "schema": schema,
@@ -252,16 +245,9 @@ class FCPose(DenseDetector):
 
     def _people(self, gt_instances):
         """Keypoints (G, K, 3), half box sizes (G,) and image indices (G,) of all people of the batch, in order."""
-        keypoints, sizes, images = [], [], []
-        for image, instances in enumerate(gt_instances):
-            boxes = instances.gt_boxes.tensor
-            if instances.has("gt_keypoints"):
-                keypoints.append(instances.gt_keypoints.tensor.float())
-            else:
-                keypoints.append(boxes.new_zeros(len(boxes), self.schema.num_keypoints, 3))
-            sizes.append((boxes[:, 2:] - boxes[:, :2]).sum(dim=1) / 2)
-            images.append(torch.full((len(boxes),), image, device=boxes.device))
-        return torch.cat(keypoints), torch.cat(sizes), torch.cat(images)
+        keypoints, images = gather_keypoints(gt_instances, self.schema.num_keypoints)
+        boxes = torch.cat([instances.gt_boxes.tensor for instances in gt_instances])
+        return keypoints, (boxes[:, 2:] - boxes[:, :2]).sum(dim=1) / 2, images
 
     def _keypoint_losses(self, nets, offsets, people, person):
         """L_heatmap and L_reg of Eq. 4. ``person`` (N,) says which of the people each network belongs to."""
@@ -289,19 +275,6 @@ class FCPose(DenseDetector):
             )
             losses[f"loss_aux_{name}"] = heatmap_mse(logits, targets) * self.loss_weights["aux"]
         return losses
-
-
-def kp_net_spec(cfg, num_keypoints):
-    """Read the KP-Net's shape from ``cfg.MODEL.KP_NET``."""
-    kp_net = cfg.MODEL.KP_NET
-    return KPNetSpec(
-        in_channels=kp_net.IN_CHANNELS,
-        width=kp_net.WIDTH,
-        depth=kp_net.DEPTH,
-        num_keypoints=num_keypoints,
-        coords_position=kp_net.COORDS_POSITION,
-        coords_sign=kp_net.COORDS_SIGN,
-    )
 
 
 def build_refinement(cfg, spec, shape):

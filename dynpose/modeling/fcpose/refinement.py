@@ -11,7 +11,7 @@ from torch import nn
 
 from dynpose.layers import KPNetSpec, expected_distance, upsampled_cross_entropy
 from dynpose.layers.losses import mean_over_processes
-from dynpose.modeling.keypoint_maps import cell_centers, keypoint_cells, offset_targets
+from dynpose.modeling.keypoint_maps import cell_centers, keypoint_cells, offset_targets, offsets_at
 
 
 class NoRefinement(nn.Module):
@@ -210,9 +210,7 @@ class SharedOffsets(NoRefinement):
         return error.sum() / count
 
     def at_peaks(self, nets, offsets, cells):  # noqa: D102
-        maps = offsets.unflatten(1, (-1, 2)).flatten(3)
-        kind = torch.arange(cells.shape[1], device=cells.device)
-        return maps[nets.image_index[:, None], kind, :, cells]
+        return offsets_at(offsets, nets.image_index, cells)
 
 
 class InstanceOffsets(NoRefinement):

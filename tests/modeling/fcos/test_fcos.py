@@ -7,6 +7,7 @@ from detectron2.structures import Boxes, Instances
 from torchvision.ops import generalized_box_iou_loss
 
 from dynpose.modeling.fcos import (
+    Candidates,
     FCOSDecoder,
     FCOSHead,
     FCOSPredictions,
@@ -115,6 +116,29 @@ def test_degenerate_and_missing_boxes_have_no_positives():
     assert targets.labels.tolist() == [1] * 8
 
 
+def test_a_centre_region_that_the_box_does_not_cut():
+    # InsPose section 3.1: within 6 pixels of (17, 17) are the cells 12 and 20, whatever the box is
+    locations = Locations.of(grids((4, 4)), strides=[8])
+    arguments = {"sizes_of_interest": [], "num_classes": 1, "center_sampling_radius": 0.75}
+    for box in ([17, 17, 17, 17], [16, 2, 18, 32]):
+        targets = assign_targets(locations, [with_boxes([box])], inside_box=False, **arguments)
+        assert targets.positives.tolist() == [5, 6, 9, 10]
+        assert len(assign_targets(locations, [with_boxes([box])], **arguments).positives) == 0
+    # the distances from outside are negative: cell (12, 12) is 4 to the left of the box from 16 to 18
+    assert targets.distances[5].tolist() == [-0.5, 1.25, 0.75, 2.5]
+
+
+def test_a_centre_region_outside_the_box_keeps_to_its_level():
+    # a box without extent is for the finest level alone
+    locations = Locations.of(grids((8, 8), (4, 4)), strides=[8, 16])
+    targets = assign_targets(
+        locations, [with_boxes([[30, 30, 30, 30]])], sizes_of_interest=[32], num_classes=1, inside_box=False
+    )
+    # within 12 of 30: 20, 28 and 36 in both directions
+    assert len(targets.positives) == 9
+    assert set(locations.level[targets.positives].tolist()) == {0}
+
+
 def test_centerness_by_hand():
     assert centerness_of(torch.tensor([[1.0, 2.0, 4.0, 2.0]])).item() == pytest.approx(0.5)
 
@@ -168,6 +192,43 @@ def test_losses_are_finite_and_reach_every_output_without_people():
         assert parameter.grad.isfinite().all(), name
 
 
+def test_a_head_without_boxes_or_centerness():
+    features = [torch.randn(1, 32, 4, 4), torch.randn(1, 32, 2, 2)]
+    locations = Locations.of(features, [8, 16])
+    targets = assign_targets(locations, [with_boxes([[2, 2, 30, 30]])], sizes_of_interest=[32], num_classes=1)
+    choices = {"in_channels": 32, "num_levels": 2, "num_cls_convs": 1, "num_box_convs": 1}
+    for with_boxes_, with_centerness in ((False, True), (True, False)):
+        head = FCOSHead(**choices, with_boxes=with_boxes_, with_centerness=with_centerness)
+        names = {name.split(".")[0] for name, _ in head.named_parameters()}
+        assert names == {"cls_tower", "box_tower", "cls_logits"} | (
+            {"box_distances", "scales"} if with_boxes_ else set()
+        )
+        predictions = head(features)
+        assert (len(predictions.distances), len(predictions.centerness)) == (2 * with_boxes_, 0)
+        assert [tower.shape for tower in predictions.box_tower] == [feature.shape for feature in features]
+        losses = fcos_losses(predictions, targets, num_classes=1)
+        assert losses.keys() == ({"loss_fcos_cls", "loss_fcos_box"} if with_boxes_ else {"loss_fcos_cls"})
+
+
+def test_box_loss_without_centerness_is_a_mean_over_the_positives():
+    features = torch.zeros(1, 1, 2, 2)
+    locations = Locations.of([features], [8])
+    targets = assign_targets(
+        locations, [with_boxes([[0, 0, 16, 16]])], sizes_of_interest=[], num_classes=1, center_sampling_radius=0
+    )
+    # every cell of the box of 2 x 2 strides predicts 1 x 1 stride in it: 1 - 1 / 4, the hull is the union
+    predictions = FCOSPredictions([features], [torch.full((1, 4, 2, 2), 0.5)], [], [features])
+    assert fcos_losses(predictions, targets, num_classes=1)["loss_fcos_box"].item() == pytest.approx(0.75)
+
+
+def test_initial_weights_of_the_towers():
+    torch.manual_seed(0)
+    given = FCOSHead(in_channels=64, num_levels=1, num_cls_convs=1, num_box_convs=1, tower_std=0.01)
+    assert given.cls_tower[0].weight.std().item() == pytest.approx(0.01, rel=0.02)
+    he = FCOSHead(in_channels=64, num_levels=1, num_cls_convs=1, num_box_convs=1)
+    assert he.box_tower[0].weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
+
+
 def predictions_at(locations_map, logits, distances, centerness):
     return FCOSPredictions([logits], [distances], [centerness], [locations_map])
 
@@ -204,3 +265,39 @@ def test_decoding_keeps_classes_apart_and_survives_nothing():
     (nobody,) = FCOSDecoder(score_thresh=0.99)(predictions, locations, [(8, 8)])
     assert len(nobody) == 0
     assert nobody.pred_boxes.tensor.shape == (0, 4)
+
+
+def test_decoding_by_class_score_alone():
+    features = torch.zeros(2, 1, 1, 3)
+    logits = torch.tensor([[2.0, 1.0, -9.0], [0.5, 3.0, 1.5]]).view(2, 1, 1, 3)
+    coarse = torch.tensor([[1.5], [-9.0]]).view(2, 1, 1, 1)
+    predictions = FCOSPredictions([logits, coarse], [], [], [features, coarse])
+    locations = Locations.of([features, coarse], [8, 16])
+    # flat order: three of the first image, three of the second, then one each
+    found = FCOSDecoder(score_thresh=0.1).candidates(predictions, locations)
+    assert found.index.tolist() == [0, 1, 3, 4, 5, 6]
+    assert found.image.tolist() == [0, 0, 1, 1, 1, 0]
+    torch.testing.assert_close(found.scores, torch.tensor([2.0, 1.0, 0.5, 3.0, 1.5, 1.5]).sigmoid())
+
+    # the best two per level and image, and per image
+    per_level = FCOSDecoder(score_thresh=0.1, pre_nms_topk=2)
+    assert per_level.candidates(predictions, locations).index.tolist() == [0, 1, 4, 5, 6]
+    per_image = FCOSDecoder(score_thresh=0.1, pre_nms_topk=2, topk_per_level=False)
+    assert per_image.candidates(predictions, locations).index.tolist() == [0, 4, 5, 6]
+
+
+def test_selection_by_boxes_that_come_later():
+    candidates = Candidates(
+        index=torch.tensor([0, 1, 2, 7]),
+        image=torch.tensor([0, 0, 1, 0]),
+        classes=torch.tensor([0, 0, 0, 1]),
+        scores=torch.tensor([0.3, 0.9, 0.5, 0.4]),
+    )
+    same = torch.tensor([0.0, 0.0, 10.0, 10.0]).expand(4, 4)
+    first, second = FCOSDecoder().select(candidates, same, [(20, 20), (30, 30)], extra=torch.arange(4))
+    # the first candidate is a duplicate of the second; the last is of another class, the third in another image
+    assert first.extra.tolist() == [1, 3]
+    torch.testing.assert_close(first.scores, torch.tensor([0.9, 0.4]))
+    assert first.pred_classes.tolist() == [0, 1]
+    assert second.extra.tolist() == [2]
+    assert (first.image_size, second.image_size) == ((20, 20), (30, 30))

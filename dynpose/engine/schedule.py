@@ -1,0 +1,103 @@
+"""Schedules written in epochs, as papers give them, turned into detectron2's iterations."""
+
+import logging
+import math
+
+from detectron2.config import get_cfg
+from detectron2.data import get_detection_dataset_dicts
+
+from dynpose.config import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def epochs_to_iterations(epochs, num_images, batch_size):
+    """Iterations until every image has been seen ``epochs`` times, the last batch perhaps partly once more.
+
+    Args:
+        epochs (float): passes over the images.
+        num_images (int): of an epoch.
+        batch_size (int): images of an iteration, over all processes.
+
+    Returns:
+        int
+
+    Example::
+
+        >>> epochs_to_iterations(36, num_images=56599, batch_size=16)
+        127348
+    """
+    # 0.1 epochs of 30 images is one batch of 3, although 0.1 * 30 is a little more than 3
+    return math.ceil(round(epochs * num_images / batch_size, 6))
+
+
+def num_training_images(cfg):
+    """Count the images of ``DATASETS.TRAIN`` that are left after detectron2's filtering: those that are trained on.
+
+    Args:
+        cfg (CfgNode): the data sets must be registered. DATALOADER.FILTER_EMPTY_ANNOTATIONS and, with
+            MODEL.KEYPOINT_ON, MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE are what decides, as in
+            ``build_detection_train_loader``.
+
+    Returns:
+        int
+    """
+    min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    return len(
+        get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, min_keypoints=min_keypoints
+        )
+    )
+
+
+def resolve_epochs(cfg, num_images=None):
+    """Turn ``SOLVER.MAX_EPOCHS`` and ``STEPS_EPOCHS`` into ``MAX_ITER`` and ``STEPS``, in place.
+
+    :func:`dynpose.engine.setup` does it for every training; whoever builds a trainer otherwise calls it. The two keys
+    of epochs are empty afterwards: the config then says what is trained, and can be read again as it is, with another
+    data set or batch too.
+
+    Args:
+        cfg (CfgNode): not frozen. With a MAX_EPOCHS of 0 it stays as it is.
+        num_images (int): of an epoch; None = :func:`num_training_images`.
+
+    Raises:
+        ConfigError: STEPS_EPOCHS without MAX_EPOCHS, steps that are not ascending between 0 and MAX_EPOCHS, or MAX_ITER
+            or STEPS that are given too (are not detectron2's defaults) and say something else.
+    """
+    solver = cfg.SOLVER
+    if solver.MAX_EPOCHS == 0:
+        if len(solver.STEPS_EPOCHS):
+            raise ConfigError(
+                f"SOLVER.STEPS_EPOCHS is {list(solver.STEPS_EPOCHS)}, but SOLVER.MAX_EPOCHS is 0: give MAX_EPOCHS too, "
+                "or set STEPS_EPOCHS '[]' and train by MAX_ITER and STEPS"
+            )
+        return
+    bounds = [0, *solver.STEPS_EPOCHS, solver.MAX_EPOCHS]
+    if any(first >= second for first, second in zip(bounds[:-1], bounds[1:])):
+        raise ConfigError(
+            f"SOLVER.STEPS_EPOCHS must ascend between 0 and SOLVER.MAX_EPOCHS {solver.MAX_EPOCHS}, "
+            f"got {list(solver.STEPS_EPOCHS)}"
+        )
+    if num_images is None:
+        num_images = num_training_images(cfg)
+
+    batch_size = solver.IMS_PER_BATCH
+    max_iter = epochs_to_iterations(solver.MAX_EPOCHS, num_images, batch_size)
+    steps = tuple(epochs_to_iterations(epoch, num_images, batch_size) for epoch in solver.STEPS_EPOCHS)
+    defaults = get_cfg().SOLVER
+    for key, epochs_key, value in (("MAX_ITER", "MAX_EPOCHS", max_iter), ("STEPS", "STEPS_EPOCHS", steps)):
+        default = defaults[key]
+        if solver[key] not in (default, value):
+            raise ConfigError(
+                f"SOLVER.{epochs_key} {solver[epochs_key]} is SOLVER.{key} {value} for {num_images} images in batches "
+                f"of {batch_size}, but SOLVER.{key} is set to {solver[key]}. Give one of them: "
+                "SOLVER.MAX_EPOCHS 0 SOLVER.STEPS_EPOCHS '[]' to train by iterations, or "
+                f'SOLVER.{key} "{default}", its default, to train by epochs'
+            )
+    logger.info(
+        f"{solver.MAX_EPOCHS} epochs of {num_images} images in batches of {batch_size}: {max_iter} iterations"
+        + (f", steps at {', '.join(map(str, steps))}" if steps else "")
+    )
+    solver.MAX_ITER, solver.STEPS = max_iter, steps
+    solver.MAX_EPOCHS, solver.STEPS_EPOCHS = 0, []

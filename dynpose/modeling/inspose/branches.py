@@ -1,0 +1,90 @@
+"""What InsPose computes once per image from P3: features for the KP-Nets, disk offsets, auxiliary heatmaps.
+
+Axes: B images, C channels of P3, K keypoints, H x W cells of P3.
+"""
+
+import math
+
+from detectron2.layers import Conv2d
+from torch import nn
+
+from dynpose.modeling.fcos import conv_tower
+
+
+class KeypointFeatures(nn.Module):
+    """The keypoint feature branch, which makes F_kp (section 3.2).
+
+    Args:
+        in_channels (int): C.
+        conv_dim (int): channels of the 3x3 convolutions.
+        num_convs (int): how many.
+        norm (str): their normalisation.
+        std (float): standard deviation of the initial weights; 0 = He initialisation.
+        out_channels (int): of F_kp, given by a 1x1 convolution without activation.
+    """
+
+    def __init__(self, *, in_channels, conv_dim, num_convs, norm, std, out_channels):
+        super().__init__()
+        self.tower = conv_tower(in_channels, conv_dim, num_convs, norm, std)
+        self.project = Conv2d(conv_dim if num_convs else in_channels, out_channels, 1)
+        if std:
+            nn.init.normal_(self.project.weight, std=std)
+        else:
+            nn.init.kaiming_normal_(self.project.weight, nonlinearity="linear")
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, p3):
+        """(B, C, H, W) -> (B, out_channels, H, W)."""
+        return self.project(self.tower(p3))
+
+
+class DiskOffsets(nn.Module):
+    """The disk offset branch (section 3.3): from each cell to the keypoint of each kind that is near it.
+
+    Args:
+        in_channels (int): C.
+        num_keypoints (int): K.
+        conv_dim (int): channels of all convolutions but the last.
+        num_convs (int): 3x3 convolutions, the last one included.
+        norm (str): normalisation of all but the last.
+        std (float): standard deviation of the initial weights; 0 = He initialisation of all but the last.
+    """
+
+    def __init__(self, *, in_channels, num_keypoints, conv_dim, num_convs, norm, std):
+        super().__init__()
+        if num_convs < 1:
+            raise ValueError(f"MODEL.INSPOSE.NUM_OFFSET_CONVS counts the last one: at least 1, got {num_convs}")
+        self.tower = conv_tower(in_channels, conv_dim, num_convs - 1, norm, std)
+        self.predict = Conv2d(conv_dim if num_convs > 1 else in_channels, 2 * num_keypoints, 3, padding=1)
+        nn.init.normal_(self.predict.weight, std=0.01)
+        # Eq. 3 counts from the cell's corner: what has not been learned is its centre
+        nn.init.constant_(self.predict.bias, 0.5)
+
+    def forward(self, p3):
+        """(B, C, H, W) -> (B, 2 K, H, W), x0, y0, x1, y1, ..., in cells from the cell's upper left corner."""
+        return self.predict(self.tower(p3)).float()
+
+
+class AuxHeatmap(nn.Module):
+    """Multi-person heatmaps, supervised in training and not computed in inference (section 3.4).
+
+    Args:
+        in_channels (int): C.
+        num_keypoints (int): K.
+        conv_dim (int): channels of the hidden 3x3 convolutions.
+        num_convs (int): how many come before the last.
+        norm (str): their normalisation.
+        std (float): standard deviation of the initial weights; 0 = He initialisation of all but the last.
+        prior_prob (float): probability that the bias starts from, CornerNet's.
+    """
+
+    def __init__(self, *, in_channels, num_keypoints, conv_dim, num_convs, norm, std, prior_prob=0.1):
+        super().__init__()
+        self.tower = conv_tower(in_channels, conv_dim, num_convs, norm, std)
+        self.predict = Conv2d(conv_dim if num_convs else in_channels, num_keypoints, 3, padding=1)
+        nn.init.normal_(self.predict.weight, std=0.01)
+        nn.init.constant_(self.predict.bias, -math.log((1 - prior_prob) / prior_prob))
+
+    def forward(self, p3):
+        """(B, C, H, W) -> (B, K, H, W) logits."""
+        return self.predict(self.tower(p3))

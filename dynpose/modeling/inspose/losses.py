@@ -1,0 +1,124 @@
+"""InsPose's targets and losses, as free functions (sections 3.1 to 3.4).
+
+Counts are averaged over the processes, so that the gradient that DistributedDataParallel averages is that of one
+process with the whole batch.
+Axes: B images, G persons, N positive locations, K keypoints, H x W cells of stride s.
+Coordinates are continuous input pixels (x, y), as detectron2 has them, unless they are said to be cells.
+"""
+
+import torch
+import torch.nn.functional as F
+from detectron2.structures import Boxes
+
+from dynpose.layers.losses import mean_over_processes
+from dynpose.modeling.keypoint_maps import enclosing_boxes, offset_targets
+
+
+def with_pseudo_boxes(gt_instances):
+    """Put the pseudo-box of each person, around the labelled keypoints, in the place of the annotated box.
+
+    People without a labelled keypoint have none and are left out: they become background, as in the paper, whose
+    figure 2 says that such people "might be missing when testing".
+
+    Args:
+        gt_instances (list[Instances]): B, with gt_boxes, gt_classes and (where there are people) gt_keypoints.
+
+    Returns:
+        list[Instances]: B, new ones.
+    """
+    results = []
+    for instances in gt_instances:
+        if not instances.has("gt_keypoints"):
+            results.append(instances[torch.zeros_like(instances.gt_classes, dtype=torch.bool)])
+            continue
+        labelled = instances.gt_keypoints.tensor[..., 2] > 0
+        has_any = labelled.any(dim=1)
+        kept = instances[has_any]
+        kept.gt_boxes = Boxes(enclosing_boxes(kept.gt_keypoints.tensor[..., :2].float(), labelled[has_any]))
+        results.append(kept)
+    return results
+
+
+def mean_over_positives(losses, counted):
+    """Mean over all positive locations of the mean over each one's keypoints (Eq. 4).
+
+    The paper does not say how L_ce joins the keypoints of a location. With the mean it has the size of one softmax's
+    cross-entropy, however many keypoints are labelled. A location whose person has none counts with a loss of zero.
+
+    Args:
+        losses (Tensor): (N, K), zero for keypoints that do not count.
+        counted (Tensor): (N, K) bool.
+
+    Returns:
+        Tensor: scalar.
+    """
+    num_positives = mean_over_processes(losses.new_tensor(float(len(losses)))).clamp(min=1.0)
+    return (losses.sum(dim=1) / counted.sum(dim=1).clamp(min=1)).sum() / num_positives
+
+
+def disk_offset_targets(keypoints, image_index, *, num_images, size, stride, radius):
+    """Cells inside the disks D_R around the labelled keypoints, and the offsets that Eq. 3 needs there (section 3.3).
+
+    Where the disks of several people overlap, the nearest keypoint counts.
+
+    Args:
+        keypoints (Tensor): (G, K, 3).
+        image_index (Tensor): (G,) int64.
+        num_images (int): B.
+        size (tuple[int, int]): (H, W).
+        stride (int): s, pixels.
+        radius (float): R, in cells: from the keypoint to a cell's centre. The keypoint's own cell is always inside.
+
+    Returns:
+        tuple: image (S,), kind (S,), cell (S,) flat index, all int64; and target (S, 2) = x / s - u, y / s - v: cells
+        from the corner of cell (u, v), as Eq. 3 adds them to the cell's index.
+    """
+    image, kind, cell, from_center = offset_targets(
+        keypoints,
+        image_index,
+        num_images=num_images,
+        size=size,
+        stride=stride,
+        radius=radius,
+        disk_around="keypoint",
+    )
+    return image, kind, cell, (from_center + stride // 2) / stride
+
+
+def disk_offset_loss(offsets, targets):
+    """Mean L1 distance, per coordinate and in cells, of the predicted offsets inside the disks (L_do of Eq. 5).
+
+    Args:
+        offsets (Tensor): (B, 2 K, H, W), cells.
+        targets (tuple): from :func:`disk_offset_targets`.
+
+    Returns:
+        Tensor: scalar.
+    """
+    image, kind, cell, target = targets
+    predicted = offsets.unflatten(1, (-1, 2)).flatten(3)[image, kind, :, cell]
+    count = mean_over_processes(predicted.new_tensor(float(predicted.numel()))).clamp(min=1.0)
+    return (predicted - target).abs().sum() / count
+
+
+def heatmap_focal_loss(logits, targets, *, alpha=2.0, beta=4.0):
+    """Penalty-reduced focal loss of multi-person heatmaps (L_hm of Eq. 5; Eq. 1 of CornerNet, ECCV 2018).
+
+    A cell where the target is one costs -(1 - p)^alpha log(p), any other -(1 - target)^beta p^alpha log(1 - p); the
+    sum is divided by the number of the former.
+
+    Args:
+        logits (Tensor): (B, K, H, W).
+        targets (Tensor): (B, K, H, W) in [0, 1], one at the keypoints.
+        alpha, beta (float): the exponents.
+
+    Returns:
+        Tensor: scalar, finite without any keypoint.
+    """
+    logits = logits.float()
+    probability = logits.sigmoid()
+    peak = targets == 1
+    positive = (1 - probability) ** alpha * F.logsigmoid(logits)
+    negative = (1 - targets) ** beta * probability**alpha * F.logsigmoid(-logits)
+    count = mean_over_processes(peak.sum().to(logits.dtype)).clamp(min=1.0)
+    return -torch.where(peak, positive, negative).sum() / count

@@ -1,0 +1,461 @@
+"""InsPose as its authors released it in opera: what their checkpoints load into.
+
+It is a meta-architecture of its own, since nearly every part differs from the paper (`projects/InsPose` lists how).
+"""
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.structures import Boxes, Instances, Keypoints
+
+from dynpose.data import schema_from_cfg
+from dynpose.layers.losses import mean_over_processes
+from dynpose.layers.nms import soft_nms
+from dynpose.layers.ranking import rank_in_group
+from dynpose.modeling.fcos import (
+    FCOSDecoder,
+    FCOSPredictions,
+    LocationConv,
+    Locations,
+    assign_targets,
+    flatten_levels,
+    pyramid_channels,
+)
+from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
+from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, keypoint_cells
+
+from .released_head import AuxBranch, KeypointFeatures, ReleasedHead
+from .released_losses import (
+    disk_offset_loss,
+    gaussian_radii,
+    gaussian_targets,
+    heatmap_focal_loss,
+    keypoint_qualities,
+    keypoint_regression_loss,
+    mean_over_labelled,
+    tag_losses,
+    varifocal_loss,
+)
+
+
+@META_ARCH_REGISTRY.register()
+class InsPoseReleased(DenseDetector):
+    """InsPose, released variant.
+
+    FCOS-like locations regress a person's keypoints directly; star-shaped convolutions on those keypoints classify the
+    location and generate a KP-Net. Its heatmaps are run over a map of P3 and up-sampled by two; an offset map at that
+    resolution refines their peaks.
+
+    The release has COCO's keypoints as they are written: (x, y) is the index of a pixel, and its centre lies half a
+    pixel further right and down in detectron2's continuous coordinates. With ``index_coordinates`` the whole network
+    works in the former, and the ends of :meth:`forward` convert.
+
+    Args:
+        backbone (Backbone): any that gives ``head_in_features`` with one number of channels.
+        head (ReleasedHead): classification, regression, and the controller's branch.
+        head_in_features (list[str]): pyramid levels, finest first; the finest is P3.
+        keypoint_features (KeypointFeatures): makes F.
+        aux_branch (AuxBranch): heatmaps, tags and disk offsets at twice P3's resolution.
+        controller (LocationConv): generates the weights.
+        spec (KPNetSpec): shape of the generated networks.
+        decoder (FCOSDecoder): chooses the candidates in inference; its ``nms_thresh`` is the soft-NMS's.
+        nms (dict): the remaining arguments of :func:`~dynpose.layers.nms.soft_nms`.
+        schema (KeypointSchema): the keypoints.
+        sizes_of_interest (list[float]): upper end of the sizes of every level but the last, pixels.
+        center_sampling_radius (float): FCOS centre sampling, strides.
+        coord_scale (float): relative coordinates are divided by this many strides of the location's level.
+        varifocal (dict): alpha and gamma.
+        quality (str): rule of :func:`keypoint_qualities`.
+        unlabelled_quality (float): target of people without labelled keypoints.
+        area_of_box (float): area of a person who has none, as a fraction of the box.
+        tag_cell (str): rule of :func:`tag_losses`.
+        min_overlap (float), max_radius (int): of the heatmaps' and offsets' squares, see :func:`gaussian_radii`.
+        loss_weights (dict[str, float]): of ``cls``, ``keypoint``, ``keypoint_reg``, ``heatmap``, ``ae_pull``,
+            ``ae_push`` and ``heatmap_offset``; 1 where missing.
+        index_coordinates (bool): see above.
+        kp_net_backend (str): backend of the KP-Net operator.
+        pixel_mean, pixel_std (Sequence[float]): of the image channels.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone,
+        head,
+        head_in_features,
+        keypoint_features,
+        aux_branch,
+        controller,
+        spec,
+        decoder,
+        nms=None,
+        schema,
+        sizes_of_interest,
+        center_sampling_radius=1.5,
+        coord_scale=8.0,
+        varifocal=None,
+        quality="released",
+        unlabelled_quality=0.1,
+        area_of_box=0.53,
+        tag_cell="released",
+        min_overlap=0.9,
+        max_radius=3,
+        loss_weights=None,
+        index_coordinates=True,
+        kp_net_backend="auto",
+        pixel_mean,
+        pixel_std,
+    ):
+        super().__init__(backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std)
+        shapes = backbone.output_shape()
+        self.strides = [shapes[name].stride for name in head_in_features]
+        self.keypoint_features = keypoint_features
+        self.aux_branch = aux_branch
+        self.controller = controller
+        self.spec = spec
+        self.decoder = decoder
+        self.nms = nms or {}
+        self.schema = schema
+        self.sizes_of_interest = sizes_of_interest
+        self.center_sampling_radius = center_sampling_radius
+        self.coord_scale = coord_scale
+        self.varifocal = varifocal or {}
+        self.quality = quality
+        self.unlabelled_quality = unlabelled_quality
+        self.area_of_box = area_of_box
+        self.tag_cell = tag_cell
+        self.min_overlap = min_overlap
+        self.max_radius = max_radius
+        self.loss_weights = loss_weights or {}
+        self.index_coordinates = index_coordinates
+        self.kp_net_backend = kp_net_backend
+
+    @classmethod
+    def from_config(cls, cfg):
+        """Read the arguments from cfg.MODEL.{FCOS, INSPOSE_RELEASED, KP_NET}."""
+        fcos, released = cfg.MODEL.FCOS, cfg.MODEL.INSPOSE_RELEASED
+        _check_choices(released)
+        backbone = build_backbone(cfg)
+        channels = pyramid_channels(cfg, backbone.output_shape())
+        schema = schema_from_cfg(cfg)
+        spec = kp_net_spec(cfg, schema.num_keypoints)
+        return {
+            "backbone": backbone,
+            "head": ReleasedHead.from_cfg(cfg, channels, schema.num_keypoints),
+            "head_in_features": fcos.IN_FEATURES,
+            "keypoint_features": KeypointFeatures(
+                in_channels=channels,
+                channels=released.FEATURE_CONVS_DIM,
+                num_convs=released.NUM_FEATURE_CONVS,
+                out_channels=spec.in_channels,
+                norm=fcos.NORM,
+            ),
+            "aux_branch": AuxBranch(
+                in_channels=channels,
+                channels=released.AUX_CONVS_DIM,
+                num_convs=released.NUM_AUX_CONVS,
+                num_keypoints=schema.num_keypoints,
+                norm=fcos.NORM,
+            ),
+            "controller": LocationConv(2 * channels, spec.num_params, kernel_size=3),
+            "spec": spec,
+            "decoder": FCOSDecoder.from_cfg(cfg),
+            "nms": {
+                "method": released.NMS_METHOD,
+                "sigma": released.NMS_SIGMA,
+                "min_score": released.NMS_MIN_SCORE,
+            },
+            "schema": schema,
+            "sizes_of_interest": fcos.SIZES_OF_INTEREST,
+            "center_sampling_radius": fcos.CENTER_SAMPLING_RADIUS,
+            "coord_scale": released.COORD_SCALE,
+            "varifocal": {"alpha": released.VARIFOCAL_ALPHA, "gamma": released.VARIFOCAL_GAMMA},
+            "quality": released.QUALITY,
+            "unlabelled_quality": released.UNLABELLED_QUALITY,
+            "area_of_box": released.AREA_OF_BOX,
+            "tag_cell": released.TAG_CELL,
+            "min_overlap": released.RADIUS_MIN_OVERLAP,
+            "max_radius": released.MAX_RADIUS,
+            "loss_weights": {
+                "keypoint": released.KEYPOINT_LOSS_WEIGHT,
+                "keypoint_reg": released.REGRESSION_LOSS_WEIGHT,
+                "heatmap": released.HEATMAP_LOSS_WEIGHT,
+                "ae_pull": released.TAG_LOSS_WEIGHT,
+                "ae_push": released.TAG_LOSS_WEIGHT,
+                "heatmap_offset": released.OFFSET_LOSS_WEIGHT,
+            },
+            "index_coordinates": released.INDEX_COORDINATES,
+            "kp_net_backend": cfg.MODEL.KP_NET.BACKEND,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    def forward(self, batched_inputs):
+        """Train or predict, like any detectron2 model.
+
+        Args:
+            batched_inputs (list[dict]): B images in detectron2's format. ``instances`` may have ``gt_areas`` (G,), the
+                areas of the people's masks in square pixels of the input; without it a fraction of their boxes counts.
+
+        Returns:
+            dict[str, Tensor] | list[dict]: losses, or B dicts with ``instances``.
+        """
+        if not self.index_coordinates:
+            return super().forward(batched_inputs)
+        if self.training:
+            return super().forward([_to_index_coordinates(one) for one in batched_inputs])
+        outputs = super().forward(batched_inputs)
+        for output in outputs:
+            _to_continuous_coordinates(output["instances"])
+        return outputs
+
+    def forward_training(self, images, features, predictions, gt_instances):
+        """Compute the losses.
+
+        Args:
+            images (ImageList): B padded images.
+            features (list[Tensor]): pyramid levels.
+            predictions (ReleasedPredictions): of these levels.
+            gt_instances (list[Instances]): B, with gt_boxes, gt_classes and (where there are people) gt_keypoints, the
+                latter in the network's coordinates.
+
+        Returns:
+            dict[str, Tensor]: ``loss_cls``, ``loss_keypoint``, ``loss_keypoint_reg``, ``loss_heatmap``,
+            ``loss_ae_pull``, ``loss_ae_push``, ``loss_heatmap_offset``.
+        """
+        keypoints, image_index = gather_keypoints(gt_instances, self.schema.num_keypoints)
+        areas = torch.cat([self._areas(instances) for instances in gt_instances])
+        pseudo_instances = [with_pseudo_boxes(instances) for instances in gt_instances]
+        locations = Locations.of(features, self.strides)
+        targets = assign_targets(
+            locations,
+            pseudo_instances,
+            sizes_of_interest=self.sizes_of_interest,
+            num_classes=self.head.num_classes,
+            center_sampling_radius=self.center_sampling_radius,
+        )
+        index = targets.positives
+        person = targets.matched[index]
+        nets = self._generate(features, predictions, locations, index)
+        losses = {
+            "loss_cls": self._cls_loss(predictions, targets, nets, keypoints[person], areas[person]),
+            **self._keypoint_losses(predictions, locations, index, nets, keypoints[person]),
+        }
+        boxes = torch.cat([instances.gt_boxes.tensor for instances in pseudo_instances])
+        losses.update(self._aux_losses(features[0], keypoints, image_index, boxes))
+        return {name: loss * self.loss_weights.get(name.removeprefix("loss_"), 1.0) for name, loss in losses.items()}
+
+    def forward_inference(self, images, features, predictions):
+        """Find people and their keypoints.
+
+        Duplicates are judged by the boxes around the directly regressed keypoints, before any KP-Net runs.
+
+        Args:
+            images (ImageList): B padded images.
+            features (list[Tensor]): pyramid levels.
+            predictions (ReleasedPredictions): of these levels.
+
+        Returns:
+            list[Instances]: B, by descending score, with pred_boxes (around the regressed keypoints), scores, lowered
+            by the soft-NMS, pred_classes and pred_keypoints (N, K, 3) in the network's coordinates; the third value is
+            the softmax probability of the up-sampled heatmap's peak.
+        """
+        locations = Locations.of(features, self.strides)
+        candidates = self.decoder.candidates(FCOSPredictions(predictions.logits, [], [], []), locations)
+        boxes = self._regressed_boxes(predictions, locations, candidates.index, images.image_sizes)
+        results = self._select(candidates, boxes, images.image_sizes)
+        index = torch.cat([instances.location_index for instances in results])
+        nets = self._generate(features, predictions, locations, index)
+        offsets = self.aux_branch.offsets(self.aux_branch.features(features[0]))
+        keypoints = locate_keypoints(nets, offsets, self.aux_branch.factor)
+        for instances, located in zip(results, keypoints.split([len(instances) for instances in results])):
+            instances.pred_keypoints = located
+            instances.remove("location_index")
+        return results
+
+    def _areas(self, instances):
+        """(G,) areas of the people of an image, square pixels."""
+        if instances.has("gt_areas"):
+            return instances.gt_areas.float()
+        return instances.gt_boxes.area() * self.area_of_box
+
+    def _generate(self, features, predictions, locations, index):
+        """Generate the KP-Nets of some locations."""
+        return GeneratedKPNets(
+            features=self.keypoint_features(features[0]),
+            params=self.controller(predictions.controller_maps, locations, index).float(),
+            refinement_params=features[0].new_zeros(len(index), 0),
+            image_index=locations.image[index],
+            locations=locations.points[index],
+            coord_scale=locations.per_level(self.strides)[index] * self.coord_scale,
+            spec=self.spec,
+            stride=self.strides[0],
+            backend=self.kp_net_backend,
+        )
+
+    def _cls_loss(self, predictions, targets, nets, keypoints, areas):
+        """Varifocal loss; a positive location is as good as the keypoints that its network finds at present."""
+        logits = flatten_levels(predictions.logits).float()
+        quality = torch.zeros_like(logits)
+        with torch.no_grad():
+            quality[targets.positives, targets.labels[targets.positives]] = keypoint_qualities(
+                nets.peaks().indices,
+                keypoints,
+                areas,
+                self.schema.sigmas,
+                stride=nets.stride,
+                width=nets.size[1],
+                rule=self.quality,
+                unlabelled=self.unlabelled_quality,
+            )
+        # as released, positives + images: never zero
+        count = logits.new_tensor(float(len(targets.positives) + len(nets.features)))
+        return varifocal_loss(logits, quality, **self.varifocal) / mean_over_processes(count)
+
+    def _keypoint_losses(self, predictions, locations, index, nets, keypoints):
+        """Losses of the positive locations: of the heatmaps of their networks, and of the regressed keypoints."""
+        labelled = keypoints[..., 2] > 0
+        cells = keypoint_cells(keypoints, nets.stride, nets.size)
+        strides = locations.per_level(self.strides)[index, None, None]
+        offsets = flatten_levels(predictions.offsets).float()[index].unflatten(1, (-1, 2))
+        targets = (keypoints[..., :2] - locations.points[index, None]) / strides
+        return {
+            "loss_keypoint": mean_over_labelled(nets.cross_entropy(cells), cells >= 0),
+            "loss_keypoint_reg": keypoint_regression_loss(offsets, targets, labelled),
+        }
+
+    def _aux_losses(self, feature, keypoints, image_index, boxes):
+        """Losses of the maps that all people share."""
+        stride = self.strides[0] // self.aux_branch.factor
+        features = self.aux_branch.features(feature)
+        radii = gaussian_radii(boxes, stride=stride, min_overlap=self.min_overlap, max_radius=self.max_radius)
+        targets = gaussian_targets(
+            keypoints, image_index, radii, num_images=len(features), size=tuple(features.shape[-2:]), stride=stride
+        )
+        tags = self.aux_branch.tags(features)
+        pull, push = tag_losses(tags, keypoints, image_index, stride=stride, rule=self.tag_cell)
+        offsets = self.aux_branch.offsets(features)
+        return {
+            "loss_heatmap": heatmap_focal_loss(self.aux_branch.heatmaps(features), targets),
+            "loss_ae_pull": pull,
+            "loss_ae_push": push,
+            "loss_heatmap_offset": disk_offset_loss(offsets, keypoints, image_index, radii, stride=stride),
+        }
+
+    def _regressed_boxes(self, predictions, locations, index, image_sizes):
+        """Boxes (M, 4) around the directly regressed keypoints, which are first moved into the image."""
+        strides = locations.per_level(self.strides)[index, None, None]
+        offsets = flatten_levels(predictions.offsets)[index].float().unflatten(1, (-1, 2))
+        points = locations.points[index, None] + offsets * strides
+        sizes = points.new_tensor(image_sizes).flip(1)[locations.image[index], None]
+        return enclosing_boxes(torch.minimum(points.clamp(min=0), sizes))
+
+    def _select(self, candidates, boxes, image_sizes):
+        """Soft-NMS within the images and classes, then the best of each image."""
+        groups = candidates.image * self.head.num_classes + candidates.classes
+        kept, scores = soft_nms(
+            boxes,
+            candidates.scores,
+            groups,
+            iou_threshold=self.decoder.nms_thresh,
+            max_per_group=self.decoder.post_nms_topk,
+            **self.nms,
+        )
+        image = candidates.image[kept]
+        best = rank_in_group(scores, image) < self.decoder.post_nms_topk
+        kept, scores, image = kept[best], scores[best], image[best]
+        results = []
+        for number, image_size in enumerate(image_sizes):
+            here = image == number
+            instances = Instances(image_size)
+            instances.pred_boxes = Boxes(boxes[kept[here]])
+            instances.scores = scores[here]
+            instances.pred_classes = candidates.classes[kept[here]]
+            instances.location_index = candidates.index[kept[here]]
+            results.append(instances)
+        return results
+
+
+def with_pseudo_boxes(instances):
+    """Replace the boxes of people with labelled keypoints by the smallest ones around these (release; section 3.1).
+
+    Args:
+        instances (Instances): with gt_boxes, gt_classes and perhaps gt_keypoints; not modified.
+
+    Returns:
+        Instances: with gt_boxes and gt_classes.
+    """
+    boxes = instances.gt_boxes.tensor
+    if instances.has("gt_keypoints"):
+        keypoints = instances.gt_keypoints.tensor.float()
+        labelled = keypoints[..., 2] > 0
+        boxes = torch.where(labelled.any(dim=1)[:, None], enclosing_boxes(keypoints[..., :2], labelled), boxes)
+    result = Instances(instances.image_size)
+    result.gt_boxes = Boxes(boxes)
+    result.gt_classes = instances.gt_classes
+    return result
+
+
+@torch.no_grad()
+def locate_keypoints(nets, offsets, factor):
+    """Decode: the peak of each up-sampled heatmap, plus the offset there, times the stride (paper's Eq. 3).
+
+    Args:
+        nets (GeneratedKPNets): N networks.
+        offsets (Tensor): (B, K, 2, h, w), x and y in cells of the up-sampled maps.
+        factor (int): of the bicubic up-sampling.
+
+    Returns:
+        Tensor: (N, K, 3) x, y in input pixels, and the softmax probability of the peak.
+    """
+
+    def peaks(some):
+        maps = F.interpolate(some.heatmaps(), scale_factor=factor, mode="bicubic", align_corners=False).flatten(2)
+        values, cells = maps.max(dim=2)
+        return cells, torch.exp(values - maps.logsumexp(dim=2))
+
+    if not len(nets):
+        return offsets.new_zeros(0, nets.spec.num_keypoints, 3, dtype=torch.float32)
+    cells, confidence = nets.map_in_chunks(peaks, values_per_cell=factor**2)
+    width = offsets.shape[-1]
+    kind = torch.arange(nets.spec.num_keypoints, device=cells.device)
+    corners = torch.stack([cells % width, torch.div(cells, width, rounding_mode="floor")], dim=-1)
+    shifts = offsets.flatten(3)[nets.image_index[:, None], kind, :, cells].float()
+    points = (corners + shifts) * (nets.stride // factor)
+    return torch.cat([points, confidence[..., None]], dim=-1)
+
+
+def _to_index_coordinates(one):
+    """A model input whose keypoints are pixel indices of the original image, brought to the input's scale."""
+    instances = one["instances"]
+    if not instances.has("gt_keypoints"):
+        return one
+    height, width = instances.image_size
+    half = torch.tensor([0.5 * width / one.get("width", width), 0.5 * height / one.get("height", height)])
+    keypoints = instances.gt_keypoints.tensor.clone()
+    shifted = (keypoints[..., :2] - half.to(keypoints)).clamp(min=0)
+    keypoints[..., :2] = torch.where(keypoints[..., 2:] > 0, shifted, keypoints[..., :2])
+    converted = Instances(instances.image_size, **instances.get_fields())
+    converted.gt_keypoints = Keypoints(keypoints)
+    return {**one, "instances": converted}
+
+
+def _to_continuous_coordinates(instances):
+    """The opposite in place, at the original scale of a prediction."""
+    instances.pred_keypoints[..., :2] += 0.5
+    instances.pred_boxes.tensor += 0.5
+    instances.pred_boxes.clip(instances.image_size)
+
+
+def _check_choices(released):
+    """Find a wrong choice before training does."""
+    for key, choices in (
+        ("QUALITY", ("released", "oks")),
+        ("TAG_CELL", ("released", "cell")),
+        ("NMS_METHOD", ("linear", "gaussian")),
+    ):
+        if released[key] not in choices:
+            raise ValueError(f"MODEL.INSPOSE_RELEASED.{key} must be one of {', '.join(choices)}, got {released[key]!r}")

@@ -1,0 +1,254 @@
+"""The networks of InsPose as released in opera: a head with star-shaped convolutions, and two branches on P3.
+
+Axes: B images, K keypoints, C channels, H x W cells of a map, S = 9 samples of a star.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import Conv2d, get_norm
+from torch import nn
+from torchvision.ops import deform_conv2d
+
+# A star takes the place of a 3x3 neighbourhood
+_STAR_SAMPLES = 9
+
+
+class ReleasedPredictions(NamedTuple):
+    """Outputs of :class:`ReleasedHead`, each a list over the levels.
+
+    Attributes:
+        logits (list[Tensor]): (B, classes, H, W).
+        offsets (list[Tensor]): (B, 2K, H, W), from the location to each keypoint, (x, y) by (x, y), in strides.
+        controller_maps (list[Tensor]): (B, 2C, H, W), what the controller generates KP-Nets from.
+    """
+
+    logits: list
+    offsets: list
+    controller_maps: list
+
+
+class ReleasedHead(nn.Module):
+    """Classification, direct regression of the keypoints, and the controller's branch, shared by all levels.
+
+    The regressed keypoints say where the star-shaped convolutions of the two other branches look.
+
+    Args:
+        in_channels (int): C, channels of every input map.
+        num_keypoints (int): K.
+        star_keypoints (Sequence[int]): the keypoints that a star samples, S indices; they may repeat.
+        num_classes (int): without background; 1 = person.
+        num_cls_convs, num_controller_convs (int): 3x3 convolutions before the stars.
+        num_regression_convs (int): those of the regression branch.
+        regression_channels (int): channels of the regression branch.
+        norm (str): normalisation, as detectron2's ``get_norm`` names it.
+        star_gradient (float): share of the gradient that the stars hand on to the regression.
+        prior_prob (float): probability that the classification bias starts from.
+
+    Raises:
+        ValueError: ``star_keypoints`` are not S indices of keypoints.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels,
+        num_keypoints,
+        star_keypoints,
+        num_classes=1,
+        num_cls_convs=4,
+        num_controller_convs=4,
+        num_regression_convs=4,
+        regression_channels=512,
+        norm="GN",
+        star_gradient=0.1,
+        prior_prob=0.01,
+    ):
+        super().__init__()
+        _check_star(star_keypoints, num_keypoints)
+        self.num_classes = num_classes
+        self.star_keypoints = list(star_keypoints)
+        self.star_gradient = star_gradient
+        self.cls_tower = _tower(in_channels, in_channels, num_cls_convs, norm)
+        self.controller_tower = _tower(in_channels, in_channels, num_controller_convs, norm)
+        self.regression_tower = _tower(in_channels, regression_channels, num_regression_convs, norm)
+        self.keypoint_offsets = nn.Conv2d(regression_channels, 2 * num_keypoints, 3, padding=1)
+        self.cls_star = StarConv(in_channels, norm)
+        self.controller_star = StarConv(in_channels, norm)
+        self.cls_logits = nn.Conv2d(2 * in_channels, num_classes, 3, padding=1)
+        for layer in (self.keypoint_offsets, self.cls_logits):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+        nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
+
+    @classmethod
+    def from_cfg(cls, cfg, in_channels, num_keypoints):
+        """Build from ``cfg.MODEL.FCOS`` and ``cfg.MODEL.INSPOSE_RELEASED``."""
+        fcos, released = cfg.MODEL.FCOS, cfg.MODEL.INSPOSE_RELEASED
+        return cls(
+            in_channels=in_channels,
+            num_keypoints=num_keypoints,
+            star_keypoints=released.STAR_KEYPOINTS,
+            num_classes=fcos.NUM_CLASSES,
+            num_cls_convs=fcos.NUM_CLS_CONVS,
+            num_controller_convs=fcos.NUM_BOX_CONVS,
+            num_regression_convs=released.NUM_REGRESSION_CONVS,
+            regression_channels=released.REGRESSION_CONVS_DIM,
+            norm=fcos.NORM,
+            star_gradient=released.STAR_GRADIENT,
+            prior_prob=fcos.PRIOR_PROB,
+        )
+
+    def forward(self, features):
+        """Predict at every location.
+
+        Args:
+            features (list[Tensor]): maps of shape (B, in_channels, H_l, W_l).
+
+        Returns:
+            ReleasedPredictions
+        """
+        predictions = ReleasedPredictions([], [], [])
+        for feature in features:
+            offsets = self.keypoint_offsets(self.regression_tower(feature))
+            star = scale_gradient(offsets.unflatten(1, (-1, 2))[:, self.star_keypoints], self.star_gradient)
+            cls_tower = self.cls_tower(feature)
+            controller_tower = self.controller_tower(feature)
+            cls_map = torch.cat([cls_tower, self.cls_star(cls_tower, star)], dim=1)
+            predictions.logits.append(self.cls_logits(cls_map))
+            predictions.offsets.append(offsets)
+            predictions.controller_maps.append(
+                torch.cat([controller_tower, self.controller_star(controller_tower, star)], dim=1)
+            )
+        return predictions
+
+
+class StarConv(nn.Module):
+    """A deformable convolution whose S samples lie on keypoints, with normalisation and ReLU.
+
+    Args:
+        channels (int): C, of input and output.
+        norm (str): as detectron2's ``get_norm`` names it.
+    """
+
+    def __init__(self, channels, norm):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
+        self.norm = get_norm(norm, channels) or nn.Identity()
+        nn.init.normal_(self.weight, std=0.01)
+        side = torch.arange(-1.0, 2.0)
+        # (S, 2) x, y: where the samples of an ordinary 3x3 convolution lie, row by row
+        grid = torch.cartesian_prod(side, side).flip(1)
+        self.register_buffer("grid", grid, persistent=False)
+
+    def forward(self, maps, star):
+        """Convolve.
+
+        Args:
+            maps (Tensor): (B, C, H, W).
+            star (Tensor): (B, S, 2, H, W), x and y of the samples relative to the cell, in cells.
+
+        Returns:
+            Tensor: (B, C, H, W).
+        """
+        shift = star - self.grid[:, :, None, None].to(star.dtype)
+        # torchvision wants (y, x), and no half precision on a CPU
+        shift = shift.flip(2).flatten(1, 2).float()
+        with torch.autocast(maps.device.type, enabled=False):
+            sampled = deform_conv2d(maps.float(), shift, self.weight.float(), padding=1)
+        return F.relu(self.norm(sampled))
+
+
+class KeypointFeatures(nn.Module):
+    """The keypoint feature branch (InsPose section 3.2): 3x3 convolutions on P3, the last to the KP-Nets' inputs.
+
+    As released, the last one has normalisation (of two groups) and ReLU too.
+
+    Args:
+        in_channels (int): of P3.
+        channels (int): of the hidden convolutions.
+        num_convs (int): hidden convolutions.
+        out_channels (int): of the map F that the KP-Nets read.
+        norm (str): of the hidden convolutions.
+    """
+
+    def __init__(self, *, in_channels, channels=128, num_convs=4, out_channels=8, norm="GN"):
+        super().__init__()
+        self.tower = _tower(in_channels, channels, num_convs, norm)
+        groups = nn.GroupNorm(math.gcd(2, out_channels), out_channels)
+        self.project = _conv(channels if num_convs else in_channels, out_channels, groups)
+
+    def forward(self, feature):
+        """F from P3: (B, in_channels, H, W) -> (B, out_channels, H, W)."""
+        return self.project(self.tower(feature))
+
+
+class AuxBranch(nn.Module):
+    """Maps of all people at twice P3's resolution: heatmaps and tags for training, disk offsets for inference too.
+
+    Args:
+        in_channels (int): of P3.
+        channels (int): C.
+        num_convs (int): 3x3 convolutions; the last follows the bilinear up-sampling.
+        num_keypoints (int): K.
+        norm (str): as detectron2's ``get_norm`` names it.
+    """
+
+    factor = 2
+
+    def __init__(self, *, in_channels, channels=512, num_convs=3, num_keypoints, norm="GN"):
+        super().__init__()
+        self.tower = _tower(in_channels, channels, num_convs - 1, norm)
+        self.fine_tower = _tower(channels if num_convs > 1 else in_channels, channels, 1, norm)
+        self.heatmaps = nn.Conv2d(channels, num_keypoints, 3, padding=1)
+        self.tags = nn.Conv2d(channels, num_keypoints, 3, padding=1)
+        self.disk_offsets = nn.Conv2d(channels, 2 * num_keypoints, 3, padding=1)
+        for layer in (self.heatmaps, self.tags, self.disk_offsets):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+        # CornerNet's: every cell starts with a probability of a tenth
+        nn.init.constant_(self.heatmaps.bias, -math.log(9))
+
+    def features(self, feature):
+        """What the three maps are made of: (B, in_channels, H, W) -> (B, C, 2H, 2W)."""
+        fine = F.interpolate(self.tower(feature), scale_factor=self.factor, mode="bilinear", align_corners=False)
+        return self.fine_tower(fine)
+
+    def offsets(self, features):
+        """Disk offsets in cells: (B, C, h, w) from :meth:`features` -> (B, K, 2, h, w), x and y."""
+        return self.disk_offsets(features).unflatten(1, (-1, 2))
+
+
+def scale_gradient(values, factor):
+    """The values themselves, with a gradient ``factor`` times as large."""
+    constant = values.detach()
+    return constant + (values - constant) * factor
+
+
+def _tower(in_channels, channels, num_convs, norm):
+    convs = [_conv(channels if i else in_channels, channels, get_norm(norm, channels)) for i in range(num_convs)]
+    return nn.Sequential(*convs)
+
+
+def _conv(in_channels, channels, norm):
+    """3x3 convolution with normalisation and ReLU; unlike FCOS's, it has no bias besides the normalisation's."""
+    conv = Conv2d(in_channels, channels, 3, padding=1, bias=norm is None, norm=norm, activation=F.relu)
+    nn.init.normal_(conv.weight, std=0.01)
+    return conv
+
+
+def _check_star(star_keypoints, num_keypoints):
+    key = "MODEL.INSPOSE_RELEASED.STAR_KEYPOINTS"
+    if len(star_keypoints) != _STAR_SAMPLES:
+        raise ValueError(
+            f"{key} must name {_STAR_SAMPLES} keypoints, one for each sample of a 3x3 convolution, got "
+            f"{len(star_keypoints)}: {list(star_keypoints)}; an index may occur more than once"
+        )
+    wrong = [index for index in star_keypoints if not 0 <= index < num_keypoints]
+    if wrong:
+        raise ValueError(
+            f"{key} {list(star_keypoints)} has {wrong}, but the model's keypoints are 0 to {num_keypoints - 1}: choose "
+            f"{_STAR_SAMPLES} of those that outline the object; an index may occur more than once"
+        )

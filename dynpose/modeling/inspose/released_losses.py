@@ -1,0 +1,266 @@
+"""Targets and losses of InsPose as released in opera, as free functions.
+
+Counts are averaged over the processes, so that the gradient that DistributedDataParallel averages is that of one
+process with the whole batch. All are zero or finite, and connected with the predictions, where nothing is labelled.
+
+Axes: B images, G people of the batch, K keypoints, P positive locations, T locations, H x W cells of stride s.
+Coordinates are input pixels (x, y).
+"""
+
+import torch
+import torch.nn.functional as F
+
+from dynpose.layers.losses import mean_over_processes
+
+# Released: keeps the area of an empty mask from being zero, square pixels
+_AREA_EPS = 1e-4
+# Released: keeps the mean over no disk offset finite
+_COUNT_EPS = 1e-4
+
+
+def keypoint_qualities(cells, keypoints, areas, sigmas, *, stride, width, rule="released", unlabelled=0.1):
+    """How well the peaks of the heatmaps fit the person: the classification targets of the positive locations.
+
+    Args:
+        cells (Tensor): (P, K) int64, the peaks' flat index v * width + u.
+        keypoints (Tensor): (P, K, 3) of the matched person.
+        areas (Tensor): (P,) of the matched person, square pixels.
+        sigmas (Sequence[float]): (K,) OKS sigmas.
+        stride (int): s, pixels.
+        width (int): W.
+        rule (str): "released": distances in whole cells, floor(x / s), though the areas are in pixels, which is far too
+            generous; or "oks": distances of the cells' centres in pixels.
+        unlabelled (float): for people without labelled keypoints.
+
+    Returns:
+        Tensor: (P,) in [0, 1].
+
+    Raises:
+        ValueError: for an unknown rule.
+    """
+    labelled = keypoints[..., 2] > 0
+    points = torch.where(labelled[..., None], keypoints[..., :2], 0.0)
+    peaks = torch.stack([cells % width, torch.div(cells, width, rounding_mode="floor")], dim=-1).to(points.dtype)
+    if rule == "released":
+        distance = (peaks - torch.floor(points / stride)).square().sum(dim=-1)
+    elif rule == "oks":
+        distance = (peaks * stride + stride // 2 - points).square().sum(dim=-1)
+    else:
+        raise ValueError(f"MODEL.INSPOSE_RELEASED.QUALITY must be 'released' or 'oks', got {rule!r}")
+    variances = (2 * torch.as_tensor(sigmas, dtype=points.dtype, device=points.device)).square()
+    similarity = torch.exp(-distance / (2 * variances * (areas[:, None] + _AREA_EPS)))
+    count = labelled.sum(dim=1)
+    oks = (similarity * labelled).sum(dim=1) / count.clamp(min=1)
+    return torch.where(count > 0, oks, unlabelled)
+
+
+def varifocal_loss(logits, targets, *, alpha=0.75, gamma=2.0):
+    """Varifocal loss (Zhang et al., CVPR 2021, Eq. 2), summed.
+
+    Args:
+        logits (Tensor): (T, classes).
+        targets (Tensor): (T, classes), the quality of a positive location's class, 0 elsewhere.
+        alpha, gamma (float): weight and exponent of the background.
+
+    Returns:
+        Tensor: scalar.
+    """
+    weight = torch.where(targets > 0, targets, alpha * logits.sigmoid() ** gamma)
+    return (F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * weight).sum()
+
+
+def keypoint_regression_loss(offsets, targets, labelled):
+    """L1 loss of the directly regressed keypoints: the mean over the coordinates of all labelled ones.
+
+    Args:
+        offsets, targets (Tensor): (P, K, 2) from the location to the keypoint, strides.
+        labelled (Tensor): (P, K) bool.
+
+    Returns:
+        Tensor: scalar.
+    """
+    error = (offsets - torch.where(labelled[..., None], targets, 0.0)).abs()
+    return (error * labelled[..., None]).sum() / _mean_count(2 * labelled.sum())
+
+
+def mean_over_labelled(losses, labelled):
+    """Mean of losses (P, K), zero where not labelled, over the labelled keypoints (P, K) bool of all processes."""
+    return losses.sum() / _mean_count(labelled.sum())
+
+
+def gaussian_radii(boxes, *, stride, min_overlap=0.9, max_radius=3):
+    """CornerNet's radius: how far the corners of a box may move until its IoU falls below ``min_overlap``.
+
+    As in CenterNet's code, and so in the release, only the case of a box that contains the true one is looked at, and
+    the root of its quadratic is not divided by the leading coefficient.
+
+    Args:
+        boxes (Tensor): (G, 4) XYXY, pixels.
+        stride (int): s of the map, pixels.
+        min_overlap (float): o, the least IoU.
+        max_radius (int): upper limit.
+
+    Returns:
+        Tensor: (G,) int64 radius in whole cells, from 0 to ``max_radius``.
+    """
+    size = ((boxes[:, 2:] - boxes[:, :2]) / stride).clamp(min=0)
+    reach = min_overlap * size.sum(dim=1)
+    root = (reach.square() + 4 * min_overlap * (1 - min_overlap) * size.prod(dim=1)).sqrt()
+    return (root - reach).long().clamp(max=max_radius)
+
+
+def square_cells(keypoints, radii, *, size, stride):
+    """List the cells within a square around the own cell of every labelled keypoint on the map.
+
+    Args:
+        keypoints (Tensor): (G, K, 3).
+        radii (Tensor): (G,) int64, how far a person's squares reach, cells.
+        size (tuple[int, int]): (H, W).
+        stride (int): s, pixels.
+
+    Returns:
+        tuple[Tensor]: of the cells of all squares: person, kind, column u and row v, (S,) int64, and the position (x,
+        y) of the keypoint in cells, (S, 2): the corner of cell (u, v) is at (u, v).
+    """
+    height, width = size
+    limit = keypoints.new_tensor([width, height])
+    position = keypoints[..., :2] / stride
+    on_map = ((position >= 0) & (position < limit)).all(dim=-1) & (keypoints[..., 2] > 0)
+    person, kind = on_map.nonzero(as_tuple=True)
+    position = position[person, kind]
+    largest = int(radii.max()) if len(radii) else 0
+    around = torch.arange(-largest, largest + 1, device=keypoints.device)
+    square = torch.cartesian_prod(around, around)
+    cells = position.long()[:, None] + square
+    inside = ((cells >= 0) & (cells < limit)).all(dim=-1)
+    inside &= square.abs().amax(dim=1) <= radii[person, None]
+    row, column = inside.nonzero(as_tuple=True)
+    u, v = cells[row, column].unbind(dim=1)
+    return person[row], kind[row], u, v, position[row]
+
+
+def gaussian_targets(keypoints, image_index, radii, *, num_images, size, stride):
+    """Heatmaps of all people: Gaussians of standard deviation (2 r + 1) / 6 cut to a square of radius r, merged by max.
+
+    Args:
+        keypoints (Tensor): (G, K, 3).
+        image_index (Tensor): (G,) int64.
+        radii (Tensor): (G,) int64, r of each person, cells.
+        num_images (int): B.
+        size (tuple[int, int]): (H, W).
+        stride (int): s, pixels.
+
+    Returns:
+        Tensor: (B, K, H, W) in [0, 1]; exactly 1 at the keypoints' own cells.
+    """
+    height, width = size
+    person, kind, u, v, position = square_cells(keypoints, radii, size=size, stride=stride)
+    distance = (torch.stack([u, v], dim=1) - position.long()).square().sum(dim=1)
+    sigma = (2 * radii[person] + 1) / 6
+    gaussian = torch.exp(-distance / (2 * sigma.square())).to(keypoints.dtype)
+    maps = keypoints.new_zeros(num_images * keypoints.shape[1] * height * width)
+    slot = _slots(image_index[person], kind, u, v, keypoints.shape[1], size)
+    return maps.scatter_reduce_(0, slot, gaussian, "amax").view(num_images, -1, height, width)
+
+
+def heatmap_focal_loss(logits, targets):
+    """CornerNet's focal loss (its Eq. 1, alpha 2, beta 4), divided by the number of keypoint cells.
+
+    Args:
+        logits, targets (Tensor): (B, K, H, W).
+
+    Returns:
+        Tensor: scalar.
+    """
+    logits = logits.float()
+    probabilities = logits.sigmoid()
+    is_keypoint = targets == 1
+    positive = F.logsigmoid(logits) * (1 - probabilities).square()
+    negative = F.logsigmoid(-logits) * probabilities.square() * (1 - targets) ** 4
+    return -torch.where(is_keypoint, positive, negative).sum() / _mean_count(is_keypoint.sum())
+
+
+def disk_offset_loss(offsets, keypoints, image_index, radii, *, stride):
+    """L1 loss of the offsets from the corners of the cells in the keypoints' squares; the nearest keypoint wins a cell.
+
+    Args:
+        offsets (Tensor): (B, K, 2, H, W), x and y, cells.
+        keypoints (Tensor): (G, K, 3).
+        image_index (Tensor): (G,) int64.
+        radii (Tensor): (G,) int64, of each person's squares, cells.
+        stride (int): s, pixels.
+
+    Returns:
+        Tensor: scalar, the mean over the coordinates of the cells.
+    """
+    size = tuple(offsets.shape[-2:])
+    person, kind, u, v, position = square_cells(keypoints, radii, size=size, stride=stride)
+    target = position - torch.stack([u, v], dim=1)
+    image = image_index[person]
+    slot = _slots(image, kind, u, v, keypoints.shape[1], size)
+    distance = target.square().sum(dim=1)
+    nearest = distance.new_full((offsets[:, :, 0].numel(),), float("inf")).scatter_reduce_(0, slot, distance, "amin")
+    kept = distance == nearest[slot]
+    error = offsets[image[kept], kind[kept], :, v[kept], u[kept]].float() - target[kept]
+    count = mean_over_processes(error.new_tensor(float(error.numel())))
+    return error.abs().sum() / (count + _COUNT_EPS)
+
+
+def tag_losses(tags, keypoints, image_index, *, stride, rule="released"):
+    """Associative embedding (Newell et al., NIPS 2017): one tag per person, other than those of its neighbours.
+
+    Of each image: pull is the mean over people of the variance of their keypoints' tags, push is half the mean over
+    pairs of people of exp(-d^2) with the difference d of their mean tags. Both are averaged over the images.
+
+    Args:
+        tags (Tensor): (B, K, H, W).
+        keypoints (Tensor): (G, K, 3).
+        image_index (Tensor): (G,) int64.
+        stride (int): s, pixels.
+        rule (str): where a keypoint's tag is read: "released", one cell left of and above its own, from the far side of
+            the map where there is none; or "cell", its own.
+
+    Returns:
+        tuple[Tensor, Tensor]: pull and push, scalars.
+
+    Raises:
+        ValueError: for an unknown rule.
+    """
+    if rule not in ("released", "cell"):
+        raise ValueError(f"MODEL.INSPOSE_RELEASED.TAG_CELL must be 'released' or 'cell', got {rule!r}")
+    num_images, num_keypoints, height, width = tags.shape
+    limit = keypoints.new_tensor([width, height])
+    position = keypoints[..., :2] / stride
+    labelled = ((position >= 0) & (position < limit)).all(dim=-1) & (keypoints[..., 2] > 0)
+    cell = torch.where(labelled[..., None], position, 0.0).long()
+    if rule == "released":
+        cell = (cell - 1) % torch.tensor([width, height], device=cell.device)
+    kind = torch.arange(num_keypoints, device=cell.device)
+    read = tags[image_index[:, None], kind, cell[..., 1], cell[..., 0]].float()
+
+    count = labelled.sum(dim=1)
+    # people without a labelled keypoint have no tag
+    counted, count, labelled, read = count > 0, count[count > 0], labelled[count > 0], read[count > 0]
+    image_index = image_index[counted]
+    people = torch.bincount(image_index, minlength=num_images)[image_index]
+    mean = (read * labelled).sum(dim=1) / count
+    variance = ((read - mean[:, None]).square() * labelled).sum(dim=1) / count
+    pull = (variance / people).sum()
+
+    pairs = image_index[:, None] == image_index
+    pairs.fill_diagonal_(False)
+    similarity = torch.exp(-(mean[:, None] - mean).square()) * pairs
+    push = 0.5 * (similarity.sum(dim=1) / (people * (people - 1)).clamp(min=1)).sum()
+    images = mean_over_processes(pull.new_tensor(float(num_images)))
+    return pull / images, push / images
+
+
+def _slots(image, kind, u, v, num_keypoints, size):
+    """Flat index in (B, K, H, W)."""
+    height, width = size
+    return ((image * num_keypoints + kind) * height + v) * width + u
+
+
+def _mean_count(count):
+    """The mean over the processes of a count, at least 1."""
+    return mean_over_processes(count.float()).clamp(min=1.0)

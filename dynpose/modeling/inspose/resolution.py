@@ -1,0 +1,101 @@
+"""Keypoint maps and offsets at another resolution than P3's (InsPose Table 3).
+
+The paper samples both predictions down or up, bilinearly. Cell centres keep their place in the image. A network is not
+linear, so that its map has to be written before it can be re-sampled; at P3's own stride it never is.
+Axes: N generated networks, K keypoints, H x W cells of P3, H' x W' of the re-sampled map.
+"""
+
+import torch.nn.functional as F
+
+from dynpose.layers import upsampled_cross_entropy
+from dynpose.modeling.keypoint_maps import keypoint_cells
+
+
+def check_map_stride(map_stride, stride):
+    """Check that a map of one stride can be made of one of another.
+
+    Args:
+        map_stride (int): the wanted one (MODEL.INSPOSE.MAP_STRIDE), pixels.
+        stride (int): of P3, pixels.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if map_stride < 2 or map_stride % 2 or (map_stride % stride and stride % map_stride):
+        raise ValueError(
+            f"MODEL.INSPOSE.MAP_STRIDE must be an even divisor or multiple of the finest level's stride {stride}, "
+            f"got {map_stride}"
+        )
+
+
+def resample(maps, stride, map_stride):
+    """Re-sample maps bilinearly.
+
+    Half the resolution is the mean of four cells: what bilinear interpolation at their common corner gives.
+
+    Args:
+        maps (Tensor): (B, C, H, W) of the stride.
+        stride (int): pixels.
+        map_stride (int): of the result, pixels.
+
+    Returns:
+        Tensor: (B, C, H', W'); W' = ceil(W * stride / map_stride).
+    """
+    if map_stride == stride:
+        return maps
+    if map_stride > stride:
+        return F.avg_pool2d(maps, map_stride // stride, ceil_mode=True)
+    return F.interpolate(maps, scale_factor=stride // map_stride, mode="bilinear", align_corners=False)
+
+
+def resampled_size(size, stride, map_stride):
+    """(H, W) -> (H', W') of :func:`resample`."""
+    return tuple(-(-length * stride // map_stride) for length in size)
+
+
+def keypoint_cross_entropy(nets, keypoints, map_stride):
+    """Softmax cross-entropy of every keypoint map with its one-hot target (L_ce of Eq. 4).
+
+    Args:
+        nets (GeneratedKPNets): N networks.
+        keypoints (Tensor): (N, K, 3), what each should find; input pixels.
+        map_stride (int): pixels.
+
+    Returns:
+        tuple[Tensor, Tensor]: losses (N, K), zero where a keypoint is not labelled or not on the map; and the target
+        cells (N, K) floor(x / stride) as flat index, negative there.
+    """
+    targets = keypoint_cells(keypoints, map_stride, resampled_size(nets.size, nets.stride, map_stride))
+    if map_stride == nets.stride:
+        return nets.cross_entropy(targets), targets
+
+    def on_maps(nets, targets):
+        logits, factor = nets.heatmaps(), nets.stride // map_stride
+        if factor == 0:
+            logits, factor = resample(logits, nets.stride, map_stride), 1
+        return (upsampled_cross_entropy(logits, targets, factor, backend=nets.backend),)
+
+    (losses,) = nets.map_in_chunks(on_maps, targets)
+    return losses, targets
+
+
+def keypoint_peaks(nets, map_stride):
+    """Highest cell of every keypoint map (Eq. 2).
+
+    Args:
+        nets (GeneratedKPNets): N networks.
+        map_stride (int): pixels.
+
+    Returns:
+        tuple[Tensor, Tensor]: cells (N, K) int64 flat index in H' x W', and their softmax probability (N, K).
+    """
+    if map_stride == nets.stride:
+        peaks = nets.peaks()
+        return peaks.indices, peaks.confidence
+
+    def on_maps(nets):
+        logits = resample(nets.heatmaps(), nets.stride, map_stride).flatten(2)
+        values, cells = logits.max(dim=2)
+        return cells, (values - logits.logsumexp(dim=2)).exp()
+
+    return nets.map_in_chunks(on_maps, values_per_cell=max(1, nets.stride // map_stride) ** 2)
