@@ -350,7 +350,8 @@ class InsPoseReleased(DenseDetector):
         strides = locations.per_level(self.strides)[index, None, None]
         offsets = flatten_levels(predictions.offsets)[index].float().unflatten(1, (-1, 2))
         points = locations.points[index, None] + offsets * strides
-        sizes = points.new_tensor(image_sizes).flip(1)[locations.image[index], None]
+        # under tracing, sizes are tensors
+        sizes = points.new_tensor([tuple(map(int, size)) for size in image_sizes]).flip(1)[locations.image[index], None]
         return enclosing_boxes(torch.minimum(points.clamp(min=0), sizes))
 
     def _select(self, candidates, boxes, image_sizes):

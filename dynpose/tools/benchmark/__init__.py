@@ -1,6 +1,23 @@
-"""Measure dynpose's operators on this machine.
+"""Measure dynpose on this machine: its operators, and whole models.
 
     dynpose benchmark kp-net [--device cuda] [--dtype bfloat16] [--markdown] [--plot kp-net.png] [--json kp-net.json]
+    dynpose benchmark model --config-file configs/FCPose/R_50_3x.yaml [--people 1 10 100] [--plot models.png]
+
+docs/benchmarks.md says how both are measured.
+"""
+
+import argparse
+from pathlib import Path
+
+from ..cli import positive_int
+
+NAME = "benchmark"
+HELP = "time an operator, or whole models over the number of people"
+
+_EXTRAS = ("first-call", "released-loss", "all-positives")
+_PLOT_FORMATS = (".png", ".svg", ".pdf")
+
+_KP_NET = """The KP-Net operator against the usual way to compute it.
 
 kp-net runs the KP-Nets of FCPose and InsPose, forward for the peaks (the value, the index and the softmax confidence of
 each heatmap's highest cell), and forward and backward for the cross-entropy of the heatmaps, in up to three ways:
@@ -19,36 +36,32 @@ On a GPU it also measures the first call of the fused kernels, the loss of the r
 positive locations (--extras chooses).
 """
 
-import argparse
-from pathlib import Path
+_MODEL = """Models over the number of people in the image.
 
-from ..cli import positive_int
+For every config, and for detectron2's own Keypoint R-CNN (R-50-FPN) as their peer: parameters, GFLOPs, and the time
+and the memory of one image with 1, 2, 5, 10, 20, 50 and 100 people. No weights and no data are needed: people are
+planted in what the network predicts, so that all of it is run and exactly so many come out.
 
-NAME = "benchmark"
-HELP = "time an operator against the usual way to compute it"
-
-_EXTRAS = ("first-call", "released-loss", "all-positives")
-_PLOT_FORMATS = (".png", ".svg", ".pdf")
+Time: the median of many rounds, in each of which every model runs once, from the image on the device until its poses
+are there. Memory: what is held at the peak beyond weights and image. docs/benchmarks.md says it all precisely.
+"""
 
 
 def add_arguments(parser):
     """Declare the arguments of the subcommand."""
-    parser.add_argument("target", choices=["kp-net"], help="what to measure")
-    parser.add_argument("--device", help="cpu or cuda; default: cuda where there is a GPU")
+    targets = parser.add_subparsers(dest="target", metavar="TARGET", required=True, help="what to measure")
+    for name, text, add in (("kp-net", _KP_NET, _add_kp_net), ("model", _MODEL, _add_model)):
+        target = targets.add_parser(name, help=_first_line(text), description=text)
+        target.formatter_class = argparse.RawDescriptionHelpFormatter
+        add(target)
+        _add_common(target)
+
+
+def _add_kp_net(parser):
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the tensors")
-    parser.add_argument(
-        "--tf32",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="whether all contestants may round float32 factors to TF32 on a GPU; default: they may",
-    )
-    parser.add_argument(
-        "--cudnn-benchmark", action="store_true", help="let cuDNN search for the fastest convolution, as a baseline"
-    )
     parser.add_argument(
         "--deterministic", action="store_true", help="under torch.use_deterministic_algorithms(True, warn_only=True)"
     )
-    parser.add_argument("--threads", type=positive_int, help="CPU threads; default: torch's own choice")
     parser.add_argument(
         "--instances",
         type=positive_int,
@@ -77,9 +90,62 @@ def add_arguments(parser):
         choices=_EXTRAS,
         help=f"what to measure beside the grid: {', '.join(_EXTRAS)}; default: all on a GPU, none on a CPU",
     )
+
+
+def _add_model(parser):
+    parser.add_argument(
+        "--config-file", action="append", metavar="FILE", help="of a model; may be given several times, for one each"
+    )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        metavar="FILE",
+        help="of the models, in the order of the configs; default: random, which is as fast",
+    )
+    parser.add_argument(
+        "--peer",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether to measure detectron2's Keypoint R-CNN R-50-FPN too; default: yes",
+    )
+    parser.add_argument(
+        "--people",
+        type=positive_int,
+        nargs="+",
+        metavar="N",
+        default=(1, 2, 5, 10, 20, 50, 100),
+        help="people in the image; default 1 2 5 10 20 50 100",
+    )
+    parser.add_argument(
+        "--size",
+        type=positive_int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        default=(800, 1333),
+        help="of the resized image, pixels; default 800 1333",
+    )
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="overrides of all configs but the peer's, after another option"
+    )
+
+
+def _add_common(parser):
+    parser.add_argument("--device", help="cpu or cuda; default: cuda where there is a GPU")
+    parser.add_argument(
+        "--tf32",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether all contestants may round float32 factors to TF32 on a GPU; default: they may",
+    )
+    parser.add_argument(
+        "--cudnn-benchmark", action="store_true", help="let cuDNN search for the fastest convolution, for all"
+    )
+    parser.add_argument("--threads", type=positive_int, help="CPU threads; default: torch's own choice")
     parser.add_argument("--repeats", type=positive_int, help="rounds that are timed; default: 50, on a CPU 7")
     parser.add_argument("--markdown", action="store_true", help="print the tables as markdown")
-    parser.add_argument("--plot", type=_plot_file, metavar="FILE.png", help="draw the times over the instances")
+    parser.add_argument(
+        "--plot", type=_plot_file, metavar="FILE.png", help="draw the times over the instances or the people"
+    )
     parser.add_argument("--json", type=_output_file, metavar="FILE", help="write all figures and the environment")
 
 
@@ -91,18 +157,35 @@ def run(args):
     """
     import json
 
-    from .report import tables
-    from .running import measure_all
-
-    report = measure_all(args)
+    measure, tables = _measure_models() if args.target == "model" else _measure_kp_net()
+    report = measure(args)
     print(tables(report, "github" if args.markdown else "simple"))
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
     if args.plot:
-        from .plot import draw
+        from . import model_plot, plot
 
+        draw = model_plot.draw_models if args.target == "model" else plot.draw
         draw(report).savefig(args.plot)
-    return int(bool(report["disagreements"]))
+    return int(bool(report.get("disagreements")))
+
+
+def _measure_kp_net():
+    from .report import tables
+    from .running import measure_all
+
+    return measure_all, tables
+
+
+def _measure_models():
+    from .model_report import model_tables
+    from .model_running import measure_models
+
+    return measure_models, model_tables
+
+
+def _first_line(text):
+    return text.partition("\n")[0].rstrip(".")
 
 
 def _output_file(text):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
+from functools import partial
 
 import torch
 
 from .contestants import FUSED
 from .kp_net import CHANNELS, KPNetCase
-from .measuring import in_fresh_process, torch_settings
+from .measuring import in_fresh_process, make_wall_clock, torch_settings
 
 # Of FCPose. The second, third, ... sizes are maps of other images: short side 800 or 640 pixels, several aspect ratios.
 _INSTANCES = {"inference": 100, "training": 50}
@@ -61,20 +61,8 @@ def _time_mode(device, dtype, mode, map_sizes, contestant):
         KPNetCase("FCPose", CHANNELS["FCPose"], _INSTANCES[mode], mode == "training", map_size, dtype)
         for map_size in map_sizes
     ]
-    calls = [(case, case.make_inputs(device, 0)) for case in cases]
-    first = _seconds(*calls[0], contestant)
-    later = statistics.median(_seconds(*calls[0], contestant) for _ in range(5))
-    return {"first": first, "later": later, "new_size": max(_seconds(*call, contestant) for call in calls[1:])}
-
-
-def _seconds(case, inputs, contestant):
-    _synchronize(inputs.features.device)
-    start = time.perf_counter()
-    case.run(contestant, inputs)
-    _synchronize(inputs.features.device)
-    return time.perf_counter() - start
-
-
-def _synchronize(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    clock = make_wall_clock(device)
+    calls = [partial(case.run, contestant, case.make_inputs(device, 0)) for case in cases]
+    first, _ = clock(calls[0])
+    later = statistics.median(clock(calls[0])[0] for _ in range(5))
+    return {"first": first, "later": later, "new_size": max(clock(call)[0] for call in calls[1:])}

@@ -1,7 +1,7 @@
 """How time, memory and the machine's rates are measured.
 
-A case (:class:`~.kp_net.KPNetCase`, :class:`~.released_loss.ReleasedLossCase`) gives inputs (``make_inputs``), runs a
-contestant on them (``run``), compares two results (``check``), and is picklable.
+A case (:class:`~.kp_net.KPNetCase`, :class:`~.released_loss.ReleasedLossCase`, :class:`~.models.ModelCase`) gives
+inputs (``make_inputs``), runs a contestant on them (``run``), compares two results (``check``), and is picklable.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from pathlib import Path
 import torch
 
 from .contestants import REFERENCE, Disagreement, Tolerance, why_not
+
+# rounds that are timed, if nothing else is asked for
+ROUNDS = {"cuda": 50, "cpu": 7}
 
 OUT_OF_MEMORY = "out of memory"
 # in the messages of errors that have no class of their own
@@ -56,16 +59,18 @@ class Measurement:
     num_bytes: int | None = None
 
 
-def measure(case, names, device: torch.device, clock, rounds: int, tolerance: Tolerance) -> dict[str, Measurement]:
+def measure(
+    case, names, device: torch.device, clock, rounds: int, tolerance: Tolerance | None = None
+) -> dict[str, Measurement]:
     """Measure the contestants of a case, if they agree.
 
     Args:
         case: see above.
         names: of the contestants, in the order of a round.
         device: to run on.
-        clock: from :func:`make_clock`.
+        clock: from :func:`make_clock` or :func:`make_wall_clock`.
         rounds: number that are timed; fewer of a contestant that takes long.
-        tolerance: of the agreement.
+        tolerance: of the agreement, for ``case.check``; None where that compares nothing.
 
     Returns:
         One measurement for each name. A contestant that can't run, runs out of memory or disagrees with the reference
@@ -150,9 +155,40 @@ def cache_bytes(device: torch.device) -> int:
     return max((int(size[:-1]) * units[size[-1]] for size in sizes if size[-1:] in units), default=_UNKNOWN_CACHE_BYTES)
 
 
+def choose_device(name: str | None) -> torch.device:
+    """Give the device of a name, or the GPU where there is one; a GPU with its index."""
+    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
 def make_clock(device: torch.device):
     """Make a function that takes a function, calls it, and gives (seconds, the host's seconds to queue it or None)."""
     return DeviceClock(device) if device.type == "cuda" else _cpu_clock
+
+
+def make_wall_clock(device: torch.device):
+    """Make a function like that of :func:`make_clock` which gives the time until the result of a call is there.
+
+    On a GPU that is the host's time and the device's, as far as they do not overlap: what a user waits for. There is no
+    time to queue beside it.
+    """
+
+    def wall_clock(call):
+        synchronize(device)
+        start = time.perf_counter()
+        call()
+        synchronize(device)
+        return time.perf_counter() - start, None
+
+    return wall_clock
+
+
+def synchronize(device: torch.device):
+    """Wait until a device has done all that is queued; a CPU queues nothing."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _cpu_clock(call):
@@ -227,6 +263,14 @@ def measure_rates(device: torch.device, dtype: torch.dtype, clock, repeats: int 
     target = torch.empty_like(source)
     copy = _median_seconds(clock, lambda: target.copy_(source), repeats)
     return Rates(flops=2 * size**3 / matmul, bandwidth=2 * source.nbytes / copy)
+
+
+def quartiles(values) -> list[float]:
+    """Give the first and the third quartile."""
+    if len(values) < 2:
+        return [values[0], values[0]]
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return [first, third]
 
 
 def _median_seconds(clock, call, repeats):

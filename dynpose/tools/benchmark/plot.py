@@ -15,8 +15,8 @@ _STYLES = {
     REFERENCE: {"label": "reference (PyTorch)", "color": "#0072B2", "marker": "o"},
     FUSED: {"label": "fused (Triton)", "color": "#009E73", "marker": "D"},
 }
-_LINE = {"linewidth": 1.9, "markersize": 5.5, "markeredgecolor": "white", "markeredgewidth": 0.9}
-_INK, _FAINT, _GRID, _BELOW = "#262626", "#7F7F7F", "#E4E4E4", "#F1F1F1"
+LINE = {"linewidth": 1.9, "markersize": 5.5, "markeredgecolor": "white", "markeredgewidth": 0.9}
+INK, _FAINT, _GRID, _BELOW = "#262626", "#7F7F7F", "#E4E4E4", "#F1F1F1"
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _NOTE = (
     f"n{_TIMES}: n times as fast as the grouped convolution. Shaded: faster than the machine's measured rates allow."
@@ -46,13 +46,13 @@ def draw(report: dict) -> Figure:
             _draw_lines(axes, sorted(of_panel, key=lambda row: row["instances"]))
     _set_limits(panels[0, 0], rows)
     for axes in panels[-1]:
-        axes.set_xlabel("instances N", color=_INK)
+        axes.set_xlabel("instances N", color=INK)
     for axes in panels[:, 0]:
-        axes.set_ylabel("time of one call, ms", color=_INK)
+        axes.set_ylabel("time of one call, ms", color=INK)
 
     height, width = rows[0]["map_size"]
     title = f"KP-Nets over {height} x {width} cells: {subtitle(report)}"
-    image.suptitle(title, x=0.01, ha="left", color=_INK, fontsize=11, fontweight="bold")
+    image.suptitle(title, x=0.01, ha="left", color=INK, fontsize=11, fontweight="bold")
     labels = {}
     for axes in panels.flat:
         for handle, label in zip(*axes.get_legend_handles_labels()):
@@ -66,7 +66,7 @@ def draw(report: dict) -> Figure:
         ncols=len(labels),
         frameon=False,
         fontsize=9,
-        labelcolor=_INK,
+        labelcolor=INK,
         handlelength=2.4,
     )
     return image
@@ -83,7 +83,7 @@ def _draw_lines(axes, rows):
             continue
         x = [row["instances"] for row in measured]
         y = [row["contestants"][name]["ms"] for row in measured]
-        axes.plot(x, y, **style, **_LINE, zorder=order)
+        axes.plot(x, y, **style, **LINE, zorder=order)
         faster = ratio(measured[-1], "ms", name)
         if any(row["contestants"].get(name, {}).get("note") == OUT_OF_MEMORY for row in rows):
             _write(axes, x[-1], y[-1], OUT_OF_MEMORY, style["color"], above=True)
@@ -99,17 +99,22 @@ def _write(axes, x, y, text, color, above=False):
 
 
 def _set_up(axes, title):
-    axes.set_title(title, loc="left", fontsize=10, color=_INK)
+    set_up(axes, title)
     axes.set(xscale="log", yscale="log")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_locator(LogLocator(base=10, numticks=12))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def set_up(axes, title: str):
+    """Give axes a title, faint horizontal lines and no frame."""
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_FAINT)
-    axes.tick_params(color=_FAINT, labelcolor=_INK, labelsize=8.5, length=3, labelbottom=True, labelleft=True)
+    axes.tick_params(color=_FAINT, labelcolor=INK, labelsize=8.5, length=3, labelbottom=True, labelleft=True)
 
 
 def _set_limits(axes, rows):

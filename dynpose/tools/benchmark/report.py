@@ -18,14 +18,14 @@ def tables(report: dict, style: str) -> str:
         A header of one line, the tables with their titles, and the notes.
     """
     parts = [
-        _header(report),
-        *_table("Time of one call, ms", _compared(report["cases"], "ms", floor=True), style),
-        *_table("Memory of one call beyond its inputs, MiB", _compared(report["cases"], "mib"), style),
-        *_table("Rate, TFLOP/s, and the floor over the time", _rates(report["cases"]), style),
-        *_table("Host's time to queue one call, ms", _host(report["cases"]), style),
-        *_table("Training with all positive locations", _flat(report["all_positives"]), style),
-        *_table("Losses of the released FCPose, forward and backward", _flat(report["released_loss"]), style),
-        *_table("First calls of the fused kernels", _first_calls(report["first_call"]), style),
+        f"{header(report)} {_measured_rates(report['rates'])}",
+        *titled_table("Time of one call, ms", _compared(report["cases"], "ms", floor=True), style),
+        *titled_table("Memory of one call beyond its inputs, MiB", _compared(report["cases"], "mib"), style),
+        *titled_table("Rate, TFLOP/s, and the floor over the time", _rates(report["cases"]), style),
+        *titled_table("Host's time to queue one call, ms", _host(report["cases"]), style),
+        *titled_table("Training with all positive locations", _flat(report["all_positives"]), style),
+        *titled_table("Losses of the released FCPose, forward and backward", _flat(report["released_loss"]), style),
+        *titled_table("First calls of the fused kernels", _first_calls(report["first_call"]), style),
         *report["notes"],
         *report["disagreements"],
     ]
@@ -57,19 +57,19 @@ def ratio(row: dict, key: str, name: str) -> float | None:
     return None if above is None or not below else above / below
 
 
-def _header(report):
-    environment, settings, rates = report["environment"], report["settings"], report["rates"]
+def header(report: dict) -> str:
+    """Write what the figures depend on: versions, commit, device, precision, threads, rounds."""
+    environment, settings = report["environment"], report["settings"]
     source = f" ({environment['commit']})" if environment["commit"] else ""
     triton = f", triton {environment['triton']}" if environment["triton"] else ""
     return (
         f"dynpose {environment['dynpose']}{source}, torch {environment['torch']}{triton}, {subtitle(report)}, "
-        f"{environment['cpu_threads']} CPU threads, median of {settings['rounds']}. Measured: "
-        f"{figure(rates['tflops'])} TFLOP/s in matrix products, {figure(rates['gigabytes_per_second'])} GB/s in copies."
+        f"{environment['cpu_threads']} CPU threads, median of {settings['rounds']}."
     )
 
 
-def _table(title, rows, style):
-    """The title and the table as one block; nothing without rows."""
+def titled_table(title: str, rows: list[dict], style: str) -> list[str]:
+    """Write the title and the table as one block; nothing without rows."""
     if not rows:
         return []
     columns = list(rows[0])
@@ -78,11 +78,19 @@ def _table(title, rows, style):
     return [f"{title}\n\n" + tabulate(body, columns, tablefmt=style, colalign=aligned, disable_numparse=True)]
 
 
+def _measured_rates(rates):
+    return (
+        f"Measured: {figure(rates['tflops'])} TFLOP/s in matrix products, "
+        f"{figure(rates['gigabytes_per_second'])} GB/s in copies."
+    )
+
+
 _SETTINGS = {"cudnn_benchmark": "cuDNN benchmark mode", "deterministic": "deterministic"}
-_TEXT = ("case", "contestant", "floor is")
+_TEXT = ("case", "contestant", "floor is", "model", "meta-architecture", "weights")
 
 
-def _cell(contestant, key):
+def cell(contestant: dict, key: str) -> str:
+    """Write a figure of a contestant, or why there is none."""
     return figure(contestant[key]) or _short(contestant["note"])
 
 
@@ -98,7 +106,7 @@ def _compared(rows, key, floor=False):
         line = {"case": row["case"], "N": row["instances"]}
         if floor:
             line["floor"] = figure(row["floor_ms"])
-        line.update({name: _cell(contestant, key) for name, contestant in row["contestants"].items()})
+        line.update({name: cell(contestant, key) for name, contestant in row["contestants"].items()})
         others = [name for name in row["contestants"] if name != GROUPED]
         line.update({f"{GROUPED} / {name}": figure(ratio(row, key, name)) for name in others})
         table.append(line)
@@ -116,7 +124,7 @@ def _rates(rows):
             "floor is": row["floor_is"],
         }
         for name, contestant in row["contestants"].items():
-            line[name] = _cell(contestant, "tflops")
+            line[name] = cell(contestant, "tflops")
             part = contestant["part_of_floor"]
             line[f"floor / {name}"] = "" if part is None else f"{100 * part:.1f} %"
         table.append(line)
@@ -144,8 +152,8 @@ def _flat(rows):
             "case": row["case"],
             "N": row["instances"],
             "contestant": name,
-            "time, ms": _cell(contestant, "ms"),
-            "memory, MiB": _cell(contestant, "mib"),
+            "time, ms": cell(contestant, "ms"),
+            "memory, MiB": cell(contestant, "mib"),
         }
         for row in rows
         for name, contestant in row["contestants"].items()

@@ -14,7 +14,7 @@ from . import first_call
 from .contestants import FUSED, GROUPED, REFERENCE, Tolerance, why_not
 from .environment import describe
 from .kp_net import CHANNELS, KPNetCase
-from .measuring import Rates, make_clock, measure, measure_rates, torch_settings
+from .measuring import ROUNDS, Rates, choose_device, make_clock, measure, measure_rates, quartiles, torch_settings
 from .released_loss import ReleasedLossCase
 
 _CONTESTANTS = (GROUPED, REFERENCE, FUSED)
@@ -25,7 +25,6 @@ _INFERENCE = {
     "cpu": {"FCPose": (1, 10, 50, 100), "InsPose": (1, 10, 50, 100, 500)},
 }
 _TRAINING = {"cuda": (10, 50, 100, 500), "cpu": (10, 50)}
-_ROUNDS = {"cuda": 50, "cpu": 7}
 
 # FCPose samples at most 50 positive locations of a batch (its section 3.3); all of them are about so many.
 _NUM_SAMPLED, _NUM_POSITIVES = 50, 2000
@@ -41,9 +40,7 @@ def measure_all(args) -> dict:
         The report: ``environment``, ``settings``, ``rates``, ``cases`` (a row each of the grid), ``all_positives`` and
         ``released_loss`` (such rows), ``first_call``, ``notes`` and ``disagreements``.
     """
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
+    device = choose_device(args.device)
     dtype = getattr(torch, args.dtype)
     tf32 = args.tf32 and device.type == "cuda" and dtype == torch.float32
     with torch_settings(
@@ -62,7 +59,7 @@ class _Run:
     def __init__(self, args, device, dtype, tf32):
         self.args, self.device, self.dtype, self.tf32 = args, device, dtype, tf32
         self.kind = "cuda" if device.type == "cuda" else "cpu"
-        self.rounds = args.repeats or _ROUNDS[self.kind]
+        self.rounds = args.repeats or ROUNDS[self.kind]
         self.clock = make_clock(device)
         self.rates = measure_rates(device, dtype, self.clock)
 
@@ -153,7 +150,7 @@ def make_row(case, measurements: dict, rates: Rates) -> dict:
             "note": measurement.note,
             "rounds": len(measurement.seconds) if seconds else None,
             "ms": seconds and 1000 * seconds,
-            "ms_quartiles": seconds and [1000 * x for x in _quartiles(measurement.seconds)],
+            "ms_quartiles": seconds and [1000 * x for x in quartiles(measurement.seconds)],
             "host_ms": _host_ms(measurement) if seconds else None,
             "mib": mebibytes,
             "tflops": case.flops / seconds / 1e12 if seconds and case.flops else None,
@@ -171,13 +168,6 @@ def make_row(case, measurements: dict, rates: Rates) -> dict:
         "floor_is": bound,
         "contestants": contestants,
     }
-
-
-def _quartiles(values):
-    if len(values) < 2:
-        return [values[0], values[0]]
-    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
-    return [first, third]
 
 
 def _host_ms(measurement):

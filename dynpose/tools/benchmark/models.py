@@ -1,0 +1,240 @@
+"""The models that are compared, and the case of one image with N people in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from detectron2 import model_zoo
+from detectron2.config import CfgNode
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dynpose import modeling  # noqa: F401  registers the meta-architectures
+from dynpose.checkpoint import PoseCheckpointer
+from dynpose.config import ConfigError, load_config
+
+from ..model_info import count_flops, count_flops_per_person
+from .fixed_people import find_stand_in, fixed_people
+
+PEER_NAME = "Keypoint R-CNN R-50-FPN"
+_PEER_CONFIG = "COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml"
+
+# height and width of the image that sets the statistics of normalisation, pixels
+_SETTLING_SIZE = (256, 256)
+
+
+@dataclass(frozen=True)
+class PoseModel:
+    """A model by its config; it is built where and when it is needed.
+
+    Attributes:
+        name: for the tables.
+        cfg: of the model.
+        weights: a checkpoint; "" for random weights.
+    """
+
+    name: str
+    cfg: CfgNode
+    weights: str = ""
+
+    def __post_init__(self):
+        # Known before anything is measured.
+        name = self.cfg.MODEL.META_ARCHITECTURE
+        if name not in META_ARCH_REGISTRY:
+            raise ConfigError(f"{self.name}: MODEL.META_ARCHITECTURE {name!r} is not registered in detectron2")
+        find_stand_in(META_ARCH_REGISTRY.get(name))
+
+    def build(self, device: torch.device):
+        """Build the model in eval mode; the same random weights every time.
+
+        Raises:
+            CheckpointError: if there are weights, and they do not fit.
+        """
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.DEVICE = str(device)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = build_model(cfg).eval()
+        if self.weights:
+            PoseCheckpointer(model).load(self.weights)
+        else:
+            settle_norms(model)
+        return model
+
+
+def load_models(config_files, weights=(), opts=(), peer=True) -> list[PoseModel]:
+    """Read the configs of what is compared.
+
+    Args:
+        config_files (Sequence[str]): YAML files.
+        weights (Sequence[str]): a checkpoint for each of them, or none at all.
+        opts (Sequence[str]): overrides of all of them, KEY VALUE KEY VALUE ...
+        peer (bool): whether detectron2's own Keypoint R-CNN comes last.
+
+    Raises:
+        ConfigError: if a config is wrong, or weights are not as many as configs.
+    """
+    if weights and len(weights) != len(config_files):
+        raise ConfigError(f"{len(weights)} --weights for {len(config_files)} --config-file: give one for each, or none")
+    models = []
+    for index, file in enumerate(config_files):
+        cfg = load_config(file, opts)
+        name = f"{cfg.MODEL.META_ARCHITECTURE} {Path(file).stem}"
+        same = sum(model.name.split(" (")[0] == name for model in models)
+        models.append(PoseModel(f"{name} ({same + 1})" if same else name, cfg, weights[index] if weights else ""))
+    if peer:
+        models.append(PoseModel(PEER_NAME, peer_config()))
+    if not models:
+        raise ConfigError("nothing to measure: give a --config-file, or leave --no-peer out")
+    return models
+
+
+def peer_config() -> CfgNode:
+    """Read detectron2's config of Keypoint R-CNN."""
+    return model_zoo.get_config(_PEER_CONFIG, trained=False)
+
+
+@torch.no_grad()
+def settle_norms(model):
+    """Set the statistics of batch normalisation from one image of noise, layer after layer.
+
+    Nothing has set them in an untrained network. Its activations then grow from block to block until a softmax
+    overflows, on which detectron2's Keypoint R-CNN stops.
+    """
+
+    def settle(module, inputs):
+        (maps,) = inputs
+        if maps.numel() > maps.shape[1]:
+            module.running_mean.copy_(maps.mean(dim=(0, 2, 3)))
+            module.running_var.copy_(maps.var(dim=(0, 2, 3), unbiased=False))
+
+    norms = [module for module in model.modules() if isinstance(module, (FrozenBatchNorm2d, _BatchNorm))]
+    handles = [module.register_forward_pre_hook(settle) for module in norms]
+    with fixed_people(model, 1, _SETTLING_SIZE):
+        model([{"image": _noise(_SETTLING_SIZE, seed=0).to(model.device)}])
+    for handle in handles:
+        handle.remove()
+
+
+def _noise(size, seed):
+    """An image as detectron2 gives it to a model: (3, H, W) float32 in 0 .. 255."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (3, *size), generator=generator).float()
+
+
+class BuiltModels:
+    """Models that are built once in a process, each with a number of people that can be changed.
+
+    In another process, which a copy is sent to, they are built again.
+
+    Args:
+        models: the models.
+        device: to run on.
+        image_size: height and width of the images, pixels.
+    """
+
+    def __init__(self, models: list[PoseModel], device: torch.device, image_size: tuple[int, int]):
+        self._models = {model.name: model for model in models}
+        self._device, self._image_size = device, image_size
+        self._built, self._people = {}, {}
+
+    def __getstate__(self):
+        return {**self.__dict__, "_built": {}, "_people": {}}
+
+    def names(self) -> list[str]:
+        """The models' names."""
+        return list(self._models)
+
+    def __getitem__(self, name: str):
+        """Give a model as it is, without planted people."""
+        self._remove_people(name)
+        if name not in self._built:
+            self._built[name] = self._models[name].build(self._device)
+        return self._built[name]
+
+    def with_people(self, name: str, num_people: int):
+        """Give a model that finds so many people, until another number is asked for."""
+        if name not in self._people or self._people[name][0] != num_people:
+            model, context = self[name], contextlib.ExitStack()
+            context.enter_context(fixed_people(model, num_people, self._image_size))
+            self._people[name] = num_people, context
+        return self._built[name]
+
+    def count_flops(self, name: str, numbers) -> dict[int, float]:
+        """Count FLOPs as ``dynpose model-info`` does, for each number of people.
+
+        What a generated network adds is worked out from its layers; everything else is what fvcore counts with the
+        people planted.
+        """
+        of_network = sum(count_flops_per_person(self[name], self._image_size).values())
+        if not of_network:
+            return {number: self._trace(name, number) for number in numbers}
+        without_people = self._trace(name, 0)
+        return {number: without_people + self._count_networks(name, number) * of_network for number in numbers}
+
+    def _trace(self, name, num_people):
+        model = self[name]
+        with fixed_people(model, num_people, self._image_size):
+            return sum(count_flops(model, self._image_size).values())
+
+    @torch.no_grad()
+    def _count_networks(self, name, num_people):
+        """Networks that are generated, which can be more than people."""
+        model, generated = self[name], []
+        handle = model.controller.register_forward_hook(lambda _, inputs, output: generated.append(len(output)))
+        with fixed_people(model, num_people, self._image_size):
+            model([{"image": torch.zeros(3, *self._image_size, device=model.device)}])
+        handle.remove()
+        return sum(generated)
+
+    def _remove_people(self, name):
+        if name in self._people:
+            self._people.pop(name)[1].close()
+
+
+class Inputs(NamedTuple):
+    """What one call reads."""
+
+    image: torch.Tensor  # (3, H, W)
+
+
+@dataclass
+class ModelCase:
+    """One image with N people: from its pixels on the device to their poses.
+
+    A case of :mod:`.measuring`; the contestants are the models, by name.
+
+    Attributes:
+        models: that are compared.
+        num_people: N.
+        image_size: height and width, pixels.
+        people_found: by model, the numbers of people that came out.
+    """
+
+    models: BuiltModels
+    num_people: int
+    image_size: tuple[int, int]
+    people_found: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+
+    dtype = torch.float32
+
+    def make_inputs(self, device: torch.device, seed: int) -> Inputs:
+        """Draw an image; the same for every device."""
+        return Inputs(_noise(self.image_size, seed).to(device))
+
+    @torch.no_grad()
+    def run(self, name: str, inputs: Inputs):
+        """Run a model once."""
+        instances = self.models.with_people(name, self.num_people)([{"image": inputs.image}])[0]["instances"]
+        self.people_found[name].add(len(instances))
+        return instances
+
+    def check(self, expected, actual, inputs, tolerance):
+        """Compare nothing: different models give different poses."""
