@@ -14,6 +14,7 @@ from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer
 from dynpose.config import ConfigError, load_config
 from dynpose.data import schema_from_cfg
+from dynpose.modeling.test_time_augmentation import PoseTTA
 
 
 class PosePredictor:
@@ -24,11 +25,12 @@ class PosePredictor:
 
     Args:
         cfg (CfgNode): of the model. MODEL.WEIGHTS may be dynpose's or released ones; "" leaves the model untrained.
-            Images are resized by INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST.
+            Images are resized by INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST; with TEST.AUG.ENABLED, to TEST.AUG's views.
 
     Attributes:
         cfg (CfgNode): a copy.
-        model (nn.Module): in eval mode.
+        model (nn.Module): in eval mode; a :class:`~dynpose.modeling.test_time_augmentation.PoseTTA` with
+            TEST.AUG.ENABLED.
         schema (KeypointSchema): the keypoints.
         metadata (Metadata): the schema for detectron2's Visualizer, and ``thing_classes`` where a registered data set
             of the config gives them.
@@ -54,6 +56,8 @@ class PosePredictor:
         self.model = build_model(self.cfg).eval()
         _CompleteCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
         self._resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        if cfg.TEST.AUG.ENABLED:
+            self.model = PoseTTA(self.cfg, self.model)
 
     @classmethod
     def from_files(cls, config_file, weights, opts=(), device=None):
@@ -112,7 +116,7 @@ class PosePredictor:
 
         Returns:
             dict: detectron2's model input: ``image`` (3, h, w) float32 in the order of INPUT.FORMAT, and the original
-            ``height`` and ``width``.
+            ``height`` and ``width``. With TEST.AUG.ENABLED the image is uint8 and of the original size.
         """
         if not isinstance(image, np.ndarray):
             image = read_image(os.fspath(image), format="BGR")
@@ -121,6 +125,11 @@ class PosePredictor:
         height, width = image.shape[:2]
         if self.cfg.INPUT.FORMAT == "RGB":
             image = image[:, :, ::-1]
+        if isinstance(self.model, PoseTTA):
+            # It resizes the image itself, but what it would refuse is refused here
+            self.model.view_sizes(height, width)
+            pixels = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+            return {"image": pixels, "height": height, "width": width}
         try:
             resized = self._resize.get_transform(image).apply_image(image)
         except ValueError as error:

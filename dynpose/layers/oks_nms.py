@@ -1,0 +1,140 @@
+"""Object keypoint similarity (OKS) between poses, and what is built on it: NMS, and matching across several views.
+
+Axes: N, M poses, K keypoints. Coordinates are continuous pixels (x, y) of one image.
+"""
+
+import numpy as np
+import torch
+
+__all__ = ["group_by_oks", "oks_nms", "pairwise_oks", "pose_areas"]
+
+
+def pairwise_oks(poses, others, areas, sigmas, visible=None):
+    """OKS of each of N poses with each of M: mean over the keypoints of exp(-d^2 / (2 area (2 sigma)^2)).
+
+    With the people of an annotation as ``others``, it is what COCO's evaluation computes.
+
+    Args:
+        poses (Tensor): (N, K, 2 or more) x, y, ...
+        others (Tensor): (M, K, 2 or more).
+        areas (Tensor): (M,) square pixels of ``others``, or (N, M) of each pair; not negative.
+        sigmas (Sequence[float] | Tensor): (K,), those of the keypoint schema.
+        visible (Tensor | None): (M, K) bool, keypoints of ``others`` that count; None = all.
+
+    Returns:
+        Tensor: (N, M) in [0, 1]; 0 where no keypoint of the other counts.
+
+    Raises:
+        ValueError: the numbers of keypoints and sigmas differ.
+
+    Example::
+
+        >>> pose = torch.tensor([[[10.0, 10.0]]])
+        >>> pairwise_oks(pose, pose + torch.tensor([4.0, 0.0]), torch.tensor([400.0]), [0.1])  # exp(-16 / 32)
+        tensor([[0.6065]])
+    """
+    num_keypoints = poses.shape[1]
+    if others.shape[1] != num_keypoints or len(sigmas) != num_keypoints:
+        raise ValueError(
+            f"poses of {num_keypoints} and {others.shape[1]} keypoints and {len(sigmas)} OKS sigmas do not go "
+            "together: all three numbers are those of the schema"
+        )
+    # Points that coincide have OKS 1 whatever the area: 0 / tiny, not 0 / 0
+    areas = areas.to(poses.dtype).clamp(min=torch.finfo(poses.dtype).tiny)
+    total = poses.new_zeros(len(poses), len(others))
+    # One keypoint at a time: no array larger than N x M, which is a few thousand squared with many views of a crowd
+    for keypoint, sigma in enumerate(sigmas):
+        distance = (poses[:, None, keypoint, :2] - others[None, :, keypoint, :2]).square().sum(dim=-1)
+        similarity = torch.exp(-distance / (8 * float(sigma) ** 2) / areas)
+        total += similarity if visible is None else similarity * visible[:, keypoint]
+    if visible is None:
+        return total / num_keypoints
+    return total / visible.sum(dim=1).clamp(min=1)
+
+
+def pose_areas(poses):
+    """Area of the smallest rectangle around each pose: (N, K, 2 or more) -> (N,), square pixels."""
+    x, y = poses[..., 0], poses[..., 1]
+    return (x.amax(dim=1) - x.amin(dim=1)) * (y.amax(dim=1) - y.amin(dim=1))
+
+
+def oks_nms(poses, scores, sigmas, threshold, areas=None, classes=None):
+    """Drop every pose that is too similar to a better one that stays.
+
+    The area of a pair is the mean of the two poses'.
+
+    Args:
+        poses (Tensor): (N, K, 2 or more).
+        scores (Tensor): (N,).
+        sigmas (Sequence[float] | Tensor): (K,).
+        threshold (float): OKS above which the lower-scored pose is dropped.
+        areas (Tensor | None): (N,) square pixels; None = :func:`pose_areas`.
+        classes (Tensor | None): (N,) int64; poses of different classes do not compete.
+
+    Returns:
+        Tensor: (M,) int64, the poses that stay, by descending score; of equal scores the earlier comes first.
+
+    Example::
+
+        >>> poses = torch.tensor([[[0.0, 0.0], [20.0, 20.0]], [[0.0, 1.0], [20.0, 20.0]], [[50.0, 0.0], [90.0, 40.0]]])
+        >>> oks_nms(poses, torch.tensor([0.5, 0.9, 0.2]), [0.1, 0.1], threshold=0.8)
+        tensor([1, 2])
+    """
+    similar = (_oks_within(poses, sigmas, areas, classes) > threshold).cpu().numpy()
+    order = scores.argsort(descending=True, stable=True).cpu().numpy()
+    dropped = np.zeros(len(poses), dtype=bool)
+    kept = []
+    for pose in order:
+        if not dropped[pose]:
+            kept.append(pose)
+            dropped |= similar[pose]
+    return torch.as_tensor(np.asarray(kept, dtype=np.int64), device=poses.device)
+
+
+def group_by_oks(poses, scores, views, sigmas, threshold, areas=None, classes=None):
+    """Find which predictions of several views of an image are the same person, greedily by score.
+
+    The best pose that is in no group yet leads a new one. From each other view, one joins it of the poses that are in
+    no group yet and are similar enough: that with the highest OKS times score. So a group has at most one pose of a
+    view: whom the model itself told apart stays apart. The area of a pair is the mean of the two poses'.
+
+    The score has its part because models give a person twice, with nearly the same pose and a lower score. By OKS
+    alone, the leader may take the copy and leave the other view's best, which then scores as another person.
+
+    Args:
+        poses (Tensor): (N, K, 2 or more), of all views, in the coordinates of one image.
+        scores (Tensor): (N,), not negative.
+        views (Tensor): (N,) int64, the view that each is from.
+        sigmas (Sequence[float] | Tensor): (K,).
+        threshold (float): least OKS with the leader, above 0.
+        areas (Tensor | None): (N,) square pixels; None = :func:`pose_areas`.
+        classes (Tensor | None): (N,) int64; a group has one class.
+
+    Returns:
+        tuple[Tensor, Tensor]: the group of each pose, (N,) int64, and the leader of each group, (G,) int64 index of a
+        pose. Groups are numbered by their leaders' descending score.
+    """
+    oks = _oks_within(poses, sigmas, areas, classes).cpu().numpy()
+    preference = oks * scores.cpu().numpy()
+    order = scores.argsort(descending=True, stable=True).cpu().numpy()
+    view = views.cpu().numpy()
+    group = np.full(len(poses), -1, dtype=np.int64)
+    leaders = []
+    for leader in order:
+        if group[leader] >= 0:
+            continue
+        joining = np.flatnonzero((group < 0) & (view != view[leader]) & (oks[leader] >= threshold))
+        joining = joining[np.argsort(-preference[leader, joining], kind="stable")]
+        _, best_of_view = np.unique(view[joining], return_index=True)
+        group[joining[best_of_view]] = group[leader] = len(leaders)
+        leaders.append(leader)
+    leaders = np.asarray(leaders, dtype=np.int64)
+    return torch.as_tensor(group, device=poses.device), torch.as_tensor(leaders, device=poses.device)
+
+
+def _oks_within(poses, sigmas, areas, classes):
+    """(N, N) OKS of poses with each other; 0 between classes."""
+    poses = poses.float()
+    areas = pose_areas(poses) if areas is None else areas.float()
+    oks = pairwise_oks(poses, poses, (areas[:, None] + areas) / 2, sigmas)
+    return oks if classes is None else oks * (classes[:, None] == classes)

@@ -1,0 +1,154 @@
+"""OKS by hand and against pycocotools; NMS against the recorded one; matching of views by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from dynpose.data import COCO_PERSON
+from dynpose.layers.oks_nms import group_by_oks, oks_nms, pairwise_oks, pose_areas
+
+
+def points(*xs):
+    """Poses of two keypoints, 30 pixels apart in x and in y, at x = xs: each rectangle has 900 square pixels."""
+    return torch.tensor([[[x, 0.0], [x + 30.0, 30.0]] for x in xs])
+
+
+def test_oks_by_hand():
+    poses = torch.tensor([[[3.0, 4.0], [10.0, 10.0]], [[0.0, 0.0], [10.0, 16.0]]])
+    others = torch.tensor([[[0.0, 0.0], [10.0, 10.0]]])
+    # distances 5, 0 and 0, 6; area 100; 2 area (2 sigma)^2 is 8 for sigma 0.1 and 32 for sigma 0.2
+    expected = [[(math.exp(-25 / 8) + 1) / 2], [(1 + math.exp(-36 / 32)) / 2]]
+    torch.testing.assert_close(pairwise_oks(poses, others, torch.tensor([100.0]), [0.1, 0.2]), torch.tensor(expected))
+    # the second keypoint alone, then none
+    visible = torch.tensor([[False, True]])
+    oks = pairwise_oks(poses, others, torch.tensor([100.0]), [0.1, 0.2], visible)
+    torch.testing.assert_close(oks, torch.tensor([[1.0], [math.exp(-36 / 32)]]))
+    assert pairwise_oks(poses, others, torch.tensor([100.0]), [0.1, 0.2], visible & False).tolist() == [[0], [0]]
+
+
+def test_oks_takes_the_area_of_each_pair():
+    oks = pairwise_oks(points(0.0, 0.0), points(4.0), torch.tensor([[400.0], [100.0]]), [0.1, 0.1])
+    torch.testing.assert_close(oks, torch.tensor([[math.exp(-16 / 32)], [math.exp(-16 / 8)]]))
+
+
+def test_oks_without_an_area_is_that_of_equality():
+    assert pairwise_oks(points(0.0), points(0.0, 1.0), torch.zeros(2), [0.1, 0.1]).tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("sigmas", [[0.1], [0.1] * 3])
+def test_refuses_other_numbers_of_keypoints(sigmas):
+    with pytest.raises(ValueError, match=f"poses of 2 and 2 keypoints and {len(sigmas)} OKS sigmas"):
+        pairwise_oks(points(0.0), points(0.0), torch.ones(1), sigmas)
+
+
+def test_oks_is_that_of_pycocotools():
+    random = np.random.RandomState(0)
+    sizes = random.uniform(20, 200, (5, 1, 1))
+    people = random.uniform(0, 1, (5, 17, 2)) * sizes
+    people = np.concatenate([people, random.randint(0, 3, (5, 17, 1))], axis=2)
+    areas = sizes.flatten() ** 2 * 0.6
+    found = people[[0, 1, 2, 3, 4, 0, 1]] + random.normal(0, 4, (7, 17, 3))
+
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": 1}],
+        "categories": [{"id": 1}],
+        "annotations": [
+            {
+                "id": i + 1,
+                "image_id": 1,
+                "category_id": 1,
+                "iscrowd": 0,
+                "num_keypoints": int((person[:, 2] > 0).sum()),
+                "area": area,
+                "bbox": [0, 0, 200, 200],
+                "keypoints": person.flatten().tolist(),
+            }
+            for i, (person, area) in enumerate(zip(people, areas))
+        ],
+    }
+    truth.createIndex()
+    records = [
+        {"image_id": 1, "category_id": 1, "score": 1 - i / 10, "keypoints": pose.flatten().tolist()}
+        for i, pose in enumerate(found)
+    ]
+    evaluation = COCOeval(truth, truth.loadRes(records), "keypoints")
+    evaluation.evaluate()
+    oks = pairwise_oks(
+        torch.from_numpy(found),
+        torch.from_numpy(people),
+        torch.from_numpy(areas),
+        COCO_PERSON.sigmas,
+        torch.from_numpy(people[..., 2] > 0),
+    )
+    assert oks.max() > 0.5
+    np.testing.assert_allclose(oks.numpy(), evaluation.ious[1, 1], rtol=1e-9)
+
+
+def test_pose_areas():
+    assert pose_areas(torch.tensor([[[1.0, 2.0, 9.0], [4.0, 0.0, 9.0], [2.0, 7.0, 9.0]]])).tolist() == [21.0]
+
+
+def test_nms_keeps_the_best_of_similar_poses():
+    # 0.1: the pair's OKS is exp(-dx^2 / 72): 0.95 at 2 pixels, 0.80 at 4, 0.61 at 6
+    poses, scores = points(0.0, 2.0, 6.0, 200.0), torch.tensor([0.5, 0.9, 0.7, 0.6])
+    assert oks_nms(poses, scores, [0.1, 0.1], 0.9).tolist() == [1, 2, 3]
+    assert oks_nms(poses, scores, [0.1, 0.1], 0.75).tolist() == [1, 3]
+    assert oks_nms(poses, scores, [0.1, 0.1], 0.75, classes=torch.tensor([0, 0, 1, 0])).tolist() == [1, 2, 3]
+    # with a tenth of the area nobody is similar
+    assert oks_nms(poses, scores, [0.1, 0.1], 0.9, areas=torch.full((4,), 90.0)).tolist() == [1, 2, 3, 0]
+
+
+def test_nms_lets_stand_what_only_a_dropped_pose_is_similar_to():
+    assert oks_nms(points(0.0, 4.0, 8.0), torch.tensor([0.9, 0.8, 0.7]), [0.1, 0.1], 0.75).tolist() == [0, 2]
+
+
+def test_nms_of_equal_scores_and_of_nobody():
+    assert oks_nms(points(0.0, 0.0, 90.0), torch.ones(3), [0.1, 0.1], 0.5).tolist() == [0, 2]
+    assert oks_nms(torch.zeros(0, 2, 2), torch.zeros(0), [0.1, 0.1], 0.5).tolist() == []
+
+
+def test_nms_is_the_recorded_one(test_data):
+    recorded = np.load(test_data / "reference/cid/outputs.npz")
+    kept = oks_nms(
+        torch.from_numpy(recorded["oks_nms_dup/poses"]),
+        torch.from_numpy(recorded["oks_nms_dup/scores"]),
+        COCO_PERSON.sigmas,
+        threshold=0.8,
+    )
+    assert kept.tolist() == recorded["oks_nms_dup/keep"].tolist()
+
+
+def test_groups_have_the_best_similar_pose_of_each_view():
+    poses = points(0.0, 100.0, 3.0, 1.0, 101.0, 6.0)
+    views = torch.tensor([0, 0, 1, 1, 1, 2])
+    scores = torch.tensor([0.9, 0.8, 0.65, 0.6, 0.5, 0.4])
+    group, leaders = group_by_oks(poses, scores, views, [0.1, 0.1], 0.75)
+    # from view 1, pose 3 joins the leader 0 (OKS 0.99, times 0.6), not pose 2 (0.88 times 0.65 is less);
+    # pose 5 is too far from 0 (0.61) but near 2 (0.88)
+    assert group.tolist() == [0, 1, 2, 0, 1, 2]
+    assert leaders.tolist() == [0, 1, 2]
+
+
+def test_groups_prefer_the_higher_score_of_two_copies():
+    # the copy 1 of 2 is a little nearer to the leader
+    poses, scores = points(0.0, 0.5, 1.0), torch.tensor([0.9, 0.3, 0.8])
+    group, _ = group_by_oks(poses, scores, torch.tensor([0, 1, 1]), [0.1, 0.1], 0.75)
+    assert group.tolist() == [0, 1, 0]
+
+
+def test_groups_hold_one_class_and_one_pose_of_a_view():
+    group, leaders = group_by_oks(points(0.0, 0.0), torch.tensor([0.1, 0.2]), torch.zeros(2), [0.1, 0.1], 0.5)
+    assert (group.tolist(), leaders.tolist()) == ([1, 0], [1, 0])
+    classes = torch.tensor([0, 1, 1])
+    group, _ = group_by_oks(points(0.0, 0.0, 0.0), torch.ones(3), torch.arange(3), [0.1, 0.1], 0.5, classes=classes)
+    assert group.tolist() == [0, 1, 1]
+
+
+def test_nobody_makes_no_group():
+    group, leaders = group_by_oks(torch.zeros(0, 2, 3), torch.zeros(0), torch.zeros(0), [0.1, 0.1], 0.5)
+    assert group.shape == leaders.shape == (0,)
