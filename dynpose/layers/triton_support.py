@@ -8,10 +8,22 @@ import os
 
 import torch
 
-try:
-    import triton
-except ImportError:  # Triton is published for Linux only
-    triton = None
+# Older versions know neither tuples in kernels nor timings kept on disk. Tested with 3.6.
+_MIN_TRITON = (3, 4)
+
+
+def _import_triton():
+    """Triton and None, or None and why it cannot be used."""
+    try:
+        import triton
+    except ImportError:  # it is published for Linux only
+        return None, "Triton is not installed"
+    if tuple(map(int, triton.__version__.split(".")[:2])) < _MIN_TRITON:
+        return None, "Triton {} is installed, and the kernels need {}.{}".format(triton.__version__, *_MIN_TRITON)
+    return triton, None
+
+
+triton, _WHY_NO_TRITON = _import_triton()
 
 # As Triton takes it when a kernel is defined; a constant, for torch.compile cannot ask the environment.
 _INTERPRETS = triton is not None and os.environ.get("TRITON_INTERPRET") == "1"
@@ -37,7 +49,7 @@ def why_not_triton(tensor: torch.Tensor) -> str | None:
 @torch.compiler.assume_constant_result
 def _why_not(dtype, device):
     if triton is None:
-        return "Triton is not installed"
+        return _WHY_NO_TRITON
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"there is no kernel for {dtype}"
     if interprets():

@@ -423,13 +423,13 @@ def test_auto_is_plain_pytorch_on_the_cpu():
         ({"spec": KPNetSpec(65, 8, 2, 3)}, "at most 64 channels"),
         ({"spec": KPNetSpec(8, 65, 2, 3)}, "at most 64 channels"),
         ({"spec": KPNetSpec(8, 8, 5, 3)}, "at most 4 layers"),
-        ({"triton": None}, "Triton is not installed"),
+        ({"triton": None, "_WHY_NO_TRITON": "Triton is not installed"}, "Triton is not installed"),
         ({"_INTERPRETS": False}, "there is no kernel for cpu"),
     ],
     ids=str,
 )
 def test_falls_back_with_one_warning(change, message, monkeypatch, caplog):
-    for name in ("triton", "_INTERPRETS"):
+    for name in ("triton", "_WHY_NO_TRITON", "_INTERPRETS"):
         if name in change:
             monkeypatch.setattr(triton_support, name, change[name])
     inputs = make_inputs(change.get("spec", INSPOSE), dtype=change.get("features", torch.float32))
@@ -441,6 +441,13 @@ def test_falls_back_with_one_warning(change, message, monkeypatch, caplog):
     (record,) = caplog.records
     assert record.message.startswith("The KP-Net operator runs in plain PyTorch instead of its Triton kernel: ")
     assert message in record.message
+
+
+def test_old_triton_is_not_used(monkeypatch):
+    monkeypatch.setattr("triton.__version__", "3.1.0")
+    found, reason = triton_support._import_triton()
+    assert found is None
+    assert reason == "Triton 3.1.0 is installed, and the kernels need 3.4"
 
 
 def test_old_gpus_fall_back(monkeypatch):
