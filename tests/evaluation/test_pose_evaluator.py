@@ -19,6 +19,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset, print_csv_format, verify_results
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
+from processes import run_in_processes
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -638,32 +639,25 @@ def test_with_detectron2s_evaluation(make_dataset, caplog):
     assert verify_results(cfg, results)
 
 
-def _evaluate_in_process(rank, num_processes, store, folder, seed):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=num_processes)
-    try:
-        data, predictions = random_people(seed, 5, num_images=11)
-        json_file = f"{folder}/people.json"
-        if rank == 0:
-            Path(json_file).write_text(json.dumps(data))
-        comm.synchronize()
-        metadata = MetadataCatalog.get("distributed").set(json_file=json_file)
-        KeypointSchema(names=list("abcde"), sigmas=[0.05] * 5).to_metadata(metadata)
-        evaluator = PoseEvaluator("distributed", output_dir=str(folder))
-        # 11 images for 2 processes: the last one starts over, as a padding sampler does
-        for image_id in ([1, 3, 5, 7, 9, 11], [2, 4, 6, 8, 10, 1])[rank]:
-            evaluator.process([{"image_id": image_id}], [{"instances": predictions[image_id]}])
-        Path(folder, f"{rank}.json").write_text(json.dumps(evaluator.evaluate()))
-        # neither leaves while the other is still at work
-        comm.synchronize()
-    finally:
-        torch.distributed.destroy_process_group()
+def _evaluate_in_process(rank, folder, seed):
+    data, predictions = random_people(seed, 5, num_images=11)
+    json_file = f"{folder}/people.json"
+    if rank == 0:
+        Path(json_file).write_text(json.dumps(data))
+    comm.synchronize()
+    metadata = MetadataCatalog.get("distributed").set(json_file=json_file)
+    KeypointSchema(names=list("abcde"), sigmas=[0.05] * 5).to_metadata(metadata)
+    evaluator = PoseEvaluator("distributed", output_dir=folder)
+    # 11 images for 2 processes: the last one starts over, as a padding sampler does
+    for image_id in ([1, 3, 5, 7, 9, 11], [2, 4, 6, 8, 10, 1])[rank]:
+        evaluator.process([{"image_id": image_id}], [{"instances": predictions[image_id]}])
+    return evaluator.evaluate()
 
 
 def test_two_processes_give_what_one_gives(make_dataset, tmp_path):
-    torch.multiprocessing.spawn(_evaluate_in_process, (2, str(tmp_path / "store"), str(tmp_path), 7), nprocs=2)
+    first, second = run_in_processes(_evaluate_in_process, str(tmp_path), 7, folder=tmp_path)
     data, predictions = random_people(7, 5, num_images=11)
     expected = evaluate(make_dataset(data, 5, sigmas=[0.05] * 5), predictions)
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert second == {}
     assert expected["keypoints"]["AP"] > 1
     # the images come in another order, which decides between equal scores of one image only

@@ -1,8 +1,7 @@
 """The released keypoint loss shrinks with the number of GPUs; ours is that of one process with the whole batch."""
 
 import pytest
-import torch
-import torch.distributed as dist
+from processes import run_in_processes
 from small_models import image, one_person, people, small_model
 
 # statistics of the batch and the limit of samples are per process by design
@@ -22,18 +21,13 @@ def _losses(config, inputs):
     return {name: loss.item() for name, loss in losses.items()}, model.controller.linear.weight.grad
 
 
-def _one_process(rank, folder, config):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.save(_losses(config, [_batch()[rank]]), f"{folder}/{rank}.pth")
-    dist.barrier()
-    dist.destroy_process_group()
+def _one_process(rank, config):
+    return _losses(config, [_batch()[rank]])
 
 
 @pytest.mark.parametrize("config", ["configs/FCPose/R_50_3x.yaml", "configs/FCPose/R_50_3x_release.yaml"])
 def test_two_processes_equal_one(tmp_path, config):
-    torch.multiprocessing.spawn(_one_process, (str(tmp_path), config), nprocs=2)
-    (first, first_grad), (second, second_grad) = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
+    (first, first_grad), (second, second_grad) = run_in_processes(_one_process, config, folder=tmp_path)
     whole, whole_grad = _losses(config, _batch())
     for name, loss in whole.items():
         # DistributedDataParallel averages the gradients of the processes

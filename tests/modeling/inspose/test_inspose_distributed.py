@@ -1,8 +1,7 @@
 """Two processes give one process's losses and gradients, although their images have people in unequal numbers."""
 
 import pytest
-import torch
-import torch.distributed as dist
+from processes import run_in_processes
 from small_models import image, one_person, people, small_model
 
 _OPTS = (
@@ -35,17 +34,12 @@ def _losses(inputs):
     return results
 
 
-def _one_process(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.save(_losses([_batch()[rank]]), f"{folder}/{rank}.pth")
-    dist.barrier()
-    dist.destroy_process_group()
+def _one_process(rank):
+    return _losses([_batch()[rank]])
 
 
 def test_two_processes_equal_one(tmp_path):
-    torch.multiprocessing.spawn(_one_process, (str(tmp_path),), nprocs=2)
-    processes = [torch.load(tmp_path / f"{rank}.pth") for rank in range(2)]
+    processes = run_in_processes(_one_process, folder=tmp_path)
     for (first, first_grad), (second, second_grad), (whole, whole_grad) in zip(*processes, _losses(_batch())):
         assert whole.keys() >= {"loss_fcos_cls", "loss_keypoint", "loss_offset", "loss_aux_heatmap"}
         for name, loss in whole.items():

@@ -1,8 +1,7 @@
 """The released InsPose's losses and gradients in two processes are those of one with the whole batch."""
 
 import pytest
-import torch
-import torch.distributed as dist
+from processes import run_in_processes
 from small_models import image, one_person
 from test_released import TWO, released_model
 
@@ -19,17 +18,12 @@ def _losses(inputs):
     return {name: loss.item() for name, loss in losses.items()}, [layer.weight.grad for layer in layers]
 
 
-def _one_process(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.save(_losses([_batch()[rank]]), f"{folder}/{rank}.pth")
-    dist.barrier()
-    dist.destroy_process_group()
+def _one_process(rank):
+    return _losses([_batch()[rank]])
 
 
 def test_two_processes_equal_one(tmp_path):
-    torch.multiprocessing.spawn(_one_process, (str(tmp_path),), nprocs=2)
-    (first, first_grads), (second, second_grads) = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
+    (first, first_grads), (second, second_grads) = run_in_processes(_one_process, folder=tmp_path)
     whole, whole_grads = _losses(_batch())
     for name, loss in whole.items():
         # DistributedDataParallel averages the gradients of the processes
