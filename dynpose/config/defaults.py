@@ -83,8 +83,15 @@ def _add_test_time_augmentation(cfg):
 
 
 def _add_solver(cfg):
-    # "SGD" (FCPose section 4) or "ADAMW"
+    # "SGD" (FCPose section 4), "ADAM" (CID section 4.2) or "ADAMW" (QueryPose section 4.1). CLIP_GRADIENTS.CLIP_TYPE has
+    # one more choice, "full_model": the norm of all gradients together
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # The total batch that BASE_LR is for: with another IMS_PER_BATCH, a run scales BASE_LR in proportion when it is set
+    # up. 0 = BASE_LR counts as it is.
+    cfg.SOLVER.REFERENCE_BATCH = 0
+    # [pattern, factor] pairs: parameters that have the regular expression in their name learn at that many times the
+    # rate; the first pair that fits counts
+    cfg.SOLVER.LR_FACTORS = []
     # A schedule in epochs (InsPose section 4: 36, or 100): a run turns it into MAX_ITER and STEPS when it is set up,
     # from the number of training images that are left after filtering and IMS_PER_BATCH. 0 = MAX_ITER and STEPS count.
     cfg.SOLVER.MAX_EPOCHS = 0

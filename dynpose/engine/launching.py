@@ -15,15 +15,16 @@ from dynpose.data import (
     schema_to_cfg,
 )
 
-from .schedule import resolve_epochs
+from .schedule import resolve_epochs, resolve_reference_batch
 from .trainer import PoseTrainer
 
 
 def setup(args):
     """Read the config, register its data sets, check that they fit the model, and prepare the output folder.
 
-    The keypoint schema is written into the config, for training also the iterations of a schedule in epochs, and the
-    config into ``OUTPUT_DIR/config.yaml``: that file and the weights are all that prediction needs.
+    The keypoint schema is written into the config, for training also the iterations of a schedule in epochs and the
+    learning rate for the batch, and the config into ``OUTPUT_DIR/config.yaml``: that file and the weights are all that
+    prediction needs.
 
     Args:
         args (argparse.Namespace): of detectron2's ``default_argument_parser``.
@@ -44,18 +45,38 @@ def setup(args):
     schema_to_cfg(cfg, schema_from_cfg(cfg))
     if not args.eval_only:
         resolve_epochs(cfg)
+        resolve_reference_batch(cfg)
     cfg.freeze()
     default_setup(cfg, args)
     return cfg
 
 
+# Where each meta-architecture reads how many classes it tells apart
+_NUM_CLASSES_KEYS = {
+    "FCPose": "FCOS",
+    "InsPose": "FCOS",
+    "InsPoseReleased": "FCOS",
+    "QueryPose": "QUERYPOSE",
+    "GeneralizedRCNN": "ROI_HEADS",
+}
+_ONE_CLASS = ("CID",)
+
+
 def _check_classes(cfg, name):
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture in _ONE_CLASS:
+        num_classes, mend = 1, ""
+    elif architecture in _NUM_CLASSES_KEYS:
+        key = _NUM_CLASSES_KEYS[architecture]
+        num_classes, mend = cfg.MODEL[key].NUM_CLASSES, f"set MODEL.{key}.NUM_CLASSES to {{}}, or "
+    else:
+        return  # the user's own
     classes = MetadataCatalog.get(name).get("thing_classes") or []
-    if len(classes) != cfg.MODEL.FCOS.NUM_CLASSES:
+    if len(classes) != num_classes:
         raise ConfigError(
-            f"data set {name!r} has {len(classes)} classes ({', '.join(classes[:3])}, ...), the model "
-            f"{cfg.MODEL.FCOS.NUM_CLASSES}: set MODEL.FCOS.NUM_CLASSES to {len(classes)}, or choose one category of "
-            "the data set (key category in DATASETS.POSE)"
+            f"data set {name!r} has {len(classes)} classes ({', '.join(classes[:3])}, ...), {architecture} has "
+            f"{num_classes}: {mend.format(len(classes))}choose one category of the data set (key category in "
+            "DATASETS.POSE)"
         )
 
 

@@ -1,4 +1,4 @@
-"""Schedules written in epochs, as papers give them, turned into detectron2's iterations."""
+"""Schedules as papers give them, in epochs and for a batch, turned into detectron2's iterations and learning rate."""
 
 import logging
 import math
@@ -101,3 +101,38 @@ def resolve_epochs(cfg, num_images=None):
     )
     solver.MAX_ITER, solver.STEPS = max_iter, steps
     solver.MAX_EPOCHS, solver.STEPS_EPOCHS = 0, []
+
+
+def resolve_reference_batch(cfg):
+    """Scale ``SOLVER.BASE_LR`` from ``SOLVER.REFERENCE_BATCH`` images to ``IMS_PER_BATCH``, in place.
+
+    :func:`dynpose.engine.setup` does it for every training. REFERENCE_BATCH is IMS_PER_BATCH afterwards: the config
+    says what is trained, and scales again when it is read with another batch.
+
+    Args:
+        cfg (CfgNode): not frozen. With a REFERENCE_BATCH of 0 it stays as it is.
+
+    Raises:
+        ConfigError: REFERENCE_BATCH is negative.
+
+    Example::
+
+        >>> cfg.SOLVER.BASE_LR, cfg.SOLVER.REFERENCE_BATCH, cfg.SOLVER.IMS_PER_BATCH = 0.001, 40, 20
+        >>> resolve_reference_batch(cfg)
+        >>> cfg.SOLVER.BASE_LR
+        0.0005
+    """
+    solver = cfg.SOLVER
+    if solver.REFERENCE_BATCH < 0:
+        raise ConfigError(
+            f"SOLVER.REFERENCE_BATCH must be the images of a batch, or 0 to leave SOLVER.BASE_LR as it is, got "
+            f"{solver.REFERENCE_BATCH}"
+        )
+    if solver.REFERENCE_BATCH in (0, solver.IMS_PER_BATCH):
+        return
+    base_lr = solver.BASE_LR * solver.IMS_PER_BATCH / solver.REFERENCE_BATCH
+    logger.info(
+        f"SOLVER.BASE_LR {solver.BASE_LR:g} is for batches of {solver.REFERENCE_BATCH}: {base_lr:g} for batches of "
+        f"{solver.IMS_PER_BATCH}"
+    )
+    solver.BASE_LR, solver.REFERENCE_BATCH = base_lr, solver.IMS_PER_BATCH

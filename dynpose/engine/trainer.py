@@ -4,17 +4,16 @@ import os
 import weakref
 from collections import OrderedDict
 
-import torch
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, hooks
-from detectron2.solver import build_optimizer
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.data import PoseDatasetMapper
 from dynpose.evaluation import PoseEvaluator
 from dynpose.modeling.test_time_augmentation import PoseTTA
+
+from .optimizer import build_optimizer
 
 
 class PoseTrainer(DefaultTrainer):
@@ -84,21 +83,5 @@ class PoseTrainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg, model):
-        """Build SOLVER.OPTIMIZER: "SGD" (detectron2's) or "ADAMW".
-
-        Raises:
-            ValueError: for another name.
-        """
-        if cfg.SOLVER.OPTIMIZER == "SGD":
-            return build_optimizer(cfg, model)
-        if cfg.SOLVER.OPTIMIZER == "ADAMW":
-            params = get_default_optimizer_params(
-                model,
-                base_lr=cfg.SOLVER.BASE_LR,
-                weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-                weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-                bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-                weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-            )
-            return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(params, lr=cfg.SOLVER.BASE_LR)
-        raise ValueError(f"SOLVER.OPTIMIZER must be 'SGD' or 'ADAMW', got {cfg.SOLVER.OPTIMIZER!r}")
+        """See :func:`dynpose.engine.optimizer.build_optimizer`."""
+        return build_optimizer(cfg, model)

@@ -12,7 +12,9 @@ from small_models import SMALL, small_config
 from dynpose.config import ConfigError, load_config
 from dynpose.data import register_pose_dataset
 from dynpose.engine import resolve_epochs, setup
-from dynpose.engine.schedule import epochs_to_iterations, num_training_images
+from dynpose.engine.schedule import epochs_to_iterations, num_training_images, resolve_reference_batch
+
+_CONFIG = "configs/FCPose/Base-FCPose.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -162,3 +164,25 @@ def test_a_run_writes_its_iterations(entry, tmp_path, eval_only):
         assert (written.MAX_ITER, tuple(written.STEPS)) == (90, (68, 83))
         assert (written.MAX_EPOCHS, written.STEPS_EPOCHS) == (0, [])
         assert cfg.SOLVER.MAX_ITER == 90
+
+
+@pytest.mark.parametrize(("batch", "base_lr"), [(40, 0.001), (20, 0.0005), (160, 0.004)])
+def test_the_learning_rate_follows_the_batch(batch, base_lr):
+    cfg = small_config(_CONFIG, "SOLVER.REFERENCE_BATCH", 40, "SOLVER.BASE_LR", 0.001, "SOLVER.IMS_PER_BATCH", batch)
+    resolve_reference_batch(cfg)
+    assert pytest.approx(base_lr) == cfg.SOLVER.BASE_LR
+    # a saved config says the same again
+    resolve_reference_batch(cfg)
+    assert pytest.approx(base_lr) == cfg.SOLVER.BASE_LR
+    cfg.SOLVER.IMS_PER_BATCH = 80
+    resolve_reference_batch(cfg)
+    assert pytest.approx(0.002) == cfg.SOLVER.BASE_LR
+
+
+def test_no_or_a_wrong_reference_batch():
+    cfg = small_config(_CONFIG, "SOLVER.BASE_LR", 0.001, "SOLVER.IMS_PER_BATCH", 7)
+    resolve_reference_batch(cfg)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.REFERENCE_BATCH) == (0.001, 0)
+    cfg.SOLVER.REFERENCE_BATCH = -1
+    with pytest.raises(ConfigError, match=r"SOLVER\.REFERENCE_BATCH must be .*, got -1"):
+        resolve_reference_batch(cfg)

@@ -9,13 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.solver import build_optimizer
-from small_models import SMALL, small_config, small_model
+from small_models import SMALL
 
 from dynpose.checkpoint import CheckpointError
 from dynpose.config import ConfigError, load_config
 from dynpose.data import DatasetError
-from dynpose.engine import PoseTrainer, main, setup
+from dynpose.engine import main, setup
 
 CONFIG = "configs/quick/fcpose_synthetic.yaml"
 TINY = [
@@ -140,20 +139,3 @@ def test_a_truncated_image_is_found_before_training(finished, tmp_path):
     with pytest.raises(DatasetError, match=rf"1 of 4 images can't be read: .*{victim.name} \(.*truncated"):
         setup(arguments(tmp_path))
     setup(arguments(tmp_path, "DATASETS.CHECK_IMAGES", "False"))
-
-
-def test_optimizers():
-    model = small_model()
-    cfg = small_config()
-    sgd = PoseTrainer.build_optimizer(cfg, model)
-    assert isinstance(sgd, torch.optim.SGD)
-    assert sgd.defaults == build_optimizer(cfg, model).defaults
-    assert (sgd.defaults["lr"], sgd.defaults["momentum"], sgd.defaults["weight_decay"]) == (0.01, 0.9, 0.0001)
-    cfg.SOLVER.OPTIMIZER = "ADAMW"
-    adamw = PoseTrainer.build_optimizer(cfg, model)
-    assert isinstance(adamw, torch.optim.AdamW)
-    # no weight decay on normalisation layers
-    assert {group["weight_decay"] for group in adamw.param_groups} == {0.0, 0.0001}
-    cfg.SOLVER.OPTIMIZER = "LION"
-    with pytest.raises(ValueError, match=r"SOLVER\.OPTIMIZER must be 'SGD' or 'ADAMW', got 'LION'"):
-        PoseTrainer.build_optimizer(cfg, model)

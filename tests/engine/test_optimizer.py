@@ -1,0 +1,84 @@
+"""The optimizers of a config, against torch's and detectron2's own."""
+
+import pytest
+import torch
+from detectron2.solver import build_optimizer as build_of_detectron2
+from small_models import small_config, small_model
+
+from dynpose.config import ConfigError
+from dynpose.engine.optimizer import build_optimizer
+
+
+@pytest.fixture
+def cfg():
+    return small_config()
+
+
+class Two(torch.nn.Module):
+    """Two weights of two numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.slow = torch.nn.Linear(2, 1, bias=False)
+        self.fast = torch.nn.Linear(2, 1, bias=False)
+        for layer in (self.slow, self.fast):
+            torch.nn.init.zeros_(layer.weight)
+
+    def set_gradients(self, slow, fast):
+        self.slow.weight.grad, self.fast.weight.grad = torch.tensor([slow]), torch.tensor([fast])
+
+
+def test_sgd_is_detectron2s(cfg):
+    model = small_model()
+    sgd = build_optimizer(cfg, model)
+    assert isinstance(sgd, torch.optim.SGD)
+    assert sgd.defaults == build_of_detectron2(cfg, model).defaults
+    assert (sgd.defaults["lr"], sgd.defaults["momentum"], sgd.defaults["weight_decay"]) == (0.01, 0.9, 0.0001)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("ADAM", torch.optim.Adam), ("ADAMW", torch.optim.AdamW)])
+def test_adaptive(cfg, name, kind):
+    cfg.SOLVER.OPTIMIZER = name
+    optimizer = build_optimizer(cfg, small_model())
+    assert isinstance(optimizer, kind)
+    # no weight decay on normalisation layers
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.0001}
+
+
+def test_unknown(cfg):
+    cfg.SOLVER.OPTIMIZER = "LION"
+    with pytest.raises(ConfigError, match=r"SOLVER\.OPTIMIZER must be 'SGD', 'ADAM' or 'ADAMW', got 'LION'"):
+        build_optimizer(cfg, small_model())
+
+
+@pytest.mark.parametrize("name", ["SGD", "ADAMW"])
+def test_learning_rates_of_parts(cfg, name):
+    cfg.SOLVER.OPTIMIZER, cfg.SOLVER.LR_FACTORS = name, [["^fast", 10.0], ["weight", 1.0]]
+    model = Two()
+    optimizer = build_optimizer(cfg, model)
+    of_parameter = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert of_parameter == {model.slow.weight: pytest.approx(0.01), model.fast.weight: pytest.approx(0.1)}
+    # the first step of both moves by the rate alone where all gradients are 1
+    model.set_gradients([1.0, 1.0], [1.0, 1.0])
+    optimizer.step()
+    torch.testing.assert_close(model.fast.weight / model.slow.weight, torch.full((1, 2), 10.0))
+
+
+def test_a_part_that_is_not_there(cfg):
+    cfg.SOLVER.LR_FACTORS = [["flow", 10.0]]
+    with pytest.raises(ConfigError, match="no parameter of Two has 'flow' in its name"):
+        build_optimizer(cfg, Two())
+
+
+def test_clipping_the_full_model(cfg):
+    """Gradients (3, 0) and (0, 4) have norm 5 together: clipped to 1 they are (0.6, 0) and (0, 0.8)."""
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    clip.ENABLED, clip.CLIP_TYPE, clip.CLIP_VALUE, clip.NORM_TYPE = True, "full_model", 1.0, 2.0
+    cfg.SOLVER.MOMENTUM = cfg.SOLVER.WEIGHT_DECAY = 0.0
+    cfg.SOLVER.BASE_LR = 1.0
+    model = Two()
+    optimizer = build_optimizer(cfg, model)
+    model.set_gradients([3.0, 0.0], [0.0, 4.0])
+    optimizer.step()
+    torch.testing.assert_close(model.slow.weight.detach(), torch.tensor([[-0.6, 0.0]]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(model.fast.weight.detach(), torch.tensor([[0.0, -0.8]]), rtol=1e-5, atol=0)
