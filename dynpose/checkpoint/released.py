@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from .cid import CID_RENAMES, CID_UNUSED
 from .fcpose import FCPOSE_RENAMES, FCPOSE_UNUSED
 from .inspose import INSPOSE_LINEAR, INSPOSE_RENAMES, INSPOSE_UNUSED
 
@@ -50,7 +51,12 @@ RELEASED_FORMATS = (
         config="configs/InsPose/R_50_3x_release.yaml",
     ),
     ReleasedFormat(
-        name="the released CID", method="CID", signature=("gfd.heatmap_conv.weight", "gfd.conv_down.weight")
+        name="the released CID",
+        method="CID",
+        signature=("gfd.heatmap_conv.weight", "gfd.conv_down.weight"),
+        renames=CID_RENAMES,
+        unused=CID_UNUSED,
+        config="configs/CID/HRNet_W32_140e.yaml",
     ),
     ReleasedFormat(
         name="the released QueryPose", method="QueryPose", signature=("part_query.weight", "init_proposal_boxes.weight")

@@ -21,6 +21,7 @@ def add_dynpose_config(cfg):
         >>> cfg.merge_from_file("configs/FCPose/R_50_3x.yaml")
     """
     _add_data(cfg)
+    _add_input(cfg)
     _add_test_time_augmentation(cfg)
     _add_solver(cfg)
     _add_backbones(cfg)
@@ -29,12 +30,13 @@ def add_dynpose_config(cfg):
     _add_fcpose(cfg)
     _add_inspose(cfg)
     _add_inspose_released(cfg)
+    _add_cid(cfg)
 
 
 def _add_data(cfg):
     # The user's own data sets: a list of mappings with the arguments of dynpose.data.register_pose_dataset (name,
-    # json_file, image_root; optional category, flip_pairs, sigmas). They are registered when a config is set up, and
-    # are then named in DATASETS.TRAIN / DATASETS.TEST like any other.
+    # json_file, image_root; optional category, flip_pairs, sigmas, protocol). They are registered when a config is set
+    # up, and are then named in DATASETS.TRAIN / DATASETS.TEST like any other.
     cfg.DATASETS.POSE = []
     # Look for missing and truncated images before a run starts
     cfg.DATASETS.CHECK_IMAGES = True
@@ -73,6 +75,28 @@ def _add_data(cfg):
     # (cfg.TEST.KEYPOINT_OKS_SIGMAS is detectron2's own key, with the same meaning.)
 
 
+def _add_input(cfg):
+    # The random affine warp of CID (section 4.2; dynpose.data.RandomAffine), for any method. In training it takes the
+    # place of INPUT.CROP and of INPUT.MIN_SIZE_TRAIN; INPUT.RANDOM_FLIP comes after it.
+    cfg.INPUT.AFFINE = CN()
+    cfg.INPUT.AFFINE.ENABLED = False
+    # Width and height of the result, pixels; a list of one number is a square
+    cfg.INPUT.AFFINE.SIZE = [512, 512]
+    # At most so many degrees to either side
+    cfg.INPUT.AFFINE.ROTATION = 30.0
+    # Range of the size of what is shown, relative to all of it
+    cfg.INPUT.AFFINE.SCALE = [0.75, 1.5]
+    # The middle is moved at most so far in x and in y, in 200ths of the side that is shown
+    cfg.INPUT.AFFINE.TRANSLATION = 40.0
+    # At scale 1 the result's shorter side shows the "short" or the "long" side of the image
+    cfg.INPUT.AFFINE.SCALE_TYPE = "short"
+    # Inference: resize by an affine warp onto sides that are multiples of 64, with equal margins (the released CID;
+    # dynpose.data.AffineResize). The shorter side is INPUT.MIN_SIZE_TEST, the longer at most INPUT.MAX_SIZE_TEST.
+    cfg.INPUT.AFFINE_RESIZE_TEST = False
+    # In training, give the model the masks of crowds and of people without labelled keypoints, for it to leave out
+    cfg.INPUT.IGNORE_MASKS = False
+
+
 def _add_test_time_augmentation(cfg):
     # Multi-scale and flip testing (dynpose.modeling.test_time_augmentation) of any pose model, under detectron2's keys:
     # TEST.AUG.ENABLED, MIN_SIZES and MAX_SIZE (pixels) of the views, FLIP for the mirrored twin of each.
@@ -83,8 +107,8 @@ def _add_test_time_augmentation(cfg):
 
 
 def _add_solver(cfg):
-    # "SGD" (FCPose section 4), "ADAM" (CID section 4.2) or "ADAMW" (QueryPose section 4.1). CLIP_GRADIENTS.CLIP_TYPE has
-    # one more choice, "full_model": the norm of all gradients together
+    # "SGD" (FCPose section 4), "ADAM" (CID section 4.2) or "ADAMW" (QueryPose section 4.1). CLIP_GRADIENTS.CLIP_TYPE
+    # has one more choice, "full_model": the norm of all gradients together
     cfg.SOLVER.OPTIMIZER = "SGD"
     # The total batch that BASE_LR is for: with another IMS_PER_BATCH, a run scales BASE_LR in proportion when it is set
     # up. 0 = BASE_LR counts as it is.
@@ -329,3 +353,52 @@ def _add_inspose_released(cfg):
     cfg.MODEL.INSPOSE_RELEASED.NMS_METHOD = "linear"
     cfg.MODEL.INSPOSE_RELEASED.NMS_SIGMA = 0.5
     cfg.MODEL.INSPOSE_RELEASED.NMS_MIN_SCORE = 0.001
+
+
+def _add_cid(cfg):
+    # CID (CVPR 2022). Where paper and release differ, the default is the release's.
+    cfg.MODEL.CID = CN()
+    # The one output of the backbone that everything is read from, at the resolution of the heatmaps
+    cfg.MODEL.CID.IN_FEATURES = ["concat"]
+    # Probability that all heatmaps start with
+    cfg.MODEL.CID.PRIOR_PROB = 0.01
+
+    # Global feature decoupling (section 3.3): channels of F-hat (Table 2)
+    cfg.MODEL.CID.CHANNELS = 32
+    # "spatial", "channel", or both (Table 1)
+    cfg.MODEL.CID.RECALIBRATION = ["spatial", "channel"]
+    # A person's weights of these channels: "linear" (release) = linear layers of the feature at the centre, one for
+    # Eq. 11 and one for Eq. 10; "feature" (paper) = that feature itself, read from F-hat, which has as many channels
+    cfg.MODEL.CID.CHANNEL_WEIGHTS = "linear"
+    # Relative coordinates are divided by this many cells
+    cfg.MODEL.CID.COORD_SCALE = 32.0
+
+    # Targets: people whose box is smaller, square pixels of the augmented image, are in the multi-person maps but are
+    # not decoupled (release, COCO: 32^2; CrowdPose: 0)
+    cfg.MODEL.CID.MIN_BOX_AREA = 1024.0
+    # CornerNet's radius for this IoU sizes a person's Gaussians
+    cfg.MODEL.CID.RADIUS_MIN_OVERLAP = 0.7
+    # People decoupled in training, per process; others are left out at random
+    cfg.MODEL.CID.MAX_INSTANCES = 200
+    # Most people whose heatmaps exist at once, in training and inference
+    cfg.MODEL.CID.MAX_INSTANCES_PER_CHUNK = 32
+
+    # Losses: the people's own heatmaps are normalised by the keypoints of all people together ("pooled", release), or
+    # for each person by his or her own ("person", Eq. 16)
+    cfg.MODEL.CID.HEATMAP_LOSS_NORM = "pooled"
+    # tau of Eq. 8
+    cfg.MODEL.CID.TEMPERATURE = 0.05
+    cfg.MODEL.CID.MULTI_HEATMAP_LOSS_WEIGHT = 1.0
+    # 0 = without (Table 1)
+    cfg.MODEL.CID.CONTRASTIVE_LOSS_WEIGHT = 1.0
+    # lambda of Eq. 5
+    cfg.MODEL.CID.SINGLE_HEATMAP_LOSS_WEIGHT = 4.0
+
+    # Inference: most people in an image, and the least centre score
+    cfg.MODEL.CID.MAX_PROPOSALS = 30
+    cfg.MODEL.CID.SCORE_THRESH = 0.01
+    # A centre is the largest of 3 x 3 cells; of 5 x 5 or 7 x 7 where the mean of the image's height and width, in
+    # cells, is above the first or the second of these
+    cfg.MODEL.CID.WINDOW_THRESHOLDS = [200, 300]
+    # The worse of two poses with a higher OKS is dropped
+    cfg.MODEL.CID.OKS_NMS_THRESH = 0.8

@@ -1,24 +1,31 @@
 """Pose data sets for detectron2: keypoint schemas, registration, augmentation and the dataset mapper."""
 
+from .affine import AffineResize, AffineTransform, RandomAffine
 from .coco_json import load_pose_json
+from .crowd_datasets import register_crowd_datasets
 from .datasets import check_dataset_files, register_datasets_from_cfg, register_pose_dataset
 from .image_check import check_images
 from .mapper import PoseDatasetMapper
-from .schema import COCO_PERSON, DEFAULT_SIGMA, DatasetError, KeypointSchema
+from .schema import COCO_PERSON, CROWDPOSE_PERSON, DEFAULT_SIGMA, DatasetError, KeypointSchema
 from .schema_config import schema_from_cfg, schema_to_cfg
 from .transforms import RandomCropKeepingPeople, build_pose_augmentation
 
 __all__ = [
     "COCO_PERSON",
+    "CROWDPOSE_PERSON",
     "DEFAULT_SIGMA",
+    "AffineResize",
+    "AffineTransform",
     "DatasetError",
     "KeypointSchema",
     "PoseDatasetMapper",
+    "RandomAffine",
     "RandomCropKeepingPeople",
     "build_pose_augmentation",
     "check_dataset_files",
     "check_images",
     "load_pose_json",
+    "register_crowd_datasets",
     "register_datasets_from_cfg",
     "register_pose_dataset",
     "schema_from_cfg",

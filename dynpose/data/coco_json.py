@@ -15,6 +15,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
+from .ignored_regions import has_labelled_keypoints, read_segmentation
 from .schema import DatasetError
 
 __all__ = ["load_pose_json", "read_coco_json", "select_categories"]
@@ -38,7 +39,8 @@ def load_pose_json(json_file, image_root, *, category=None, annotated=True):
         training). Each of its ``annotations`` has ``bbox`` (``BoxMode.XYWH_ABS``), ``category_id`` (0-based),
         ``keypoints`` (3K numbers; x and y in continuous pixels, which is COCO's index + 0.5, as in ``load_coco_json``;
         visibility 0 throughout where the file has none), ``iscrowd`` and ``area`` (square pixels; the box's where the
-        file has none).
+        file has none). Crowds and people without labelled keypoints also have the ``segmentation`` of the file, as in
+        ``load_coco_json``, for ``INPUT.IGNORE_MASKS``; to keep the others' would only take memory.
 
     Raises:
         DatasetError: the file or an image is missing, or an item is not what the format says; the message names the
@@ -218,16 +220,20 @@ def _add_annotations(records, data, categories, json_file):
         area = annotation.get("area")
         if not isinstance(area, (int, float)) or not math.isfinite(area):
             area = bbox[2] * bbox[3]
-        records[annotation["image_id"]]["annotations"].append(
-            {
-                "iscrowd": int(bool(annotation.get("iscrowd"))),
-                "bbox": bbox,
-                "bbox_mode": BoxMode.XYWH_ABS,
-                "category_id": class_of_category[category_id],
-                "keypoints": _read_keypoints(annotation, num_keypoints, item, json_file),
-                "area": area,
-            }
-        )
+        record = records[annotation["image_id"]]
+        person = {
+            "iscrowd": int(bool(annotation.get("iscrowd"))),
+            "bbox": bbox,
+            "bbox_mode": BoxMode.XYWH_ABS,
+            "category_id": class_of_category[category_id],
+            "keypoints": _read_keypoints(annotation, num_keypoints, item, json_file),
+            "area": area,
+        }
+        if person["iscrowd"] or not has_labelled_keypoints(person):
+            segmentation = _read_segmentation(annotation, record, item, json_file)
+            if segmentation is not None:
+                person["segmentation"] = segmentation
+        record["annotations"].append(person)
     logger.info(
         "%s: %d images, %d annotations with keypoints in %d of %d categories, %d of the others left out",
         json_file,
@@ -272,6 +278,17 @@ def _read_keypoints(annotation, num_keypoints, item, json_file):
     keypoints[0::3] += 0.5
     keypoints[1::3] += 0.5
     return keypoints.tolist()
+
+
+def _read_segmentation(annotation, record, item, json_file):
+    try:
+        return read_segmentation(annotation.get("segmentation"), record["height"], record["width"])
+    except ValueError as error:
+        raise _fault(
+            json_file,
+            f"{item}: segmentation {error}",
+            "write polygons [[x, y, x, y, ...], ...] or an RLE of the image's size, or take it out",
+        ) from None
 
 
 def _finite_numbers(values):

@@ -12,7 +12,9 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
 
+from .affine import composed_matrix, matrix_to_original
 from .datasets import register_datasets_from_cfg
+from .ignored_regions import draw_ignored_regions
 from .schema import DatasetError
 from .schema_config import schema_from_cfg
 from .transforms import build_pose_augmentation
@@ -39,6 +41,7 @@ class PoseDatasetMapper:
         augmentations (list[Augmentation]): applied in order.
         image_format (str): of the image given to the model, see ``detection_utils.read_image``.
         schema (KeypointSchema): of the data set; needed for training.
+        ignore_masks (bool): for training, also give the masks of people who are not to be learnt.
 
     Example::
 
@@ -46,13 +49,14 @@ class PoseDatasetMapper:
     """
 
     @configurable
-    def __init__(self, is_train=True, *, augmentations, image_format, schema=None):
+    def __init__(self, is_train=True, *, augmentations, image_format, schema=None, ignore_masks=False):
         if is_train and schema is None:
             raise ValueError("PoseDatasetMapper needs the schema of the data set for training")
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
         self.schema = schema
+        self.ignore_masks = ignore_masks
         self.flip_indices = schema.flip_indices if schema is not None else None
         mode = "training" if is_train else "inference"
         logger.info("Augmentations used in %s: %s", mode, augmentations)
@@ -67,6 +71,7 @@ class PoseDatasetMapper:
             "augmentations": build_pose_augmentation(cfg, is_train),
             "image_format": cfg.INPUT.FORMAT,
             "schema": schema_from_cfg(cfg) if is_train else None,
+            "ignore_masks": cfg.INPUT.IGNORE_MASKS,
         }
 
     def __call__(self, dataset_dict):
@@ -83,22 +88,34 @@ class PoseDatasetMapper:
             labelled or not inside the image is all zeros; any other has ``0 <= x < W`` and ``0 <= y < H``. Crowds are
             left out, and so are people who are not in the augmented image.
 
+            With ``ignore_masks``, also ``ignore_mask``, (H, W) bool: True where the augmented image shows crowds (by
+            their box where they have no segmentation) or people without labelled keypoints (not masked where they have
+            none).
+
+            At inference, ``to_original`` as well where the image was resized by an affine warp
+            (:class:`~dynpose.data.AffineResize`): (2, 3) float64 array, from continuous pixels of ``image`` to those of
+            the original image. Otherwise the ratio of the sizes is all.
+
         Raises:
             DatasetError: the image cannot be read or is not of the annotated size, or an annotation does not fit the
-                schema.
+                schema or has a malformed segmentation that is asked for.
         """
         dataset_dict = dict(dataset_dict)
         annotations = dataset_dict.pop("annotations", ())
         image = _read_image(dataset_dict, self.image_format)
         if not self.is_train:
             aug_input = T.AugInput(image)
-            self.augmentations(aug_input)
+            transforms = self.augmentations(aug_input)
             dataset_dict["image"] = _to_tensor(aug_input.image)
+            to_original = matrix_to_original(transforms)
+            if to_original is not None:
+                dataset_dict["to_original"] = to_original
             return dataset_dict
 
         people = [self._with_keypoints(person, dataset_dict) for person in annotations if not person.get("iscrowd")]
-        # The crop of build_pose_augmentation leaves nobody only if nobody is in the image to start with; others may
-        # have to be drawn again. An image that stays empty is given as such: every loss is defined for it.
+        # The crop of build_pose_augmentation leaves nobody only if nobody is in the image to start with; others, like
+        # the random affine warp, may have to be drawn again. An image that stays empty is given as such: every loss is
+        # defined for it.
         for _ in range(1 + _MAX_REDRAWS):
             aug_input = T.AugInput(image, boxes=_boxes_to_keep(people))
             transforms = self.augmentations(aug_input)
@@ -107,10 +124,13 @@ class PoseDatasetMapper:
                 break
         dataset_dict["image"] = _to_tensor(aug_input.image)
         dataset_dict["instances"] = instances
+        if self.ignore_masks:
+            ignored = transforms.apply_segmentation(_draw_ignored(annotations, image, dataset_dict))
+            dataset_dict["ignore_mask"] = torch.from_numpy(ignored.astype(bool))
         return dataset_dict
 
     def _with_keypoints(self, annotation, dataset_dict):
-        """The annotation with keypoints: none labelled where it has none."""
+        """The annotation with keypoints, none labelled where it has none, and without segmentation."""
         size = 3 * self.schema.num_keypoints
         keypoints = annotation.get("keypoints") or [0.0] * size
         if len(keypoints) != size:
@@ -118,7 +138,9 @@ class PoseDatasetMapper:
                 f"{dataset_dict['file_name']}: an annotation has {len(keypoints)} keypoint numbers where the "
                 f"{self.schema.num_keypoints} keypoints of the model make {size}; correct the annotation or the schema"
             )
-        return {**annotation, "keypoints": keypoints}
+        person = {**annotation, "keypoints": keypoints}
+        person.pop("segmentation", None)  # not learnt, and slow to transform
+        return person
 
     def _transform(self, people, transforms, image_size):
         """Instances of the people that are left in the augmented image of ``image_size`` (height, width)."""
@@ -139,15 +161,10 @@ class PoseDatasetMapper:
         instances.gt_keypoints = Keypoints(keypoints)
         if all("area" in person for person in people):
             areas = np.array([person["area"] for person in people], dtype=np.float32)
-            instances.gt_areas = torch.from_numpy(areas * _area_scale(transforms))
+            # How many pixels a pixel of the original image becomes
+            area_scale = np.abs(np.linalg.det(composed_matrix(transforms)[:, :2]))
+            instances.gt_areas = torch.from_numpy(areas * np.float32(area_scale))
         return utils.filter_empty_instances(instances, by_mask=False, box_threshold=_MIN_BOX_SIZE)
-
-
-def _area_scale(transforms):
-    """How many pixels a pixel of the original image becomes."""
-    corners = transforms.apply_coords(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
-    (a, b), (c, d) = corners[1] - corners[0], corners[2] - corners[0]
-    return np.float32(abs(a * d - b * c))
 
 
 def _read_image(dataset_dict, image_format):
@@ -169,6 +186,16 @@ def _read_image(dataset_dict, image_format):
             f"; correct the annotation (if the two are swapped: the image's EXIF orientation was not applied there)"
         )
     return image
+
+
+def _draw_ignored(annotations, image, dataset_dict):
+    """(H, W) uint8 mask on the original image; see :func:`draw_ignored_regions`."""
+    try:
+        return draw_ignored_regions(annotations, *image.shape[:2])
+    except ValueError as error:
+        raise DatasetError(
+            f"{dataset_dict['file_name']}: an annotation's segmentation {error}; correct it or take it out"
+        ) from None
 
 
 def _boxes_to_keep(people):

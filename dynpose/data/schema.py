@@ -13,7 +13,7 @@ from numbers import Real
 
 import numpy as np
 
-__all__ = ["COCO_PERSON", "DEFAULT_SIGMA", "DatasetError", "KeypointSchema"]
+__all__ = ["COCO_PERSON", "CROWDPOSE_PERSON", "DEFAULT_SIGMA", "DatasetError", "KeypointSchema"]
 
 logger = logging.getLogger(__name__)
 
@@ -320,3 +320,29 @@ COCO_PERSON = KeypointSchema(
     names=_COCO_NAMES, flip_pairs=infer_flip_pairs(_COCO_NAMES), skeleton=_COCO_SKELETON, sigmas=_COCO_SIGMAS
 )
 """The person of COCO keypoints: 17 keypoints, with the sigmas of its evaluation."""
+
+# fmt: off
+_CROWDPOSE_NAMES = (
+    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip",
+    "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "head", "neck",
+)
+# Those of CrowdPose's own evaluation tool: COCO's for the joints that COCO has, its shoulders' for head and neck
+_CROWDPOSE_SIGMAS = (
+    0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079,
+)
+_CROWDPOSE_SKELETON = (
+    (12, 13), (13, 0), (13, 1), (0, 2), (2, 4), (1, 3), (3, 5), (0, 6), (1, 7), (6, 7), (6, 8), (8, 10), (7, 9),
+    (9, 11),
+)
+# fmt: on
+
+CROWDPOSE_PERSON = KeypointSchema(
+    names=_CROWDPOSE_NAMES,
+    flip_pairs=infer_flip_pairs(_CROWDPOSE_NAMES),
+    skeleton=_CROWDPOSE_SKELETON,
+    sigmas=_CROWDPOSE_SIGMAS,
+)
+"""The person of CrowdPose: 14 keypoints, with the sigmas of its evaluation.
+
+The limbs are not those of its files, which are COCO's: some point outside the 14 keypoints, others join the wrong ones.
+"""

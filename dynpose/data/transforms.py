@@ -7,6 +7,8 @@ import numpy as np
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
+from .affine import AffineResize, RandomAffine
+
 __all__ = ["RandomCropKeepingPeople", "build_pose_augmentation"]
 
 
@@ -51,23 +53,37 @@ class RandomCropKeepingPeople(T.RandomCrop):
 def build_pose_augmentation(cfg, is_train):
     """The augmentation that ``cfg.INPUT`` describes: crop (training), resize of the shortest edge, flip (training).
 
+    With ``INPUT.AFFINE.ENABLED``, a random affine warp takes the place of crop and resize in training; with
+    ``INPUT.AFFINE_RESIZE_TEST``, an affine resize that of the other at inference.
+
     Args:
         cfg (CfgNode): ``INPUT.CROP``, ``INPUT.MIN_SIZE_*``, ``INPUT.MAX_SIZE_*`` and ``INPUT.RANDOM_FLIP`` mean what
-            they mean in detectron2.
+            they mean in detectron2, a ``MIN_SIZE_TEST`` of 0 (the image as it is) included.
         is_train (bool): False gives the resize alone.
 
     Returns:
         list[Augmentation]
 
     Raises:
-        ValueError: ``INPUT.RANDOM_FLIP`` is "vertical".
+        ValueError: ``INPUT.RANDOM_FLIP`` is "vertical", or a key of ``INPUT.AFFINE`` is out of its range.
     """
     if is_train and cfg.INPUT.RANDOM_FLIP == "vertical":
         # It mirrors too, but detectron2 exchanges the left and right keypoints in a horizontal flip only.
         raise ValueError("INPUT.RANDOM_FLIP 'vertical' does not go with keypoints: set it to 'horizontal' or 'none'")
     augmentation = utils.build_augmentation(cfg, is_train)
-    if is_train and cfg.INPUT.CROP.ENABLED:
+    if is_train and cfg.INPUT.AFFINE.ENABLED:
+        affine = cfg.INPUT.AFFINE
+        augmentation[0] = RandomAffine(
+            affine.SIZE,
+            rotation=affine.ROTATION,
+            scale=affine.SCALE,
+            translation=affine.TRANSLATION,
+            scale_type=affine.SCALE_TYPE,
+        )
+    elif is_train and cfg.INPUT.CROP.ENABLED:
         augmentation.insert(0, RandomCropKeepingPeople(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+    elif not is_train and cfg.INPUT.AFFINE_RESIZE_TEST and cfg.INPUT.MIN_SIZE_TEST > 0:
+        augmentation[0] = AffineResize(cfg.INPUT.MIN_SIZE_TEST, max_size=cfg.INPUT.MAX_SIZE_TEST)
     return augmentation
 
 

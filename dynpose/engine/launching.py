@@ -3,6 +3,7 @@
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 
 from dynpose.checkpoint import PoseCheckpointer
@@ -36,6 +37,7 @@ def setup(args):
         ConfigError, DatasetError: with the file, the item and the mend.
     """
     cfg = load_config(args.config_file, args.opts)
+    check_affine_resize(cfg)
     register_datasets_from_cfg(cfg)
     for name in cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         check_dataset_files(name)
@@ -49,6 +51,20 @@ def setup(args):
     cfg.freeze()
     default_setup(cfg, args)
     return cfg
+
+
+def check_affine_resize(cfg):
+    """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a model that would take its result for a plain resize.
+
+    Raises:
+        ConfigError: the meta-architecture has no true ``reads_to_original``.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    if cfg.INPUT.AFFINE_RESIZE_TEST and not getattr(META_ARCH_REGISTRY.get(name), "reads_to_original", False):
+        raise ConfigError(
+            f"INPUT.AFFINE_RESIZE_TEST is True, but {name} does not read the way back to the original image "
+            "(to_original) that it takes: set it to False"
+        )
 
 
 # Where each meta-architecture reads how many classes it tells apart

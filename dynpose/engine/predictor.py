@@ -13,8 +13,11 @@ from detectron2.modeling import build_model
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer
 from dynpose.config import ConfigError, load_config
-from dynpose.data import schema_from_cfg
+from dynpose.data import build_pose_augmentation, schema_from_cfg
+from dynpose.data.affine import matrix_to_original
 from dynpose.modeling.test_time_augmentation import PoseTTA
+
+from .launching import check_affine_resize
 
 
 class PosePredictor:
@@ -53,9 +56,10 @@ class PosePredictor:
             raise ConfigError(f"INPUT.FORMAT must be 'BGR' or 'RGB', got {cfg.INPUT.FORMAT!r}")
         self.schema = schema_from_cfg(self.cfg)
         self.metadata = _metadata(self.cfg, self.schema)
+        check_affine_resize(self.cfg)
         self.model = build_model(self.cfg).eval()
         _CompleteCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
-        self._resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        self._augmentations = T.AugmentationList(build_pose_augmentation(self.cfg, is_train=False))
         if cfg.TEST.AUG.ENABLED:
             self.model = PoseTTA(self.cfg, self.model)
 
@@ -116,7 +120,8 @@ class PosePredictor:
 
         Returns:
             dict: detectron2's model input: ``image`` (3, h, w) float32 in the order of INPUT.FORMAT, and the original
-            ``height`` and ``width``. With TEST.AUG.ENABLED the image is uint8 and of the original size.
+            ``height`` and ``width``; with INPUT.AFFINE_RESIZE_TEST also ``to_original``, see
+            :class:`~dynpose.data.PoseDatasetMapper`. With TEST.AUG.ENABLED the image is uint8 and of the original size.
         """
         if not isinstance(image, np.ndarray):
             image = read_image(os.fspath(image), format="BGR")
@@ -130,12 +135,15 @@ class PosePredictor:
             self.model.view_sizes(height, width)
             pixels = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
             return {"image": pixels, "height": height, "width": width}
+        aug_input = T.AugInput(image)
         try:
-            resized = self._resize.get_transform(image).apply_image(image)
+            transforms = self._augmentations(aug_input)
         except ValueError as error:
             raise ValueError(f"an image of {width} x {height} pixels is too narrow to be resized: {error}") from error
-        pixels = torch.as_tensor(resized.astype("float32").transpose(2, 0, 1))
-        return {"image": pixels, "height": height, "width": width}
+        pixels = torch.as_tensor(aug_input.image.astype("float32").transpose(2, 0, 1))
+        inputs = {"image": pixels, "height": height, "width": width}
+        to_original = matrix_to_original(transforms)
+        return inputs if to_original is None else {**inputs, "to_original": to_original}
 
     def infer(self, inputs):
         """Find the people in prepared images.

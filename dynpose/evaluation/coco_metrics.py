@@ -25,6 +25,14 @@ METRICS = {
         "ARm": ("recall", None, "medium"),
         "ARl": ("recall", None, "large"),
     },
+    "keypoints_crowd": {
+        "AP": ("precision", None, "all"),
+        "AP50": ("precision", 0.5, "all"),
+        "AP75": ("precision", 0.75, "all"),
+        "AR": ("recall", None, "all"),
+        "AR50": ("recall", 0.5, "all"),
+        "AR75": ("recall", 0.75, "all"),
+    },
     "bbox": {
         "AP": ("precision", None, "all"),
         "AP50": ("precision", 0.5, "all"),
@@ -34,11 +42,11 @@ METRICS = {
         "APl": ("precision", None, "large"),
     },
 }
-"""Per task: metric -> what it is the mean of, at which similarity threshold (None: 0.50, 0.55, ... 0.95), and the area
-range of the people it counts."""
+"""Per type of evaluation: metric -> what it is the mean of, at which similarity threshold (None: 0.50, 0.55, ... 0.95),
+and the area range of the people it counts. "keypoints_crowd" is CrowdPose's."""
 
 
-def evaluate_detections(ground_truth, detections, *, task, sigmas, max_dets, backend, image_ids=None):
+def evaluate_detections(ground_truth, detections, *, iou_type, sigmas, max_dets, backend, image_ids=None):
     """Match detections with the ground truth and accumulate precision and recall.
 
     Args:
@@ -46,18 +54,19 @@ def evaluate_detections(ground_truth, detections, *, task, sigmas, max_dets, bac
         detections (list[dict]): in COCO's results format: ``image_id``, ``category_id``, ``score``, ``keypoints`` (3K
             numbers, COCO's pixel indices) and optionally ``bbox`` (XYWH). An image's detections of equal score count in
             this order.
-        task (str): "keypoints" or "bbox".
-        sigmas (Sequence[float]): K OKS sigmas; read for "keypoints".
-        max_dets (int): detections of each category in an image that count for "keypoints", highest scores first. For
+        iou_type (str): key of :data:`METRICS`.
+        sigmas (Sequence[float]): K OKS sigmas; read for keypoints.
+        max_dets (int): detections of each category in an image that count for keypoints, highest scores first. For
             "bbox" it is COCO's 100.
         backend (str): "faster" (faster-coco-eval) or "pycocotools".
-        image_ids (Sequence): the data set's ids of the images to evaluate; None = all.
+        image_ids (Collection): the data set's ids of the images to evaluate; None = all.
 
     Returns:
         tuple[dict, Params]: ``precision`` (T, R, C, A, M) and ``recall`` (T, C, A, M), -1 where there is no ground
         truth; and the parameters of the evaluation, which say what the axes stand for.
     """
     COCO, COCOeval = _pycocotools() if backend == "pycocotools" else _faster_coco_eval()
+    of_keypoints = iou_type != "bbox"
     image_numbers = ground_truth.image_numbers
     images = [{"id": number} for number in image_numbers.values()]
     categories = [{"id": category_id} for category_id in ground_truth.category_ids]
@@ -70,11 +79,12 @@ def evaluate_detections(ground_truth, detections, *, task, sigmas, max_dets, bac
                 [_annotation(detection, i, image_numbers) for i, detection in enumerate(detections, start=1)],
             )
         )
-        evaluation = COCOeval(gt, dt, task)
+        # They match alike: CrowdPose's areas are those of the ground truth, and pycocotools knows one type of keypoints
+        evaluation = COCOeval(gt, dt, "keypoints" if of_keypoints and backend == "pycocotools" else iou_type)
         params = evaluation.params
         params.catIds = list(ground_truth.category_ids)
         params.imgIds = [image_numbers[i] for i in (ground_truth.image_ids if image_ids is None else image_ids)]
-        if task == "keypoints":
+        if of_keypoints:
             params.maxDets = [max_dets]
             params.kpt_oks_sigmas = np.asarray(sigmas, dtype=np.float64)
         evaluation.evaluate()
@@ -82,19 +92,19 @@ def evaluate_detections(ground_truth, detections, *, task, sigmas, max_dets, bac
     return evaluation.eval, params
 
 
-def summarize(accumulated, params, task):
-    """The metrics of a task.
+def summarize(accumulated, params, iou_type):
+    """The metrics of an evaluation.
 
     Args:
         accumulated, params: of :func:`evaluate_detections`.
-        task (str): key of :data:`METRICS`.
+        iou_type (str): key of :data:`METRICS`.
 
     Returns:
         dict[str, float]: 0 to 100; NaN where no ground truth is of the area range.
     """
     return {
         name: _mean(accumulated[kind], params, threshold=threshold, area=area)
-        for name, (kind, threshold, area) in METRICS[task].items()
+        for name, (kind, threshold, area) in METRICS[iou_type].items()
     }
 
 

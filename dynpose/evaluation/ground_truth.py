@@ -9,7 +9,7 @@ itself is left as it is.
 import logging
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -17,6 +17,9 @@ from detectron2.structures import BoxMode
 
 from dynpose.data import DatasetError
 from dynpose.data.coco_json import read_coco_json
+from dynpose.data.datasets import annotation_files, check_dataset_files, read_crowd_indices
+
+from .crowdpose import AREA_OF_BOX, group_by_crowding
 
 __all__ = ["GroundTruth", "read_ground_truth"]
 
@@ -34,12 +37,16 @@ class GroundTruth:
         annotations (list[dict] | None): COCO's keypoint annotations, each with ``id`` (counted from 1), ``image_id``
             (see above), ``category_id`` (the data set's), ``iscrowd``, ``bbox`` (XYWH), ``area``, ``keypoints`` (3K
             numbers, COCO's pixel indices) and ``num_keypoints``. None if the data set has no annotation.
+        protocol (str): how it is evaluated, "coco" or "crowdpose".
+        image_groups (dict[str, list]): for "crowdpose", the data set's ids of its easy, medium and hard images.
     """
 
     source: str
     image_ids: list
     category_ids: list
     annotations: list | None
+    protocol: str = "coco"
+    image_groups: dict = field(default_factory=dict)
 
     @cached_property
     def image_numbers(self):
@@ -61,6 +68,9 @@ def read_ground_truth(dataset_name, num_keypoints):
     - ids of annotations are counted anew;
     - annotations of images that are not listed, and of categories that are no class of the data set, are left out.
 
+    With CrowdPose's protocol (``keypoint_protocol`` of the metadata is "crowdpose") the area is 0.53 times that of the
+    box, whatever the annotation says.
+
     Args:
         dataset_name (str): registered; read from its metadata's ``json_file``, or, where it has none, from its dicts
             in detectron2's standard format.
@@ -70,21 +80,43 @@ def read_ground_truth(dataset_name, num_keypoints):
         GroundTruth
 
     Raises:
-        DatasetError: the file cannot be read, or an item cannot be mended.
+        DatasetError: the file cannot be read, an item cannot be mended, or CrowdPose's protocol finds no crowd index.
     """
     metadata = MetadataCatalog.get(dataset_name)
-    json_file = metadata.get("json_file")
-    if json_file is None:
+    protocol = metadata.get("keypoint_protocol", "coco")
+    check_dataset_files(dataset_name, images=False)
+    json_files = annotation_files(dataset_name)
+    if json_files:
+        source, data = " and ".join(json_files), _data_from_files(json_files)
+    else:
         source = f"data set {dataset_name!r}"
         data = _data_from_dicts(DatasetCatalog.get(dataset_name), metadata)
-    else:
-        source, data = json_file, read_coco_json(json_file, required=("images",))
     image_ids = _image_ids(data["images"], source)
     category_ids = _category_ids(metadata, data, source)
-    annotations = None
+    annotations, image_groups = None, {}
     if data.get("annotations"):  # an empty list is how some test sets say that they have none
-        annotations = _clean_annotations(data["annotations"], image_ids, category_ids, num_keypoints, source)
-    return GroundTruth(source=source, image_ids=image_ids, category_ids=category_ids, annotations=annotations)
+        annotations = _clean_annotations(
+            data["annotations"], image_ids, category_ids, num_keypoints, source, crowdpose=protocol == "crowdpose"
+        )
+        if protocol == "crowdpose":
+            image_groups = group_by_crowding(read_crowd_indices(data["images"], source))
+    return GroundTruth(
+        source=source,
+        image_ids=image_ids,
+        category_ids=category_ids,
+        annotations=annotations,
+        protocol=protocol,
+        image_groups=image_groups,
+    )
+
+
+def _data_from_files(json_files):
+    """The content of a file, or of several for the parts of a data set, which share their categories."""
+    data, *others = [read_coco_json(json_file, required=("images",)) for json_file in json_files]
+    for other in others:
+        for key in ("images", "annotations"):
+            data[key] = data.get(key, []) + other.get(key, [])
+    return data
 
 
 def _data_from_dicts(records, metadata):
@@ -111,7 +143,7 @@ def _data_from_dicts(records, metadata):
                 }
             )
     return {
-        "images": [{"id": record["image_id"]} for record in records],
+        "images": [{"id": record["image_id"], "crowdIndex": record.get("crowdIndex")} for record in records],
         "annotations": annotations,
         "categories": [{"id": category_id} for category_id in category_of.values()],
     }
@@ -139,7 +171,7 @@ def _category_ids(metadata, data, source):
     return ids
 
 
-def _clean_annotations(annotations, image_ids, category_ids, num_keypoints, source):
+def _clean_annotations(annotations, image_ids, category_ids, num_keypoints, source, *, crowdpose):
     image_numbers = {image_id: i for i, image_id in enumerate(image_ids, start=1)}
     cleaned, mended = [], Counter()
     for position, annotation in enumerate(annotations):
@@ -160,7 +192,9 @@ def _clean_annotations(annotations, image_ids, category_ids, num_keypoints, sour
             mended["have no 'bbox': the box around their keypoints stands in"] += 1
         elif len(bbox) != 4 or not _all_finite(bbox):
             raise DatasetError(f"{item}: bbox is {bbox!r}; write [x, y, width, height] in pixels")
-        if area is None or not _all_finite([area]):
+        if crowdpose:
+            area = bbox[2] * bbox[3] * AREA_OF_BOX
+        elif area is None or not _all_finite([area]):
             area = bbox[2] * bbox[3]
             mended["have no 'area': that of the box stands in, which makes OKS higher than COCO's area would"] += 1
         cleaned.append(

@@ -16,13 +16,15 @@ from tabulate import tabulate
 
 from dynpose.data import DatasetError, KeypointSchema
 
-from .coco_metrics import BACKENDS, METRICS, category_ap, evaluate_detections, summarize
+from .coco_metrics import BACKENDS, category_ap, evaluate_detections, summarize
 from .ground_truth import read_ground_truth
 from .predictions import collect_predictions, to_coco_results
 
 __all__ = ["PoseEvaluator"]
 
 logger = logging.getLogger(__name__)
+
+_TASKS = ("keypoints", "bbox")
 
 
 class PoseEvaluator(DatasetEvaluator):
@@ -32,7 +34,8 @@ class PoseEvaluator(DatasetEvaluator):
     another number of keypoints or an annotation without them. This one takes the sigmas of the data set's schema, says
     which they are, and mends what an annotation file lacks (see :func:`read_ground_truth`).
 
-    The metrics are those that pycocotools computes from the results file that is written, ``max_dets`` aside.
+    The metrics are those that pycocotools computes from the results file that is written, ``max_dets`` aside. With
+    ``keypoint_protocol`` "crowdpose" in the metadata of the data set, they are those of CrowdPose's own tool.
 
     Args:
         dataset_name (str): a registered data set with keypoints in its metadata.
@@ -66,9 +69,9 @@ class PoseEvaluator(DatasetEvaluator):
         max_dets=20,
         backend="faster",
     ):
-        unknown = sorted(set(tasks or ()) - set(METRICS))
+        unknown = sorted(set(tasks or ()) - set(_TASKS))
         if unknown:
-            raise ValueError(f"unknown tasks {', '.join(map(repr, unknown))}: known are {', '.join(METRICS)}")
+            raise ValueError(f"unknown tasks {', '.join(map(repr, unknown))}: known are {', '.join(_TASKS)}")
         if backend not in BACKENDS:
             raise ValueError(f"unknown backend {backend!r}: known are {', '.join(BACKENDS)}")
         self._dataset_name = dataset_name
@@ -131,9 +134,10 @@ class PoseEvaluator(DatasetEvaluator):
 
         Returns:
             OrderedDict[str, dict[str, float]]: task -> metric -> 0 to 100, NaN where the data set has nobody to compute
-            it from. "keypoints" has AP, AP50, AP75, APm, APl and the same of AR; "bbox" has AP, AP50, AP75, APs, APm
-            and APl; both have ``AP-<class>`` where there is more than one class. Empty in all processes but the first,
-            and where the data set has no annotation.
+            it from. "keypoints" has AP, AP50, AP75, APm, APl and the same of AR, or with CrowdPose's protocol AP, AP50,
+            AP75, the same of AR, APeasy, APmedium and APhard; "bbox" has AP, AP50, AP75, APs, APm and APl; both have
+            ``AP-<class>`` where there is more than one class. Empty in all processes but the first, and where the data
+            set has no annotation.
 
         Raises:
             DatasetError: predictions are of images or classes that the data set does not have.
@@ -208,10 +212,15 @@ class PoseEvaluator(DatasetEvaluator):
         logger.info("%s: %d predictions written to %s", self._dataset_name, len(detections), path)
 
     def _evaluate_task(self, task, detections, img_ids):
+        iou_type = task
         if task == "keypoints":
             self._log_sigmas()
-        accumulated, params = self._accumulate(task, detections, img_ids)
-        metrics = summarize(accumulated, params, task)
+            if self._ground_truth.protocol == "crowdpose":
+                iou_type = "keypoints_crowd"
+        accumulated, params = self._accumulate(iou_type, detections, img_ids)
+        metrics = summarize(accumulated, params, iou_type)
+        if iou_type == "keypoints_crowd":
+            metrics.update(self._ap_of_groups(iou_type, detections, img_ids))
         logger.info("%s: evaluation results for %s:\n%s", self._dataset_name, task, create_small_table(metrics))
         class_names = self._metadata.get("thing_classes", ())
         if len(class_names) > 1:
@@ -225,9 +234,24 @@ class PoseEvaluator(DatasetEvaluator):
             metrics.update(per_class)
         return metrics
 
-    def _accumulate(self, task, detections, img_ids):
+    def _ap_of_groups(self, iou_type, detections, img_ids):
+        """AP of the images of each group alone, not a share of the AP of all."""
+        groups = self._ground_truth.image_groups
+        logger.info(
+            "%s: evaluated as CrowdPose is, on %s images",
+            self._dataset_name,
+            ", ".join(f"{len(members)} {group}" for group, members in groups.items()),
+        )
+        metrics = {}
+        for group, members in groups.items():
+            chosen = set(members) if img_ids is None else set(members).intersection(img_ids)
+            here = [detection for detection in detections if detection["image_id"] in chosen]
+            metrics[f"AP{group}"] = summarize(*self._accumulate(iou_type, here, chosen), iou_type)["AP"]
+        return metrics
+
+    def _accumulate(self, iou_type, detections, img_ids):
         without_box = sum("bbox" not in detection for detection in detections)
-        if task == "bbox" and without_box:
+        if iou_type == "bbox" and without_box:
             raise ValueError(
                 f"box AP is asked for, but {without_box} of {len(detections)} predictions have no pred_boxes; evaluate "
                 f'with tasks=("keypoints",)'
@@ -235,7 +259,7 @@ class PoseEvaluator(DatasetEvaluator):
         return evaluate_detections(
             self._ground_truth,
             detections,
-            task=task,
+            iou_type=iou_type,
             sigmas=self._schema.sigmas,
             max_dets=self._max_dets,
             backend=self._backend,

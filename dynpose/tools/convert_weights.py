@@ -15,7 +15,11 @@ NAME = "convert-weights"
 HELP = "convert released weights into a dynpose checkpoint"
 
 # Of each method, a converted parameter with one row for each keypoint
-_ONE_ROW_PER_KEYPOINT = {"FCPose": "aux_heatmaps.coarse.bias", "InsPoseReleased": "aux_branch.heatmaps.bias"}
+_ONE_ROW_PER_KEYPOINT = {
+    "FCPose": "aux_heatmaps.coarse.bias",
+    "InsPoseReleased": "aux_branch.heatmaps.bias",
+    "CID": "gfd.heatmaps.bias",
+}
 
 
 def add_arguments(parser):

@@ -5,7 +5,9 @@
 A multiply-add counts as one FLOP, as in fvcore, which counts convolutions, matrix products, normalisation and
 interpolation, but nothing else that is element-wise, no sorting and no NMS. The image is padded as the model pads it,
 and the padding is counted. What is generated for every person (the controller and its KP-Net, FCPose section 3.1) is
-worked out from the layer sizes and comes on top. Branches that only training uses have parameters and no FLOPs.
+worked out from the layer sizes and comes on top; what another method does for every person is counted with people
+planted in the network's predictions, as in `dynpose benchmark model`. Branches that only training uses have parameters
+and no FLOPs.
 
 For AdelaiDet's FCPose (R-50, 800 x 1066) fvcore gives 180.512 GFLOPs, for configs/FCPose/R_50_3x_release.yaml 180.498:
 it knows the released network's up-sampling as interpolation and dynpose's as element-wise operations. Neither includes
@@ -41,8 +43,7 @@ def run(args):
 
     model = _build(args)
     parameters = count_parameters(model)
-    flops = count_flops(model, args.input_size)
-    per_person = count_flops_per_person(model, args.input_size)
+    flops, per_person = _count(model, args.input_size, args.people)
     rows = [
         (name, f"{total:,}", f"{trainable:,}", f"{flops.get(name, 0) / 1e9:.3f}")
         for name, (total, trainable) in parameters.items()
@@ -63,6 +64,23 @@ def run(args):
         parts = ", ".join(f"{name} {value / 1e9:.6f}" for name, value in per_person.items())
         print(f"Each person adds {dynamic:.6f} ({parts}).")
         print(f"With {args.people} people: {static + args.people * dynamic:.3f} GFLOPs.")
+
+
+def _count(model, size, num_people):
+    """FLOPs without people by module, and those that each person adds by part ({} where unknown)."""
+    from .benchmark.fixed_people import fixed_people, has_stand_in
+
+    per_person = count_flops_per_person(model, size)
+    if per_person or num_people < 2 or not has_stand_in(type(model)):
+        return count_flops(model, size), per_person
+    # Not from 0 on: on a trace, what is computed for nobody does not count.
+    with fixed_people(model, 1, size):
+        of_one = count_flops(model, size)
+    with fixed_people(model, num_people, size):
+        of_all = count_flops(model, size)
+    per_person = {name: (flops - of_one.get(name, 0)) / (num_people - 1) for name, flops in of_all.items()}
+    without = {name: of_one.get(name, 0) - added for name, added in per_person.items()}
+    return without, {name or "other": added for name, added in per_person.items() if added > 0}
 
 
 def count_parameters(model):
@@ -145,7 +163,7 @@ def padded_size(model, size):
 
 
 def _build(args):
-    """The model, on the CPU and with a score threshold that nothing passes."""
+    """The model, on the CPU, finding nobody where a threshold can do that, and as many people as are asked for."""
     from detectron2.modeling import build_model
 
     from dynpose import modeling  # noqa: F401  registers the meta-architectures
@@ -154,6 +172,7 @@ def _build(args):
     cfg = load_config(args.config_file, args.opts)
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.FCOS.SCORE_THRESH_TEST = 1.0
+    cfg.MODEL.CID.MAX_PROPOSALS = max(cfg.MODEL.CID.MAX_PROPOSALS, args.people)
     return build_model(cfg).eval()
 
 

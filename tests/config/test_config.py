@@ -37,6 +37,28 @@ def test_an_ablation_changes_what_its_name_says(path):
     assert str(_flat(ablation)[name]) == value
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("spatial", {"RECALIBRATION": ["spatial"]}),
+        ("channel", {"RECALIBRATION": ["channel"]}),
+        ("no_contrastive", {"CONTRASTIVE_LOSS_WEIGHT": 0.0}),
+        ("spatial_no_contrastive", {"RECALIBRATION": ["spatial"], "CONTRASTIVE_LOSS_WEIGHT": 0.0}),
+        ("channel_no_contrastive", {"RECALIBRATION": ["channel"], "CONTRASTIVE_LOSS_WEIGHT": 0.0}),
+        ("channels_8", {"CHANNELS": 8}),
+        ("channels_16", {"CHANNELS": 16}),
+        ("channels_64", {"CHANNELS": 64}),
+    ],
+)
+def test_an_ablation_of_cid_changes_that_alone(name, changes):
+    """Tables 1 and 2 of the CID paper."""
+    ablation = _flat(load_config(f"configs/CID/ablations/{name}.yaml"))
+    baseline = _flat(load_config("configs/CID/HRNet_W32_35e.yaml"))
+    assert {key: value for key, value in ablation.items() if baseline[key] != value} == {
+        f"MODEL.CID.{key}": value for key, value in changes.items()
+    }
+
+
 def _flat(node, prefix=""):
     flat = {}
     for key, value in node.items():

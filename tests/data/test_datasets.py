@@ -91,6 +91,27 @@ class TestLoad:
         record = load_pose_json(pose_files.json_file, pose_files.image_root, category="person")[1]
         assert [person["category_id"] for person in record["annotations"]] == [0]
 
+    def test_segmentation_is_kept_where_nothing_is_to_be_learnt(self, pose_files):
+        annotation = pose_files.data["annotations"][0]
+        triangle = [[1, 1, 9, 1, 9, 9]]
+        pose_files.data["annotations"] = [
+            {**annotation, "id": i, "segmentation": triangle, **changes}
+            for i, changes in enumerate(
+                [
+                    {},
+                    {"segmentation": "of the labelled, not looked at"},
+                    {"iscrowd": 1},
+                    {"keypoints": [0] * 9},
+                    {"keypoints": [], "segmentation": [*triangle, [1, 1, 2, 2]]},
+                    {"iscrowd": 1, "segmentation": None},
+                ]
+            )
+        ]
+        pose_files.save()
+        people = load_pose_json(pose_files.json_file, pose_files.image_root)[1]["annotations"]
+        assert [person.get("segmentation") for person in people] == [None, None, triangle, triangle, triangle, None]
+        assert ["segmentation" in person for person in people] == [False, False, True, True, True, False]
+
     def test_images_in_folders(self, pose_files):
         root = Path(pose_files.image_root)
         (root / "night").mkdir()
@@ -112,7 +133,8 @@ class TestLoad:
         records, expected = load_pose_json(*real_files(name)), load_coco_json(*real_files(name))
         for annotation in (person for record in expected for person in record["annotations"]):
             annotation["category_id"] -= 1
-            annotation.pop("segmentation", None)
+            if any(annotation["keypoints"][2::3]):
+                del annotation["segmentation"]
         for annotation in (person for record in records for person in record["annotations"]):
             del annotation["area"]
         assert records == expected
@@ -170,6 +192,11 @@ def _repeat(key):
 PERSON = ("annotations", 0)
 
 
+def _ignored(segmentation):
+    """A crowd with this segmentation."""
+    return lambda data: data["annotations"][0].update(iscrowd=1, segmentation=segmentation)
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -200,6 +227,9 @@ class TestBadInput:
             (_set([*PERSON, "bbox"], [1, 2, "3", 4]), "annotation 11: bbox is .*'3'.*; write"),
             (_set([*PERSON, "bbox"], [1, 2, [3], 4]), "annotation 11: bbox is"),
             (_set([*PERSON, "bbox"], [30, 20, -10, 5]), "annotation 11: bbox is .*-10.*; write"),
+            (_ignored([[1, 2, 3, 4, 5, 6, 7]]), "annotation 11: segmentation has a polygon .*; write"),
+            (_ignored({"size": [40, 30], "counts": [1200]}), r"annotation 11: segmentation .*\[40, 30\].*; write"),
+            (_ignored({"size": [30, 40], "counts": [1199]}), "annotation 11: segmentation .* do not make .*; write"),
         ],
     )  # fmt: skip
     def test_fault_names_file_item_and_mend(self, pose_files, change, message):

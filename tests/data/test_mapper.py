@@ -1,4 +1,5 @@
 import copy
+import json
 import os
 from pathlib import Path
 
@@ -8,15 +9,20 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader, build_detection_train_loader
 from detectron2.data import transforms as T
+from detectron2.data.datasets import load_coco_json
 from detectron2.structures import Boxes, BoxMode, Keypoints
 from PIL import Image
+from pycocotools import mask as mask_util
 
 from dynpose.config import add_dynpose_config
 from dynpose.data import (
     COCO_PERSON,
+    AffineResize,
+    AffineTransform,
     DatasetError,
     KeypointSchema,
     PoseDatasetMapper,
+    RandomAffine,
     load_pose_json,
     register_pose_dataset,
 )
@@ -25,9 +31,14 @@ SCHEMA = KeypointSchema(
     names=("nose", "left_wrist", "right_wrist"), flip_pairs=(("left_wrist", "right_wrist"),), sigmas=(0.1, 0.1, 0.1)
 )
 
+needs_real_data = pytest.mark.skipif(
+    "DYNPOSE_TEST_DATA" not in os.environ, reason="DYNPOSE_TEST_DATA names no folder of real data"
+)
+COCO = Path(os.environ.get("DYNPOSE_TEST_DATA", "")) / "data/coco"
 
-def make_mapper(*augmentations, schema=SCHEMA, is_train=True):
-    return PoseDatasetMapper(is_train, augmentations=augmentations, image_format="BGR", schema=schema)
+
+def make_mapper(*augmentations, schema=SCHEMA, is_train=True, **options):
+    return PoseDatasetMapper(is_train, augmentations=augmentations, image_format="BGR", schema=schema, **options)
 
 
 @pytest.fixture
@@ -41,6 +52,12 @@ def add_person(record, *, bbox, keypoints=None, iscrowd=0, category_id=0):
     if keypoints is not None:
         person["keypoints"] = keypoints
     record["annotations"].append(person)
+
+
+def unlabelled(segmentation):
+    """A person of six columns and seven rows."""
+    person = {"bbox": [2, 3, 6, 7], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0, "area": 42.0}
+    return {**person, "iscrowd": 0, "keypoints": [0.5, 0.5, 0] * 3, "segmentation": segmentation}
 
 
 class TestCoordinates:
@@ -101,9 +118,8 @@ class TestCoordinates:
         assert visible == [0, 0, 2]  # x = width; y = height; the near edges are inside
 
     @pytest.mark.filterwarnings("ignore:Creating a tensor from a list:UserWarning")  # detectron2's own mapper
-    @pytest.mark.skipif("DYNPOSE_TEST_DATA" not in os.environ, reason="DYNPOSE_TEST_DATA names no folder of real data")
+    @needs_real_data
     def test_same_as_detectron2_on_coco(self):
-        folder = Path(os.environ["DYNPOSE_TEST_DATA"]) / "data/coco"
         augmentations = [T.Resize((200, 300)), T.HFlipTransform(300), T.CropTransform(20, 10, 250, 180)]
         mapper = make_mapper(*augmentations, schema=COCO_PERSON)
         reference = DatasetMapper(
@@ -113,7 +129,7 @@ class TestCoordinates:
             use_keypoint=True,
             keypoint_hflip_indices=COCO_PERSON.flip_indices,
         )
-        records = load_pose_json(str(folder / "test_coco.json"), str(folder))
+        records = load_pose_json(str(COCO / "test_coco.json"), str(COCO))
         for record in records:
             result, expected = mapper(record), reference(record)
             assert torch.equal(result["image"], expected["image"])
@@ -122,6 +138,165 @@ class TestCoordinates:
             torch.testing.assert_close(instances.gt_boxes.tensor, expected.gt_boxes.tensor[keep])
             torch.testing.assert_close(instances.gt_keypoints.tensor, expected.gt_keypoints.tensor[keep])
             assert torch.equal(instances.gt_classes, expected.gt_classes[keep])
+
+
+class TestAffine:
+    # Twice as large and a quarter turn: (x, y) -> (2 y + 1, 82 - 2 x), of 40 x 30 onto 64 x 84
+    TURN = AffineTransform([[0, 2, 1], [-2, 0, 82]], (40, 30), (64, 84))
+
+    def test_image_people_and_mask_go_together(self, record):
+        record["annotations"].append(unlabelled([[2, 3, 8, 3, 8, 10, 2, 10]]))
+        result = make_mapper(self.TURN, ignore_masks=True)(record)
+        instances = result["instances"]
+        assert instances.image_size == (84, 64)
+        assert instances.gt_keypoints.tensor[0].tolist() == [[18, 51, 2], [42, 57, 2], [44, 21, 1]]
+        assert instances.gt_boxes.tensor.tolist() == [[11, 14, 51, 62], [7, 66, 21, 78]]
+        assert instances.gt_areas.tolist() == [4 * 300, 4 * 42]
+        # The white pixel is the four around the left wrist
+        bright = torch.nonzero(result["image"][0] > 100).float()
+        assert (bright.mean(dim=0) + 0.5).tolist() == [57, 42]
+        expected = torch.zeros(84, 64, dtype=torch.bool)
+        expected[66:78, 7:21] = True
+        assert torch.equal(result["ignore_mask"], expected)
+
+    def test_flip_after_it_exchanges_left_and_right(self, record):
+        instances = make_mapper(self.TURN, T.RandomFlip(prob=1.0))(record)["instances"]
+        assert instances.gt_keypoints.tensor[0].tolist() == [[46, 51, 2], [20, 21, 1], [22, 57, 2]]
+        assert instances.gt_areas[0] == 4 * 300
+
+    def test_drawn_again_until_somebody_is_left(self, record):
+        """Of 30 of the 40 columns most warps show the middle, and not the four where the person is."""
+        record["annotations"][0].update(bbox=[36, 12, 4, 6], keypoints=[38.5, 15.5, 2] * 3)
+        augmentation = RandomAffine(64, scale=(1.0, 1.0))
+        lost_at_first, lost = 0, 0
+        for seed in range(40):
+            np.random.seed(seed)
+            transform = augmentation.get_transform(np.zeros((30, 40, 3), np.uint8))
+            lost_at_first += transform.apply_box(np.array([[36.0, 12.0, 40.0, 18.0]]))[0, 0] > 63
+            np.random.seed(seed)
+            lost += len(make_mapper(augmentation)(record)["instances"]) == 0
+        assert lost_at_first > 20
+        assert lost < 10
+
+    def test_from_config(self, record):
+        cfg = make_cfg(crop=0.5)
+        cfg.INPUT.AFFINE.ENABLED = True
+        cfg.INPUT.AFFINE.SIZE = [48, 32]
+        cfg.INPUT.IGNORE_MASKS = True
+        result = PoseDatasetMapper(cfg, True)(record)
+        assert result["image"].shape == (3, 32, 48)
+        assert result["ignore_mask"].shape == (32, 48)
+
+
+class TestIgnoreMask:
+    def test_only_where_asked_for(self, record):
+        assert "ignore_mask" not in make_mapper()(record)
+        assert "ignore_mask" not in make_mapper(is_train=False, ignore_masks=True)(record)
+
+    def test_nobody_to_ignore(self, record):
+        mask = make_mapper(T.ResizeShortestEdge((60, 60), 1000), ignore_masks=True)(record)["ignore_mask"]
+        assert mask.dtype == torch.bool
+        assert mask.shape == (60, 80)
+        assert not mask.any()
+
+    def test_nobody_at_all(self, record):
+        record["annotations"] = []
+        assert not make_mapper(ignore_masks=True)(record)["ignore_mask"].any()
+
+    @pytest.mark.parametrize(
+        ("augmentations", "rows", "columns"),
+        [
+            ([], (3, 10), (2, 8)),
+            ([T.HFlipTransform(40)], (3, 10), (32, 38)),
+            ([T.ResizeShortestEdge((60, 60), 1000)], (6, 20), (4, 16)),
+            ([T.CropTransform(4, 5, 30, 20)], (0, 5), (0, 4)),
+            # detectron2's change of colours leaves a mask alone
+            ([T.RandomBrightness(0.5, 0.5)], (3, 10), (2, 8)),
+        ],
+    )
+    @pytest.mark.parametrize("as_rle", [False, True])
+    def test_follows_the_image(self, record, augmentations, rows, columns, as_rle):
+        segmentation = [[2, 3, 8, 3, 8, 10, 2, 10]]
+        if as_rle:  # down the columns of 30: two of them and three rows, six times seven rows, the rest
+            segmentation = {"size": [30, 40], "counts": [63, *[7, 23] * 5, 7, 40 * 30 - 63 - 7 - 150]}
+        record["annotations"].append(unlabelled(segmentation))
+        expected = torch.zeros(make_mapper(*augmentations)(record)["image"].shape[1:], dtype=torch.bool)
+        expected[slice(*rows), slice(*columns)] = True
+        result = make_mapper(*augmentations, ignore_masks=True)(record)
+        assert torch.equal(result["ignore_mask"], expected)
+        assert len(result["instances"]) == 2  # still a box
+
+    def test_segmentation_of_the_labelled_is_not_read(self, record):
+        record["annotations"][0]["segmentation"] = "of no kind"
+        assert not make_mapper(ignore_masks=True)(record)["ignore_mask"].any()
+
+    def test_malformed(self, record):
+        record["annotations"].append(unlabelled([[1, 2, 3]]))
+        make_mapper()(record)
+        with pytest.raises(DatasetError, match=r"a\.png: an annotation's segmentation has a polygon .*; correct it"):
+            make_mapper(ignore_masks=True)(record)
+
+    def test_from_the_file_to_the_mask(self, pose_files):
+        """Compressed and uncompressed runs, polygons, and a box, each with its row of pixels, in JSON."""
+        rows = {}
+        for row in range(3):
+            mask = np.zeros((30, 40), np.uint8)
+            mask[row] = 1
+            rows[row] = mask_util.encode(np.asfortranarray(mask))["counts"].decode()
+        people = [
+            {"segmentation": {"size": [30, 40], "counts": rows[0]}, "iscrowd": 1},
+            {"segmentation": {"size": [30, 40], "counts": [1, *[1, 29] * 39, 1, 28]}, "iscrowd": 1},
+            {"segmentation": [[0, 2, 40, 2, 40, 3, 0, 3]]},
+            {"iscrowd": 1, "bbox": [0, 3, 40, 1]},
+            {"segmentation": [], "bbox": [0, 20, 40, 10]},
+        ]
+        shared = {"image_id": 7, "category_id": 5, "bbox": [0, 0, 40, 4], "keypoints": [0] * 9}
+        pose_files.data["annotations"] += [{"id": 20 + i, **shared, **person} for i, person in enumerate(people)]
+        pose_files.save()
+        expected = torch.zeros(30, 40, dtype=torch.bool)
+        expected[:4] = True
+        for load in (load_pose_json, load_coco_json):
+            record = load(pose_files.json_file, pose_files.image_root)[1]
+            assert torch.equal(make_mapper(ignore_masks=True)(record)["ignore_mask"], expected)
+
+    @needs_real_data
+    def test_same_from_detectron2s_loader_on_coco(self):
+        files = str(COCO / "test_coco.json"), str(COCO)
+        mapper = make_mapper(schema=COCO_PERSON, ignore_masks=True)
+        annotations = json.loads((COCO / "test_coco.json").read_text())["annotations"]
+        areas = []
+        for record, other in zip(load_pose_json(*files), load_coco_json(*files)):
+            result = mapper(record)["ignore_mask"]
+            assert torch.equal(mapper(other)["ignore_mask"], result)
+            expected = np.zeros(result.shape, np.uint8)
+            for annotation in annotations:
+                if annotation["image_id"] == record["image_id"] and annotation["num_keypoints"] == 0:
+                    rles = mask_util.frPyObjects(annotation["segmentation"], *result.shape)
+                    expected |= mask_util.decode(mask_util.merge(rles))
+            assert np.array_equal(result.numpy(), expected)
+            areas.append(int(result.sum()))
+        # One small person in each of two images
+        assert [area > 0 for area in areas] == [False, True, True, False]
+
+    @needs_real_data
+    def test_affine_on_coco(self):
+        """The warped mask covers what the warped polygon does."""
+        mapper = make_mapper(RandomAffine(512), schema=COCO_PERSON, ignore_masks=True)
+        record = load_pose_json(str(COCO / "test_coco.json"), str(COCO))[1]
+        (polygon,) = next(person["segmentation"] for person in record["annotations"] if "segmentation" in person)
+        compared = 0
+        for seed in range(10):
+            np.random.seed(seed)
+            mask = mapper(record)["ignore_mask"].numpy()
+            np.random.seed(seed)
+            transform = RandomAffine(512).get_transform(np.zeros((record["height"], record["width"], 3), np.uint8))
+            points = transform.apply_coords(np.reshape(polygon, (-1, 2)))
+            if points.min() < 0 or points.max() > 512:
+                continue
+            expected = mask_util.decode(mask_util.frPyObjects([points.reshape(-1).tolist()], 512, 512)[0]).astype(bool)
+            assert (mask & expected).sum() / (mask | expected).sum() > 0.85  # 10 pixels wide in the original
+            compared += 1
+        assert compared >= 5
 
 
 class TestPeople:
@@ -235,6 +410,31 @@ def test_inference_gives_the_image_alone(record):
     result = make_mapper(T.ResizeShortestEdge((60, 60), 1000), is_train=False, schema=None)(record)
     assert set(result) == {"file_name", "height", "width", "image_id", "image"}
     assert result["image"].shape == (3, 60, 80)
+
+
+class TestToOriginal:
+    def test_affine_resize(self, record):
+        result = make_mapper(AffineResize(64), is_train=False, schema=None)(record)
+        assert result["image"].shape == (3, 64, 128)
+        back = result["to_original"]
+        assert back.shape == (2, 3)
+        # The middle 20, 15 of the pixel indices becomes 64, 32, in either half a pixel more in continuous ones
+        np.testing.assert_allclose(back @ [64.5, 32.5, 1], [20.5, 15.5], atol=1e-9)
+        np.testing.assert_allclose(back[:, :2], np.eye(2) * 30 / 64, atol=1e-12)
+
+    def test_other_resizes_need_none(self, record):
+        assert "to_original" not in make_mapper(T.ResizeShortestEdge((60, 60), 1000), is_train=False)(record)
+
+    def test_none_in_training(self, record):
+        assert "to_original" not in make_mapper(AffineResize(64))(record)
+
+    def test_from_config(self, record):
+        cfg = make_cfg()
+        cfg.INPUT.MIN_SIZE_TEST = 100
+        cfg.INPUT.AFFINE_RESIZE_TEST = True
+        result = PoseDatasetMapper(cfg, False)(record)
+        assert result["image"].shape == (3, 128, 192)
+        assert "to_original" in result
 
 
 def make_cfg(*, crop=None, **datasets):

@@ -4,7 +4,7 @@ from detectron2.config import get_cfg
 from detectron2.data import transforms as T
 
 from dynpose.config import add_dynpose_config
-from dynpose.data import RandomCropKeepingPeople, build_pose_augmentation
+from dynpose.data import AffineResize, RandomAffine, RandomCropKeepingPeople, build_pose_augmentation
 
 HEIGHT, WIDTH = 60, 100
 IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
@@ -100,6 +100,40 @@ def test_switched_off():
     cfg.INPUT.RANDOM_FLIP = "none"
     (resize,) = build_pose_augmentation(cfg, is_train=True)
     assert isinstance(resize, T.ResizeShortestEdge)
+
+
+def test_affine_warp_takes_the_place_of_crop_and_resize():
+    cfg = make_cfg()
+    cfg.INPUT.AFFINE.ENABLED = True
+    affine, flip = build_pose_augmentation(cfg, is_train=True)
+    assert isinstance(affine, RandomAffine)
+    assert (affine.size, affine.rotation, affine.translation) == ((512, 512), 30.0, 40.0)  # CID section 4.2
+    assert (affine.scale, affine.scale_type) == ([0.75, 1.5], "short")
+    assert isinstance(flip, T.RandomFlip)
+    (resize,) = build_pose_augmentation(cfg, is_train=False)
+    assert isinstance(resize, T.ResizeShortestEdge)
+
+    cfg.merge_from_list(
+        ["INPUT.AFFINE.SIZE", "[320]", "INPUT.AFFINE.ROTATION", 10.0, "INPUT.AFFINE.SCALE_TYPE", "long"]
+    )
+    cfg.merge_from_list(["INPUT.AFFINE.SCALE", "(1.0, 2.0)", "INPUT.AFFINE.TRANSLATION", 0.0])
+    affine, _ = build_pose_augmentation(cfg, is_train=True)
+    assert (affine.size, affine.rotation, affine.translation) == ((320, 320), 10.0, 0.0)
+    assert (list(affine.scale), affine.scale_type) == ([1.0, 2.0], "long")
+
+
+def test_affine_resize():
+    cfg = make_cfg()
+    cfg.INPUT.AFFINE_RESIZE_TEST = True
+    (resize,) = build_pose_augmentation(cfg, is_train=False)
+    assert isinstance(resize, AffineResize)
+    assert (resize.size, resize.multiple, resize.max_size) == (800, 64, 1333)
+    assert len(build_pose_augmentation(cfg, is_train=True)) == 3
+    # Test-time augmentation asks for the original images so
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    aug_input = T.AugInput(IMAGE)
+    T.AugmentationList(build_pose_augmentation(cfg, is_train=False))(aug_input)
+    assert aug_input.image is IMAGE
 
 
 def test_vertical_flip_is_refused():

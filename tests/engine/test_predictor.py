@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 from detectron2.engine import DefaultPredictor
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 from small_models import SCHEMA, small_config, small_model
 
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer
 from dynpose.config import ConfigError
-from dynpose.data import COCO_PERSON
+from dynpose.data import COCO_PERSON, PoseDatasetMapper
 from dynpose.engine.predictor import PosePredictor
 
 BASE = "configs/FCPose/Base-FCPose.yaml"
@@ -67,6 +68,23 @@ def test_resizes_the_shorter_side(predictor):
     assert (prepared["height"], prepared["width"]) == (90, 120)
     # MAX_SIZE_TEST is 1333
     assert predictor.prepare(photo(10, 400))["image"].shape == (3, 33, 1333)
+
+
+def test_affine_resize_is_the_mappers(cfg, tmp_path, monkeypatch):
+    cfg = cfg.clone()
+    cfg.INPUT.AFFINE_RESIZE_TEST = True
+    with pytest.raises(ConfigError, match="FCPose does not read the way back to the original image"):
+        PosePredictor(cfg)
+    monkeypatch.setattr(META_ARCH_REGISTRY.get("FCPose"), "reads_to_original", True, raising=False)
+    image = photo(90, 120)
+    Image.fromarray(image[:, :, ::-1]).save(tmp_path / "photo.png")
+    prepared = PosePredictor(cfg).prepare(image)
+    expected = PoseDatasetMapper(cfg, is_train=False)({"file_name": str(tmp_path / "photo.png")})
+    assert prepared["image"].shape == (3, 64, 128)
+    assert torch.equal(prepared["image"], expected["image"].float())
+    assert np.array_equal(prepared["to_original"], expected["to_original"])
+    cfg.INPUT.AFFINE_RESIZE_TEST = False
+    assert "to_original" not in PosePredictor(cfg).prepare(image)
 
 
 def test_reads_files_and_turns_them_upright(predictor, tmp_path):

@@ -18,7 +18,7 @@ from torchvision.ops import box_iou, deform_conv2d
 from dynpose.config import ConfigError
 from dynpose.modeling.fcos import FCOSDecoder, FCOSPredictions, Locations
 from dynpose.tools import benchmark, model_info
-from dynpose.tools.benchmark import fixed_people, measuring, model_plot, model_report, model_running, models
+from dynpose.tools.benchmark import fixed_people, measuring, model_plot, model_report, model_running, models, parts
 from dynpose.tools.benchmark.fixed_people import corner_offsets, fcos_predictions, find_stand_in, spread_boxes
 from dynpose.tools.benchmark.measuring import OUT_OF_MEMORY, Measurement
 from dynpose.tools.benchmark.models import PEER_NAME, BuiltModels, ModelCase, PoseModel
@@ -56,11 +56,19 @@ def small_keypoint_rcnn():
     return cfg
 
 
+CID = "configs/CID/Base-CID.yaml"
+SMALL_CID = [
+    *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.CID.IN_FEATURES", ["p2"], "MODEL.CID.CHANNELS", 8),
+    *("MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"]),
+    *("MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
+]
+
 CONFIGS = {
     "FCPose": lambda: small_config(FCPOSE),
     "InsPose": lambda: small_config(INSPOSE, *SMALL_INSPOSE),
     "InsPose with boxes": lambda: small_config(INSPOSE, *SMALL_INSPOSE, "MODEL.INSPOSE.BOX_HEAD", True),
     "InsPose released": lambda: small_config("configs/InsPose/R_50_3x_release.yaml", *SMALL_RELEASE),
+    "CID": lambda: small_config(CID, *SMALL_CID),
     "Keypoint R-CNN": small_keypoint_rcnn,
 }
 
@@ -428,7 +436,7 @@ def test_every_model_runs_once_in_a_round_on_changing_images(built, monkeypatch)
     monkeypatch.setattr(ModelCase, "run", watched)
     names = ["FCPose", "Keypoint R-CNN"]
     built = BuiltModels([PoseModel(name, CONFIGS[name]()) for name in names], CPU, SIZE)
-    row = model_running._case_row(ModelCase(built, 2, SIZE), CPU, rounds=3)
+    row = model_running._case_row(ModelCase(built, 2, SIZE), CPU, rounds=3, with_parts=False)
     timed = calls[len(names) :]
     assert [name for name, _ in timed] == names * 5
     assert all(first != second for (_, first), (_, second) in zip(timed, timed[1:]))
@@ -478,6 +486,82 @@ def test_the_wall_clock_waits_for_the_device_before_and_after(monkeypatch):
     assert happened == ["wait", "call", "wait"]
 
 
+# --- the time of parts ---
+
+
+class FakeClock:
+    """A clock that stands still but where somebody works."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+class GeneralizedRCNN(nn.Module):
+    """Named like detectron2's; its parts take 3, 2 and 1 (called twice) seconds, the rest 4."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+        self.backbone, self.roi_heads = Works(clock, 3), Works(clock, 1)
+        self.fail = False
+
+    def proposal_generator(self, images):
+        self.clock.now += 2
+
+    def forward(self, images):
+        self.backbone(images)
+        self.proposal_generator(images)
+        self.clock.now += 4
+        self.roi_heads(images)
+        if self.fail:
+            raise RuntimeError
+        self.roi_heads(images)
+
+
+class Works(nn.Module):
+    def __init__(self, clock, seconds):
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
+    def forward(self, images):
+        self.clock.now += self.seconds
+
+
+def test_parts_by_hand(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(parts, "time", clock)
+    model = GeneralizedRCNN(clock)
+    timed = parts.time_parts(model, lambda: model(None), CPU, rounds=3)
+    assert timed == {"backbone": 3, "RPN": 2, "RoI heads": 2, "other": 4}
+    # and the model is as it was, after a failure too
+    model.fail = True
+    with pytest.raises(RuntimeError):
+        parts.time_parts(model, lambda: model(None), CPU, rounds=3)
+    assert "proposal_generator" not in vars(model)
+    assert "forward" not in vars(model.backbone)
+    assert parts.time_parts(nn.Linear(1, 1), None, CPU, rounds=3) == {}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_model_has_its_parts(built, name):
+    model = built.with_people(name, 2)
+    timed = parts.time_parts(model, lambda: model(images()), CPU, rounds=1)
+    assert next(iter(timed)) == "backbone"
+    assert len(timed) >= 3
+    assert min(timed.values()) > 0
+
+
+def test_a_table_of_parts(quick, small_run, capsys):
+    assert benchmark.run(command(small_run.config, "--people", "1", "2", "--parts", "--markdown")) == 0
+    tables = read_tables(capsys.readouterr().out)
+    rows = tables["Parts of FCPose config, ms"]
+    assert [row["people"] for row in rows] == ["1", "2"]
+    assert list(rows[0]) == ["people", *parts.PARTS["FCPose"], "other"]
+    assert f"Parts of {PEER_NAME}, ms" in tables
+
+
 # --- report and plot of made-up figures ---
 
 
@@ -494,7 +578,7 @@ def made_up_report(monkeypatch):
     monkeypatch.setattr(model_running, "measure", measure)
     names = ["FCPose a", "FCPose b", PEER_NAME]
     built = BuiltModels([PoseModel(name, small_config(FCPOSE)) for name in names], CPU, (800, 1333))
-    cases = [model_running._case_row(ModelCase(built, n, (800, 1333)), CPU, 50) for n in (1, 10, 100)]
+    cases = [model_running._case_row(ModelCase(built, n, (800, 1333)), CPU, 50, with_parts=False) for n in (1, 10, 100)]
     settings = {"device": "cuda", "dtype": "float32", "tf32": True, "cudnn_benchmark": False, "deterministic": False}
     return {
         "cases": cases,

@@ -100,3 +100,17 @@ def test_sizes_must_be_positive(capsys):
     with pytest.raises(SystemExit):
         main(["model-info", "--config-file", RELEASE, "--input-size", "0", "5"])
     assert "must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_what_a_person_adds_to_cid(capsys):
+    """CID-W32 at 64 x 64: 16 x 16 cells; 32 channels, 17 keypoints, 480 channels of the backbone."""
+    config = "configs/CID/HRNet_W32_140e.yaml"
+    arguments = ["--input-size", "64", "64", "--people", "3", "MODEL.DEVICE", "cpu"]
+    assert main(["model-info", "--config-file", config, *arguments]) == 0
+    out = capsys.readouterr().out
+    # inner product, 5x5 convolution of 3 maps, two 1x1 convolutions; and two linear layers
+    per_person = 256 * (32 + 75 + 32 * 32 + 32 * 17) + 2 * 480 * 32
+    assert f"Each person adds {per_person / 1e9:.6f}" in out
+    # the reduction of the map runs once
+    (gfd,) = (line.split() for line in out.splitlines() if line.startswith("gfd"))
+    assert gfd[1:] == ["48,893", "48,893", f"{256 * 480 * 32 / 1e9:.3f}"]

@@ -125,6 +125,9 @@ def _add_model(parser):
         help="of the resized image, pixels; default 800 1333",
     )
     parser.add_argument(
+        "--parts", action="store_true", help="also time the parts of each model: backbone, heads, what a person costs"
+    )
+    parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE", help="overrides of all configs but the peer's, after another option"
     )
 

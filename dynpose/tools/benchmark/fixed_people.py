@@ -52,15 +52,19 @@ def stand_in_for(*meta_architectures: str):
     return register
 
 
+def has_stand_in(model_class: type) -> bool:
+    """Tell whether :func:`find_stand_in` finds one."""
+    return any(cls.__name__ in _STAND_INS for cls in model_class.__mro__)
+
+
 def find_stand_in(model_class: type):
     """Give the stand-in of a meta-architecture or of the nearest class that it inherits from.
 
     Raises:
         ConfigError: if there is none.
     """
-    for cls in model_class.__mro__:
-        if cls.__name__ in _STAND_INS:
-            return _STAND_INS[cls.__name__]
+    if has_stand_in(model_class):
+        return next(_STAND_INS[cls.__name__] for cls in model_class.__mro__ if cls.__name__ in _STAND_INS)
     raise ConfigError(
         f"MODEL.META_ARCHITECTURE {model_class.__name__}: nothing fixes how many people it finds, so that it can't be "
         "measured over their number. Register a context manager (model, boxes) with "
@@ -269,6 +273,53 @@ def corner_offsets(distances, num_keypoints):
     """
     corners = torch.cat([-distances[:, :2], distances[:, 2:]], dim=1)
     return corners.repeat(1, math.ceil(num_keypoints / 2), 1, 1)[:, : 2 * num_keypoints]
+
+
+@stand_in_for("CID")
+@contextlib.contextmanager
+def _cid_people(model, boxes):
+    """CID: the centre map is planted, and where the people's keypoints are.
+
+    The heatmaps of all people are computed and decoded. As those of random weights may show all people alike, what
+    OKS-NMS then compares are the corners of their boxes.
+    """
+    centers, locate = model.iia.centers, model.locate
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    u, v = torch.div(middles, model.stride, rounding_mode="floor").long().unbind(dim=1)
+    _check_distances(u, v, min_cells=3)
+
+    def planted_centers(features):
+        predicted = centers(features)
+        planted = torch.zeros_like(predicted)
+        planted[:, v, u] = 1
+        return instead_of(predicted, planted)
+
+    def planted_keypoints(features, people, sizes):
+        predicted = locate(features, people, sizes)
+        person = torch.zeros(features.shape[-2:], dtype=torch.int64, device=features.device)
+        person[v, u] = torch.arange(len(boxes), device=features.device)
+        num_keypoints = predicted.shape[1]
+        corners = boxes.reshape(-1, 2, 2).repeat(1, math.ceil(num_keypoints / 2), 1)[:, :num_keypoints]
+        points = corners[person[people.cells[:, 1], people.cells[:, 0]]]
+        return torch.cat([instead_of(predicted[..., :2], points), predicted[..., 2:]], dim=2)
+
+    model.iia.centers, model.locate = planted_centers, planted_keypoints
+    try:
+        yield
+    finally:
+        del model.iia.centers, model.locate
+
+
+def _check_distances(u, v, min_cells):
+    """Refuse people whose cells are so close that one would not be a peak of its own."""
+    cells = torch.stack([u, v], dim=1)
+    distances = (cells[:, None] - cells).abs().amax(dim=2)
+    distances.fill_diagonal_(min_cells + 1)
+    if len(cells) and distances.min() <= min_cells:
+        raise ConfigError(
+            f"{len(cells)} people are too close to each other for CID to tell their centres apart: give fewer --people "
+            "or a larger --size"
+        )
 
 
 @stand_in_for("GeneralizedRCNN")

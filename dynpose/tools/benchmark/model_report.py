@@ -24,6 +24,7 @@ def model_tables(report: dict, style: str) -> str:
         *titled_table("Time of one image, ms", _times(report), style),
         *titled_table("Memory of one image beyond weights and image, MiB", _memory(report["cases"]), style),
         *titled_table("GFLOPs of one image, a multiply-add counted as one", _gflops(report["models"]), style),
+        *(table for row in report["models"] for table in _parts(row["model"], report["cases"], style)),
         *report["notes"],
     ]
     return "\n\n".join(parts)
@@ -62,6 +63,16 @@ def _memory(rows):
         {"people": row["people"], **{name: cell(each, "mib") for name, each in row["contestants"].items()}}
         for row in rows
     ]
+
+
+def _parts(model, cases, style):
+    """One table for a model whose parts were timed."""
+    rows = [
+        {"people": case["people"], **{part: figure(value) for part, value in parts.items()}}
+        for case in cases
+        if (parts := case["contestants"][model]["parts_ms"])
+    ]
+    return titled_table(f"Parts of {model}, ms", rows, style)
 
 
 def _gflops(models):

@@ -10,6 +10,7 @@ from ..model_info import count_parameters
 from .environment import describe
 from .measuring import ROUNDS, choose_device, make_wall_clock, measure, quartiles, torch_settings
 from .models import PEER_NAME, BuiltModels, ModelCase, load_models
+from .parts import time_parts
 
 
 def measure_models(args) -> dict:
@@ -35,7 +36,7 @@ def measure_models(args) -> dict:
     with torch_settings(device, threads=args.threads, tf32=tf32, cudnn_benchmark=args.cudnn_benchmark):
         built = BuiltModels(models, device, image_size)
         rows = [_model_row(model, built, numbers) for model in models]
-        cases = [_case_row(ModelCase(built, number, image_size), device, rounds) for number in numbers]
+        cases = [_case_row(ModelCase(built, number, image_size), device, rounds, args.parts) for number in numbers]
         return {
             "environment": describe(device),
             "settings": {
@@ -70,7 +71,7 @@ def _model_row(model, built, numbers):
     }
 
 
-def _case_row(case, device, rounds):
+def _case_row(case, device, rounds, with_parts):
     measurements = measure(case, case.models.names(), device, make_wall_clock(device), rounds)
     contestants = {}
     for name, measurement in measurements.items():
@@ -82,10 +83,18 @@ def _case_row(case, device, rounds):
             "ms_quartiles": [1000 * x for x in quartiles(measurement.seconds)] if measured else None,
             "mib": None if measurement.num_bytes is None else measurement.num_bytes / 2**20,
             "people_found": sorted(case.people_found[name]),
+            "parts_ms": _parts(case, name, device, rounds) if with_parts and measured else {},
         }
     row = {"people": case.num_people, "contestants": contestants}
     print(_progress(row), file=sys.stderr, flush=True)
     return row
+
+
+def _parts(case, name, device, rounds):
+    inputs = case.make_inputs(device, 0)
+    model = case.models.with_people(name, case.num_people)
+    seconds = time_parts(model, lambda: case.run(name, inputs), device, rounds)
+    return {part: 1000 * value for part, value in seconds.items()}
 
 
 def _notes(cases):
@@ -93,7 +102,7 @@ def _notes(cases):
     return [
         f"{name}: of {row['people']} people that were planted, "
         f"{' or '.join(str(number) for number in contestant['people_found'])} came out. The model itself limits them: "
-        "look at its MODEL.FCOS.POST_NMS_TOPK_TEST or TEST.DETECTIONS_PER_IMAGE"
+        "look at its MODEL.FCOS.POST_NMS_TOPK_TEST, MODEL.CID.MAX_PROPOSALS or TEST.DETECTIONS_PER_IMAGE"
         for row in cases
         for name, contestant in row["contestants"].items()
         if contestant["people_found"] not in ([], [row["people"]])

@@ -1,0 +1,289 @@
+"""Affine warps as detectron2 augmentations: the random one that CID trains with, and its resize for testing.
+
+A warp is a matrix (2, 3), [A | b], which takes the point p = (x, y) to A p + b. It is written in one of two kinds of
+coordinates, and everything here says which:
+
+- pixel indices: the centre of the first pixel is 0. OpenCV, COCO's keypoints and the released CID have these.
+- continuous pixels: the centre of the first pixel is 0.5. detectron2 has these, and so has the rest of dynpose.
+
+Sizes are (width, height), in the order of points.
+"""
+
+import cv2
+import numpy as np
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import Transform
+
+__all__ = [
+    "AffineResize",
+    "AffineTransform",
+    "RandomAffine",
+    "affine_matrix",
+    "composed_matrix",
+    "index_to_continuous",
+    "matrix_to_original",
+]
+
+# CID and its forerunners measure people and images in units of this many pixels.
+_SCALE_UNIT = 200
+
+
+class AffineTransform(Transform):
+    """Warps an image and all that is annotated in it by one matrix.
+
+    Boxes become the boxes around their four warped corners, as in every detectron2 transform.
+
+    Args:
+        matrix (ndarray): (2, 3), from continuous pixels of the image to continuous pixels of the result.
+        input_size (tuple[int, int]): (width, height) of the image.
+        output_size (tuple[int, int]): (width, height) of the result.
+        fill (float | Sequence[float]): colour where the result shows nothing of the image: one number, or one for each
+            of up to four channels.
+
+    Raises:
+        ValueError: the matrix is not (2, 3) and finite, squeezes the image to nothing, or mirrors it. Left and right
+            keypoints change places in a mirrored image, for which detectron2 looks at ``HFlipTransform`` alone.
+    """
+
+    def __init__(self, matrix, input_size, output_size, fill=0):
+        super().__init__()
+        matrix = np.asarray(matrix, dtype=np.float64)
+        if matrix.shape != (2, 3) or not np.isfinite(matrix).all():
+            raise ValueError(f"an affine matrix has 2 x 3 finite numbers, got {matrix.tolist()}")
+        if np.linalg.det(matrix[:, :2]) <= 0:
+            raise ValueError(f"the affine matrix {matrix.tolist()} mirrors or flattens the image: mirror by RandomFlip")
+        self._set_attributes(locals())
+
+    def apply_image(self, img):
+        """Warp an image, linearly interpolated.
+
+        Args:
+            img (ndarray): (H, W) or (H, W, C) with C <= 4; uint8 or floating point.
+
+        Returns:
+            ndarray: (h, w) or (h, w, C) of the same type.
+        """
+        fill = np.broadcast_to(self.fill, 4) if np.ndim(self.fill) == 0 else self.fill
+        return self._warp(img, cv2.INTER_LINEAR, tuple(map(float, fill)))
+
+    def apply_coords(self, coords):
+        """Warp points.
+
+        Args:
+            coords (ndarray): (N, 2), continuous pixels of the image; they may lie outside it.
+
+        Returns:
+            ndarray: (N, 2) float64, continuous pixels of the result.
+        """
+        return np.asarray(coords, dtype=np.float64) @ self.matrix[:, :2].T + self.matrix[:, 2]
+
+    def apply_segmentation(self, segmentation):
+        """Warp a mask or a map of labels.
+
+        A mask, which is of type bool or of uint8 with values 0 and 1 only, is interpolated linearly and set where more
+        than half is left. Other labels are those of the nearest pixel. Outside the image it is 0.
+
+        Args:
+            segmentation (ndarray): (H, W), bool or integers.
+
+        Returns:
+            ndarray: (h, w) of the same type.
+        """
+        dtype = segmentation.dtype
+        if dtype.kind == "b" or (dtype == np.uint8 and segmentation.max(initial=0) <= 1):
+            warped = self._warp(segmentation.astype(np.uint8) * 255, cv2.INTER_LINEAR)
+            return (warped > 127).astype(dtype)
+        # float64 holds the labels that OpenCV has no type for
+        return self._warp(segmentation.astype(np.float64), cv2.INTER_NEAREST).astype(dtype)
+
+    def inverse(self):
+        """The warp back, of an image of ``output_size`` to one of ``input_size``."""
+        return AffineTransform(cv2.invertAffineTransform(self.matrix), self.output_size, self.input_size, self.fill)
+
+    def _warp(self, img, interpolation, fill=(0.0,) * 4):
+        width, height = self.input_size
+        if img.shape[:2] != (height, width):
+            raise ValueError(
+                f"the transform is for images of {width} x {height} pixels, got one of {img.shape[1]} x {img.shape[0]}"
+            )
+        warped = cv2.warpAffine(
+            np.ascontiguousarray(img),
+            _shift_origin(self.matrix, -0.5),
+            self.output_size,
+            flags=interpolation,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=fill,
+        )
+        return warped.reshape(*warped.shape[:2], *img.shape[2:])  # OpenCV drops an axis of one channel
+
+
+class RandomAffine(T.Augmentation):
+    """Turn, zoom and move at random, onto a canvas of fixed size (CID section 4.2).
+
+    With the defaults this is the release's augmentation, which gives the same warps for the same state of
+    ``np.random``. Its mirroring is left to ``T.RandomFlip``, which comes after this and lets the left and right
+    keypoints change places.
+
+    Args:
+        size (int | tuple[int, int]): width and height of the result, pixels; one number is a square.
+        rotation (float): drawn between plus and minus this, degrees.
+        scale (tuple[float, float]): range of the size of what is shown, relative to all: 2 zooms out to half size.
+        translation (float): in x and in y, what is in the middle is drawn up to so many 200ths of the side that is
+            shown away from the image's own middle, whole pixels.
+        scale_type (str): at scale 1 the result's shorter side shows the image's "short" side, cutting the other, or its
+            "long" one, with margins.
+        fill (float | Sequence[float]): see :class:`AffineTransform`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+
+    Example::
+
+        >>> augmentations = [RandomAffine(512), T.RandomFlip()]
+    """
+
+    def __init__(self, size=512, *, rotation=30.0, scale=(0.75, 1.5), translation=40.0, scale_type="short", fill=0):
+        super().__init__()
+        size = tuple(np.broadcast_to(size, 2).tolist())
+        if not all(isinstance(side, int) and side > 0 for side in size):
+            raise ValueError(f"size must be one or two whole numbers of pixels, width and height, got {size}")
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+            raise ValueError(f"scale must be a range of positive factors, the smaller one first, got {scale}")
+        if rotation < 0 or translation < 0:
+            raise ValueError(f"rotation and translation can't be negative, got {rotation} and {translation}")
+        if scale_type not in ("short", "long"):
+            raise ValueError(f"scale_type must be 'short' or 'long', got {scale_type!r}")
+        self._init(locals())
+
+    def get_transform(self, image):
+        """Draw a warp for an image (H, W) or (H, W, C).
+
+        Returns:
+            AffineTransform
+        """
+        height, width = image.shape[:2]
+        side = min(width, height) if self.scale_type == "short" else max(width, height)
+        low, high = self.scale
+        scale = side / _SCALE_UNIT * (low + np.random.random() * (high - low))
+        rotation = (2 * np.random.random() - 1) * self.rotation
+        limit = int(self.translation * scale)
+        translation = [np.random.randint(-limit, limit) if limit else 0 for _ in "xy"]
+        matrix = affine_matrix((width / 2, height / 2), scale, rotation, translation, self.size)
+        return AffineTransform(index_to_continuous(matrix), (width, height), self.size, self.fill)
+
+
+class AffineResize(T.Augmentation):
+    """Resize onto a canvas whose sides are multiples of a number, with equal margins around the image (CID's test).
+
+    The image's shorter side fills the canvas. What the longer one, in whole pixels, lacks to the next multiple is
+    margin, half of it on either side. (A fraction of a pixel beyond a multiple is cut, as in the release.)
+
+    Args:
+        size (int): length of the shorter side, pixels; if it is no multiple, the next one.
+        multiple (int): of both sides.
+        max_size (int | None): of the longer side. The image of one that would get longer is made smaller to fit the
+            last multiple in it, and then has margins along its shorter side. The release has no such end (None).
+
+    Raises:
+        ValueError: an argument is not positive, or ``max_size`` below ``multiple``.
+    """
+
+    def __init__(self, size, multiple=64, max_size=None):
+        super().__init__()
+        if min(size, multiple) < 1:
+            raise ValueError(f"size and multiple must be positive, got {size} and {multiple}")
+        if max_size is not None and max_size < multiple:
+            raise ValueError(f"max_size ({max_size}) must be at least multiple ({multiple})")
+        self._init(locals())
+
+    def get_transform(self, image):
+        """The warp for an image (H, W) or (H, W, C).
+
+        Returns:
+            AffineTransform
+        """
+        height, width = image.shape[:2]
+        short, long = min(width, height), max(width, height)
+        short_side = self._round_up(self.size)
+        long_side = self._round_up(short_side * long // short)
+        shown = short
+        if self.max_size is not None and long_side > self.max_size:
+            long_side = self.max_size // self.multiple * self.multiple
+            short_side = self._round_up(long_side * short // long)
+            shown = short_side * long / long_side
+        output_size = (short_side, long_side) if width < height else (long_side, short_side)
+        center = ((width + 1) // 2, (height + 1) // 2)
+        matrix = affine_matrix(center, shown / _SCALE_UNIT, 0.0, (0, 0), output_size)
+        return AffineTransform(index_to_continuous(matrix), (width, height), output_size)
+
+    def _round_up(self, length):
+        return max(1, -(-length // self.multiple)) * self.multiple
+
+
+def affine_matrix(center, scale, rotation, translation, output_size):
+    """The matrix that CID turns, zooms and moves an image by.
+
+    It takes the point ``center`` + ``translation`` of the image to the middle (width / 2, height / 2) of the result. In
+    the release these are pixel indices, and so is then what the matrix takes and gives.
+
+    Args:
+        center (tuple[float, float]): x and y in the image.
+        scale (float): the result's shorter side shows 200 times this many pixels of the image.
+        rotation (float): of the image about ``center`` + ``translation``, counter-clockwise to the eye, degrees.
+        translation (tuple[float, float]): in x and y, pixels of the image. The image moves the other way.
+        output_size (tuple[int, int]): (width, height) of the result.
+
+    Returns:
+        ndarray: (2, 3) float64.
+    """
+    zoom = min(output_size) / (_SCALE_UNIT * scale)
+    cos, sin = zoom * np.cos(np.deg2rad(rotation)), zoom * np.sin(np.deg2rad(rotation))
+    linear = np.array([[cos, sin], [-sin, cos]])
+    offset = np.asarray(output_size) / 2 - linear @ (np.asarray(center) + np.asarray(translation))
+    return np.column_stack([linear, offset])
+
+
+def index_to_continuous(matrix):
+    """The same warp for continuous pixels.
+
+    Args:
+        matrix (ndarray): (2, 3), from pixel indices to pixel indices.
+
+    Returns:
+        ndarray: (2, 3), from continuous pixels to continuous pixels.
+    """
+    return _shift_origin(matrix, 0.5)
+
+
+def composed_matrix(transforms):
+    """What affine transforms (flips, crops, resizes, warps) do together.
+
+    Args:
+        transforms (TransformList): from an image to its augmented one.
+
+    Returns:
+        ndarray: (2, 3) float64, from continuous pixels to continuous pixels.
+    """
+    origin, x, y = transforms.apply_coords(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    return np.column_stack([x - origin, y - origin, origin])
+
+
+def matrix_to_original(transforms):
+    """The way back to the original image, where it takes more than its size to know it.
+
+    Args:
+        transforms (TransformList): from the original image to the network's input.
+
+    Returns:
+        ndarray | None: (2, 3) float64, from continuous pixels of the network's input to those of the original image;
+        None without an :class:`AffineTransform`, where one factor for x and one for y are all.
+    """
+    if not any(isinstance(transform, AffineTransform) for transform in transforms.transforms):
+        return None
+    return cv2.invertAffineTransform(composed_matrix(transforms))
+
+
+def _shift_origin(matrix, distance):
+    """The matrix for coordinates that are all larger by ``distance``, before and after the warp."""
+    linear, offset = matrix[:, :2], matrix[:, 2]
+    return np.column_stack([linear, offset + distance - linear @ np.full(2, distance)])

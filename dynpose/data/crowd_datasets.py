@@ -1,0 +1,108 @@
+"""CrowdPose and OCHuman, the benchmarks of crowded scenes, under names of their own.
+
+Importing this module registers ``crowdpose_{train,val,trainval,test}`` and ``ochuman_{val,test}`` in the folder that
+detectron2 has its data sets in (``DETECTRON2_DATASETS``). It opens no file: keypoints, limbs and sigmas are known, so
+that a model can be set up for them without their files.
+"""
+
+import os
+from dataclasses import dataclass
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from .coco_json import load_pose_json, read_coco_json, select_categories
+from .datasets import annotation_files, check_dataset_files
+from .schema import COCO_PERSON, CROWDPOSE_PERSON, DatasetError
+
+__all__ = ["register_crowd_datasets"]
+
+_CATEGORY_ID = 1
+
+
+def register_crowd_datasets(root):
+    """Register CrowdPose and OCHuman with detectron2's DatasetCatalog and MetadataCatalog.
+
+    Both have the files and folders that their authors give out::
+
+        <root>/crowdpose/json/crowdpose_{train,val,trainval,test}.json
+        <root>/crowdpose/images/
+        <root>/ochuman/annotations/ochuman_coco_format_{val,test}_range_0.00_1.00.json
+        <root>/ochuman/images/
+
+    ``crowdpose_trainval`` is read from the files of train and val where its own is missing.
+
+    Args:
+        root (str): the folder that holds ``crowdpose`` and ``ochuman``.
+    """
+    for split in ("train", "val", "trainval", "test"):
+        _register(
+            f"crowdpose_{split}",
+            CROWDPOSE_PERSON,
+            json_file=os.path.join(root, "crowdpose", "json", f"crowdpose_{split}.json"),
+            image_root=os.path.join(root, "crowdpose", "images"),
+            keypoint_protocol="crowdpose",
+            how_to_get=_how_to_get("crowdpose", "https://github.com/Jeff-sjtu/CrowdPose"),
+        )
+    MetadataCatalog.get("crowdpose_trainval").set(parts=("crowdpose_train", "crowdpose_val"))
+    for split in ("val", "test"):
+        _register(
+            f"ochuman_{split}",
+            COCO_PERSON,
+            json_file=os.path.join(root, "ochuman", "annotations", f"ochuman_coco_format_{split}_range_0.00_1.00.json"),
+            image_root=os.path.join(root, "ochuman", "images"),
+            keypoint_protocol="coco",
+            how_to_get=_how_to_get("ochuman", "https://github.com/liruilong940607/OCHumanApi"),
+        )
+
+
+def _how_to_get(folder, url):
+    return (
+        f"download images and annotations ({url}), lay them out as in docs/datasets.md, and set the environment "
+        f"variable DETECTRON2_DATASETS to the folder that holds {folder}/"
+    )
+
+
+def _register(name, schema, **metadata):
+    DatasetCatalog.register(name, _Benchmark(name))
+    schema.to_metadata(MetadataCatalog.get(name))
+    MetadataCatalog.get(name).set(
+        evaluator_type="pose",
+        thing_classes=["person"],
+        thing_dataset_id_to_contiguous_id={_CATEGORY_ID: 0},
+        **metadata,
+    )
+
+
+@dataclass(frozen=True)
+class _Benchmark:
+    """What DatasetCatalog calls for the dicts of a data set."""
+
+    name: str
+
+    def __call__(self):
+        check_dataset_files(self.name)
+        metadata = MetadataCatalog.get(self.name)
+        records = []
+        for json_file in annotation_files(self.name):
+            # Parsed twice, which takes a second for the largest: the loader gives no categories
+            _check_category(json_file, metadata)
+            records += load_pose_json(json_file, metadata.image_root)
+        return records
+
+
+def _check_category(json_file, metadata):
+    """The metadata were written without the file, so it must be what they say."""
+    categories = select_categories(read_coco_json(json_file, required=("categories",)), json_file)
+    ids, names = [item["id"] for item in categories], categories[0]["keypoints"]
+    if ids == [_CATEGORY_ID] and tuple(names) == metadata.keypoint_names:
+        return
+    raise DatasetError(
+        f"{json_file}: data set {metadata.name!r} has one category of id {_CATEGORY_ID} with the "
+        f"{len(metadata.keypoint_names)} keypoints {', '.join(metadata.keypoint_names)}; this file has category id "
+        f"{', '.join(map(str, ids))} with the {len(names)} keypoints {', '.join(map(str, names))}. Put the original "
+        f"file there, or register this one under another name in DATASETS.POSE"
+    )
+
+
+# detectron2's own root
+register_crowd_datasets(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))

@@ -1,0 +1,127 @@
+"""Where an image shows people for whom no keypoints are labelled: nothing is to be learnt there.
+
+Segmentations are COCO's: polygons in continuous pixels, or run-length encodings (RLE) of the whole image.
+"""
+
+import numpy as np
+from detectron2.structures import BoxMode
+from pycocotools import mask as mask_util
+
+__all__ = ["draw_ignored_regions", "has_labelled_keypoints", "read_segmentation"]
+
+# Runs in COCO's compressed encoding: groups of five bits per character, from "0" on
+_FIRST_CHARACTER = ord("0")
+
+
+def draw_ignored_regions(annotations, height, width):
+    """Draw crowds, and people without labelled keypoints.
+
+    A crowd that has no segmentation is drawn as its box. A single person without one is not drawn: a box covers much
+    that is not the person, and others may stand in it.
+
+    Args:
+        annotations (Iterable[dict]): of an image, in detectron2's format.
+        height, width (int): of the image.
+
+    Returns:
+        ndarray: (H, W) uint8, 1 where nothing is to be learnt.
+
+    Raises:
+        ValueError: see :func:`read_segmentation`.
+    """
+    ignored = np.zeros((height, width), dtype=np.uint8)
+    for annotation in annotations:
+        is_crowd = annotation.get("iscrowd")
+        if not is_crowd and has_labelled_keypoints(annotation):
+            continue
+        segmentation = read_segmentation(annotation.get("segmentation"), height, width)
+        if segmentation is not None:
+            ignored |= _draw(segmentation, height, width)
+        elif is_crowd:
+            box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+            # The pixels whose centres are in the box
+            x0, y0, x1, y1 = np.ceil(np.maximum(box, 0) - 0.5).astype(int)
+            ignored[y0:y1, x0:x1] = 1
+    return ignored
+
+
+def has_labelled_keypoints(annotation):
+    """Whether an annotation in detectron2's format has a keypoint of visibility 1 or 2."""
+    return any((annotation.get("keypoints") or ())[2::3])
+
+
+def read_segmentation(segmentation, height, width):
+    """Check a segmentation.
+
+    Args:
+        segmentation (list | dict | None): polygons, each of x y x y ..., or an RLE, compressed or not.
+        height, width (int): of its image.
+
+    Returns:
+        list | dict | None: the polygons of three points or more, or the compressed RLE, as detectron2's
+        ``load_coco_json`` gives them; None if there is nothing left.
+
+    Raises:
+        ValueError: it is something else or of another image size; the message goes on after "segmentation ".
+    """
+    if segmentation is None or (isinstance(segmentation, (list, dict)) and not segmentation):
+        return None
+    if isinstance(segmentation, dict):
+        return _read_rle(segmentation, height, width)
+    if not isinstance(segmentation, list):
+        raise ValueError(f"is {segmentation!r}, neither polygons nor an RLE")
+    for polygon in segmentation:
+        try:
+            points = np.asarray(polygon, dtype=np.float64)
+        except (TypeError, ValueError):  # something else than numbers, or lists of unequal length
+            points = None
+        if points is None or points.ndim != 1 or len(points) % 2 or not np.isfinite(points).all():
+            raise ValueError(f"has a polygon that is not finite numbers x, y, x, y, ...: {str(polygon)[:80]}")
+    return [polygon for polygon in segmentation if len(polygon) >= 6] or None
+
+
+def _read_rle(rle, height, width):
+    if list(rle.get("size") or ()) != [height, width]:
+        raise ValueError(f"is an RLE of size {rle.get('size')!r}, its image has [height, width] {[height, width]}")
+    counts = rle.get("counts")
+    if isinstance(counts, (str, bytes)):
+        runs = _read_runs(counts)
+    else:
+        try:
+            runs = np.asarray(counts)
+        except ValueError:  # lists of unequal length
+            runs = None
+        if runs is None or runs.ndim != 1 or runs.dtype.kind not in "iu":
+            raise ValueError(f"is an RLE whose counts are neither whole numbers nor a string: {str(counts)[:80]}")
+        rle = {"size": [height, width], "counts": counts}
+    # pycocotools trusts them, and where they end early gives whatever was in memory.
+    if min(runs) < 0 or sum(map(int, runs)) != height * width:
+        raise ValueError(f"is an RLE whose counts do not make the {height} x {width} pixels of its image")
+    return mask_util.frPyObjects(rle, height, width) if isinstance(counts, list) else rle
+
+
+def _read_runs(counts):
+    """The lengths of the runs of a compressed RLE."""
+    runs, value, shift = [], 0, 0
+    for character in counts.encode() if isinstance(counts, str) else counts:
+        group = character - _FIRST_CHARACTER
+        if not 0 <= group < 64:
+            raise ValueError(f"is an RLE with a character in its counts that none has: {chr(character)!r}")
+        value |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        if group & 16:  # the sign
+            value -= 1 << shift
+        # From the fourth run on, what it has more than the last but one
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value, shift = 0, 0
+    if shift or not runs:
+        raise ValueError("is an RLE whose counts are cut off")
+    return runs
+
+
+def _draw(segmentation, height, width):
+    if isinstance(segmentation, list):
+        segmentation = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
+    return mask_util.decode(segmentation)

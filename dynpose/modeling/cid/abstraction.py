@@ -1,0 +1,170 @@
+"""Instance Information Abstraction: where the people are, and a feature vector of each (section 3.2).
+
+Axes: B images, N people, K keypoints, C channels of the feature map, H x W cells.
+Coordinates are cells of the map: (u, v) is column u of row v.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# Probabilities keep away from 0 and 1 by this, so that their logarithms are finite
+_MARGIN = 1e-4
+
+
+@dataclass
+class People:
+    """N people of a batch.
+
+    Attributes:
+        image_index (Tensor): (N,) int64.
+        cells (Tensor): (N, 2) int64 (u, v), l of the paper: where each person's feature is read.
+        features (Tensor): (N, C), f of Eq. 7.
+        scores (Tensor | None): (N,) value of the centre map; None in training.
+    """
+
+    image_index: torch.Tensor
+    cells: torch.Tensor
+    features: torch.Tensor
+    scores: torch.Tensor | None = None
+
+    @classmethod
+    def at(cls, features, image_index, cells, scores=None):
+        """Read the people's features from a map (B, C, H, W): Eq. 7."""
+        return cls(image_index, cells, features[image_index, :, cells[:, 1], cells[:, 0]], scores)
+
+    def __len__(self):
+        return len(self.cells)
+
+    def __getitem__(self, chosen):
+        """Choose some of the people by slice, mask or index."""
+        scores = None if self.scores is None else self.scores[chosen]
+        return replace(
+            self,
+            image_index=self.image_index[chosen],
+            cells=self.cells[chosen],
+            features=self.features[chosen],
+            scores=scores,
+        )
+
+
+class InstanceAbstraction(nn.Module):
+    """IIA: multi-person heatmaps of the keypoints and of the people's centres, and the centres' peaks.
+
+    Args:
+        in_channels (int): C.
+        num_keypoints (int): K.
+        max_proposals (int): most people in an image.
+        score_thresh (float): people have a higher centre score.
+        window_thresholds (Sequence[float]): peaks are the largest of a window of 3 x 3 cells, which is two cells wider
+            for each of these that the mean of the image's height and width, in cells, is above.
+        prior_prob (float): probability that all maps start with.
+
+    Raises:
+        ValueError: ``prior_prob`` is no probability between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        num_keypoints,
+        *,
+        max_proposals=30,
+        score_thresh=0.01,
+        window_thresholds=(200, 300),
+        prior_prob=0.01,
+    ):
+        super().__init__()
+        # the K keypoints, then the centre
+        self.heatmaps = nn.Conv2d(in_channels, num_keypoints + 1, kernel_size=1)
+        self.max_proposals = max_proposals
+        self.score_thresh = score_thresh
+        self.window_thresholds = tuple(window_thresholds)
+        init_heatmaps(self.heatmaps, prior_prob)
+
+    def forward(self, features):
+        """Compute the multi-person heatmaps, H and C of Eq. 6: (B, C, H, W) -> (B, K + 1, H, W) float32 in (0, 1)."""
+        return to_probability(self.heatmaps(features))
+
+    def centers(self, features):
+        """Compute the centre map alone, which is all that inference needs: (B, C, H, W) -> (B, H, W) in (0, 1)."""
+        conv = self.heatmaps
+        return to_probability(F.conv2d(features, conv.weight[-1:], conv.bias[-1:]))[:, 0]
+
+    def find_people(self, features, sizes):
+        """Find the people of a batch.
+
+        Args:
+            features (Tensor): (B, C, H, W).
+            sizes (list[tuple[int, int]]): B, height and width of each image in cells; what is beyond is padding.
+
+        Returns:
+            People: by image, then by descending score.
+        """
+        return People.at(features, *self.peaks(self.centers(features), sizes))
+
+    def peaks(self, centers, sizes):
+        """Find the peaks of centre maps, smoothed by the mean with their own 3 x 3 average.
+
+        Args:
+            centers (Tensor): (B, H, W).
+            sizes (list[tuple[int, int]]): B, height and width of each image in cells.
+
+        Returns:
+            tuple: image_index (N,) int64, cells (N, 2) int64 (u, v) and scores (N,), by image, then descending score.
+        """
+        own = own_cells(sizes, centers)
+        smoothed = smooth(centers * own) * own
+        highest = torch.empty_like(smoothed)
+        windows = torch.tensor([self.window(size) for size in sizes])
+        for window in windows.unique().tolist():
+            images = (windows == window).nonzero()[:, 0].to(centers.device)
+            highest[images] = F.max_pool2d(smoothed[images], window, stride=1, padding=window // 2)
+        candidates = torch.where(smoothed == highest, smoothed, 0).flatten(1)
+        scores, index = candidates.topk(min(self.max_proposals, candidates.shape[1]), dim=1)
+        image, rank = (scores > self.score_thresh).nonzero(as_tuple=True)
+        index = index[image, rank]
+        width = centers.shape[-1]
+        cells = torch.stack([index % width, torch.div(index, width, rounding_mode="floor")], dim=1)
+        return image, cells, scores[image, rank]
+
+    def window(self, size):
+        """Side of the window that a peak is the largest of, in an image of ``size`` (height, width) cells."""
+        return 3 + 2 * sum(sum(size) / 2 > threshold for threshold in self.window_thresholds)
+
+
+def init_heatmaps(conv, prior_prob):
+    """Initialise a convolution whose sigmoid is a heatmap, in place: near ``prior_prob`` everywhere."""
+    if not 0 < prior_prob < 1:
+        raise ValueError(f"MODEL.CID.PRIOR_PROB must be between 0 and 1, got {prior_prob}")
+    nn.init.normal_(conv.weight, std=0.001)
+    nn.init.constant_(conv.bias, -math.log((1 - prior_prob) / prior_prob))
+
+
+def to_probability(logits):
+    """Sigmoid in float32, at least 1e-4 away from 0 and 1."""
+    return logits.float().sigmoid().clamp(_MARGIN, 1 - _MARGIN)
+
+
+def smooth(maps):
+    """Mean of maps and their 3 x 3 averages, with zeros around the border: (..., H, W) -> the same shape."""
+    return (maps + F.avg_pool2d(maps, kernel_size=3, stride=1, padding=1)) / 2
+
+
+def own_cells(sizes, maps):
+    """Mark the cells of a batch's maps that are no padding.
+
+    Args:
+        sizes (list[tuple[int, int]]): B, height and width of each image in cells.
+        maps (Tensor): (..., H, W), for the shape and the device.
+
+    Returns:
+        Tensor: (B, H, W) bool.
+    """
+    heights, widths = torch.tensor(sizes, device=maps.device).reshape(-1, 2, 1, 1).unbind(dim=1)
+    rows = torch.arange(maps.shape[-2], device=maps.device)[:, None]
+    columns = torch.arange(maps.shape[-1], device=maps.device)
+    return (rows < heights) & (columns < widths)

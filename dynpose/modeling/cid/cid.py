@@ -1,0 +1,359 @@
+"""The CID meta-architecture (Wang and Zhang, CVPR 2022).
+
+A centre heatmap shows where people are; the feature at each peak recalibrates the map of the whole image, in space and
+by channel, for that person alone, and the person's own keypoint heatmaps are read off the result.
+
+The network of the paper and that of the release are the same, but for two choices, each a key: Eq. 11's weights
+(MODEL.CID.CHANNEL_WEIGHTS) and Eq. 16's mean (MODEL.CID.HEATMAP_LOSS_NORM).
+"""
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from dynpose.data import schema_from_cfg
+from dynpose.layers.oks_nms import oks_nms
+from dynpose.modeling.keypoint_maps import enclosing_boxes
+from dynpose.modeling.test_time_augmentation import ViewMaps
+
+from .abstraction import InstanceAbstraction, People, own_cells
+from .decoding import decode_keypoints
+from .decoupling import FeatureDecoupling
+from .losses import contrastive_loss, focal_sums, multi_heatmap_loss, single_heatmap_loss
+from .targets import build_targets, learnt_cells
+
+# Most people decoded at once on a CPU: their maps stay in its caches (40 people on 160 x 240 cells, one core: 0.6 s; 32
+# at once: 1.35 s)
+_MAX_CHUNK_ON_CPU = 2
+
+
+@META_ARCH_REGISTRY.register()
+class CID(nn.Module):
+    """CID.
+
+    Its parts run one after another, for whoever wants to time them: :meth:`preprocess_image`, ``backbone``,
+    ``iia.find_people`` and :meth:`locate`, which runs ``gfd``. :meth:`tta_maps` and :meth:`tta_decode` make it a model
+    for flip testing with ``TEST.AUG.MERGE`` "maps", as the paper tests.
+
+    Args:
+        backbone (Backbone): any that gives ``in_features``.
+        in_features (Sequence[str]): the one map F that everything is read from.
+        iia (InstanceAbstraction): finds the people.
+        gfd (FeatureDecoupling): their heatmaps.
+        schema (KeypointSchema): the keypoints; its flip pairs change places in mirrored views, OKS-NMS has its sigmas.
+        min_box_area (float): people with a smaller box are not decoupled in training, square pixels.
+        min_overlap (float): sizes the Gaussians, see :func:`~dynpose.modeling.cid.targets.gaussian_radii`.
+        max_instances (int): people decoupled in training, per process.
+        max_instances_per_chunk (int): most people whose heatmaps exist at once. In training, those of further people
+            are computed again for the gradient.
+        heatmap_loss_norm (str): see :func:`~dynpose.modeling.cid.losses.single_heatmap_loss`.
+        temperature (float): of the contrastive loss.
+        loss_weights (dict[str, float]): of ``multi_heatmap``, ``contrastive`` and ``single_heatmap``; 0 leaves the
+            contrastive loss out (Table 1).
+        oks_nms_thresh (float): OKS above which the worse of two poses is dropped.
+        pixel_mean, pixel_std (Sequence[float]): of the image channels.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    # ``to_original`` of the inputs is understood, so that INPUT.AFFINE_RESIZE_TEST is allowed
+    reads_to_original = True
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone,
+        in_features=("concat",),
+        iia,
+        gfd,
+        schema,
+        min_box_area=1024.0,
+        min_overlap=0.7,
+        max_instances=200,
+        max_instances_per_chunk=32,
+        heatmap_loss_norm="pooled",
+        temperature=0.05,
+        loss_weights,
+        oks_nms_thresh=0.8,
+        pixel_mean,
+        pixel_std,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.in_feature = _one_feature(in_features, backbone)
+        self.stride = backbone.output_shape()[self.in_feature].stride
+        self.iia = iia
+        self.gfd = gfd
+        self.schema = schema
+        self.min_box_area = min_box_area
+        self.min_overlap = min_overlap
+        if max_instances < 1 or max_instances_per_chunk < 1:
+            raise ValueError(
+                "MODEL.CID.MAX_INSTANCES and MODEL.CID.MAX_INSTANCES_PER_CHUNK must be at least 1, got "
+                f"{max_instances} and {max_instances_per_chunk}"
+            )
+        if heatmap_loss_norm not in ("pooled", "person"):
+            raise ValueError(f"MODEL.CID.HEATMAP_LOSS_NORM must be 'pooled' or 'person', got {heatmap_loss_norm!r}")
+        self.max_instances = max_instances
+        self.max_instances_per_chunk = max_instances_per_chunk
+        self.heatmap_loss_norm = heatmap_loss_norm
+        self.temperature = temperature
+        self.loss_weights = loss_weights
+        self.oks_nms_thresh = oks_nms_thresh
+        self.register_buffer("flip_indices", torch.as_tensor(schema.flip_indices), persistent=False)
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg):
+        """Read the arguments from cfg.MODEL.CID."""
+        cid = cfg.MODEL.CID
+        backbone = build_backbone(cfg)
+        schema = schema_from_cfg(cfg)
+        channels = backbone.output_shape()[_one_feature(cid.IN_FEATURES, backbone)].channels
+        return {
+            "backbone": backbone,
+            "in_features": cid.IN_FEATURES,
+            "iia": InstanceAbstraction(
+                channels,
+                schema.num_keypoints,
+                max_proposals=cid.MAX_PROPOSALS,
+                score_thresh=cid.SCORE_THRESH,
+                window_thresholds=cid.WINDOW_THRESHOLDS,
+                prior_prob=cid.PRIOR_PROB,
+            ),
+            "gfd": FeatureDecoupling(
+                channels,
+                schema.num_keypoints,
+                channels=cid.CHANNELS,
+                recalibration=cid.RECALIBRATION,
+                channel_weights=cid.CHANNEL_WEIGHTS,
+                coord_scale=cid.COORD_SCALE,
+                prior_prob=cid.PRIOR_PROB,
+            ),
+            "schema": schema,
+            "min_box_area": cid.MIN_BOX_AREA,
+            "min_overlap": cid.RADIUS_MIN_OVERLAP,
+            "max_instances": cid.MAX_INSTANCES,
+            "max_instances_per_chunk": cid.MAX_INSTANCES_PER_CHUNK,
+            "heatmap_loss_norm": cid.HEATMAP_LOSS_NORM,
+            "temperature": cid.TEMPERATURE,
+            "loss_weights": {
+                "multi_heatmap": cid.MULTI_HEATMAP_LOSS_WEIGHT,
+                "contrastive": cid.CONTRASTIVE_LOSS_WEIGHT,
+                "single_heatmap": cid.SINGLE_HEATMAP_LOSS_WEIGHT,
+            },
+            "oks_nms_thresh": cid.OKS_NMS_THRESH,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    @property
+    def device(self):
+        """Where the model is."""
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs):
+        """Train or predict, like any detectron2 model.
+
+        Args:
+            batched_inputs (list[dict]): B images in detectron2's format. For training, ``instances`` with gt_boxes and
+                gt_keypoints, and optionally ``ignore_mask``, (H, W) bool or uint8, nonzero where the multi-person maps
+                learn nothing. For inference, optionally ``to_original``, a (2, 3) affine matrix from pixels of the
+                image to pixels of the ``height`` x ``width`` result, where it was not simply resized.
+
+        Returns:
+            dict[str, Tensor] | list[dict]: losses, or B dicts with ``instances``: pred_boxes (around the keypoints),
+            scores, pred_classes and pred_keypoints (N, K, 3), by descending score.
+        """
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)[self.in_feature]
+        sizes = self.map_sizes(images.image_sizes)
+        if self.training:
+            gt_instances = [inputs["instances"].to(self.device) for inputs in batched_inputs]
+            return self.losses(features, sizes, gt_instances, self._ignore_masks(batched_inputs))
+        people = self.iia.find_people(features, sizes)
+        keypoints = self.locate(features, people, sizes)
+        return self._results(keypoints, people, batched_inputs, images.image_sizes)
+
+    def preprocess_image(self, batched_inputs):
+        """Normalise, pad and batch the images: an ImageList."""
+        images = [(inputs["image"].to(self.device) - self.pixel_mean) / self.pixel_std for inputs in batched_inputs]
+        return ImageList.from_tensors(images, self.backbone.size_divisibility)
+
+    def map_sizes(self, image_sizes):
+        """Height and width of images in cells of the map, a partial one included."""
+        return [tuple(-(-int(length) // self.stride) for length in size) for size in image_sizes]
+
+    def losses(self, features, sizes, gt_instances, ignore_masks=None, jitter=None):
+        """Compute the losses (Eq. 5).
+
+        Args:
+            features (Tensor): F, (B, C, H, W).
+            sizes (list[tuple[int, int]]): B, height and width of each image in cells.
+            gt_instances (list[Instances]): B.
+            ignore_masks (list[Tensor | None]): B, see :meth:`forward`; None = nothing is ignored.
+            jitter (Tensor | None): see :func:`~dynpose.modeling.cid.targets.build_targets`.
+
+        Returns:
+            dict[str, Tensor]: ``loss_multi_heatmap`` and, unless its weight is 0, ``loss_contrastive`` (L_IIA), and
+            ``loss_single_heatmap`` (L_GFD).
+        """
+        multi_targets, targets = build_targets(
+            gt_instances,
+            num_keypoints=self.schema.num_keypoints,
+            size=tuple(features.shape[-2:]),
+            sizes=sizes,
+            stride=self.stride,
+            min_box_area=self.min_box_area,
+            min_overlap=self.min_overlap,
+            max_instances=self.max_instances,
+            jitter=jitter,
+        )
+        people = People.at(features, targets.image_index, targets.cells)
+        learnt = learnt_cells(ignore_masks or [None] * len(features), sizes, features, self.stride)
+        losses = {"multi_heatmap": multi_heatmap_loss(self.iia(features), multi_targets, learnt)}
+        if self.loss_weights["contrastive"]:
+            losses["contrastive"] = contrastive_loss(people.features, people.image_index, temperature=self.temperature)
+        sums = self._single_heatmap_sums(features, people, targets, own_cells(sizes, features))
+        losses["single_heatmap"] = single_heatmap_loss(sums, targets.labelled.sum(dim=1), self.heatmap_loss_norm)
+        return {f"loss_{name}": loss * self.loss_weights[name] for name, loss in losses.items()}
+
+    def locate(self, features, people, sizes):
+        """Find the keypoints of people whose cells are known.
+
+        Args:
+            features (Tensor): F, (B, C, H, W).
+            people (People): N, from ``iia.find_people``.
+            sizes (list[tuple[int, int]]): B, height and width of each image in cells.
+
+        Returns:
+            Tensor: (N, K, 3) as of :func:`~dynpose.modeling.cid.decoding.decode_keypoints`, input pixels.
+        """
+        return self._locate([features], [people], [False], own_cells(sizes, features))
+
+    def tta_maps(self, batched_inputs):
+        """Maps of some views (:class:`~dynpose.modeling.test_time_augmentation.AveragesMaps`): features and centres."""
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)[self.in_feature]
+        return {
+            "features": ViewMaps(features, self.stride, "stack"),
+            "centers": ViewMaps(self.iia.centers(features)[:, None], self.stride, "mean"),
+        }
+
+    def tta_decode(self, maps, batched_inputs, mirrored):
+        """Find people in the maps of some views (:class:`~dynpose.modeling.test_time_augmentation.AveragesMaps`).
+
+        The people are the peaks of the mean centre map. Each one's feature is read from every view at the same cell,
+        and what the views' heatmaps show, left and right exchanged in mirrored ones, is averaged.
+        """
+        views = list(maps["features"].values.split(1))
+        image_sizes = [tuple(batched_inputs[0]["image"].shape[-2:])]
+        sizes = self.map_sizes(image_sizes)
+        image_index, cells, scores = self.iia.peaks(maps["centers"].values[:, 0], sizes)
+        people = [People.at(features, image_index, cells, scores) for features in views]
+        keypoints = self._locate(views, people, mirrored, own_cells(sizes, views[0]))
+        return self._results(keypoints, people[0], batched_inputs, image_sizes)
+
+    def _locate(self, views, people, mirrored, own):
+        """Keypoints (N, K, 3) from the mean heatmaps of V views.
+
+        Args:
+            views (list[Tensor]): V maps (B, C, H, W).
+            people (list[People]): V times the same N, with the features of that view.
+            mirrored (list[bool]): V.
+            own (Tensor): (B, H, W) bool.
+        """
+        reduced = [self.gfd.reduce(features) for features in views]
+        keypoints = [views[0].new_zeros(0, self.schema.num_keypoints, 3, dtype=torch.float32)]
+        at_once = self.max_instances_per_chunk
+        if self.device.type == "cpu":
+            at_once = min(at_once, _MAX_CHUNK_ON_CPU)
+        for start in range(0, len(people[0]), at_once):
+            chunk = slice(start, start + at_once)
+            total = 0
+            for maps, of_view, is_mirrored in zip(reduced, people, mirrored):
+                heatmaps = self.gfd.decouple(maps, of_view[chunk], own)
+                total = total + (heatmaps[:, self.flip_indices] if is_mirrored else heatmaps)
+            some = people[0][chunk]
+            keypoints.append(decode_keypoints(total / len(views), own[some.image_index], some.scores, self.stride))
+        return torch.cat(keypoints)
+
+    def _single_heatmap_sums(self, features, people, targets, own):
+        """(N,) focal losses of the people's own maps; those after the first chunk are made again for the gradient."""
+        reduced = self.gfd.reduce(features)
+        size = tuple(features.shape[-2:])
+
+        def of_chunk(start):
+            chunk = slice(start, start + self.max_instances_per_chunk)
+            some, some_targets = people[chunk], targets[chunk]
+            counted = some_targets.labelled[..., None, None] & own[some.image_index, None]
+            return focal_sums(self.gfd.decouple(reduced, some, own), some_targets.heatmaps(size), counted)
+
+        # the first chunk, maybe of nobody, gives all parameters a gradient
+        sums = [of_chunk(0)]
+        for start in range(self.max_instances_per_chunk, len(people), self.max_instances_per_chunk):
+            sums.append(checkpoint(of_chunk, start, use_reentrant=False, preserve_rng_state=False))
+        return torch.cat(sums)
+
+    def _ignore_masks(self, batched_inputs):
+        masks = [inputs.get("ignore_mask") for inputs in batched_inputs]
+        return [mask if mask is None else mask.to(self.device) for mask in masks]
+
+    def _results(self, keypoints, people, batched_inputs, image_sizes):
+        """Results of the batch, each in the coordinates and the size that its input asks for."""
+        results = []
+        for image, (inputs, size) in enumerate(zip(batched_inputs, image_sizes)):
+            poses = keypoints[people.image_index == image]
+            scores = poses[..., 2].mean(dim=1)
+            kept = oks_nms(poses, scores, self.schema.sigmas, self.oks_nms_thresh)
+            poses, scores = poses[kept], scores[kept]
+            instances = Instances(size)
+            # a rectangle without extent is dropped when the results are rescaled
+            instances.pred_boxes = Boxes(enclosing_boxes(poses[..., :2], min_size=float(self.stride)))
+            instances.scores = scores
+            instances.pred_classes = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+            instances.pred_keypoints = poses
+            results.append({"instances": to_result_size(instances, inputs)})
+        return results
+
+
+def to_result_size(instances, inputs):
+    """Take predictions from pixels of the network's input to those of the result.
+
+    Args:
+        instances (Instances): with pred_boxes and pred_keypoints; their ``image_size`` is the input's.
+        inputs (dict): ``height`` and ``width`` of the result, by default the input's; ``to_original``, a (2, 3) affine
+            matrix, where the input was not simply resized.
+
+    Returns:
+        Instances: boxes clipped to the result; those outside of it are dropped, as detectron2 does.
+    """
+    height = inputs.get("height", instances.image_size[0])
+    width = inputs.get("width", instances.image_size[1])
+    if "to_original" in inputs:
+        points, scores = instances.pred_keypoints.split([2, 1], dim=2)
+        matrix = torch.as_tensor(inputs["to_original"]).to(points)
+        x0, y0, x1, y1 = instances.pred_boxes.tensor.unbind(dim=1)
+        corners = torch.stack([x0, y0, x1, y0, x1, y1, x0, y1], dim=1).unflatten(1, (4, 2))
+        mapped = Instances((height, width), **instances.get_fields())
+        mapped.pred_keypoints = torch.cat([points @ matrix[:, :2].T + matrix[:, 2], scores], dim=2)
+        mapped.pred_boxes = Boxes(enclosing_boxes(corners @ matrix[:, :2].T + matrix[:, 2]))
+        instances = mapped
+    return detector_postprocess(instances, height, width)
+
+
+def _one_feature(names, backbone):
+    """The one name among ``names``, checked."""
+    known = backbone.output_shape()
+    if len(names) != 1 or names[0] not in known:
+        raise ValueError(
+            f"MODEL.CID.IN_FEATURES must name one output of the backbone, of {list(known)}, got {list(names)}"
+        )
+    return names[0]

@@ -1,0 +1,45 @@
+"""From the people's heatmaps to their keypoints.
+
+Axes: N people, K keypoints, H x W cells of stride s.
+"""
+
+import torch
+
+from .abstraction import smooth
+
+
+def decode_keypoints(heatmaps, own, scores, stride):
+    """Read keypoints off heatmaps: the largest cell, and a quarter of a cell towards its higher neighbour.
+
+    The maps are first smoothed by the mean with their own 3 x 3 average. A cell at the image's border is not shifted
+    across that axis.
+
+    Args:
+        heatmaps (Tensor): (N, K, H, W), above zero.
+        own (Tensor): (N or 1, H, W) bool, the cells that are no padding: those where a keypoint can be.
+        scores (Tensor): (N,) of the people's centres.
+        stride (int): s, pixels.
+
+    Returns:
+        Tensor: (N, K, 3) x, y in input pixels, where cell (u, v) has its centre at (u s + s // 2, v s + s // 2), and
+        the smoothed heatmap's value times the centre's score.
+    """
+    width = heatmaps.shape[-1]
+    own = own[:, None]
+    # no cell of the image is as low as zero
+    smoothed = (smooth(heatmaps * own) * own).flatten(2)
+    values, index = smoothed.max(dim=2)
+    u, v = index % width, torch.div(index, width, rounding_mode="floor")
+    last_v, last_u = (own.any(dim=axis).sum(dim=-1) - 1 for axis in (-1, -2))
+    shift_u = _towards_higher(smoothed, index, step=1, inside=(u > 0) & (u < last_u))
+    shift_v = _towards_higher(smoothed, index, step=width, inside=(v > 0) & (v < last_v))
+    cells = torch.stack([u + shift_u / 4, v + shift_v / 4], dim=-1)
+    return torch.cat([cells * stride + stride // 2, (values * scores[:, None])[..., None]], dim=-1)
+
+
+def _towards_higher(maps, index, *, step, inside):
+    """Sign (N, K) of the difference of the two neighbours ``step`` away in flat maps; 0 where one is outside."""
+    index = torch.where(inside, index, 0)[..., None]
+    after = maps.gather(2, (index + step).clamp(max=maps.shape[2] - 1))
+    before = maps.gather(2, (index - step).clamp(min=0))
+    return (after - before).sign()[..., 0] * inside

@@ -1,0 +1,133 @@
+"""Global Feature Decoupling: from the feature map of an image to the heatmaps of one person (section 3.3).
+
+Axes: B images, N people, K keypoints, C_in channels of the backbone's map F, C channels of F-hat, H x W cells.
+Coordinates are cells of the map: (u, v) is column u of row v.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .abstraction import init_heatmaps, to_probability
+
+
+class FeatureDecoupling(nn.Module):
+    """GFD: the map F-hat, recalibrated for each person in space and by channel, and that person's heatmaps.
+
+    With ``channel_weights`` "linear", as released, a person's C weights of the channels of F-hat are a linear layer of
+    f, one for Eq. 11 and another for the inner product of Eq. 10. With "feature", f itself is what Eq. 10 and 11 print.
+    They need as many channels in f as F-hat has, so f is then read from F-hat: its 1x1 convolution, applied to f of
+    Eq. 7. Nothing further is learned, and the contrastive loss still sees f of Eq. 7.
+
+    Args:
+        in_channels (int): C_in.
+        num_keypoints (int): K.
+        channels (int): C (Table 2).
+        recalibration (Sequence[str]): "spatial" (Eq. 9 and 10), "channel" (Eq. 11) or both (Table 1).
+        channel_weights (str): "linear" or "feature".
+        coord_scale (float): what the relative coordinates are divided by, cells.
+        prior_prob (float): probability that the heatmaps start with.
+
+    Raises:
+        ValueError: an argument is none of its choices.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        num_keypoints,
+        *,
+        channels=32,
+        recalibration=("spatial", "channel"),
+        channel_weights="linear",
+        coord_scale=32.0,
+        prior_prob=0.01,
+    ):
+        super().__init__()
+        unknown = set(recalibration) - {"spatial", "channel"}
+        if unknown or not recalibration:
+            raise ValueError(
+                f"MODEL.CID.RECALIBRATION must name 'spatial', 'channel' or both, got {list(recalibration)}"
+            )
+        if channel_weights not in ("linear", "feature"):
+            raise ValueError(f"MODEL.CID.CHANNEL_WEIGHTS must be 'linear' or 'feature', got {channel_weights!r}")
+        linear = channel_weights == "linear"
+        self.spatial, self.channel = "spatial" in recalibration, "channel" in recalibration
+        self.coord_scale = coord_scale
+        self.reduce = nn.Conv2d(in_channels, channels, kernel_size=1)
+        self.channel_weights = nn.Linear(in_channels, channels) if self.channel and linear else None
+        self.similarity_weights = nn.Linear(in_channels, channels) if self.spatial and linear else None
+        # of the similarity and of the relative coordinates (x, y)
+        self.mask = nn.Conv2d(3, 1, kernel_size=5, padding=2) if self.spatial else None
+        # of F_c, then F_s, where there are both
+        self.fuse = nn.Conv2d(channels * (self.channel + self.spatial), channels, kernel_size=1)
+        self.heatmaps = nn.Conv2d(channels, num_keypoints, kernel_size=1)
+        init_heatmaps(self.heatmaps, prior_prob)
+
+    def forward(self, features, people, own):
+        """Compute the heatmaps of some people.
+
+        Args:
+            features (Tensor): F, (B, C_in, H, W).
+            people (People): N.
+            own (Tensor): (B, H, W) bool, the cells that are no padding.
+
+        Returns:
+            Tensor: (N, K, H, W) float32 in (0, 1).
+        """
+        return self.decouple(self.reduce(features), people, own)
+
+    def decouple(self, reduced, people, own):
+        """Compute the heatmaps of some people, like :meth:`forward`, from F-hat = ``reduce(features)`` (B, C, H, W)."""
+        return to_probability(self.heatmaps(self.instance_features(reduced, people, own)))
+
+    def instance_features(self, reduced, people, own):
+        """Compute the instance-aware feature maps (Eq. 12).
+
+        A 1x1 convolution of F_c = F-hat x weights is one of F-hat with other parameters, and one of F_s = M F-hat is M
+        times one of F-hat, which all people of an image share: neither F_c nor F_s is ever made.
+
+        Args:
+            reduced (Tensor): F-hat, (B, C, H, W).
+            people (People): N.
+            own (Tensor): (B, H, W) bool.
+
+        Returns:
+            Tensor: (N, C, H, W).
+        """
+        channels, size = reduced.shape[1], reduced.shape[-2:]
+        fused = self.fuse.bias[:, None]
+        if self.channel:
+            params = self.fuse.weight[:, :channels, 0, 0] * self._weights(self.channel_weights, people)[:, None]
+            fused = fused + params @ _of_people(reduced.flatten(2), people)
+        if self.spatial:
+            shared = F.conv2d(reduced, self.fuse.weight[:, -channels:]).flatten(2)
+            fused = fused + self.masks(reduced, people, own).flatten(2) * _of_people(shared, people)
+        return fused.relu().unflatten(2, size)
+
+    def masks(self, reduced, people, own):
+        """Compute the people's foreground masks M (Eq. 10): arguments as above -> (N, 1, H, W) in [0, 1]."""
+        return self.mask_logits(reduced, people, own).sigmoid()
+
+    def mask_logits(self, reduced, people, own):
+        """Compute the masks before the sigmoid; the 5x5 convolution sees zeros in place of padding."""
+        height, width = reduced.shape[-2:]
+        weights = self._weights(self.similarity_weights, people)
+        similarity = (weights[:, None] @ _of_people(reduced.flatten(2), people)).unflatten(2, (height, width))
+        x, y = (people.cells.to(similarity.dtype)[:, :, None, None] / self.coord_scale).unbind(dim=1)
+        columns = torch.arange(width, device=x.device, dtype=x.dtype) / self.coord_scale
+        rows = torch.arange(height, device=x.device, dtype=x.dtype)[:, None] / self.coord_scale
+        shape = (len(people), height, width)
+        inputs = torch.stack([similarity[:, 0], (x - columns).expand(shape), (y - rows).expand(shape)], dim=1)
+        return self.mask(inputs * _of_people(own, people)[..., None, :, :])
+
+    def _weights(self, linear, people):
+        """Weights (N, C) of the channels of F-hat."""
+        if linear is not None:
+            return linear(people.features)
+        return F.linear(people.features, self.reduce.weight.flatten(1), self.reduce.bias)
+
+
+def _of_people(maps, people):
+    """(B, ...) -> (N, ...), or without that axis where there is but one image: nothing is copied."""
+    return maps[0] if len(maps) == 1 else maps[people.image_index]

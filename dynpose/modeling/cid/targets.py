@@ -1,0 +1,236 @@
+"""What CID learns: multi-person heatmaps, the people that are decoupled, and their own heatmaps (section 3.4).
+
+What the paper leaves open is as released: centres, sizes of the Gaussians, who is decoupled.
+Axes: B images, G people of the batch, N of them decoupled, K keypoints, H x W cells of stride s.
+Cells (u, v) are column u of row v; other coordinates are continuous input pixels (x, y).
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+from dynpose.modeling.keypoint_maps import gather_keypoints, keypoint_cells
+
+from .abstraction import own_cells
+
+# People whose Gaussians are painted at once
+_PAINTED_AT_ONCE = 16
+
+
+@dataclass
+class InstanceTargets:
+    """N people that are decoupled.
+
+    Attributes:
+        image_index (Tensor): (N,) int64.
+        cells (Tensor): (N, 2) int64, where the person's feature is read.
+        keypoint_cells (Tensor): (N, K, 2) int64; anything where not labelled.
+        labelled (Tensor): (N, K) bool.
+        radii (Tensor): (N,) int64, of the person's Gaussians.
+    """
+
+    image_index: torch.Tensor
+    cells: torch.Tensor
+    keypoint_cells: torch.Tensor
+    labelled: torch.Tensor
+    radii: torch.Tensor
+
+    def __len__(self):
+        return len(self.cells)
+
+    def __getitem__(self, chosen):
+        """Choose some of the people by slice, mask or index."""
+        return replace(self, **{name: values[chosen] for name, values in vars(self).items()})
+
+    def heatmaps(self, size):
+        """Paint the people's own heatmaps, H^(i)* of Eq. 16: (N, K, H, W) for ``size`` (H, W)."""
+        return gaussians(self.keypoint_cells, self.labelled, self.radii, size)
+
+
+def build_targets(
+    gt_instances,
+    *,
+    num_keypoints,
+    size,
+    sizes,
+    stride,
+    min_box_area=1024.0,
+    min_overlap=0.7,
+    max_instances=200,
+    jitter=None,
+):
+    """Make the targets of a batch.
+
+    A person's centre is the mean of the labelled keypoints. People without any, and those with a smaller box than
+    ``min_box_area``, have no centre and are not decoupled; their keypoints are in the multi-person maps all the same.
+
+    The feature of a person is read up to one cell away from the centre's, drawn anew for x and y (and not moved where
+    that would be outside of the image). Of several people with the same cell, the smallest is decoupled.
+
+    Args:
+        gt_instances (list[Instances]): B, with gt_boxes and (where there are people) gt_keypoints.
+        num_keypoints (int): K.
+        size (tuple[int, int]): (H, W).
+        sizes (list[tuple[int, int]]): B, height and width of each image in cells.
+        stride (int): s, pixels.
+        min_box_area (float): of ``gt_boxes``, the upright boxes that augmentation leaves in the image, square pixels.
+        min_overlap (float): of :func:`gaussian_radii`.
+        max_instances (int): N is at most this: others are left out at random.
+        jitter (Tensor | None): (G, 2) int64, x and y in cells, in place of the random one.
+
+    Returns:
+        tuple[Tensor, InstanceTargets]: multi-person heatmaps, H* and C* of Eq. 14, (B, K + 1, H, W), and the people, by
+        image and then from small to large.
+    """
+    keypoints, image_index = gather_keypoints(gt_instances, num_keypoints)
+    boxes = torch.cat([instances.gt_boxes.tensor for instances in gt_instances])
+    flat = keypoint_cells(keypoints, stride, size)
+    labelled = flat >= 0
+    cells = torch.stack([flat % size[1], torch.div(flat, size[1], rounding_mode="floor")], dim=-1)
+    radii = gaussian_radii(boxes, stride=stride, min_overlap=min_overlap)
+
+    area = box_areas(boxes)
+    decoupled = labelled.any(dim=1) & (area >= min_box_area)
+    centers = _centers(keypoints, labelled) / stride
+    centers = torch.where(decoupled[:, None], centers, 0).long()
+    multi = multi_person_heatmaps(
+        torch.cat([cells, centers[:, None]], dim=1),
+        torch.cat([labelled, decoupled[:, None]], dim=1),
+        radii,
+        image_index,
+        num_images=len(gt_instances),
+        size=size,
+    )
+
+    if jitter is None:
+        jitter = torch.randint(-1, 2, centers.shape, device=centers.device)
+    order = area.argsort(stable=True)
+    order = order[image_index[order].argsort(stable=True)]
+    order = order[decoupled[order]]
+    limits = torch.tensor(sizes, device=centers.device).flip(1)[image_index]
+    sampled = centers + jitter
+    sampled = torch.where((sampled >= 0) & (sampled < limits), sampled, centers)
+    order = order[_first_of_each((image_index * size[0] + sampled[:, 1]) * size[1] + sampled[:, 0], order)]
+    if len(order) > max_instances:
+        order = order[torch.randperm(len(order), device=order.device)[:max_instances].sort().values]
+    people = InstanceTargets(image_index[order], sampled[order], cells[order], labelled[order], radii[order])
+    return multi, people
+
+
+def box_areas(boxes):
+    """Areas of boxes (G, 4) XYXY: (G,). The release takes those of the boxes before they are turned and clipped."""
+    return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+
+
+def gaussian_radii(boxes, *, stride, min_overlap=0.7):
+    """CornerNet's radius: how far the corners of a box may move until its IoU falls below ``min_overlap``.
+
+    As in CornerNet's code, and so in the release, the roots of its quadratics are not divided by the leading
+    coefficients; the smallest of the three cases is then always that of a box that contains the true one.
+
+    Args:
+        boxes (Tensor): (G, 4) XYXY, pixels.
+        stride (int): s, pixels.
+        min_overlap (float): o, the least IoU.
+
+    Returns:
+        Tensor: (G,) int64 radius in whole cells, of boxes whose sides are rounded up to whole cells.
+    """
+    sides = ((boxes[:, 2:] - boxes[:, :2]) / stride).clamp(min=0).ceil()
+    reach = min_overlap * sides.sum(dim=1)
+    root = (reach.square() + 4 * min_overlap * (1 - min_overlap) * sides.prod(dim=1)).sqrt()
+    return (root - reach).long()
+
+
+def gaussians(cells, labelled, radii, size):
+    """Paint Gaussians around cells (Eq. 13), cut to squares of 2 r + 1 cells, with sigma = (2 r + 1) / 6.
+
+    Args:
+        cells (Tensor): (N, K, 2) int64 (u, v), on the map.
+        labelled (Tensor): (N, K) bool; the maps of the others are zero.
+        radii (Tensor): (N,) int64, r of each person.
+        size (tuple[int, int]): (H, W).
+
+    Returns:
+        Tensor: (N, K, H, W) float32 in [0, 1], one in the cells themselves and below it everywhere else.
+    """
+    radii = radii[:, None, None]
+    sigmas = (2 * radii + 1) / 6
+    across, down = (
+        torch.exp(-distance.square() / (2 * sigmas.square())) * (distance.abs() <= radii)
+        for distance in (
+            torch.arange(length, device=cells.device) - cells[..., axis, None]
+            for axis, length in enumerate((size[1], size[0]))
+        )
+    )
+    return (across * labelled[..., None])[:, :, None] * down[..., None]
+
+
+def multi_person_heatmaps(cells, labelled, radii, image_index, *, num_images, size):
+    """Paint the Gaussians of all people of an image into the same maps, merged by the maximum.
+
+    Args:
+        cells (Tensor): (G, K, 2) int64.
+        labelled (Tensor): (G, K) bool.
+        radii (Tensor): (G,) int64.
+        image_index (Tensor): (G,) int64.
+        num_images (int): B.
+        size (tuple[int, int]): (H, W).
+
+    Returns:
+        Tensor: (B, K, H, W) float32.
+    """
+    maps = torch.zeros(num_images, cells.shape[1], *size, device=cells.device)
+    for image, merged in enumerate(maps):
+        for people in (image_index == image).nonzero()[:, 0].split(_PAINTED_AT_ONCE):
+            # split gives one empty part of nothing
+            if len(people):
+                painted = gaussians(cells[people], labelled[people], radii[people], size)
+                torch.maximum(merged, painted.amax(dim=0), out=merged)
+    return maps
+
+
+def learnt_cells(ignore_masks, sizes, maps, stride):
+    """Mark the cells of multi-person maps that are learnt: no padding, and not mostly inside an ignored region.
+
+    Args:
+        ignore_masks (list[Tensor | None]): B, (h, w) bool or uint8 in pixels of the image; None = nothing is ignored.
+        sizes (list[tuple[int, int]]): B, height and width of each image in cells.
+        maps (Tensor): (B, ..., H, W), for the shape and the device.
+        stride (int): pixels.
+
+    Returns:
+        Tensor: (B, 1, H, W) bool.
+
+    Raises:
+        ValueError: a mask is not of the size of its image.
+    """
+    learnt = own_cells(sizes, maps)
+    for image, (mask, size) in enumerate(zip(ignore_masks, sizes)):
+        if mask is None:
+            continue
+        cells = tuple(-(-length // stride) for length in mask.shape)
+        if cells != tuple(size):
+            raise ValueError(
+                f"ignore_mask of image {image} of the batch has {mask.shape[0]} x {mask.shape[1]} pixels, {cells[0]} x "
+                f"{cells[1]} cells, but the image has {size[0]} x {size[1]} cells: it must be of the image's size"
+            )
+        height, width = mask.shape
+        padded = F.pad(mask[None].float(), (0, -width % stride, 0, -height % stride))
+        learnt[image, : size[0], : size[1]] &= F.avg_pool2d(padded, stride)[0] <= 0.5
+    return learnt[:, None]
+
+
+def _centers(keypoints, labelled):
+    """Mean of the labelled keypoints: (G, K, 3), (G, K) -> (G, 2); zero without any."""
+    total = torch.where(labelled[..., None], keypoints[..., :2], 0).sum(dim=1)
+    return total / labelled.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def _first_of_each(keys, order):
+    """Positions in ``order`` (N,) of the first of each group of equal ``keys[order]``, in order."""
+    _, group = keys[order].unique(return_inverse=True)
+    position = torch.arange(len(order), device=order.device)
+    first = torch.full_like(position, len(order)).scatter_reduce(0, group, position, "amin")
+    return (first[group] == position).nonzero()[:, 0]

@@ -1,0 +1,183 @@
+"""QueryPose's box decoder: the stage of Sparse R-CNN (section 3.1, Eq. 1).
+
+Axes: B images, N queries per image, R = B N queries of a batch, C = d channels of features and queries, r x r cells of a
+RoI.
+Boxes are continuous pixels of the network's input, (x0, y0, x1, y1).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# Deltas of the centre are divided by the first two of these, those of the logarithm of width and height by the others
+_DELTA_WEIGHTS = (2.0, 2.0, 1.0, 1.0)
+
+# One stage enlarges a box at most so many times
+_MAX_LOG_SCALE = math.log(100000.0 / 16)
+
+# Sides of boxes, and how far from the origin their centres are at most, pixels: what a stage has made is what the next
+# one starts from, so that without limits six of them reach areas that float32 can't hold, and sides of zero
+_MIN_SIDE, _MAX_EXTENT = 1e-2, 1e5
+
+
+class DynamicInteraction(nn.Module):
+    """The dynamic channel MLP (DyMLP_channel in Eq. 1): two layers that a query generates run over its RoI.
+
+    The layers are 1x1 convolutions from ``hidden_dim`` to ``dynamic_dim`` channels and back; a linear layer of all
+    cells' outputs gives what the query learns from its RoI. (The latter is where the "over 10 M" parameters of the
+    paper are: with RoIs of 7x7 there are 11.6 M, with 14x14 21.3 M.)
+
+    Args:
+        hidden_dim (int): d, channels of queries and features.
+        dynamic_dim (int): channels between the two layers.
+        resolution (int): r.
+    """
+
+    def __init__(self, hidden_dim=256, *, dynamic_dim=64, resolution=7):
+        super().__init__()
+        self.dynamic_dim = dynamic_dim
+        self.dynamic_layer = nn.Linear(hidden_dim, 2 * hidden_dim * dynamic_dim)
+        self.norm1 = nn.LayerNorm(dynamic_dim)
+        self.norm2 = nn.LayerNorm(hidden_dim)
+        self.out_layer = nn.Linear(hidden_dim * resolution**2, hidden_dim)
+        self.norm3 = nn.LayerNorm(hidden_dim)
+
+    def forward(self, roi_features, queries):
+        """Let queries look at their RoIs.
+
+        Args:
+            roi_features (Tensor): (R, d, r, r).
+            queries (Tensor): (R, d).
+
+        Returns:
+            Tensor: (R, d), to be added to the queries.
+        """
+        first, second = self.dynamic_layer(queries).chunk(2, dim=1)
+        cells = roi_features.flatten(2).transpose(1, 2)
+        cells = F.relu(self.norm1(cells @ first.unflatten(1, (-1, self.dynamic_dim))))
+        cells = F.relu(self.norm2(cells @ second.unflatten(1, (self.dynamic_dim, -1))))
+        return F.relu(self.norm3(self.out_layer(cells.flatten(1))))
+
+
+class BoxStage(nn.Module):
+    """One stage of the box decoder: attention across the queries of an image, dynamic MLP, FFN, class and box.
+
+    Args:
+        hidden_dim (int): d.
+        num_classes (int): logits per query.
+        num_heads (int): of the attention.
+        feedforward_dim (int): hidden channels of the FFN.
+        dropout (float): rate in training.
+        dynamic_dim, resolution (int): see :class:`DynamicInteraction`.
+        num_cls_layers, num_reg_layers (int): linear layers before that of the logits and that of the box.
+        prior_prob (float): probability of a class that the logits start from.
+
+    Raises:
+        ValueError: ``hidden_dim`` can't be divided among the heads, or ``prior_prob`` is no probability.
+    """
+
+    def __init__(
+        self,
+        hidden_dim=256,
+        *,
+        num_classes=1,
+        num_heads=8,
+        feedforward_dim=2048,
+        dropout=0.0,
+        dynamic_dim=64,
+        resolution=7,
+        num_cls_layers=1,
+        num_reg_layers=3,
+        prior_prob=0.01,
+    ):
+        super().__init__()
+        if hidden_dim % num_heads:
+            raise ValueError(
+                f"MODEL.QUERYPOSE.HIDDEN_DIM must be a multiple of MODEL.QUERYPOSE.NUM_HEADS, got {hidden_dim} and "
+                f"{num_heads}"
+            )
+        if not 0 < prior_prob < 1:
+            raise ValueError(f"MODEL.QUERYPOSE.PRIOR_PROB must be between 0 and 1, got {prior_prob}")
+        self.self_attn = nn.MultiheadAttention(hidden_dim, num_heads, dropout=dropout, batch_first=True)
+        self.norm1 = nn.LayerNorm(hidden_dim)
+        self.interaction = DynamicInteraction(hidden_dim, dynamic_dim=dynamic_dim, resolution=resolution)
+        self.norm2 = nn.LayerNorm(hidden_dim)
+        self.linear1 = nn.Linear(hidden_dim, feedforward_dim)
+        self.linear2 = nn.Linear(feedforward_dim, hidden_dim)
+        self.norm3 = nn.LayerNorm(hidden_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.cls_layers = _tower(hidden_dim, num_cls_layers)
+        self.reg_layers = _tower(hidden_dim, num_reg_layers)
+        self.class_logits = nn.Linear(hidden_dim, num_classes)
+        self.box_deltas = nn.Linear(hidden_dim, 4)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        nn.init.constant_(self.class_logits.bias, -math.log((1 - prior_prob) / prior_prob))
+
+    def forward(self, roi_features, boxes, queries):
+        """Refine the boxes.
+
+        Args:
+            roi_features (Tensor): (B N, d, r, r) of the boxes.
+            boxes (Tensor): (B, N, 4).
+            queries (Tensor): (B, N, d).
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: logits (B, N, num_classes) and boxes (B, N, 4), both float32, and the queries
+            (B, N, d).
+        """
+        attended, _ = self.self_attn(queries, queries, queries, need_weights=False)
+        queries = self.norm1(queries + self.dropout(attended))
+        learned = self.interaction(roi_features, queries.flatten(0, 1)).unflatten(0, queries.shape[:2])
+        queries = self.norm2(queries + self.dropout(learned))
+        learned = self.linear2(self.dropout(F.relu(self.linear1(queries))))
+        queries = self.norm3(queries + self.dropout(learned))
+        logits = self.class_logits(self.cls_layers(queries))
+        deltas = self.box_deltas(self.reg_layers(queries))
+        return logits.float(), apply_box_deltas(deltas, boxes), queries
+
+
+def _tower(dim, num_layers):
+    """Linear layers, each with a layer norm and a ReLU."""
+    layers = []
+    for _ in range(num_layers):
+        layers += [nn.Linear(dim, dim, bias=False), nn.LayerNorm(dim), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def apply_box_deltas(deltas, boxes):
+    """Move and scale boxes, in float32 whatever the deltas are in.
+
+    Args:
+        deltas (Tensor): (..., 4): 2 dx / w, 2 dy / h, log(w' / w), log(h' / h).
+        boxes (Tensor): (..., 4), x0 < x1 and y0 < y1.
+
+    Returns:
+        Tensor: (..., 4) boxes, of positive width and height and finite where the deltas are.
+    """
+    deltas, boxes = deltas.float() / deltas.new_tensor(_DELTA_WEIGHTS, dtype=torch.float32), boxes.float()
+    sizes = boxes[..., 2:] - boxes[..., :2]
+    centers = boxes[..., :2] + 0.5 * sizes
+    sizes, centers = (
+        sizes * deltas[..., 2:].clamp(max=_MAX_LOG_SCALE).exp(),
+        centers + deltas[..., :2] * sizes,
+    )
+    return boxes_from_centers(torch.cat([centers, sizes], dim=-1))
+
+
+def boxes_from_centers(boxes):
+    """Corners of boxes.
+
+    Args:
+        boxes (Tensor): (..., 4) centre x, centre y, width, height.
+
+    Returns:
+        Tensor: (..., 4) x0, y0, x1, y1; within limits that keep areas and quotients finite, so that x0 < x1, y0 < y1.
+    """
+    centers = boxes[..., :2].clamp(-_MAX_EXTENT, _MAX_EXTENT)
+    # float32 numbers near 1e5 are 0.008 apart
+    half = 0.5 * boxes[..., 2:].clamp(_MIN_SIDE, _MAX_EXTENT)
+    return torch.cat([centers - half, centers + half], dim=-1)

@@ -1,0 +1,111 @@
+"""The released CID checkpoints: every key has a place; other keypoints start from them."""
+
+import json
+import logging
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+from reference_rule import rule_state_dict
+from small_models import SCHEMA
+
+from dynpose import modeling  # noqa: F401  registers the meta-architectures
+from dynpose.checkpoint import CheckpointError, PoseCheckpointer, convert_released, detect_released
+from dynpose.config import add_dynpose_config
+from dynpose.data import COCO_PERSON, schema_to_cfg
+from dynpose.tools import cli
+
+
+@pytest.fixture(scope="module")
+def state(test_data):
+    keys = json.loads((test_data / "reference/cid/keys.json").read_text())
+    return rule_state_dict(keys, {})
+
+
+@pytest.fixture(scope="module")
+def released_file(state, tmp_path_factory):
+    # as its training saves it from several processes
+    path = tmp_path_factory.mktemp("cid") / "coco_hrnet_w32.pth"
+    torch.save({f"module.{key}": value for key, value in state.items()}, path)
+    return path
+
+
+def cid(schema=COCO_PERSON, **keys):
+    cfg = get_cfg()
+    add_dynpose_config(cfg)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.META_ARCHITECTURE = "CID"
+    cfg.MODEL.BACKBONE.NAME = "build_hrnet_concat_backbone"
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    for key, value in keys.items():
+        cfg.MODEL.CID[key] = value
+    schema_to_cfg(cfg, schema)
+    return build_model(cfg)
+
+
+def test_it_loads_by_itself(state, released_file, caplog):
+    model = cid()
+    with caplog.at_level(logging.INFO, logger="dynpose"):
+        PoseCheckpointer(model).load(str(released_file))
+    steps = [key for key in state if key.endswith("num_batches_tracked")]
+    report = f"the released CID weights, {len(state) - len(steps)} parameters converted; 0 unused []; 0 missing []"
+    assert report in caplog.text
+
+    converted, unknown = convert_released(state, detect_released(state))
+    assert not unknown
+    ours = model.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in converted.items())
+    names = {
+        "backbone.bottom_up.body.stage4.2.fuse_layers.3.2.0.0.weight": "backbone.stage4.2.fuse_layers.3.2.0.0.weight",
+        "backbone.bottom_up.body.bn1.running_var": "backbone.bn1.running_var",
+        "iia.heatmaps.bias": "iia.keypoint_center_conv.bias",
+        "gfd.reduce.weight": "gfd.conv_down.weight",
+        "gfd.channel_weights.weight": "gfd.c_attn.atn.weight",
+        "gfd.similarity_weights.weight": "gfd.s_attn.atn.weight",
+        "gfd.mask.weight": "gfd.s_attn.conv.weight",
+        "gfd.fuse.weight": "gfd.fuse_attn.weight",
+        "gfd.heatmaps.bias": "gfd.heatmap_conv.bias",
+    }
+    for name, released in names.items():
+        assert torch.equal(ours[name], state[released]), name
+
+
+def test_incomplete_and_strange_weights_are_refused(state, tmp_path):
+    broken = {**state, "gfd.extra.weight": torch.zeros(1)}
+    del broken["gfd.s_attn.conv.bias"]
+    torch.save(broken, tmp_path / "broken.pth")
+    message = r"the released CID weights do not fit .*: 1 parameters missing \['gfd.mask.bias'\], 1 unused"
+    with pytest.raises(CheckpointError, match=message):
+        PoseCheckpointer(cid()).load(str(tmp_path / "broken.pth"))
+
+
+def test_the_papers_choice_has_no_place_for_the_linear_layers(released_file):
+    with pytest.raises(CheckpointError, match=r"do not fit .* 4 unused"):
+        PoseCheckpointer(cid(CHANNEL_WEIGHTS="feature")).load(str(released_file))
+
+
+def test_other_keypoints_start_from_converted_weights(state, released_file, tmp_path, caplog, capsys):
+    converted = tmp_path / "cid.pth"
+    assert cli.main(["convert-weights", "--input", str(released_file), "--output", str(converted)]) == 0
+    assert "the released CID, 17 keypoints" in capsys.readouterr().out
+    assert torch.load(converted, weights_only=True)["dynpose"]["method"] == "CID"
+
+    model = cid(SCHEMA)
+    with pytest.raises(CheckpointError, match=r"the checkpoint has 17 keypoints .* the model 4"):
+        PoseCheckpointer(model).load(str(converted))
+    with caplog.at_level(logging.WARNING, logger="dynpose"):
+        PoseCheckpointer(model, new_keypoints=True).load(str(converted))
+    for name in ("iia.heatmaps.weight", "iia.heatmaps.bias", "gfd.heatmaps.weight", "gfd.heatmaps.bias"):
+        assert name in caplog.text
+    assert torch.equal(model.gfd.fuse.weight, state["gfd.fuse_attn.weight"])
+
+
+def test_imagenet_weights_fill_the_backbone(state, tmp_path):
+    """The original HRNet's file, as the release starts from: the same names, and a classifier."""
+    weights = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    weights["classifier.weight"] = torch.zeros(1000, 2048)
+    torch.save(weights, tmp_path / "hrnet_w32.pth")
+    model = cid()
+    PoseCheckpointer(model).load(str(tmp_path / "hrnet_w32.pth"))
+    assert torch.equal(model.backbone.bottom_up.body.conv1.weight, state["backbone.conv1.weight"])
