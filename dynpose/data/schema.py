@@ -256,8 +256,9 @@ def _read_skeleton(edges, num_keypoints, where):
 
 
 def _sigmas_for(names):
-    if names == _COCO_NAMES:
-        return _COCO_SIGMAS, False
+    for known, sigmas in ((_COCO_NAMES, _COCO_SIGMAS), (_CROWDPOSE_NAMES, _CROWDPOSE_SIGMAS)):
+        if names == known:
+            return sigmas, False
     return (DEFAULT_SIGMA,) * len(names), True
 
 

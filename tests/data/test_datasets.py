@@ -149,7 +149,7 @@ class TestLoad:
         schema = register_pose_dataset("test_real", *real_files(name))
         assert schema.num_keypoints == num_keypoints
         assert len(schema.skeleton) == num_limbs
-        assert schema.sigmas_are_default == (schema.names != COCO_PERSON.names)
+        assert schema.sigmas_are_default == (name == "ap10k")
 
         coco = COCO(real_files(name)[0])
         records = DatasetCatalog.get("test_real")
