@@ -270,7 +270,7 @@ class CID(nn.Module):
             mirrored (list[bool]): V.
             own (Tensor): (B, H, W) bool.
         """
-        reduced = [self.gfd.reduce(features) for features in views]
+        shared = [self.gfd.prepare(features) for features in views]
         keypoints = [views[0].new_zeros(0, self.schema.num_keypoints, 3, dtype=torch.float32)]
         at_once = self.max_instances_per_chunk
         if self.device.type == "cpu":
@@ -278,7 +278,7 @@ class CID(nn.Module):
         for start in range(0, len(people[0]), at_once):
             chunk = slice(start, start + at_once)
             total = 0
-            for maps, of_view, is_mirrored in zip(reduced, people, mirrored):
+            for maps, of_view, is_mirrored in zip(shared, people, mirrored):
                 heatmaps = self.gfd.decouple(maps, of_view[chunk], own)
                 total = total + (heatmaps[:, self.flip_indices] if is_mirrored else heatmaps)
             some = people[0][chunk]
@@ -287,14 +287,14 @@ class CID(nn.Module):
 
     def _single_heatmap_sums(self, features, people, targets, own):
         """(N,) focal losses of the people's own maps; those after the first chunk are made again for the gradient."""
-        reduced = self.gfd.reduce(features)
+        shared = self.gfd.prepare(features)
         size = tuple(features.shape[-2:])
 
         def of_chunk(start):
             chunk = slice(start, start + self.max_instances_per_chunk)
             some, some_targets = people[chunk], targets[chunk]
             counted = some_targets.labelled[..., None, None] & own[some.image_index, None]
-            return focal_sums(self.gfd.decouple(reduced, some, own), some_targets.heatmaps(size), counted)
+            return focal_sums(self.gfd.decouple(shared, some, own), some_targets.heatmaps(size), counted)
 
         # the first chunk, maybe of nobody, gives all parameters a gradient
         sums = [of_chunk(0)]

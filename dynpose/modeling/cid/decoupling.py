@@ -4,11 +4,26 @@ Axes: B images, N people, K keypoints, C_in channels of the backbone's map F, C 
 Coordinates are cells of the map: (u, v) is column u of row v.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .abstraction import init_heatmaps, to_probability
+
+
+class SharedMaps(NamedTuple):
+    """What all people of an image share.
+
+    Attributes:
+        reduced (Tensor): F-hat, (B, C, H, W).
+        spatial (Tensor | None): (B, C, H W), F-hat through that part of the convolution of Eq. 12 that F_s goes
+            through; None without spatial recalibration.
+    """
+
+    reduced: torch.Tensor
+    spatial: torch.Tensor | None
 
 
 class FeatureDecoupling(nn.Module):
@@ -75,34 +90,40 @@ class FeatureDecoupling(nn.Module):
         Returns:
             Tensor: (N, K, H, W) float32 in (0, 1).
         """
-        return self.decouple(self.reduce(features), people, own)
+        return self.decouple(self.prepare(features), people, own)
 
-    def decouple(self, reduced, people, own):
-        """Compute the heatmaps of some people, like :meth:`forward`, from F-hat = ``reduce(features)`` (B, C, H, W)."""
-        return to_probability(self.heatmaps(self.instance_features(reduced, people, own)))
+    def prepare(self, features):
+        """Compute what all people of an image share, from F (B, C_in, H, W): SharedMaps."""
+        reduced = self.reduce(features)
+        spatial = F.conv2d(reduced, self.fuse.weight[:, -reduced.shape[1] :]).flatten(2) if self.spatial else None
+        return SharedMaps(reduced, spatial)
 
-    def instance_features(self, reduced, people, own):
+    def decouple(self, shared, people, own):
+        """Compute the heatmaps of some people, like :meth:`forward`, from the ``shared`` maps of :meth:`prepare`."""
+        return to_probability(self.heatmaps(self.instance_features(shared, people, own)))
+
+    def instance_features(self, shared, people, own):
         """Compute the instance-aware feature maps (Eq. 12).
 
         A 1x1 convolution of F_c = F-hat x weights is one of F-hat with other parameters, and one of F_s = M F-hat is M
         times one of F-hat, which all people of an image share: neither F_c nor F_s is ever made.
 
         Args:
-            reduced (Tensor): F-hat, (B, C, H, W).
+            shared (SharedMaps): of :meth:`prepare`.
             people (People): N.
             own (Tensor): (B, H, W) bool.
 
         Returns:
             Tensor: (N, C, H, W).
         """
+        reduced = shared.reduced
         channels, size = reduced.shape[1], reduced.shape[-2:]
         fused = self.fuse.bias[:, None]
         if self.channel:
             params = self.fuse.weight[:, :channels, 0, 0] * self._weights(self.channel_weights, people)[:, None]
             fused = fused + params @ _of_people(reduced.flatten(2), people)
         if self.spatial:
-            shared = F.conv2d(reduced, self.fuse.weight[:, -channels:]).flatten(2)
-            fused = fused + self.masks(reduced, people, own).flatten(2) * _of_people(shared, people)
+            fused = fused + self.masks(reduced, people, own).flatten(2) * _of_people(shared.spatial, people)
         return fused.relu().unflatten(2, size)
 
     def masks(self, reduced, people, own):
