@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from .cid import CID_RENAMES, CID_UNUSED
 from .fcpose import FCPOSE_RENAMES, FCPOSE_UNUSED
 from .inspose import INSPOSE_LINEAR, INSPOSE_RENAMES, INSPOSE_UNUSED
+from .querypose import QUERYPOSE_RENAMES, QUERYPOSE_UNUSED
 
 
 @dataclass(frozen=True)
@@ -15,9 +16,8 @@ class ReleasedFormat:
     Attributes:
         name (str): where it comes from.
         method (str): the meta-architecture that it belongs to.
-        signature (tuple[str]): key endings that all occur in it and in no other.
-        renames (tuple[tuple[str, str]] | None): (pattern, replacement) pairs, the first that matches a whole key is
-            used; None where dynpose recognises the checkpoint only to say what it is.
+        signature (tuple[str]): key endings; the first of RELEASED_FORMATS whose endings all occur is the format.
+        renames (tuple[tuple[str, str]]): (pattern, replacement) pairs, the first that matches a whole key is used.
         unused (tuple[str]): patterns of keys that hold nothing learned.
         linear (tuple[str]): dynpose's names of weights that are convolutions' there and linear layers' here.
         config (str): the config that it loads into.
@@ -26,7 +26,7 @@ class ReleasedFormat:
     name: str
     method: str
     signature: tuple
-    renames: tuple = None
+    renames: tuple
     unused: tuple = ()
     linear: tuple = ()
     config: str = ""
@@ -58,8 +58,22 @@ RELEASED_FORMATS = (
         unused=CID_UNUSED,
         config="configs/CID/HRNet_W32_140e.yaml",
     ),
+    # before the light version, all of whose keys it has
     ReleasedFormat(
-        name="the released QueryPose", method="QueryPose", signature=("part_query.weight", "init_proposal_boxes.weight")
+        name="the released full QueryPose",
+        method="QueryPose",
+        signature=("part_query.weight", "pose_decoder_inst_interact.out_layer.weight"),
+        renames=QUERYPOSE_RENAMES,
+        unused=QUERYPOSE_UNUSED,
+        config="configs/QueryPose/HRNet_W32_2x.yaml, or another config with MODEL.QUERYPOSE.DYNAMIC_MLP True",
+    ),
+    ReleasedFormat(
+        name="the released light QueryPose",
+        method="QueryPose",
+        signature=("part_query.weight", "init_proposal_boxes.weight"),
+        renames=QUERYPOSE_RENAMES,
+        unused=QUERYPOSE_UNUSED,
+        config="configs/QueryPose/HRNet_W32_2x_light.yaml, or another config with MODEL.QUERYPOSE.DYNAMIC_MLP False",
     ),
 )
 
@@ -84,7 +98,7 @@ def convert_released(state_dict, released):
 
     Args:
         state_dict (dict[str, Tensor]): its parameters.
-        released (ReleasedFormat): from :func:`detect_released`, with ``renames``.
+        released (ReleasedFormat): from :func:`detect_released`.
 
     Returns:
         tuple[dict[str, Tensor], list[str]]: the renamed parameters, and the keys that none of the names is known for.

@@ -31,6 +31,8 @@ def add_dynpose_config(cfg):
     _add_inspose(cfg)
     _add_inspose_released(cfg)
     _add_cid(cfg)
+    _add_querypose(cfg)
+    _add_querypose_keypoints(cfg)
 
 
 def _add_data(cfg):
@@ -76,6 +78,15 @@ def _add_data(cfg):
 
 
 def _add_input(cfg):
+    # Where the crop is in training. False: first of all, and always. True: as DETR, Sparse R-CNN and QueryPose
+    # (section 4.1) have it, after a resize of its own, in some of the images, and before INPUT.MIN_SIZE_TRAIN. Their
+    # crop is INPUT.CROP.TYPE "absolute_range" with INPUT.CROP.SIZE [384, 600].
+    cfg.INPUT.CROP_AFTER_RESIZE = False
+    # For True: the probability of that resize and crop, and the lengths of the shorter side, pixels, one of which it is
+    # resized to
+    cfg.INPUT.CROP_PROBABILITY = 0.5
+    cfg.INPUT.CROP_MIN_SIZES = [400, 500, 600]
+
     # The random affine warp of CID (section 4.2; dynpose.data.RandomAffine), for any method. In training it takes the
     # place of INPUT.CROP and of INPUT.MIN_SIZE_TRAIN; INPUT.RANDOM_FLIP comes after it.
     cfg.INPUT.AFFINE = CN()
@@ -121,6 +132,21 @@ def _add_solver(cfg):
     cfg.SOLVER.MAX_EPOCHS = 0
     # Epochs at which the learning rate drops; they take the place of STEPS
     cfg.SOLVER.STEPS_EPOCHS = []
+    # Most images that a process takes at once: a larger share of IMS_PER_BATCH is cut into micro-batches whose gradients
+    # are added up (docs/clusters.md: what is the same and what is not). 0 = the whole share at once.
+    cfg.SOLVER.IMS_PER_PROCESS = 0
+    # What autocast computes in where SOLVER.AMP.ENABLED is True: "float16" (with scaled gradients) or "bfloat16"
+    cfg.SOLVER.AMP.DTYPE = "float16"
+    # Evaluate under autocast too, training's or not
+    cfg.TEST.AMP = False
+    # An exponential moving average of the weights: it is evaluated beside the weights themselves (results named _EMA)
+    # and saved to <OUTPUT_DIR>/ema when training ends
+    cfg.SOLVER.EMA = CN()
+    cfg.SOLVER.EMA.ENABLED = False
+    # Share of the old average at each iteration
+    cfg.SOLVER.EMA.DECAY = 0.9998
+    # torch.compile the backbone, in training and evaluation; checkpoints fit models with and without
+    cfg.MODEL.COMPILE_BACKBONE = False
 
 
 def _add_backbones(cfg):
@@ -402,3 +428,81 @@ def _add_cid(cfg):
     cfg.MODEL.CID.WINDOW_THRESHOLDS = [200, 300]
     # The worse of two poses with a higher OKS is dropped
     cfg.MODEL.CID.OKS_NMS_THRESH = 0.8
+
+
+def _add_querypose(cfg):
+    # QueryPose (NeurIPS 2022): its queries and boxes, which are Sparse R-CNN's
+    cfg.MODEL.QUERYPOSE = CN()
+    cfg.MODEL.QUERYPOSE.NUM_CLASSES = 1
+    # N, instance-level queries and learned boxes: the most people that an image can have (section 4.1: 100, or 50)
+    cfg.MODEL.QUERYPOSE.NUM_QUERIES = 100
+    # S, pairs of a box and a keypoint decoder
+    cfg.MODEL.QUERYPOSE.NUM_STAGES = 6
+    # The order of the two in the life of an instance-level query (Figure 3; Table 3): "keypoint_decoder" = (b), the
+    # next box decoder gets the query that the keypoint decoder has updated; "box_decoder" = (a), the query as it was
+    # before. Without DYNAMIC_MLP the keypoint decoder does not update it, and both are the same.
+    cfg.MODEL.QUERYPOSE.PIPELINE = "keypoint_decoder"
+    # Channels of instance-level queries, and of IN_FEATURES
+    cfg.MODEL.QUERYPOSE.HIDDEN_DIM = 256
+    # Pyramid levels that boxes are pooled from, finest first, and the one for keypoints
+    cfg.MODEL.QUERYPOSE.IN_FEATURES = ["p2", "p3", "p4", "p5"]
+    cfg.MODEL.QUERYPOSE.KEYPOINT_IN_FEATURE = "p2"
+    # Side of the pooled maps in cells, of boxes and of keypoints, and samples per cell along each axis (RoIAlign)
+    cfg.MODEL.QUERYPOSE.POOLER_RESOLUTION = 7
+    cfg.MODEL.QUERYPOSE.KEYPOINT_POOLER_RESOLUTION = 14
+    cfg.MODEL.QUERYPOSE.POOLER_SAMPLING_RATIO = 2
+
+    # Attention and feed-forward layers of instance-level queries
+    cfg.MODEL.QUERYPOSE.NUM_HEADS = 8
+    cfg.MODEL.QUERYPOSE.FEEDFORWARD_DIM = 2048
+    cfg.MODEL.QUERYPOSE.DROPOUT = 0.0
+    # Channels between the two layers of the dynamic MLP
+    cfg.MODEL.QUERYPOSE.DYNAMIC_DIM = 64
+    # Linear layers before that of the class and that of the box
+    cfg.MODEL.QUERYPOSE.NUM_CLS_LAYERS = 1
+    cfg.MODEL.QUERYPOSE.NUM_REG_LAYERS = 3
+    # Classification prior that the bias starts from
+    cfg.MODEL.QUERYPOSE.PRIOR_PROB = 0.01
+
+    # Training: which queries' keypoints are decoded. "matched" = those of queries that are matched with somebody in any
+    # stage; "all" = the first release, whose batch normalisation sees the background too.
+    cfg.MODEL.QUERYPOSE.DECODE_IN_TRAINING = "matched"
+    # Training: keep what goes into the stages only, and compute the rest again for the gradient: less memory, more time
+    cfg.MODEL.QUERYPOSE.ACTIVATION_CHECKPOINT = False
+    # Weights of the losses of every stage (section 3.4); the first three are those of the matching too
+    cfg.MODEL.QUERYPOSE.CLASS_LOSS_WEIGHT = 2.0
+    cfg.MODEL.QUERYPOSE.L1_LOSS_WEIGHT = 5.0
+    cfg.MODEL.QUERYPOSE.GIOU_LOSS_WEIGHT = 2.0
+    cfg.MODEL.QUERYPOSE.KEYPOINT_LOSS_WEIGHT = 1.0
+    cfg.MODEL.QUERYPOSE.FOCAL_LOSS_ALPHA = 0.25
+    cfg.MODEL.QUERYPOSE.FOCAL_LOSS_GAMMA = 2.0
+
+
+def _add_querypose_keypoints(cfg):
+    # QueryPose's keypoint decoder. The parts of the body (Figure 4; Table 2d): "a", "b", "c" or "d", of which the last
+    # three need the keypoints of COCO or CrowdPose; "keypoints" = one part a keypoint, which is "a"; or a list of lists
+    # of keypoint names, every keypoint in one of them. None or "auto" = "c" where the keypoints are COCO's or
+    # CrowdPose's, else "keypoints".
+    cfg.MODEL.QUERYPOSE.PARTS = None
+    # Channels of part-level queries (Table 2c: 32 to 256), a multiple of NUM_HEADS
+    cfg.MODEL.QUERYPOSE.PART_DIM = 128
+    # Hidden channels of their feed-forward layers
+    cfg.MODEL.QUERYPOSE.PART_FEEDFORWARD_DIM = 2048
+    # The keypoint decoder updates instance-level queries by a dynamic MLP of its own. False = the released light
+    # version
+    cfg.MODEL.QUERYPOSE.DYNAMIC_MLP = True
+    # 3x3 convolutions of the pooled maps before everything else, and their channels but for the last, which has
+    # HIDDEN_DIM
+    cfg.MODEL.QUERYPOSE.NUM_KEYPOINT_CONVS = 6
+    cfg.MODEL.QUERYPOSE.KEYPOINT_CONV_DIM = 512
+    # Normalisation of the deconvolution behind them: "BN", "SyncBN" or "FrozenBN"
+    cfg.MODEL.QUERYPOSE.KEYPOINT_NORM = "BN"
+    # What keypoints are regressed from (Table 1): "part" = part-level queries; "instance" = the instance-level one
+    cfg.MODEL.QUERYPOSE.QUERY = "part"
+    # How they learn from the pooled maps (Table 1): "spegm", "mhsa", "dynamic_channel", "dynamic_spatial" or
+    # "spatial_attention"; "pool" = the maps' mean in the place of queries, the baseline of Table 2b, which needs QUERY
+    # "instance", ITERATION "none" and DYNAMIC_MLP False
+    cfg.MODEL.QUERYPOSE.INTERACTION = "spegm"
+    # How part-level queries of a stage come from those of the last (Table 2a): "none" (with QUERY "instance" the only
+    # one), "sum", "concat" or "selective" = SIM
+    cfg.MODEL.QUERYPOSE.ITERATION = "selective"

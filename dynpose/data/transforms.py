@@ -53,6 +53,10 @@ class RandomCropKeepingPeople(T.RandomCrop):
 def build_pose_augmentation(cfg, is_train):
     """The augmentation that ``cfg.INPUT`` describes: crop (training), resize of the shortest edge, flip (training).
 
+    With ``INPUT.CROP_AFTER_RESIZE``, training has the crop of DETR, Sparse R-CNN and QueryPose (its section 4.1): flip;
+    with probability ``INPUT.CROP_PROBABILITY`` a resize of the shortest edge to one of ``INPUT.CROP_MIN_SIZES`` and the
+    crop; resize of the shortest edge.
+
     With ``INPUT.AFFINE.ENABLED``, a random affine warp takes the place of crop and resize in training; with
     ``INPUT.AFFINE_RESIZE_TEST``, an affine resize that of the other at inference.
 
@@ -65,7 +69,8 @@ def build_pose_augmentation(cfg, is_train):
         list[Augmentation]
 
     Raises:
-        ValueError: ``INPUT.RANDOM_FLIP`` is "vertical", or a key of ``INPUT.AFFINE`` is out of its range.
+        ValueError: ``INPUT.RANDOM_FLIP`` is "vertical", or a key of ``INPUT.AFFINE``, ``INPUT.CROP_PROBABILITY`` or
+            ``INPUT.CROP_MIN_SIZES`` is out of its range.
     """
     if is_train and cfg.INPUT.RANDOM_FLIP == "vertical":
         # It mirrors too, but detectron2 exchanges the left and right keypoints in a horizontal flip only.
@@ -80,11 +85,26 @@ def build_pose_augmentation(cfg, is_train):
             translation=affine.TRANSLATION,
             scale_type=affine.SCALE_TYPE,
         )
+    elif is_train and cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP_AFTER_RESIZE:
+        resize, *flip = augmentation
+        augmentation = [*flip, _resize_and_crop(cfg), resize]
     elif is_train and cfg.INPUT.CROP.ENABLED:
         augmentation.insert(0, RandomCropKeepingPeople(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
     elif not is_train and cfg.INPUT.AFFINE_RESIZE_TEST and cfg.INPUT.MIN_SIZE_TEST > 0:
         augmentation[0] = AffineResize(cfg.INPUT.MIN_SIZE_TEST, max_size=cfg.INPUT.MAX_SIZE_TEST)
     return augmentation
+
+
+def _resize_and_crop(cfg):
+    """The two together, or neither: as DETR has it, the first resize has no limit for the longer side."""
+    probability, sizes = cfg.INPUT.CROP_PROBABILITY, cfg.INPUT.CROP_MIN_SIZES
+    if not 0 <= probability <= 1:
+        raise ValueError(f"INPUT.CROP_PROBABILITY must be between 0 and 1, got {probability}")
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"INPUT.CROP_MIN_SIZES must be lengths in pixels, one or more, got {list(sizes)}")
+    crop = RandomCropKeepingPeople(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE)
+    resize = T.ResizeShortestEdge(list(sizes), sample_style="choice")
+    return T.RandomApply(T.AugmentationList([resize, crop]), prob=probability)
 
 
 def _centers_in_image(boxes, height, width):

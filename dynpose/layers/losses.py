@@ -1,5 +1,6 @@
 """Loss pieces that no method owns."""
 
+import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
@@ -21,3 +22,19 @@ def mean_over_processes(value):
         dist.all_reduce(value)
         value /= comm.get_world_size()
     return value
+
+
+def normalizer(count, device=None):
+    """Average a count over all processes, as if it were one at least in all of them together.
+
+    To divide by: it is never zero, and with several processes no process's share is rounded up.
+
+    Args:
+        count (Tensor | int): scalar.
+        device (torch.device | None): of the result, for a number.
+
+    Returns:
+        Tensor: float32 scalar.
+    """
+    count = torch.as_tensor(count, dtype=torch.float32, device=device)
+    return mean_over_processes(count).clamp(min=1 / comm.get_world_size())

@@ -4,5 +4,6 @@ from . import backbone, fcos
 from .cid import CID
 from .fcpose import FCPose
 from .inspose import InsPose, InsPoseReleased
+from .querypose import QueryPose
 
-__all__ = ["CID", "FCPose", "InsPose", "InsPoseReleased", "backbone", "fcos"]
+__all__ = ["CID", "FCPose", "InsPose", "InsPoseReleased", "QueryPose", "backbone", "fcos"]

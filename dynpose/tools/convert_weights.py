@@ -6,19 +6,29 @@
 To predict or to evaluate, released weights need no conversion: they are recognised when they are loaded. Convert them
 to fine-tune on other keypoints, or to have dynpose's names in the file. With --config-file the weights are loaded into
 that model, which finds what is missing and what has another shape. Nothing is written unless all is well.
+
+The converted file keeps the keypoints of the released one. Training with other keypoints starts the layers afresh whose
+shape depends on them, and takes over the rest; the log names the former. In QueryPose these are the linear layers of
+each part's coordinates and their uncertainty (two numbers a keypoint), and, with another number of parts, the learned
+part queries and the attention maps. A part with as many keypoints as the one at its place in the released division (the
+head, the shoulders, left elbow and wrist, right elbow and wrist, the hips, left knee and ankle, right knee and ankle)
+takes its layers over: CrowdPose's 14 keypoints, divided so, start from all but those of the head.
 """
 
+import fnmatch
 import os
 from pathlib import Path
 
 NAME = "convert-weights"
 HELP = "convert released weights into a dynpose checkpoint"
 
-# Of each method, a converted parameter with one row for each keypoint
-_ONE_ROW_PER_KEYPOINT = {
-    "FCPose": "aux_heatmaps.coarse.bias",
-    "InsPoseReleased": "aux_branch.heatmaps.bias",
-    "CID": "gfd.heatmaps.bias",
+# Of each method, the converted parameters that together have so many rows for each keypoint
+_ROWS_PER_KEYPOINT = {
+    "FCPose": ("aux_heatmaps.coarse.bias", 1),
+    "InsPoseReleased": ("aux_branch.heatmaps.bias", 1),
+    "CID": ("gfd.heatmaps.bias", 1),
+    # one layer for each part of the body: x and y of its keypoints
+    "QueryPose": ("keypoint_stages.0.coord_heads.*.bias", 2),
 }
 
 
@@ -88,12 +98,10 @@ def _detect(state_dict, path):
     from dynpose.checkpoint import CheckpointError, detect_released
     from dynpose.checkpoint.released import RELEASED_FORMATS
 
-    known = ", ".join(released.name for released in RELEASED_FORMATS if released.renames)
     released = detect_released(state_dict)
     if released is None:
+        known = ", ".join(released.name for released in RELEASED_FORMATS)
         raise CheckpointError(f"{path}: its parameters have the names of no known release; known are {known}")
-    if released.renames is None:
-        raise CheckpointError(f"{path}: these are weights of {released.name}, not supported yet; supported are {known}")
     return released
 
 
@@ -109,10 +117,13 @@ def _coco_keypoints(converted, released, path):
     from dynpose.checkpoint import CheckpointError
     from dynpose.data import COCO_PERSON
 
-    key = _ONE_ROW_PER_KEYPOINT[released.method]
-    if key not in converted:
-        raise CheckpointError(f"{path}: {key} is missing from these weights of {released.name}; copy the file again")
-    num_keypoints = len(converted[key])
+    pattern, rows = _ROWS_PER_KEYPOINT[released.method]
+    counted = [len(converted[key]) for key in fnmatch.filter(converted, pattern)]
+    if not counted:
+        raise CheckpointError(
+            f"{path}: {pattern} is missing from these weights of {released.name}; copy the file again"
+        )
+    num_keypoints = sum(counted) // rows
     if num_keypoints != COCO_PERSON.num_keypoints:
         raise CheckpointError(
             f"{path}: has {num_keypoints} keypoints, not the {COCO_PERSON.num_keypoints} of COCO; give --config-file "
@@ -134,11 +145,15 @@ def _report(args, state_dict, released, converted, keypoints):
     from dynpose.checkpoint import convert_released
 
     unused = [key for key, value in state_dict.items() if not any(convert_released({key: value}, released))]
+    # hundreds, of batch normalisation
+    named = [key for key in unused if not key.endswith("num_batches_tracked")]
+    if len(named) < len(unused):
+        named.append(f"{len(unused) - len(named)} counters of steps (num_batches_tracked)")
     missing = f"none of {args.config_file}"
     if not args.config_file:
         missing = f"not checked; give --config-file {released.config}"
     print(f"{args.input}: {released.name}, {len(keypoints)} keypoints")
     print(f"  converted: {len(converted)} parameters, {sum(value.numel() for value in converted.values()):,} values")
-    print(f"  unused:    {', '.join(unused) or 'none'} (constants, nothing learned)")
+    print(f"  unused:    {', '.join(named) or 'none'} (constants, nothing learned)")
     print(f"  missing:   {missing}")
     print(f"{args.output}: written")

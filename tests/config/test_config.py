@@ -59,6 +59,36 @@ def test_an_ablation_of_cid_changes_that_alone(name, changes):
     }
 
 
+_NO_ITERATION = {"ITERATION": "none"}
+_INSTANCE = {"QUERY": "instance", **_NO_ITERATION}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        *((f"instance_{kind}", {**_INSTANCE, "INTERACTION": kind}) for kind in ("mhsa", "spatial_attention")),
+        *(
+            (f"instance_dynamic_{kind}", {**_INSTANCE, "INTERACTION": f"dynamic_{kind}"})
+            for kind in ("channel", "spatial")
+        ),
+        *((f"part_{kind}", {**_NO_ITERATION, "INTERACTION": kind}) for kind in ("mhsa", "dynamic_channel")),
+        ("part_dynamic_spatial", {**_NO_ITERATION, "INTERACTION": "dynamic_spatial"}),
+        ("baseline", {**_INSTANCE, "INTERACTION": "pool", "DYNAMIC_MLP": False}),
+        *((f"iteration_{kind}", {"ITERATION": kind}) for kind in ("none", "sum", "concat")),
+        *((f"part_dim_{dim}", {"PART_DIM": dim}) for dim in (32, 64, 256)),
+        *((f"parts_{scheme}", {"PARTS": scheme}) for scheme in "abd"),
+        ("pipeline_box_decoder", {"PIPELINE": "box_decoder"}),
+    ],
+)
+def test_an_ablation_of_querypose_changes_that_alone(name, changes):
+    """Tables 1 to 3 of the QueryPose paper."""
+    ablation = _flat(load_config(f"configs/QueryPose/ablations/{name}.yaml"))
+    baseline = _flat(load_config("configs/QueryPose/R_50_1x.yaml"))
+    assert {key: value for key, value in ablation.items() if baseline[key] != value} == {
+        f"MODEL.QUERYPOSE.{key}": value for key, value in changes.items()
+    }
+
+
 def _flat(node, prefix=""):
     flat = {}
     for key, value in node.items():

@@ -141,3 +141,102 @@ def test_vertical_flip_is_refused():
     cfg.INPUT.RANDOM_FLIP = "vertical"
     with pytest.raises(ValueError, match="set it to 'horizontal'"):
         build_pose_augmentation(cfg, is_train=True)
+
+
+# --- the crop of DETR, Sparse R-CNN and QueryPose ---
+
+
+def make_cfg_of_querypose(*opts):
+    cfg = make_cfg()
+    cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = "absolute_range", [384, 600]
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = (480, 512, 544), "choice"
+    cfg.INPUT.CROP_AFTER_RESIZE = True
+    cfg.merge_from_list(list(opts))
+    return cfg
+
+
+def draw(cfg, image, boxes, num_draws, seed=0):
+    """Augmented inputs, each with its transforms."""
+    augmentation = T.AugmentationList(build_pose_augmentation(cfg, is_train=True))
+    np.random.seed(seed)
+    drawn = []
+    for _ in range(num_draws):
+        aug_input = T.AugInput(image, boxes=None if boxes is None else np.array(boxes, np.float32))
+        drawn.append((augmentation(aug_input), aug_input))
+    return drawn
+
+
+def flat(transforms):
+    """Transforms within lists within lists, in order, without those that do nothing."""
+    for transform in transforms.transforms:
+        if isinstance(transform, T.TransformList):
+            yield from flat(transform)
+        elif not isinstance(transform, T.NoOpTransform):
+            yield transform
+
+
+def test_crop_after_resize():
+    """By the paper: half of the images cropped, which is then resized as the others are."""
+    sizes, crops = set(), []
+    image = np.zeros((240, 320, 3), np.uint8)
+    for transforms, aug_input in draw(make_cfg_of_querypose("INPUT.RANDOM_FLIP", "none"), image, None, num_draws=100):
+        *crop, resize = flat(transforms)
+        assert isinstance(resize, T.ResizeTransform)
+        height, width = aug_input.image.shape[:2]
+        assert min(height, width) in (480, 512, 544)
+        assert (height, width) == (resize.new_h, resize.new_w)
+        if not crop:
+            assert (resize.h, resize.w) == (240, 320)
+            continue
+        first, crop = crop
+        assert first.new_h * 4 == pytest.approx(first.new_w * 3, abs=4)
+        sizes.add(first.new_h)
+        crops.append(crop)
+        assert (resize.h, resize.w) == (crop.h, crop.w)
+        assert min(384, first.new_h) <= crop.h <= min(600, first.new_h)
+        assert 384 <= crop.w <= 600
+    assert sizes == {400, 500, 600}
+    assert 30 <= len(crops) <= 70  # four standard deviations of 100 fair draws
+    assert len({(crop.x0, crop.y0) for crop in crops}) > len(crops) / 2
+
+
+def test_crop_after_flip_and_resize_keeps_the_person():
+    """A person of ten pixels in the upper left corner: 85 % of the crops that may be anywhere lose it or its mirror."""
+    image = np.zeros((300, 900, 3), np.uint8)
+    cfg = make_cfg_of_querypose("INPUT.CROP_PROBABILITY", 1.0)
+    flips = 0
+    for transforms, aug_input in draw(cfg, image, [(0, 0, 10, 10)], num_draws=60):
+        flips += any(isinstance(transform, T.HFlipTransform) for transform in flat(transforms))
+        height, width = aug_input.image.shape[:2]
+        x, y = transforms.apply_coords(np.array([[5.0, 5.0]]))[0]
+        # the middle may be on the edge of the crop
+        assert -0.01 <= x <= width + 0.01
+        assert -0.01 <= y <= height + 0.01
+        # the boxes went the same way as the image
+        (box,) = aug_input.boxes
+        assert (box[0] + box[2]) / 2 == pytest.approx(x, abs=1e-3)
+    assert 15 < flips < 45
+    # the flip is outermost: detectron2 looks there for it when it exchanges left and right keypoints
+    flip, *_ = build_pose_augmentation(cfg, is_train=True)
+    assert isinstance(flip, T.RandomFlip)
+
+
+def test_crop_after_resize_switched_off():
+    for opts in (("INPUT.CROP.ENABLED", False), ("INPUT.CROP_PROBABILITY", 0.0)):
+        for transforms, _ in draw(make_cfg_of_querypose(*opts), IMAGE, [(0, 0, 10, 10)], num_draws=20):
+            assert not any(isinstance(transform, T.CropTransform) for transform in flat(transforms))
+    (resize,) = build_pose_augmentation(make_cfg_of_querypose(), is_train=False)
+    assert isinstance(resize, T.ResizeShortestEdge)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("INPUT.CROP_PROBABILITY", 1.5, "INPUT.CROP_PROBABILITY must be between 0 and 1, got 1.5"),
+        ("INPUT.CROP_MIN_SIZES", [], "INPUT.CROP_MIN_SIZES must be lengths in pixels"),
+        ("INPUT.CROP_MIN_SIZES", [0, 400], "INPUT.CROP_MIN_SIZES must be lengths in pixels"),
+    ],
+)
+def test_mistakes_of_the_crop_after_resize(key, value, message):
+    with pytest.raises(ValueError, match=message):
+        build_pose_augmentation(make_cfg_of_querypose(key, value), is_train=True)

@@ -63,12 +63,21 @@ SMALL_CID = [
     *("MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
 ]
 
+QUERYPOSE = "configs/QueryPose/Base-QueryPose.yaml"
+SMALL_QUERYPOSE = [
+    *("MODEL.FPN.OUT_CHANNELS", 16, "MODEL.QUERYPOSE.HIDDEN_DIM", 16, "MODEL.QUERYPOSE.NUM_QUERIES", 8),
+    *("MODEL.QUERYPOSE.NUM_STAGES", 2, "MODEL.QUERYPOSE.NUM_HEADS", 2, "MODEL.QUERYPOSE.FEEDFORWARD_DIM", 8),
+    *("MODEL.QUERYPOSE.DYNAMIC_DIM", 4, "MODEL.QUERYPOSE.PART_DIM", 8, "MODEL.QUERYPOSE.PART_FEEDFORWARD_DIM", 8),
+    *("MODEL.QUERYPOSE.NUM_KEYPOINT_CONVS", 2, "MODEL.QUERYPOSE.KEYPOINT_CONV_DIM", 8),
+]
+
 CONFIGS = {
     "FCPose": lambda: small_config(FCPOSE),
     "InsPose": lambda: small_config(INSPOSE, *SMALL_INSPOSE),
     "InsPose with boxes": lambda: small_config(INSPOSE, *SMALL_INSPOSE, "MODEL.INSPOSE.BOX_HEAD", True),
     "InsPose released": lambda: small_config("configs/InsPose/R_50_3x_release.yaml", *SMALL_RELEASE),
     "CID": lambda: small_config(CID, *SMALL_CID),
+    "QueryPose": lambda: small_config(QUERYPOSE, *SMALL_QUERYPOSE),
     "Keypoint R-CNN": small_keypoint_rcnn,
 }
 
@@ -229,6 +238,23 @@ def test_an_rcnn_proposes_as_much_as_it_may(built):
         model(images())
     handle.remove()
     assert proposed == [50]
+
+
+def test_more_people_than_queries(built):
+    too_many = pytest.raises(ConfigError, match=r"9 people are more than the 8 queries .* MODEL.QUERYPOSE.NUM_QUERIES")
+    with too_many, fixed_people.fixed_people(built["QueryPose"], 9, SIZE):
+        pass
+
+
+def test_querypose_decodes_all_queries_whoever_is_there(built):
+    """So that its FLOPs do not depend on the people; and with several classes everybody still comes out once."""
+    counted = built.count_flops("QueryPose", (0, 1, 6))
+    assert counted[0] == counted[1] == counted[6] > 0
+    model = build_model(small_config(QUERYPOSE, *SMALL_QUERYPOSE, "MODEL.QUERYPOSE.NUM_CLASSES", 3)).eval()
+    with torch.no_grad(), fixed_people.fixed_people(model, 6, SIZE):
+        (output,) = model(images())
+    assert len(output["instances"]) == 6
+    assert_same_boxes(output["instances"].pred_boxes.tensor, spread_boxes(6, SIZE))
 
 
 def test_a_meta_architecture_without_a_stand_in(tmp_path, capsys):

@@ -125,11 +125,6 @@ def without(model, part):
     [
         pytest.param(lambda model: {"stem.conv1.weight": torch.zeros(1)}, "names of no known release", id="unknown"),
         pytest.param(
-            lambda model: {"gfd.heatmap_conv.weight": torch.zeros(1), "gfd.conv_down.weight": torch.zeros(1)},
-            "weights of the released CID, not supported yet; supported are AdelaiDet's FCPose",
-            id="not-yet",
-        ),
-        pytest.param(
             lambda model: {"model": {}, "dynpose": {"method": "FCPose", "keypoints": []}},
             "is a dynpose checkpoint already",
             id="ours",
@@ -143,6 +138,15 @@ def without(model, part):
         ),
         pytest.param(
             lambda model: without(model, "p3_logits"), "aux_heatmaps.coarse.bias is missing", id="no-aux-heatmaps"
+        ),
+        pytest.param(
+            lambda model: {
+                "part_query.weight": torch.zeros(7, 128),
+                "init_proposal_boxes.weight": torch.zeros(100, 4),
+                "head.pose_head_series.0.fc_sigma.0.linear.bias": torch.zeros(10),
+            },
+            "keypoint_stages.0.coord_heads.*.bias is missing from these weights of the released light QueryPose",
+            id="no-coordinates",
         ),
     ],
 )

@@ -7,14 +7,8 @@ Axes: B images, N people, K keypoints, C channels, H x W cells.
 
 import torch
 import torch.nn.functional as F
-from detectron2.utils import comm
 
-from dynpose.layers.losses import mean_over_processes
-
-
-def normalizer(count):
-    """Mean over the processes of a count (Tensor, scalar), as if it were one at least in all of them together."""
-    return mean_over_processes(count.float()).clamp(min=1 / comm.get_world_size())
+from dynpose.layers.losses import normalizer
 
 
 def focal_sums(heatmaps, targets, counted, *, alpha=2.0, beta=4.0):
@@ -66,8 +60,7 @@ def single_heatmap_loss(sums, num_labelled, norm):
     if norm == "pooled":
         return sums.sum() / normalizer(num_labelled.sum())
     if norm == "person":
-        people = torch.tensor(float(len(sums)), device=sums.device)
-        return (sums / num_labelled.clamp(min=1)).sum() / normalizer(people)
+        return (sums / num_labelled.clamp(min=1)).sum() / normalizer(len(sums), sums.device)
     raise ValueError(f"MODEL.CID.HEATMAP_LOSS_NORM must be 'pooled' or 'person', got {norm!r}")
 
 
@@ -86,5 +79,4 @@ def contrastive_loss(features, image_index, *, temperature=0.05):
     logits = features @ features.T / temperature
     logits = logits.masked_fill(image_index[:, None] != image_index, -float("inf"))
     own = torch.arange(len(features), device=features.device)
-    people = torch.tensor(float(len(features)), device=features.device)
-    return F.cross_entropy(logits, own, reduction="sum") / normalizer(people)
+    return F.cross_entropy(logits, own, reduction="sum") / normalizer(len(features), features.device)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from fvcore.nn import sigmoid_focal_loss
 
-from dynpose.layers.losses import mean_over_processes
+from dynpose.layers.losses import mean_over_processes, normalizer
 
 from .locations import flatten_levels
 
@@ -31,7 +31,7 @@ def fcos_losses(predictions, targets, *, num_classes, focal_loss_alpha=0.25, foc
     logits = flatten_levels(predictions.logits).float()
     positives = targets.positives
     one_hot = F.one_hot(targets.labels, num_classes + 1)[:, :num_classes].to(logits.dtype)
-    num_positives = mean_over_processes(logits.new_tensor(float(len(positives)))).clamp(min=1.0)
+    num_positives = normalizer(len(positives), logits.device)
     loss_cls = sigmoid_focal_loss(logits, one_hot, alpha=focal_loss_alpha, gamma=focal_loss_gamma, reduction="sum")
 
     losses = {"loss_fcos_cls": loss_cls / num_positives}

@@ -9,7 +9,7 @@ Coordinates are continuous input pixels (x, y), as detectron2 has them.
 
 import torch
 
-from dynpose.layers.losses import mean_over_processes
+from dynpose.layers.losses import normalizer
 
 
 def head_weights(person):
@@ -24,7 +24,7 @@ def head_weights(person):
         Tensor: (N,) float32.
     """
     _, index, counts = torch.unique(person, return_inverse=True, return_counts=True)
-    num_persons = mean_over_processes(torch.tensor(float(len(counts)), device=person.device)).clamp(min=1.0)
+    num_persons = normalizer(len(counts), person.device)
     return 1 / (counts[index].float() * num_persons)
 
 
@@ -37,5 +37,5 @@ def heatmap_mse(logits, targets):
     Returns:
         Tensor: scalar.
     """
-    energy = mean_over_processes(targets.square().sum()).clamp(min=1.0)
+    energy = normalizer(targets.square().sum())
     return (logits.float() - targets).square().sum() / energy

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dynpose.layers import KPNetSpec, expected_distance, upsampled_cross_entropy
-from dynpose.layers.losses import mean_over_processes
+from dynpose.layers.losses import normalizer
 from dynpose.modeling.keypoint_maps import cell_centers, keypoint_cells, offset_targets, offsets_at
 
 
@@ -206,7 +206,7 @@ class SharedOffsets(NoRefinement):
         )
         predicted = offsets.unflatten(1, (-1, 2)).flatten(3)[image, kind, :, cell]
         error = ((predicted - target) / stride).square()
-        count = mean_over_processes(error.new_tensor(float(error.numel()))).clamp(min=1.0)
+        count = normalizer(error.numel(), error.device)
         return error.sum() / count
 
     def at_peaks(self, nets, offsets, cells):  # noqa: D102

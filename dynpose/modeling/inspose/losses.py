@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.structures import Boxes
 
-from dynpose.layers.losses import mean_over_processes
+from dynpose.layers.losses import normalizer
 from dynpose.modeling.keypoint_maps import enclosing_boxes, offset_targets
 
 
@@ -52,7 +52,7 @@ def mean_over_positives(losses, counted):
     Returns:
         Tensor: scalar.
     """
-    num_positives = mean_over_processes(losses.new_tensor(float(len(losses)))).clamp(min=1.0)
+    num_positives = normalizer(len(losses), losses.device)
     return (losses.sum(dim=1) / counted.sum(dim=1).clamp(min=1)).sum() / num_positives
 
 
@@ -97,7 +97,7 @@ def disk_offset_loss(offsets, targets):
     """
     image, kind, cell, target = targets
     predicted = offsets.unflatten(1, (-1, 2)).flatten(3)[image, kind, :, cell]
-    count = mean_over_processes(predicted.new_tensor(float(predicted.numel()))).clamp(min=1.0)
+    count = normalizer(predicted.numel(), predicted.device)
     return (predicted - target).abs().sum() / count
 
 
@@ -120,5 +120,5 @@ def heatmap_focal_loss(logits, targets, *, alpha=2.0, beta=4.0):
     peak = targets == 1
     positive = (1 - probability) ** alpha * F.logsigmoid(logits)
     negative = (1 - targets) ** beta * probability**alpha * F.logsigmoid(-logits)
-    count = mean_over_processes(peak.sum().to(logits.dtype)).clamp(min=1.0)
+    count = normalizer(peak.sum())
     return -torch.where(peak, positive, negative).sum() / count

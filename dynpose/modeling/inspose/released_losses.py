@@ -10,7 +10,7 @@ Coordinates are input pixels (x, y).
 import torch
 import torch.nn.functional as F
 
-from dynpose.layers.losses import mean_over_processes
+from dynpose.layers.losses import mean_over_processes, normalizer
 
 # Released: keeps the area of an empty mask from being zero, square pixels
 _AREA_EPS = 1e-4
@@ -80,12 +80,12 @@ def keypoint_regression_loss(offsets, targets, labelled):
         Tensor: scalar.
     """
     error = (offsets - torch.where(labelled[..., None], targets, 0.0)).abs()
-    return (error * labelled[..., None]).sum() / _mean_count(2 * labelled.sum())
+    return (error * labelled[..., None]).sum() / normalizer(2 * labelled.sum())
 
 
 def mean_over_labelled(losses, labelled):
     """Mean of losses (P, K), zero where not labelled, over the labelled keypoints (P, K) bool of all processes."""
-    return losses.sum() / _mean_count(labelled.sum())
+    return losses.sum() / normalizer(labelled.sum())
 
 
 def gaussian_radii(boxes, *, stride, min_overlap=0.9, max_radius=3):
@@ -177,7 +177,7 @@ def heatmap_focal_loss(logits, targets):
     is_keypoint = targets == 1
     positive = F.logsigmoid(logits) * (1 - probabilities).square()
     negative = F.logsigmoid(-logits) * probabilities.square() * (1 - targets) ** 4
-    return -torch.where(is_keypoint, positive, negative).sum() / _mean_count(is_keypoint.sum())
+    return -torch.where(is_keypoint, positive, negative).sum() / normalizer(is_keypoint.sum())
 
 
 def disk_offset_loss(offsets, keypoints, image_index, radii, *, stride):
@@ -259,8 +259,3 @@ def _slots(image, kind, u, v, num_keypoints, size):
     """Flat index in (B, K, H, W)."""
     height, width = size
     return ((image * num_keypoints + kind) * height + v) * width + u
-
-
-def _mean_count(count):
-    """The mean over the processes of a count, at least 1."""
-    return mean_over_processes(count.float()).clamp(min=1.0)

@@ -1,7 +1,7 @@
 """QueryPose's box decoder: the stage of Sparse R-CNN (section 3.1, Eq. 1).
 
-Axes: B images, N queries per image, R = B N queries of a batch, C = d channels of features and queries, r x r cells of a
-RoI.
+Axes: B images, N queries per image, R = B N queries of a batch, C = d channels of features and queries, r x r cells of
+a RoI.
 Boxes are continuous pixels of the network's input, (x0, y0, x1, y1).
 """
 
@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# Deltas of the centre are divided by the first two of these, those of the logarithm of width and height by the others
-_DELTA_WEIGHTS = (2.0, 2.0, 1.0, 1.0)
+# A delta of so much moves the centre by a whole box
+_CENTER_WEIGHT = 2.0
 
 # One stage enlarges a box at most so many times
 _MAX_LOG_SCALE = math.log(100000.0 / 16)
@@ -135,9 +135,11 @@ class BoxStage(nn.Module):
         queries = self.norm2(queries + self.dropout(learned))
         learned = self.linear2(self.dropout(F.relu(self.linear1(queries))))
         queries = self.norm3(queries + self.dropout(learned))
-        logits = self.class_logits(self.cls_layers(queries))
-        deltas = self.box_deltas(self.reg_layers(queries))
-        return logits.float(), apply_box_deltas(deltas, boxes), queries
+        cls_features, reg_features = self.cls_layers(queries), self.reg_layers(queries)
+        # bfloat16 has 8 bits for a delta: half a pixel of a box of 500
+        with torch.autocast(queries.device.type, enabled=False):
+            logits = self.class_logits(cls_features.float())
+            return logits, apply_box_deltas(self.box_deltas(reg_features.float()), boxes), queries
 
 
 def _tower(dim, num_layers):
@@ -158,26 +160,22 @@ def apply_box_deltas(deltas, boxes):
     Returns:
         Tensor: (..., 4) boxes, of positive width and height and finite where the deltas are.
     """
-    deltas, boxes = deltas.float() / deltas.new_tensor(_DELTA_WEIGHTS, dtype=torch.float32), boxes.float()
+    deltas, boxes = deltas.float(), boxes.float()
     sizes = boxes[..., 2:] - boxes[..., :2]
-    centers = boxes[..., :2] + 0.5 * sizes
-    sizes, centers = (
-        sizes * deltas[..., 2:].clamp(max=_MAX_LOG_SCALE).exp(),
-        centers + deltas[..., :2] * sizes,
-    )
-    return boxes_from_centers(torch.cat([centers, sizes], dim=-1))
+    centers = boxes[..., :2] + 0.5 * sizes + deltas[..., :2] / _CENTER_WEIGHT * sizes
+    return boxes_from_centers(centers, sizes * deltas[..., 2:].clamp(max=_MAX_LOG_SCALE).exp())
 
 
-def boxes_from_centers(boxes):
+def boxes_from_centers(centers, sizes):
     """Corners of boxes.
 
     Args:
-        boxes (Tensor): (..., 4) centre x, centre y, width, height.
+        centers (Tensor): (..., 2) x and y.
+        sizes (Tensor): (..., 2) width and height; those of less than a hundredth of a pixel are that.
 
     Returns:
         Tensor: (..., 4) x0, y0, x1, y1; within limits that keep areas and quotients finite, so that x0 < x1, y0 < y1.
     """
-    centers = boxes[..., :2].clamp(-_MAX_EXTENT, _MAX_EXTENT)
-    # float32 numbers near 1e5 are 0.008 apart
-    half = 0.5 * boxes[..., 2:].clamp(_MIN_SIDE, _MAX_EXTENT)
+    centers = centers.clamp(-_MAX_EXTENT, _MAX_EXTENT)
+    half = 0.5 * sizes.clamp(_MIN_SIDE, _MAX_EXTENT)
     return torch.cat([centers - half, centers + half], dim=-1)

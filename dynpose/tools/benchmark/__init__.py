@@ -1,9 +1,10 @@
-"""Measure dynpose on this machine: its operators, and whole models.
+"""Measure dynpose on this machine: its operators, whole models, and their training.
 
     dynpose benchmark kp-net [--device cuda] [--dtype bfloat16] [--markdown] [--plot kp-net.png] [--json kp-net.json]
     dynpose benchmark model --config-file configs/FCPose/R_50_3x.yaml [--people 1 10 100] [--plot models.png]
+    dynpose benchmark train --config-file configs/FCPose/R_50_3x.yaml [--batch 2] [--people 5] [--json training.json]
 
-docs/benchmarks.md says how both are measured.
+docs/benchmarks.md says how all are measured.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 from ..cli import positive_int
 
 NAME = "benchmark"
-HELP = "time an operator, or whole models over the number of people"
+HELP = "time an operator, whole models over the number of people, or training iterations"
 
 _EXTRAS = ("first-call", "released-loss", "all-positives")
 _PLOT_FORMATS = (".png", ".svg", ".pdf")
@@ -46,11 +47,30 @@ Time: the median of many rounds, in each of which every model runs once, from th
 are there. Memory: what is held at the peak beyond weights and image. docs/benchmarks.md says it all precisely.
 """
 
+_TRAIN = """Training iterations of any config.
+
+For every config: iterations and images in a second, the time of an iteration (--parts: of its forward pass, backward
+pass and optimizer step apart), and its memory at the peak. No data and no weights are needed: images are noise, with
+synthetic people spread over them. Any meta-architecture of detectron2's registry is trained, with the config's own
+optimizer. With --variant one config becomes several contestants; the first of all is the baseline of the ratios:
+
+    dynpose benchmark train --config-file configs/FCPose/R_50_3x.yaml --variant "" \\
+        --variant "MODEL.FCPOSE.MAX_SAMPLES 500"
+
+Time: the median of many rounds, in each of which every contestant runs once, from the batch on the device until the
+step is done. Memory: all that is held at the peak, weights, gradients and the optimizer's state included.
+docs/benchmarks.md says it all precisely.
+"""
+
 
 def add_arguments(parser):
     """Declare the arguments of the subcommand."""
     targets = parser.add_subparsers(dest="target", metavar="TARGET", required=True, help="what to measure")
-    for name, text, add in (("kp-net", _KP_NET, _add_kp_net), ("model", _MODEL, _add_model)):
+    for name, text, add in (
+        ("kp-net", _KP_NET, _add_kp_net),
+        ("model", _MODEL, _add_model),
+        ("train", _TRAIN, _add_train),
+    ):
         target = targets.add_parser(name, help=_first_line(text), description=text)
         target.formatter_class = argparse.RawDescriptionHelpFormatter
         add(target)
@@ -90,6 +110,7 @@ def _add_kp_net(parser):
         choices=_EXTRAS,
         help=f"what to measure beside the grid: {', '.join(_EXTRAS)}; default: all on a GPU, none on a CPU",
     )
+    parser.add_argument("--plot", type=_plot_file, metavar="FILE.png", help="draw the times over the instances")
 
 
 def _add_model(parser):
@@ -127,6 +148,48 @@ def _add_model(parser):
     parser.add_argument(
         "--parts", action="store_true", help="also time the parts of each model: backbone, heads, what a person costs"
     )
+    parser.add_argument("--plot", type=_plot_file, metavar="FILE.png", help="draw the times over the people")
+    _add_opts(parser)
+
+
+def _add_train(parser):
+    parser.add_argument(
+        "--config-file", action="append", metavar="FILE", help="to train; may be given several times, for one each"
+    )
+    parser.add_argument(
+        "--variant",
+        action="append",
+        metavar='"KEY VALUE ..."',
+        help='overrides that make a contestant of each config; may be given several times, "" = none',
+    )
+    parser.add_argument(
+        "--peer",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="whether to measure detectron2's Keypoint R-CNN R-50-FPN too; default: no",
+    )
+    parser.add_argument("--batch", type=positive_int, metavar="B", default=2, help="images, default %(default)s")
+    parser.add_argument(
+        "--size",
+        type=positive_int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        default=(800, 1333),
+        help="of the augmented images, pixels; default 800 1333",
+    )
+    parser.add_argument(
+        "--people", type=_natural_int, metavar="N", default=5, help="in every image, possibly 0; default %(default)s"
+    )
+    parser.add_argument(
+        "--amp", action="store_true", help="mixed precision for all; default: as SOLVER.AMP.ENABLED of each config"
+    )
+    parser.add_argument(
+        "--parts", action="store_true", help="also time the forward pass, the backward pass and the optimizer's step"
+    )
+    _add_opts(parser)
+
+
+def _add_opts(parser):
     parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE", help="overrides of all configs but the peer's, after another option"
     )
@@ -146,9 +209,6 @@ def _add_common(parser):
     parser.add_argument("--threads", type=positive_int, help="CPU threads; default: torch's own choice")
     parser.add_argument("--repeats", type=positive_int, help="rounds that are timed; default: 50, on a CPU 7")
     parser.add_argument("--markdown", action="store_true", help="print the tables as markdown")
-    parser.add_argument(
-        "--plot", type=_plot_file, metavar="FILE.png", help="draw the times over the instances or the people"
-    )
     parser.add_argument("--json", type=_output_file, metavar="FILE", help="write all figures and the environment")
 
 
@@ -160,12 +220,12 @@ def run(args):
     """
     import json
 
-    measure, tables = _measure_models() if args.target == "model" else _measure_kp_net()
+    measure, tables = {"kp-net": _measure_kp_net, "model": _measure_models, "train": _measure_training}[args.target]()
     report = measure(args)
     print(tables(report, "github" if args.markdown else "simple"))
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
-    if args.plot:
+    if getattr(args, "plot", None):
         from . import model_plot, plot
 
         draw = model_plot.draw_models if args.target == "model" else plot.draw
@@ -185,6 +245,20 @@ def _measure_models():
     from .model_running import measure_models
 
     return measure_models, model_tables
+
+
+def _measure_training():
+    from .training_report import training_tables
+    from .training_running import measure_training
+
+    return measure_training, training_tables
+
+
+def _natural_int(text):
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
 
 
 def _first_line(text):

@@ -322,6 +322,34 @@ def _check_distances(u, v, min_cells):
         )
 
 
+@stand_in_for("QueryPose")
+@contextlib.contextmanager
+def _querypose_people(model, boxes):
+    """QueryPose decodes all of its queries, whoever is there, and gives the best: here those of as many as people.
+
+    What the last stage predicts for the other queries is left out, as if their scores were out of the question; the
+    boxes of the first ones are the planted ones.
+    """
+    select, num_people = model.select, len(boxes)
+    if num_people > model.num_queries:
+        raise ConfigError(
+            f"{num_people} people are more than the {model.num_queries} queries of QueryPose, each of which finds one "
+            "at most: give fewer --people, or a larger MODEL.QUERYPOSE.NUM_QUERIES"
+        )
+
+    def select_people(logits, predicted, keypoints, sigmas, image_sizes):
+        first = slice(num_people)
+        planted = instead_of(predicted[:, first], boxes.expand(len(predicted), -1, -1))
+        # of all classes the first, as everybody is once among the best
+        return select(logits[:, first, :1], planted, keypoints[:, first], sigmas[:, first], image_sizes)
+
+    model.select = select_people
+    try:
+        yield
+    finally:
+        del model.select
+
+
 @stand_in_for("GeneralizedRCNN")
 @contextlib.contextmanager
 def _rcnn_people(model, boxes):

@@ -23,7 +23,7 @@ from ..model_info import count_flops, count_flops_per_person
 from .fixed_people import find_stand_in, fixed_people
 
 PEER_NAME = "Keypoint R-CNN R-50-FPN"
-_PEER_CONFIG = "COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml"
+PEER_CONFIG = "COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml"
 
 # height and width of the image that sets the statistics of normalisation, pixels
 _SETTLING_SIZE = (256, 256)
@@ -98,12 +98,23 @@ def load_models(config_files, weights=(), opts=(), peer=True) -> list[PoseModel]
 
 def peer_config() -> CfgNode:
     """Read detectron2's config of Keypoint R-CNN."""
-    return model_zoo.get_config(_PEER_CONFIG, trained=False)
+    return model_zoo.get_config(PEER_CONFIG, trained=False)
 
 
 @torch.no_grad()
 def settle_norms(model):
-    """Set the statistics of batch normalisation from one image of noise, layer after layer.
+    """Set the statistics of batch normalisation from one image of noise, with one person planted in it.
+
+    Args:
+        model: in eval mode, of a meta-architecture with a stand-in.
+    """
+    with settling_norms(model), fixed_people(model, 1, _SETTLING_SIZE):
+        model([{"image": _noise(_SETTLING_SIZE, seed=0).to(model.device)}])
+
+
+@contextlib.contextmanager
+def settling_norms(model):
+    """While entered, set the statistics of batch normalisation from what comes by, layer after layer.
 
     Nothing has set them in an untrained network. Its activations then grow from block to block until a softmax
     overflows, on which detectron2's Keypoint R-CNN stops.
@@ -117,10 +128,11 @@ def settle_norms(model):
 
     norms = [module for module in model.modules() if isinstance(module, (FrozenBatchNorm2d, _BatchNorm))]
     handles = [module.register_forward_pre_hook(settle) for module in norms]
-    with fixed_people(model, 1, _SETTLING_SIZE):
-        model([{"image": _noise(_SETTLING_SIZE, seed=0).to(model.device)}])
-    for handle in handles:
-        handle.remove()
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _noise(size, seed):

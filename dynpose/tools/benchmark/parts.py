@@ -16,7 +16,13 @@ PARTS = {
     "FCPose": {"backbone": ["backbone"], "FCOS head": ["head"], "KP-Nets' features": ["basis"]},
     "InsPose": {"backbone": ["backbone"], "FCOS head": ["head"], "KP-Nets' features": ["keypoint_features"]},
     "InsPoseReleased": {"backbone": ["backbone"], "FCOS head": ["head"], "KP-Nets' features": ["keypoint_features"]},
-    "CID": {"backbone": ["backbone"], "IIA": ["iia.find_people"], "GFD": ["gfd.reduce", "gfd.decouple"]},
+    "CID": {"backbone": ["backbone"], "IIA": ["iia.find_people"], "GFD": ["gfd.prepare", "gfd.decouple"]},
+    # with the pooling of the RoIs of each
+    "QueryPose": {
+        "backbone": ["extract_features"],
+        "box decoder": ["_refine"],
+        "keypoint decoder": ["_update", "locate"],
+    },
     "GeneralizedRCNN": {"backbone": ["backbone"], "RPN": ["proposal_generator"], "RoI heads": ["roi_heads"]},
 }
 

@@ -86,7 +86,7 @@ def _measured_rates(rates):
 
 
 _SETTINGS = {"cudnn_benchmark": "cuDNN benchmark mode", "deterministic": "deterministic"}
-_TEXT = ("case", "contestant", "floor is", "model", "meta-architecture", "weights")
+_TEXT = ("case", "contestant", "floor is", "model", "meta-architecture", "weights", "variant", "optimizer", "precision")
 
 
 def cell(contestant: dict, key: str) -> str:

@@ -1,0 +1,71 @@
+"""How the release of QueryPose names its parameters, in both of its states and in its light and full version.
+
+It has the names of the ResNet and the FPN from detectron2. Those of its HRNet are the original's, which are timm's;
+those of the necks are known for HRNet-W32 and HRNet-W48. Nothing is known of its Swin checkpoints.
+"""
+
+_END = r"\.(\w+)"
+_BOX, _KEYPOINTS = r"head\.head_series\.(\d+)\.", r"head\.pose_head_series\.(\d+)\."
+_OUR_BOX, _OUR_KEYPOINTS = r"box_stages.\1.", r"keypoint_stages.\1."
+
+
+def _box_stages():
+    yield _BOX + r"((?:self_attn|norm\d|linear\d|class_logits)\..+)", _OUR_BOX + r"\2"
+    yield _BOX + r"inst_interact\.(.+)", _OUR_BOX + r"interaction.\2"
+    yield _BOX + r"cls_module\.(.+)", _OUR_BOX + r"cls_layers.\2"
+    yield _BOX + r"reg_module\.(.+)", _OUR_BOX + r"reg_layers.\2"
+    yield _BOX + "bboxes_delta" + _END, _OUR_BOX + r"box_deltas.\2"
+
+
+def _keypoint_stages():
+    yield _KEYPOINTS + r"inst_convs\.(\d+)" + _END, _OUR_KEYPOINTS + r"convs.\2.\3"
+    # of the instance query, in the full version
+    yield _KEYPOINTS + r"pose_decoder_inst_interact\.(.+)", _OUR_KEYPOINTS + r"instance_interaction.\2"
+    yield _KEYPOINTS + "inst_norm" + _END, _OUR_KEYPOINTS + r"instance_norm.\2"
+    yield _KEYPOINTS + r"(linear\d)" + _END, _OUR_KEYPOINTS + r"instance_ffn.\2.\3"
+    yield _KEYPOINTS + "norm2" + _END, _OUR_KEYPOINTS + r"instance_ffn.norm.\2"
+    # SPEGM and SIM
+    yield _KEYPOINTS + r"part_embed_generator\.upsample\.0" + _END, _OUR_KEYPOINTS + r"interaction.upsample.\2"
+    yield _KEYPOINTS + r"part_embed_generator\.upsample\.1" + _END, _OUR_KEYPOINTS + r"interaction.norm.\2"
+    yield _KEYPOINTS + r"part_embed_generator\.LSA_conv" + _END, _OUR_KEYPOINTS + r"interaction.attention.\2"
+    yield _KEYPOINTS + r"part_embed_generator\.fc" + _END, _OUR_KEYPOINTS + r"interaction.project.\2"
+    yield _KEYPOINTS + r"updater\.(fc[12])" + _END, _OUR_KEYPOINTS + r"iteration.\2.\3"
+    yield _KEYPOINTS + r"updater\.norm_fc1" + _END, _OUR_KEYPOINTS + r"iteration.norm.\2"
+    # of the part queries
+    yield _KEYPOINTS + r"residual_filter\.(\d+)" + _END, _OUR_KEYPOINTS + r"instance_residuals.\2.\3"
+    yield _KEYPOINTS + r"kps_self_attn\.(.+)", _OUR_KEYPOINTS + r"part_attention.\2"
+    yield _KEYPOINTS + "self_attn_norm" + _END, _OUR_KEYPOINTS + r"part_norm.\2"
+    yield _KEYPOINTS + r"(linear\d)_l" + _END, _OUR_KEYPOINTS + r"part_ffn.\2.\3"
+    yield _KEYPOINTS + "norm2_l" + _END, _OUR_KEYPOINTS + r"part_ffn.norm.\2"
+    yield _KEYPOINTS + r"fc_coord\.(\d+)\.linear" + _END, _OUR_KEYPOINTS + r"coord_heads.\2.\3"
+    yield _KEYPOINTS + r"fc_sigma\.(\d+)\.linear" + _END, _OUR_KEYPOINTS + r"sigma_heads.\2.\3"
+
+
+def _backbones():
+    yield r"(backbone\.bottom_up\.(?:stem|res\d)\..+)", r"\1"
+    yield r"(backbone\.fpn_(?:lateral|output)\d\..+)", r"\1"
+    yield r"backbone\.bottom_up\.((?:conv|bn|layer|transition|stage)\d\..+)", r"backbone.bottom_up.body.\1"
+    yield r"backbone\.reduction_conv\.0" + _END, r"backbone.reduction.\1"
+    yield r"backbone\.fpn_conv\.([0-3])" + _END, r"backbone.outputs.\1.\2"
+    # the finest branch's reaches no output
+    for index in (1, 2, 3):
+        yield rf"backbone\.lateral_conv\.{index}" + _END, rf"backbone.laterals.{index - 1}.\1"
+
+
+QUERYPOSE_RENAMES = (
+    (r"init_proposal_features" + _END, r"instance_queries.\1"),
+    (r"init_proposal_boxes" + _END, r"proposal_boxes.\1"),
+    (r"part_query" + _END, r"part_queries.\1"),
+    (r"criterion\.flow\.flow\.(.+)", r"flow.\1"),
+    *_box_stages(),
+    *_keypoint_stages(),
+    *_backbones(),
+)
+
+QUERYPOSE_UNUSED = (
+    # counts of training steps, of no use with the usual momentum
+    r".+\.num_batches_tracked",
+    # layers that reach no output there, as they started
+    r"head\.pose_head_series\.\d+\.updater\.(fc3|norm_fc3)\..+",
+    r"backbone\.(fpn_conv\.4|lateral_conv\.0)\..+",
+)

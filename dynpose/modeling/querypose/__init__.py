@@ -1,0 +1,9 @@
+"""QueryPose (Xiao et al., NeurIPS 2022)."""
+
+from .box_decoder import BoxStage
+from .flow import RealNVP
+from .keypoint_decoder import KeypointStage
+from .parts import divide_into_parts
+from .querypose import QueryPose
+
+__all__ = ["BoxStage", "KeypointStage", "QueryPose", "RealNVP", "divide_into_parts"]

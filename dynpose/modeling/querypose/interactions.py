@@ -1,0 +1,192 @@
+"""How the queries of the keypoint decoder learn from their RoIs: SPEGM, and what Table 1 compares it with.
+
+All are modules that take features (U, d, r, r) of the RoIs and queries (U, M, q), and give embeddings (U, M, q) or, the
+same for all queries of a person, (U, 1, q).
+
+Axes: U people (decoded queries), M parts, d channels of the features, q of the queries, r x r cells of a RoI.
+"""
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import get_norm
+from torch import nn
+
+from .box_decoder import DynamicInteraction
+
+_NORMS = ("BN", "SyncBN", "FrozenBN")
+
+
+def build_interaction(name, *, hidden_dim, query_dim, num_parts, resolution, num_heads, dynamic_dim, norm):
+    """Build what a row of Table 1 names.
+
+    Args:
+        name (str): "spegm" = :class:`SpatialAttention` with a map per part (section 3.2); "spatial_attention" = the
+            same with one map per person; "mhsa" = :class:`Attention`; "dynamic_channel" = :class:`DynamicChannelMLP`;
+            "dynamic_spatial" = :class:`DynamicSpatialMLP`.
+        hidden_dim (int): d.
+        query_dim (int): q.
+        num_parts (int): M.
+        resolution (int): r.
+        num_heads, dynamic_dim (int): of those that have them.
+        norm (str): see :class:`SpatialAttention`.
+
+    Returns:
+        nn.Module
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name in ("spegm", "spatial_attention"):
+        return SpatialAttention(hidden_dim, query_dim, num_maps=num_parts if name == "spegm" else 1, norm=norm)
+    if name == "mhsa":
+        return Attention(hidden_dim, query_dim, num_heads=num_heads)
+    if name == "dynamic_channel":
+        return DynamicChannelMLP(hidden_dim, query_dim, dynamic_dim=dynamic_dim, resolution=resolution)
+    if name == "dynamic_spatial":
+        return DynamicSpatialMLP(hidden_dim, query_dim, dynamic_dim=dynamic_dim, resolution=resolution)
+    raise ValueError(
+        "MODEL.QUERYPOSE.INTERACTION must be 'spegm', 'mhsa', 'dynamic_channel', 'dynamic_spatial', "
+        f"'spatial_attention' or 'pool', got {name!r}"
+    )
+
+
+class SpatialAttention(nn.Module):
+    """SPEGM, the Spatial Part Embedding Generation Module, behind its 3x3 convolutions (section 3.2).
+
+    A deconvolution doubles the resolution; a convolution gives an attention map for each part, normalised over space;
+    the features, weighted by the maps and summed, go through one linear layer.
+
+    With d = 256, q = 128 and M = 7 these are 1,098,119 parameters, the paper's 1.1 M.
+
+    Args:
+        hidden_dim (int): d.
+        query_dim (int): q.
+        num_maps (int): M, or 1 for a global map.
+        norm (str): of the deconvolution: "BN", "SyncBN" or "FrozenBN".
+
+    Raises:
+        ValueError: ``norm`` is another.
+    """
+
+    def __init__(self, hidden_dim=256, query_dim=128, *, num_maps=7, norm="BN"):
+        super().__init__()
+        if norm not in _NORMS:
+            raise ValueError(f"MODEL.QUERYPOSE.KEYPOINT_NORM must be one of {', '.join(_NORMS)}, got {norm!r}")
+        self.upsample = nn.ConvTranspose2d(hidden_dim, hidden_dim, kernel_size=4, stride=2, padding=1, bias=False)
+        self.norm = get_norm(norm, hidden_dim)
+        self.attention = nn.Conv2d(hidden_dim, num_maps, kernel_size=3, padding=1)
+        self.project = nn.Linear(hidden_dim, query_dim)
+
+    def forward(self, features, queries=None):
+        """Compute the part embeddings E_P: (U, d, r, r) -> (U, M, q). Queries have no part in it."""
+        upsampled = F.relu(normalize_rows(self.norm, self.upsample(features)))
+        return self.project(self.maps(upsampled).flatten(2) @ upsampled.flatten(2).transpose(1, 2))
+
+    def maps(self, upsampled):
+        """Compute the attention maps A: (U, d, 2 r, 2 r) -> (U, M, 2 r, 2 r), each of sum one."""
+        return self.attention(upsampled).flatten(2).softmax(dim=2).unflatten(2, upsampled.shape[2:])
+
+
+def normalize_rows(norm, x):
+    """Apply a batch normalisation also where the batch has no rows.
+
+    In training, no rows have no statistics: the running ones take their place and stay as they are. Where processes
+    share their statistics, each must take part in sharing them, also with no rows; if none has any, the running ones
+    are put back.
+
+    Args:
+        norm (nn.Module): of ``get_norm``.
+        x (Tensor): (U, d, H, W).
+
+    Returns:
+        Tensor: the same shape.
+    """
+    if len(x) or not norm.training or not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        return norm(x)
+    shared = isinstance(norm, nn.SyncBatchNorm) and torch.distributed.is_initialized()
+    if shared and torch.distributed.get_world_size(norm.process_group) > 1:
+        mean, var = norm.running_mean.clone(), norm.running_var.clone()
+        normalized = norm(x)
+        with torch.no_grad():
+            # the variance over no rows is no number; the mean is 0, so that only the former tells
+            known = norm.running_var.isfinite()
+            norm.running_mean.copy_(torch.where(known, norm.running_mean, mean))
+            norm.running_var.copy_(torch.where(known, norm.running_var, var))
+        return normalized
+    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention of a person's queries and the cells of the RoI, of which the queries' part is used.
+
+    Args:
+        hidden_dim (int): d.
+        query_dim (int): q.
+        num_heads (int): heads.
+    """
+
+    def __init__(self, hidden_dim=256, query_dim=128, *, num_heads=8):
+        super().__init__()
+        self.project = nn.Linear(hidden_dim, query_dim)
+        self.attention = nn.MultiheadAttention(query_dim, num_heads, batch_first=True)
+
+    def forward(self, features, queries):
+        """Compute the embeddings: (U, d, r, r), (U, M, q) -> (U, M, q)."""
+        tokens = torch.cat([queries, self.project(features.flatten(2).transpose(1, 2))], dim=1)
+        return self.attention(queries, tokens, tokens, need_weights=False)[0]
+
+
+class DynamicChannelMLP(nn.Module):
+    """The box decoder's dynamic MLP on channels, for any number of queries per RoI.
+
+    Linear layers lead from q to its d channels and back where they differ.
+
+    Args:
+        hidden_dim (int): d.
+        query_dim (int): q.
+        dynamic_dim, resolution (int): see :class:`~dynpose.modeling.querypose.box_decoder.DynamicInteraction`.
+    """
+
+    def __init__(self, hidden_dim=256, query_dim=128, *, dynamic_dim=64, resolution=14):
+        super().__init__()
+        same = query_dim == hidden_dim
+        self.expand = nn.Identity() if same else nn.Linear(query_dim, hidden_dim)
+        self.interaction = DynamicInteraction(hidden_dim, dynamic_dim=dynamic_dim, resolution=resolution)
+        self.reduce = nn.Identity() if same else nn.Linear(hidden_dim, query_dim)
+
+    def forward(self, features, queries):
+        """Compute the embeddings: (U, d, r, r), (U, M, q) -> (U, M, q)."""
+        learned = self.interaction(
+            roi_features=features.repeat_interleave(queries.shape[1], dim=0),
+            queries=self.expand(queries).flatten(0, 1),
+        )
+        return self.reduce(learned).unflatten(0, queries.shape[:2])
+
+
+class DynamicSpatialMLP(nn.Module):
+    """A dynamic MLP on space: the two layers that a query generates mix the cells, the same in every channel.
+
+    Args:
+        hidden_dim (int): d.
+        query_dim (int): q.
+        dynamic_dim (int): what the cells are mixed to, between the two layers.
+        resolution (int): r.
+    """
+
+    def __init__(self, hidden_dim=256, query_dim=128, *, dynamic_dim=64, resolution=14):
+        super().__init__()
+        cells = resolution**2
+        self.dynamic_dim = dynamic_dim
+        self.dynamic_layer = nn.Linear(query_dim, 2 * cells * dynamic_dim)
+        self.norm1 = nn.LayerNorm(dynamic_dim)
+        self.norm2 = nn.LayerNorm(cells)
+        self.out_layer = nn.Linear(hidden_dim * cells, query_dim)
+        self.norm3 = nn.LayerNorm(query_dim)
+
+    def forward(self, features, queries):
+        """Compute the embeddings: (U, d, r, r), (U, M, q) -> (U, M, q)."""
+        first, second = self.dynamic_layer(queries).chunk(2, dim=2)
+        channels = features.flatten(2)[:, None]
+        channels = F.relu(self.norm1(channels @ first.unflatten(2, (-1, self.dynamic_dim))))
+        channels = F.relu(self.norm2(channels @ second.unflatten(2, (self.dynamic_dim, -1))))
+        return F.relu(self.norm3(self.out_layer(channels.flatten(2))))

@@ -1,0 +1,345 @@
+"""QueryPose's keypoint decoder: from a person's RoI to part-level queries and keypoints (sections 3.1 to 3.3).
+
+Axes: R queries of a batch, U of them whose keypoints are decoded, M parts, K keypoints, d channels of features and
+instance queries, d_p of part queries, r x r cells of a RoI.
+Keypoints are relative to the box: from its centre, in units of its width and height, so that the box is -0.5..0.5.
+"""
+
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import configurable
+from torch import nn
+
+from .box_decoder import DynamicInteraction
+from .interactions import build_interaction
+
+
+class KeypointPrediction(NamedTuple):
+    """What a stage says of U people.
+
+    Attributes:
+        keypoints (Tensor): (U, K, 2) float32, relative to the box; they may be outside.
+        sigmas (Tensor): (U, K, 2) float32 in (0, 1), their uncertainty in the same unit.
+        part_queries (Tensor | None): (U, M, d_p) for the next stage; None where there are none.
+    """
+
+    keypoints: torch.Tensor
+    sigmas: torch.Tensor
+    part_queries: torch.Tensor | None
+
+
+class KeypointStage(nn.Module):
+    """One stage of the keypoint decoder, in two steps.
+
+    :meth:`update_instances` runs the 3x3 convolutions and, in the full version, lets the instance queries learn from
+    their RoIs; :meth:`decode` does all the rest, and only for those queries whose keypoints are wanted.
+
+    The part embeddings have what is not printed in Eq. 2 added, as released: a linear layer, one per part, of the
+    instance query.
+
+    With ``query`` "instance" there is one query a person instead, the instance query itself, from which one head
+    regresses all keypoints (Table 1). With ``interaction`` "pool" there is none, and the heads read the mean of the
+    features (the baseline of Table 2b).
+
+    Parameters with the defaults and 7 parts, per stage: 11,799,296 of the convolutions, 1,098,119 of SPEGM, 21,267,840
+    of the dynamic MLP (the paper's "1.1M" and "over 10M") and 1,051,904 of the FFN and the layer norms behind it.
+
+    Args:
+        parts (Sequence[Sequence[int]]): M parts, each the indices of its keypoints; all K in one of them, see
+            :func:`~dynpose.modeling.querypose.parts.divide_into_parts`.
+        hidden_dim (int): d.
+        part_dim (int): d_p (Table 2c).
+        dynamic_mlp (bool): the full version; without it the released light one.
+        num_convs (int): 3x3 convolutions before everything else.
+        conv_dim (int): their channels, but for the last, which has d.
+        resolution (int): r.
+        dynamic_dim (int): of dynamic MLPs.
+        num_heads (int): of attention.
+        feedforward_dim, part_feedforward_dim (int): hidden channels of the FFN of the instance queries and of that of
+            the part queries.
+        dropout (float): rate in training.
+        query (str): "part" or "instance" (Table 1).
+        interaction (str): see :func:`~dynpose.modeling.querypose.interactions.build_interaction`; or "pool".
+        iteration (str): how embeddings update part queries (Table 2a): "none" = they are added to the learned queries,
+            and the next stage starts from those again; "sum" = they are added to the last stage's; "concat" = a linear
+            layer of both; "selective" = :class:`SelectiveIteration`.
+        norm (str): of SPEGM's deconvolution: "BN", "SyncBN" or "FrozenBN".
+
+    Raises:
+        ValueError: an argument is none of its choices, they exclude each other, or d_p is no multiple of ``num_heads``.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        parts,
+        hidden_dim=256,
+        part_dim=128,
+        dynamic_mlp=True,
+        num_convs=6,
+        conv_dim=512,
+        resolution=14,
+        dynamic_dim=64,
+        num_heads=8,
+        feedforward_dim=2048,
+        part_feedforward_dim=2048,
+        dropout=0.0,
+        query="part",
+        interaction="spegm",
+        iteration="selective",
+        norm="BN",
+    ):
+        super().__init__()
+        _check_choices(query, interaction, iteration, dynamic_mlp)
+        if query == "instance":
+            # one query and one head for all keypoints
+            parts, part_dim = [tuple(range(sum(map(len, parts))))], hidden_dim
+        if part_dim % num_heads:
+            raise ValueError(
+                "MODEL.QUERYPOSE.PART_DIM must be a multiple of MODEL.QUERYPOSE.NUM_HEADS, got "
+                f"{part_dim} and {num_heads}"
+            )
+        num_parts = len(parts)
+        self.part_query_shape = (num_parts, part_dim) if query == "part" else None
+        self.convs = _convs(hidden_dim, conv_dim, num_convs)
+        self.dynamic_mlp = dynamic_mlp
+        self.dropout = nn.Dropout(dropout)
+        if dynamic_mlp:
+            self.instance_interaction = DynamicInteraction(hidden_dim, dynamic_dim=dynamic_dim, resolution=resolution)
+            self.instance_norm = nn.LayerNorm(hidden_dim)
+            self.instance_ffn = FeedForward(hidden_dim, feedforward_dim, dropout)
+
+        self.pools = interaction == "pool"
+        if not self.pools:
+            self.interaction = build_interaction(
+                interaction,
+                hidden_dim=hidden_dim,
+                query_dim=part_dim,
+                num_parts=num_parts,
+                resolution=resolution,
+                num_heads=num_heads,
+                dynamic_dim=dynamic_dim,
+                norm=norm,
+            )
+            self.iterates = iteration != "none"
+            self.iteration = {"concat": ConcatIteration, "selective": SelectiveIteration}.get(iteration, SumIteration)(
+                part_dim
+            )
+            self.part_attention = nn.MultiheadAttention(part_dim, num_heads, dropout=dropout, batch_first=True)
+            self.part_norm = nn.LayerNorm(part_dim)
+            self.part_ffn = FeedForward(part_dim, part_feedforward_dim, dropout)
+        if query == "part":
+            self.instance_residuals = nn.ModuleList(nn.Linear(hidden_dim, part_dim) for _ in parts)
+        self.coord_heads = nn.ModuleList(nn.Linear(part_dim, 2 * len(part)) for part in parts)
+        self.sigma_heads = nn.ModuleList(nn.Linear(part_dim, 2 * len(part)) for part in parts)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+        part_of = [index for index, part in enumerate(parts) for _ in part]
+        # keypoint k is the order[k]-th of the heads, and in part part_of[k]
+        order = torch.tensor(list(chain(*parts))).argsort()
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("part_of", torch.tensor(part_of)[order], persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg, *, parts):
+        """Read the arguments from cfg.MODEL.QUERYPOSE."""
+        querypose = cfg.MODEL.QUERYPOSE
+        return {
+            "parts": parts,
+            "hidden_dim": querypose.HIDDEN_DIM,
+            "part_dim": querypose.PART_DIM,
+            "dynamic_mlp": querypose.DYNAMIC_MLP,
+            "num_convs": querypose.NUM_KEYPOINT_CONVS,
+            "conv_dim": querypose.KEYPOINT_CONV_DIM,
+            "resolution": querypose.KEYPOINT_POOLER_RESOLUTION,
+            "dynamic_dim": querypose.DYNAMIC_DIM,
+            "num_heads": querypose.NUM_HEADS,
+            "feedforward_dim": querypose.FEEDFORWARD_DIM,
+            "part_feedforward_dim": querypose.PART_FEEDFORWARD_DIM,
+            "dropout": querypose.DROPOUT,
+            "query": querypose.QUERY,
+            "interaction": querypose.INTERACTION,
+            "iteration": querypose.ITERATION,
+            "norm": querypose.KEYPOINT_NORM,
+        }
+
+    def update_instances(self, roi_features, queries):
+        """Let instance queries learn from their RoIs (Figure 3b).
+
+        Args:
+            roi_features (Tensor): (R, d, r, r).
+            queries (Tensor): (R, d).
+
+        Returns:
+            tuple[Tensor, Tensor]: (R, d, r, r), what the convolutions make of the features, for :meth:`decode`; and the
+            queries (R, d), which are those given where there is no dynamic MLP.
+        """
+        features = self.convs(roi_features)
+        if self.dynamic_mlp:
+            learned = self.instance_interaction(roi_features=features, queries=queries)
+            queries = self.instance_ffn(self.instance_norm(queries + self.dropout(learned)))
+        return features, queries
+
+    def decode(self, features, queries, part_queries=None):
+        """Regress keypoints.
+
+        Args:
+            features (Tensor): (U, d, r, r), rows of :meth:`update_instances`.
+            queries (Tensor): (U, d), such rows, too.
+            part_queries (Tensor | None): (U, M, d_p), from the stage before, or the learned ones; not read, and None,
+                where ``part_query_shape`` is None.
+
+        Returns:
+            KeypointPrediction
+        """
+        if self.pools:
+            return KeypointPrediction(*self.regress(features.mean(dim=(2, 3))[:, None]), None)
+        if self.part_query_shape is None:
+            embeddings = self.interaction(features, queries[:, None])
+            updated = self.relate_parts(self.iteration(embeddings, queries[:, None]))
+            return KeypointPrediction(*self.regress(updated), None)
+        embeddings = self.interaction(features, part_queries) + self.instance_residual(queries)
+        updated = self.relate_parts(self.iteration(embeddings, part_queries))
+        return KeypointPrediction(*self.regress(updated), updated if self.iterates else part_queries)
+
+    def instance_residual(self, queries):
+        """Compute what each part embedding gets from the instance query: (U, d) -> (U, M, d_p)."""
+        return F.linear(queries, *_joined(self.instance_residuals)).unflatten(1, self.part_query_shape)
+
+    def relate_parts(self, part_queries):
+        """Attention across the parts of a person, and the FFN: (U, M, d_p) -> (U, M, d_p)."""
+        attended, _ = self.part_attention(part_queries, part_queries, part_queries, need_weights=False)
+        return self.part_ffn(self.part_norm(part_queries + self.dropout(attended)))
+
+    def regress(self, part_queries):
+        """Regress each part's keypoints by its own linear layers.
+
+        As released, the query is divided by its length before that of the coordinates.
+
+        Args:
+            part_queries (Tensor): (U, M, d_p).
+
+        Returns:
+            tuple[Tensor, Tensor]: keypoints and sigmas, (U, K, 2) float32, in the order of the schema.
+        """
+        # bfloat16 has 8 bits for a coordinate: two pixels of a box of 500
+        with torch.autocast(part_queries.device.type, enabled=False):
+            part_queries = part_queries.float()
+            keypoints = self._regress(self.coord_heads, F.normalize(part_queries, dim=2))
+            return keypoints, self._regress(self.sigma_heads, part_queries).sigmoid()
+
+    def _regress(self, heads, part_queries):
+        weight, bias = _joined(heads)
+        # all heads at once, however many parts there are: (K, 2, d_p) and (K, 2)
+        weight = weight.unflatten(0, (-1, 2))[self.order]
+        bias = bias.unflatten(0, (-1, 2))[self.order]
+        return torch.einsum("ukc,kxc->ukx", part_queries[:, self.part_of], weight) + bias
+
+
+class SelectiveIteration(nn.Module):
+    """SIM, the Selective Iteration Module: two gates weigh new embeddings against old queries (section 3.3, Eq. 3).
+
+    Args:
+        dim (int): d_p; the hidden layer has a quarter of it.
+    """
+
+    def __init__(self, dim=128):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, dim // 4, bias=False)
+        self.norm = nn.LayerNorm(dim // 4)
+        self.fc2 = nn.Linear(dim // 4, 2 * dim)
+
+    def forward(self, embeddings, queries):
+        """Update the queries: E_P and Q_P (U, M, d_p) -> Q_P (U, M, d_p)."""
+        gates = self.fc2(F.relu(self.norm(self.fc1(embeddings + queries)))).sigmoid()
+        embedding_gate, query_gate = gates.chunk(2, dim=2)
+        return embedding_gate * embeddings + query_gate * queries
+
+
+class ConcatIteration(nn.Module):
+    """Concatenation (Table 2a): a linear layer of the new embeddings and the old queries.
+
+    Args:
+        dim (int): d_p.
+    """
+
+    def __init__(self, dim=128):
+        super().__init__()
+        self.fc = nn.Linear(2 * dim, dim)
+
+    def forward(self, embeddings, queries):
+        """Update the queries: E_P and Q_P (U, M, d_p) -> Q_P (U, M, d_p)."""
+        return self.fc(torch.cat([embeddings, queries], dim=2))
+
+
+class SumIteration(nn.Module):
+    """Summation (Table 2a).
+
+    Args:
+        dim (int): d_p.
+    """
+
+    def __init__(self, dim=128):
+        super().__init__()
+
+    def forward(self, embeddings, queries):
+        """Update the queries: E_P and Q_P (U, M, d_p) -> Q_P (U, M, d_p)."""
+        return embeddings + queries
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a ReLU between, added to their input, and a layer norm.
+
+    Args:
+        dim (int): channels.
+        feedforward_dim (int): hidden ones.
+        dropout (float): rate in training.
+    """
+
+    def __init__(self, dim, feedforward_dim, dropout=0.0):
+        super().__init__()
+        self.linear1 = nn.Linear(dim, feedforward_dim)
+        self.linear2 = nn.Linear(feedforward_dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x):
+        """(..., dim) -> (..., dim)."""
+        return self.norm(x + self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x))))))
+
+
+def _convs(dim, conv_dim, num_convs):
+    """3x3 convolutions with ReLU, from dim channels over conv_dim to dim."""
+    layers = []
+    for index in range(num_convs):
+        in_dim, out_dim = dim if index == 0 else conv_dim, dim if index == num_convs - 1 else conv_dim
+        layers += [nn.Conv2d(in_dim, out_dim, kernel_size=3, padding=1), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _joined(linears):
+    """Weight and bias of linear layers side by side, as of one."""
+    return torch.cat([linear.weight for linear in linears]), torch.cat([linear.bias for linear in linears])
+
+
+def _check_choices(query, interaction, iteration, dynamic_mlp):
+    if query not in ("part", "instance"):
+        raise ValueError(f"MODEL.QUERYPOSE.QUERY must be 'part' or 'instance', got {query!r}")
+    if iteration not in ("none", "sum", "concat", "selective"):
+        raise ValueError(f"MODEL.QUERYPOSE.ITERATION must be 'none', 'sum', 'concat' or 'selective', got {iteration!r}")
+    if query == "instance" and iteration != "none":
+        raise ValueError(
+            f"MODEL.QUERYPOSE.ITERATION is {iteration!r}, but with MODEL.QUERYPOSE.QUERY 'instance' there are no part "
+            "queries to iterate; set it to 'none'"
+        )
+    if interaction == "pool" and (query != "instance" or dynamic_mlp):
+        raise ValueError(
+            "MODEL.QUERYPOSE.INTERACTION 'pool' regresses keypoints from the features alone, without queries; set "
+            "MODEL.QUERYPOSE.QUERY to 'instance' and MODEL.QUERYPOSE.DYNAMIC_MLP to False"
+        )

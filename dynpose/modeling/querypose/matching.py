@@ -1,0 +1,117 @@
+"""Which query learns which person: bipartite matching of every stage's boxes with the annotated ones (section 3.4).
+
+Axes: S stages, B images, N queries per image, G people of an image, P matched pairs of a stage in the whole batch.
+Boxes are pixels of the network's input, (x0, y0, x1, y1).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torchvision.ops import generalized_box_iou
+
+# In the place of a cost that is not a number, so that a run that has diverged ends with its losses, which say so
+_NOT_A_NUMBER = 1e9
+
+
+class Matches(NamedTuple):
+    """The pairs of one stage.
+
+    Attributes:
+        queries (Tensor): (P,) int64, ascending; query n of image b is b N + n.
+        people (Tensor): (P,) int64, indices into the people of all images in a row.
+    """
+
+    queries: torch.Tensor
+    people: torch.Tensor
+
+
+def class_costs(logits, gt_classes, *, alpha=0.25, gamma=2.0):
+    """What the focal loss of a query changes by when it becomes a person's.
+
+    Args:
+        logits (Tensor): (..., num_classes).
+        gt_classes (Tensor): (G,) int64.
+        alpha, gamma (float): of the focal loss.
+
+    Returns:
+        Tensor: (..., G).
+    """
+    logits = logits[..., gt_classes].float()
+    probability = logits.sigmoid()
+    positive = -alpha * (1 - probability) ** gamma * F.logsigmoid(logits)
+    negative = -(1 - alpha) * probability**gamma * F.logsigmoid(-logits)
+    return positive - negative
+
+
+def matching_costs(logits, boxes, gt_classes, gt_boxes, image_size, *, weights, alpha=0.25, gamma=2.0):
+    """Cost of every pair of a query and a person of one image: class, L1 and GIoU, in any number of stages.
+
+    Keypoints have no part in it.
+
+    Args:
+        logits (Tensor): (S, N, num_classes).
+        boxes (Tensor): (S, N, 4).
+        gt_classes (Tensor): (G,) int64.
+        gt_boxes (Tensor): (G, 4).
+        image_size (tuple[int, int]): height and width, pixels: the L1 distance is that of boxes divided by it.
+        weights (dict[str, float]): of ``class``, ``l1`` and ``giou``.
+        alpha, gamma (float): of the focal loss.
+
+    Returns:
+        Tensor: (S, N, G) float32.
+    """
+    height, width = image_size
+    boxes, gt_boxes = boxes.float(), gt_boxes.float()
+    distances = (boxes[:, :, None] - gt_boxes).abs()
+    distances = distances[..., 0::2].sum(dim=-1) / width + distances[..., 1::2].sum(dim=-1) / height
+    overlaps = generalized_box_iou(boxes.flatten(0, 1), gt_boxes).view_as(distances)
+    costs = weights["class"] * class_costs(logits, gt_classes, alpha=alpha, gamma=gamma)
+    return costs + weights["l1"] * distances - weights["giou"] * overlaps
+
+
+@torch.no_grad()
+def match_stages(logits, boxes, gt_instances, *, weights, alpha=0.25, gamma=2.0):
+    """Match the queries of every stage with the people, at the least sum of costs.
+
+    The costs of all stages and images are brought to the CPU together: the GPU is waited for once.
+
+    Args:
+        logits (Tensor): (S, B, N, num_classes).
+        boxes (Tensor): (S, B, N, 4).
+        gt_instances (list[Instances]): B, with gt_classes and gt_boxes; their ``image_size`` is that of the image
+            without padding.
+        weights, alpha, gamma: see :func:`matching_costs`.
+
+    Returns:
+        list[Matches]: S, on the CPU. Of an image with more people than queries, N people are matched.
+    """
+    num_stages, _, num_queries = logits.shape[:3]
+    costs = [
+        matching_costs(
+            logits[:, image],
+            boxes[:, image],
+            instances.gt_classes,
+            instances.gt_boxes.tensor,
+            instances.image_size,
+            weights=weights,
+            alpha=alpha,
+            gamma=gamma,
+        )
+        for image, instances in enumerate(gt_instances)
+    ]
+    sizes = [image_costs.numel() for image_costs in costs]
+    on_cpu = torch.cat([image_costs.flatten() for image_costs in costs]).cpu()
+    on_cpu = on_cpu.nan_to_num(nan=_NOT_A_NUMBER, posinf=_NOT_A_NUMBER, neginf=-_NOT_A_NUMBER).split(sizes)
+
+    matches = [[] for _ in range(num_stages)]
+    first_person = 0
+    for image, instances in enumerate(gt_instances):
+        image_costs = on_cpu[image].view(num_stages, num_queries, len(instances)).numpy()
+        for stage in range(num_stages):
+            queries, people = linear_sum_assignment(image_costs[stage])
+            matches[stage].append((queries + image * num_queries, people + first_person))
+        first_person += len(instances)
+    return [Matches(*(torch.from_numpy(np.concatenate(part)) for part in zip(*pairs))) for pairs in matches]

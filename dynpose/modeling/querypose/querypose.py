@@ -1,0 +1,512 @@
+"""The QueryPose meta-architecture (Xiao et al., NeurIPS 2022).
+
+N learned queries, each with a box and M part-level queries, go through S stages. In each, a box decoder refines the
+query and its box (Sparse R-CNN), and a keypoint decoder updates the part-level queries and reads the keypoints off
+them. Training matches queries and people one to one, so that nothing has to be suppressed afterwards.
+
+Axes: B images, N queries per image, d channels, M parts, d_p channels of part-level queries, K keypoints, S stages, U
+queries whose keypoints are decoded, r x r cells of a RoI.
+Boxes and keypoints are continuous pixels of the network's input, unless they are said to be relative to a box.
+"""
+
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from dynpose.data import schema_from_cfg
+from dynpose.layers.losses import normalizer
+from dynpose.modeling.keypoint_maps import gather_keypoints
+
+from .box_decoder import BoxStage, boxes_from_centers
+from .flow import RealNVP, residual_log_likelihood
+from .keypoint_decoder import KeypointStage
+from .losses import box_losses, class_loss, from_relative, keypoint_targets
+from .matching import match_stages
+from .parts import divide_into_parts
+
+
+class StagePrediction(NamedTuple):
+    """What a stage makes of all queries before keypoints are decoded.
+
+    Attributes:
+        logits (Tensor): (B, N, num_classes).
+        boxes (Tensor): (B, N, 4).
+        queries (Tensor): (B, N, d), as they are passed on to the next stage.
+        features (Tensor | None): (B N, C, r, r), with which the keypoint decoder has updated ``queries``; None where it
+            has not.
+    """
+
+    logits: torch.Tensor
+    boxes: torch.Tensor
+    queries: torch.Tensor
+    features: torch.Tensor | None
+
+
+class DecodedQueries(NamedTuple):
+    """Queries whose keypoints are decoded.
+
+    Attributes:
+        index (Tensor | None): (U,) int64, ascending; query n of image b is b N + n. None = all.
+        per_image (list[int]): B, how many they are.
+    """
+
+    index: torch.Tensor | None
+    per_image: list
+
+    def take(self, values):
+        """Choose their rows: (B N, ...) -> (U, ...)."""
+        return values if self.index is None else values[self.index]
+
+
+@META_ARCH_REGISTRY.register()
+class QueryPose(nn.Module):
+    """QueryPose.
+
+    Its parts run one after another, for whoever wants to time them: :meth:`preprocess_image`, :meth:`extract_features`,
+    :meth:`find_people` and :meth:`locate`, stage by stage, and :meth:`select`.
+
+    Args:
+        backbone (Backbone): any that gives the features with d channels.
+        in_features (Sequence[str]): pyramid levels that boxes are pooled from, finest first.
+        keypoint_in_feature (str): the level that RoIs of keypoints are pooled from.
+        box_stages (Sequence[BoxStage]): S.
+        keypoint_stages (Sequence[KeypointStage]): S.
+        flow (RealNVP): of the keypoint loss of all stages.
+        schema (KeypointSchema): the K keypoints.
+        num_queries (int): N.
+        hidden_dim (int): d.
+        pooler_resolution, keypoint_pooler_resolution (int): r of the two decoders.
+        pooler_sampling_ratio (int): samples per cell along each axis.
+        pipeline (str): which instance query goes on to the next stage (Figure 3; Table 3): that of the
+            "keypoint_decoder" (b), or that of the "box_decoder" (a).
+        decode_in_training (str): "matched" = keypoints of queries that are matched in any stage; "all" = of all.
+        activation_checkpoint (bool): compute what is inside the stages again for the gradient.
+        loss_weights (dict[str, float]): of ``class``, ``l1``, ``giou`` and ``keypoint``; the first three are those of
+            the matching too.
+        focal_alpha, focal_gamma (float): of the focal loss.
+        max_detections (int): people kept in inference, per image.
+        pixel_mean, pixel_std (Sequence[float]): of the image channels.
+
+    Raises:
+        ValueError: an argument is out of its range or does not fit the backbone.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone,
+        in_features=("p2", "p3", "p4", "p5"),
+        keypoint_in_feature="p2",
+        box_stages,
+        keypoint_stages,
+        flow,
+        schema,
+        num_queries=100,
+        hidden_dim=256,
+        pooler_resolution=7,
+        keypoint_pooler_resolution=14,
+        pooler_sampling_ratio=2,
+        pipeline="keypoint_decoder",
+        decode_in_training="matched",
+        activation_checkpoint=False,
+        loss_weights,
+        focal_alpha=0.25,
+        focal_gamma=2.0,
+        max_detections=100,
+        pixel_mean,
+        pixel_std,
+    ):
+        super().__init__()
+        if num_queries < 1 or not box_stages:
+            raise ValueError(
+                "MODEL.QUERYPOSE.NUM_QUERIES and MODEL.QUERYPOSE.NUM_STAGES must be at least 1, got "
+                f"{num_queries} and {len(box_stages)}"
+            )
+        if len(box_stages) != len(keypoint_stages):
+            raise ValueError(
+                f"box_stages and keypoint_stages must be equally many, got {len(box_stages)} and {len(keypoint_stages)}"
+            )
+        if pipeline not in ("keypoint_decoder", "box_decoder"):
+            raise ValueError(f"MODEL.QUERYPOSE.PIPELINE must be 'keypoint_decoder' or 'box_decoder', got {pipeline!r}")
+        if decode_in_training not in ("matched", "all"):
+            raise ValueError(
+                f"MODEL.QUERYPOSE.DECODE_IN_TRAINING must be 'matched' or 'all', got {decode_in_training!r}"
+            )
+        shapes = backbone.output_shape()
+        _check_features(shapes, in_features, keypoint_in_feature, hidden_dim)
+        self.backbone = backbone
+        self.in_features = list(in_features)
+        self.keypoint_in_feature = keypoint_in_feature
+        self.box_pooler = _pooler([shapes[name] for name in in_features], pooler_resolution, pooler_sampling_ratio)
+        self.keypoint_pooler = _pooler([shapes[keypoint_in_feature]], keypoint_pooler_resolution, pooler_sampling_ratio)
+        self.box_stages = nn.ModuleList(box_stages)
+        self.keypoint_stages = nn.ModuleList(keypoint_stages)
+        self.flow = flow
+        self.schema = schema
+        self.num_queries = num_queries
+        self.pipeline = pipeline
+        self.decode_in_training = decode_in_training
+        self.activation_checkpoint = activation_checkpoint
+        self.loss_weights = loss_weights
+        self.focal = {"alpha": focal_alpha, "gamma": focal_gamma}
+        self.max_detections = max_detections
+
+        self.instance_queries = nn.Embedding(num_queries, hidden_dim)
+        # centre, width and height in units of the image's: all of it, as in Sparse R-CNN
+        self.proposal_boxes = nn.Embedding.from_pretrained(
+            torch.tensor([0.5, 0.5, 1.0, 1.0]).repeat(num_queries, 1), freeze=False
+        )
+        shape = keypoint_stages[0].part_query_shape
+        self.part_queries = None if shape is None else nn.Embedding(*shape)
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg):
+        """Read the arguments from cfg.MODEL.QUERYPOSE."""
+        querypose = cfg.MODEL.QUERYPOSE
+        schema = schema_from_cfg(cfg)
+        parts = divide_into_parts(schema, querypose.PARTS)
+        return {
+            "backbone": build_backbone(cfg),
+            "in_features": querypose.IN_FEATURES,
+            "keypoint_in_feature": querypose.KEYPOINT_IN_FEATURE,
+            "box_stages": [
+                BoxStage(
+                    querypose.HIDDEN_DIM,
+                    num_classes=querypose.NUM_CLASSES,
+                    num_heads=querypose.NUM_HEADS,
+                    feedforward_dim=querypose.FEEDFORWARD_DIM,
+                    dropout=querypose.DROPOUT,
+                    dynamic_dim=querypose.DYNAMIC_DIM,
+                    resolution=querypose.POOLER_RESOLUTION,
+                    num_cls_layers=querypose.NUM_CLS_LAYERS,
+                    num_reg_layers=querypose.NUM_REG_LAYERS,
+                    prior_prob=querypose.PRIOR_PROB,
+                )
+                for _ in range(querypose.NUM_STAGES)
+            ],
+            "keypoint_stages": [KeypointStage(cfg, parts=parts) for _ in range(querypose.NUM_STAGES)],
+            "flow": RealNVP(),
+            "schema": schema,
+            "num_queries": querypose.NUM_QUERIES,
+            "hidden_dim": querypose.HIDDEN_DIM,
+            "pooler_resolution": querypose.POOLER_RESOLUTION,
+            "keypoint_pooler_resolution": querypose.KEYPOINT_POOLER_RESOLUTION,
+            "pooler_sampling_ratio": querypose.POOLER_SAMPLING_RATIO,
+            "pipeline": querypose.PIPELINE,
+            "decode_in_training": querypose.DECODE_IN_TRAINING,
+            "activation_checkpoint": querypose.ACTIVATION_CHECKPOINT,
+            "loss_weights": {
+                "class": querypose.CLASS_LOSS_WEIGHT,
+                "l1": querypose.L1_LOSS_WEIGHT,
+                "giou": querypose.GIOU_LOSS_WEIGHT,
+                "keypoint": querypose.KEYPOINT_LOSS_WEIGHT,
+            },
+            "focal_alpha": querypose.FOCAL_LOSS_ALPHA,
+            "focal_gamma": querypose.FOCAL_LOSS_GAMMA,
+            "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    @property
+    def device(self):
+        """Where the model is."""
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs):
+        """Train or predict, like any detectron2 model.
+
+        Args:
+            batched_inputs (list[dict]): B images in detectron2's format; for training, with ``instances`` that have
+                gt_boxes, gt_classes and (where there are people) gt_keypoints.
+
+        Returns:
+            dict[str, Tensor] | list[dict]: losses, or B dicts with ``instances``: pred_boxes, scores, pred_classes and
+            pred_keypoints (N, K, 3) in pixels of the original image, by descending score.
+        """
+        images = self.preprocess_image(batched_inputs)
+        features = self.extract_features(images)
+        if self.training:
+            gt_instances = [inputs["instances"].to(self.device) for inputs in batched_inputs]
+            return self.losses(features, images.image_sizes, gt_instances)
+
+        everybody = DecodedQueries(None, [self.num_queries] * len(batched_inputs))
+        part_queries = self.initial_part_queries(everybody)
+        for index, stage in enumerate(self.find_people(features, images.image_sizes)):
+            located = self.locate(index, features, stage, everybody, part_queries)
+            part_queries = located.part_queries
+        shape = stage.boxes.shape[:2]
+        results = self.select(
+            stage.logits,
+            stage.boxes,
+            located.keypoints.unflatten(0, shape),
+            located.sigmas.unflatten(0, shape),
+            images.image_sizes,
+        )
+        return [
+            {"instances": detector_postprocess(instances, inputs.get("height", height), inputs.get("width", width))}
+            for instances, inputs, (height, width) in zip(results, batched_inputs, images.image_sizes)
+        ]
+
+    def preprocess_image(self, batched_inputs):
+        """Normalise, pad and batch the images: an ImageList."""
+        images = [(inputs["image"].to(self.device) - self.pixel_mean) / self.pixel_std for inputs in batched_inputs]
+        return ImageList.from_tensors(images, self.backbone.size_divisibility)
+
+    def extract_features(self, images):
+        """Run the backbone: name -> (B, d, H, W) of the levels that are used, in float32.
+
+        RoIs are pooled in float32 under autocast, too: RoIAlign takes boxes in the features' precision, and the
+        coordinates of a large image are several pixels apart in bfloat16.
+        """
+        features = self.backbone(images.tensor)
+        return {name: features[name].float() for name in {*self.in_features, self.keypoint_in_feature}}
+
+    def initial_boxes(self, image_sizes):
+        """The learned boxes (B, N, 4) in B images, whose (height, width) are given, in their pixels."""
+        sizes = self.proposal_boxes.weight.new_tensor([(width, height) for height, width in image_sizes])[:, None]
+        centers, extents = self.proposal_boxes.weight.chunk(2, dim=1)
+        return boxes_from_centers(centers * sizes, extents * sizes)
+
+    def initial_part_queries(self, decoded):
+        """The learned part queries (U, M, d_p) of some queries; None where there are none (Table 1)."""
+        if self.part_queries is None:
+            return None
+        return self.part_queries.weight.expand(sum(decoded.per_image), -1, -1)
+
+    def find_people(self, features, image_sizes):
+        """Run the box decoders, and of the keypoint decoders what the next box decoder waits for.
+
+        Args:
+            features (dict[str, Tensor]): of :meth:`extract_features`.
+            image_sizes (list[tuple[int, int]]): B, height and width without padding.
+
+        Yields:
+            StagePrediction: of each stage, S. A stage's boxes and queries start from those of the one before; no
+            gradient goes through the boxes.
+        """
+        pyramid = [features[name] for name in self.in_features]
+        keypoint_map = [features[self.keypoint_in_feature]]
+        boxes = self.initial_boxes(image_sizes)
+        queries = self.instance_queries.weight.expand(len(image_sizes), -1, -1)
+        for box_stage, keypoint_stage in zip(self.box_stages, self.keypoint_stages):
+            logits, boxes, queries = self._run(self._refine, box_stage, pyramid, boxes, queries)
+            updated = None
+            if keypoint_stage.dynamic_mlp and self.pipeline == "keypoint_decoder":
+                updated, queries = self._run(self._update, keypoint_stage, keypoint_map, boxes.detach(), queries)
+            yield StagePrediction(logits, boxes, queries, updated)
+            boxes = boxes.detach()
+
+    def locate(self, index, features, stage, decoded, part_queries):
+        """Decode the keypoints of some queries in one stage.
+
+        Args:
+            index (int): of the stage.
+            features (dict[str, Tensor]): of :meth:`extract_features`.
+            stage (StagePrediction): of this stage, from :meth:`find_people`.
+            decoded (DecodedQueries): U queries.
+            part_queries (Tensor | None): theirs (U, M, d_p), from the stage before or :meth:`initial_part_queries`.
+
+        Returns:
+            KeypointPrediction: of the U queries, relative to their boxes.
+        """
+        keypoint_stage = self.keypoint_stages[index]
+        queries = decoded.take(stage.queries.flatten(0, 1))
+        if stage.features is not None:
+            return self._run(_decode, keypoint_stage, decoded.take(stage.features), queries, part_queries)
+        boxes = decoded.take(stage.boxes.detach().flatten(0, 1)).split(decoded.per_image)
+        keypoint_map = [features[self.keypoint_in_feature]]
+        return self._run(self._update_and_decode, keypoint_stage, keypoint_map, boxes, queries, part_queries)
+
+    def losses(self, features, image_sizes, gt_instances):
+        """Compute the losses of all stages (section 3.4).
+
+        Args:
+            features (dict[str, Tensor]): of :meth:`extract_features`.
+            image_sizes (list[tuple[int, int]]): B, height and width without padding.
+            gt_instances (list[Instances]): B, with gt_boxes, gt_classes and (where there are people) gt_keypoints.
+
+        Returns:
+            dict[str, Tensor]: ``loss_class``, ``loss_l1``, ``loss_giou`` and ``loss_keypoint`` of the last stage, and
+            of the others with ``_0``, ``_1``, ... at the end.
+        """
+        stages = list(self.find_people(features, image_sizes))
+        matches = match_stages(
+            torch.stack([stage.logits for stage in stages]),
+            torch.stack([stage.boxes for stage in stages]),
+            gt_instances,
+            weights=self.loss_weights,
+            **self.focal,
+        )
+        decoded, matches, rows = self._to_decode(matches, len(gt_instances))
+
+        gt_keypoints, image_index = gather_keypoints(gt_instances, self.schema.num_keypoints)
+        gt_boxes = torch.cat([instances.gt_boxes.tensor for instances in gt_instances])
+        gt_classes = torch.cat([instances.gt_classes for instances in gt_instances])
+        gt_sizes = gt_boxes.new_tensor([(width, height) for height, width in image_sizes])[image_index]
+        num_people = normalizer(len(gt_boxes), self.device)
+
+        losses = {}
+        part_queries = self.initial_part_queries(decoded)
+        for index, (stage, (queries, people), located_rows) in enumerate(zip(stages, matches, rows)):
+            located = self.locate(index, features, stage, decoded, part_queries)
+            part_queries = located.part_queries
+            boxes = stage.boxes.flatten(0, 1)[queries]
+            distance, overlap = box_losses(boxes, gt_boxes[people], gt_sizes[people])
+            targets, learnt = keypoint_targets(gt_keypoints[people], boxes.detach())
+            likelihoods = residual_log_likelihood(
+                self.flow, located.keypoints[located_rows], located.sigmas[located_rows], targets, learnt
+            )
+            stage_losses = {
+                "class": class_loss(stage.logits, queries, gt_classes[people], **self.focal),
+                "l1": distance,
+                "giou": overlap,
+                "keypoint": likelihoods.sum() / self.schema.num_keypoints,
+            }
+            suffix = "" if index == len(stages) - 1 else f"_{index}"
+            for name, loss in stage_losses.items():
+                losses[f"loss_{name}{suffix}"] = loss * self.loss_weights[name] / num_people
+        return losses
+
+    def select(self, logits, boxes, keypoints, sigmas, image_sizes):
+        """Turn a stage's predictions into people, the best by score; no threshold, no NMS (section 3.4).
+
+        Args:
+            logits (Tensor): (B, N, num_classes).
+            boxes (Tensor): (B, N, 4).
+            keypoints (Tensor): (B, N, K, 2), relative to the box.
+            sigmas (Tensor): (B, N, K, 2) in (0, 1).
+            image_sizes (list[tuple[int, int]]): B, height and width.
+
+        Returns:
+            list[Instances]: B, by descending score, with pred_boxes, clipped, scores, pred_classes and pred_keypoints
+            (n, K, 3) in pixels; the third value is 1 minus the mean of the keypoint's two sigmas, and the score of a
+            person the mean of these times the probability of the class.
+        """
+        num_classes = logits.shape[2]
+        confidences = 1 - sigmas.float().mean(dim=3)
+        scores = (logits.float().sigmoid() * confidences.mean(dim=2, keepdim=True)).flatten(1)
+        poses = torch.cat([from_relative(keypoints.float(), boxes.float()), confidences[..., None]], dim=3)
+        scores, chosen = scores.topk(min(self.max_detections, scores.shape[1]))
+        queries = torch.div(chosen, num_classes, rounding_mode="floor")
+        results = []
+        for image, size in enumerate(image_sizes):
+            instances = Instances(size)
+            instances.pred_boxes = Boxes(boxes[image, queries[image]])
+            instances.pred_boxes.clip(size)
+            instances.scores = scores[image]
+            instances.pred_classes = chosen[image] % num_classes
+            instances.pred_keypoints = poses[image, queries[image]]
+            results.append(instances)
+        return results
+
+    def _to_decode(self, matches, num_images):
+        """Which queries' keypoints training decodes.
+
+        Args:
+            matches (list[Matches]): S, on the CPU.
+            num_images (int): B.
+
+        Returns:
+            tuple: DecodedQueries; S Matches; and, of each stage, the rows of its queries among the decoded ones. All on
+            the model's device.
+        """
+        queries = [stage.queries for stage in matches]
+        people = [stage.people for stage in matches]
+        if self.decode_in_training == "all":
+            queries, people = self._to_device(queries, people)
+            return DecodedQueries(None, [self.num_queries] * num_images), list(zip(queries, people)), queries
+        index = torch.cat(queries).unique()
+        per_image = torch.bincount(index // self.num_queries, minlength=num_images).tolist()
+        rows = [torch.searchsorted(index, stage) for stage in queries]
+        (index,), queries, people, rows = self._to_device([index], queries, people, rows)
+        return DecodedQueries(index, per_image), list(zip(queries, people)), rows
+
+    def _to_device(self, *lists):
+        """Bring lists of index tensors to the model's device, all at once."""
+        sizes = [len(tensor) for tensors in lists for tensor in tensors]
+        flat = iter(torch.cat([tensor for tensors in lists for tensor in tensors]).to(self.device).split(sizes))
+        return [[next(flat) for _ in tensors] for tensors in lists]
+
+    def _refine(self, box_stage, pyramid, boxes, queries):
+        return box_stage(_pool(self.box_pooler, pyramid, boxes.detach()), boxes, queries)
+
+    def _update(self, keypoint_stage, keypoint_map, boxes, queries):
+        updated, flat = keypoint_stage.update_instances(
+            _pool(self.keypoint_pooler, keypoint_map, boxes), queries.flatten(0, 1)
+        )
+        return updated, flat.unflatten(0, queries.shape[:2])
+
+    def _update_and_decode(self, keypoint_stage, keypoint_map, boxes, queries, part_queries):
+        updated, queries = keypoint_stage.update_instances(_pool(self.keypoint_pooler, keypoint_map, boxes), queries)
+        return keypoint_stage.decode(updated, queries, part_queries)
+
+    def _run(self, function, module, *inputs):
+        """function(module, *inputs), without keeping what is inside for the gradient if that is wanted."""
+        if not (self.activation_checkpoint and self.training and torch.is_grad_enabled()):
+            return function(module, *inputs)
+        return checkpoint(
+            function,
+            module,
+            *inputs,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), _unchanged_statistics(module)),
+        )
+
+
+def _decode(keypoint_stage, features, queries, part_queries):
+    return keypoint_stage.decode(features, queries, part_queries)
+
+
+def _pool(pooler, maps, boxes):
+    """Pool RoIs: (R, C, r, r) of B sets of boxes (n, 4)."""
+    return pooler(maps, [Boxes(of_image) for of_image in boxes])
+
+
+@contextmanager
+def _unchanged_statistics(module):
+    """Let batch normalisations in training leave their running statistics alone, which the first run has updated."""
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
+    # without running statistics at all, the second run would save other tensors for the gradient than the first
+    states = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, num_batches in states:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(num_batches)
+
+
+def _pooler(shapes, resolution, sampling_ratio):
+    return ROIPooler(resolution, [1 / shape.stride for shape in shapes], sampling_ratio, "ROIAlignV2")
+
+
+def _check_features(shapes, in_features, keypoint_in_feature, hidden_dim):
+    """Refuse names of features that the backbone does not have, and other channels than d."""
+    for key, names in (("IN_FEATURES", in_features), ("KEYPOINT_IN_FEATURE", [keypoint_in_feature])):
+        for name in names:
+            if name not in shapes:
+                raise ValueError(
+                    f"MODEL.QUERYPOSE.{key} must name outputs of the backbone, of {list(shapes)}, got {name!r}"
+                )
+            if shapes[name].channels != hidden_dim:
+                raise ValueError(
+                    f"MODEL.QUERYPOSE.HIDDEN_DIM is {hidden_dim}, but the backbone's {name!r} has "
+                    f"{shapes[name].channels} channels; make them equal (MODEL.FPN.OUT_CHANNELS)"
+                )
+    if not in_features:
+        raise ValueError(f"MODEL.QUERYPOSE.IN_FEATURES must name outputs of the backbone, of {list(shapes)}, got none")

@@ -1,0 +1,271 @@
+"""The released QueryPose checkpoints: every key has a place, and what is loaded computes what was recorded."""
+
+import json
+import logging
+import re
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from reference_rule import assert_matches, rule_input, rule_state_dict
+from small_models import SCHEMA
+
+from dynpose import modeling
+from dynpose.checkpoint import CheckpointError, PoseCheckpointer, convert_released, detect_released
+from dynpose.config import load_config
+from dynpose.data import COCO_PERSON, CROWDPOSE_PERSON, schema_to_cfg
+from dynpose.tools import cli
+
+FULL, LIGHT = "configs/QueryPose/HRNet_W32_2x.yaml", "configs/QueryPose/HRNet_W32_2x_light.yaml"
+QUERYPOSE = "MODEL.QUERYPOSE."
+
+
+def querypose(config, *opts, schema=COCO_PERSON):
+    cfg = load_config(config, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *map(str, opts)])
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
+    schema_to_cfg(cfg, schema)
+    return build_model(cfg)
+
+
+def read_shapes(test_data, name):
+    return json.loads((test_data / "reference" / name).read_text())
+
+
+def state_of(test_data, keys, backbone="hrnet_w32", stages="012345"):
+    """A release's parameters, each a constant of its own, which takes next to no memory.
+
+    The recorded networks have 20 queries and a stub for a backbone, whose names and shapes are recorded apart.
+    """
+    shapes = {**read_shapes(test_data, f"querypose_first/{keys}.json")}
+    for name in ("init_proposal_features.weight", "init_proposal_boxes.weight"):
+        shapes[name] = [100, *shapes[name][1:]]
+    shapes.update(read_shapes(test_data, f"backbones/{backbone}/keys.json") if backbone else {})
+    dropped = re.compile(rf"head\..+_series\.[^{stages}]\.")
+    return {
+        key: torch.tensor(index / 7).expand(shape) for index, (key, shape) in enumerate(shapes.items())
+        if not dropped.match(key)
+    }  # fmt: skip
+
+
+def save(state, path):
+    torch.save({"model": state, "iteration": 280_000}, path)
+    return str(path)
+
+
+UNUSED = re.compile(r".*(num_batches_tracked|updater\.(norm_)?fc3\..+|fpn_conv\.4\..+|lateral_conv\.0\..+)")
+# a few of ours, each of another kind
+NAMES = {
+    "backbone.bottom_up.body.stage4.2.fuse_layers.3.2.0.0.weight": (
+        "backbone.bottom_up.stage4.2.fuse_layers.3.2.0.0.weight"
+    ),
+    "backbone.bottom_up.body.bn1.running_var": "backbone.bottom_up.bn1.running_var",
+    "backbone.reduction.bias": "backbone.reduction_conv.0.bias",
+    "backbone.outputs.3.weight": "backbone.fpn_conv.3.weight",
+    "instance_queries.weight": "init_proposal_features.weight",
+    "proposal_boxes.weight": "init_proposal_boxes.weight",
+    "part_queries.weight": "part_query.weight",
+    "flow.s.3.2.bias": "criterion.flow.flow.s.3.2.bias",
+    "box_stages.5.interaction.norm2.weight": "head.head_series.5.inst_interact.norm2.weight",
+    "box_stages.4.box_deltas.bias": "head.head_series.4.bboxes_delta.bias",
+    "box_stages.0.norm2.bias": "head.head_series.0.norm2.bias",
+    "keypoint_stages.2.interaction.norm.running_mean": (
+        "head.pose_head_series.2.part_embed_generator.upsample.1.running_mean"
+    ),
+    "keypoint_stages.2.part_ffn.norm.bias": "head.pose_head_series.2.norm2_l.bias",
+    "keypoint_stages.5.coord_heads.6.weight": "head.pose_head_series.5.fc_coord.6.linear.weight",
+}  # fmt: skip
+NAMES_OF_FULL = {
+    "keypoint_stages.1.instance_interaction.out_layer.bias": (
+        "head.pose_head_series.1.pose_decoder_inst_interact.out_layer.bias"
+    ),
+    "keypoint_stages.1.instance_norm.bias": "head.pose_head_series.1.inst_norm.bias",
+    "keypoint_stages.1.instance_ffn.norm.bias": "head.pose_head_series.1.norm2.bias",
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "keys", "name"), [(FULL, "keys", "full"), (LIGHT, "keys_light", "light")], ids=["full", "light"]
+)
+def test_it_loads_by_itself(test_data, tmp_path, caplog, config, keys, name):
+    state = state_of(test_data, keys)
+    model = querypose(config)
+    with caplog.at_level(logging.INFO, logger="dynpose"):
+        PoseCheckpointer(model).load(save({f"module.{key}": value for key, value in state.items()}, tmp_path / "w.pth"))
+    used = [key for key in state if not UNUSED.fullmatch(key)]
+    report = f"the released {name} QueryPose weights, {len(used)} parameters converted; 0 unused []; 0 missing []"
+    assert report in caplog.text
+
+    converted, unknown = convert_released(state, detect_released(state))
+    assert not unknown
+    ours = model.state_dict()
+    # each one somewhere, and no two in one place
+    assert sorted(value.flatten()[0].item() for value in converted.values()) == sorted(
+        state[key].flatten()[0].item() for key in used
+    )
+    assert all(torch.equal(ours[key], value) for key, value in converted.items())
+    for key, released in (NAMES | (NAMES_OF_FULL if name == "full" else {})).items():
+        assert torch.equal(ours[key], state[released]), key
+
+
+@torch.no_grad()
+def test_loaded_weights_compute_what_was_recorded(test_data):
+    """The light version's first two stages on the recorded pyramid, behind the renaming alone."""
+    outputs = np.load(test_data / "reference/querypose_first/outputs.npz")
+    shapes = read_shapes(test_data, "querypose_first/keys_light.json")
+    state = rule_state_dict({key: shape for key, shape in shapes.items() if not re.search("series.[2-5]", key)}, {})
+    state["criterion.flow.flow.mask"] = torch.tensor([[0.0, 1.0], [1.0, 0.0]] * 3)
+    draw = torch.from_numpy(np.random.RandomState(401).uniform(size=(20, 4)))
+    state["init_proposal_boxes.weight"] = torch.cat([0.2 + 0.6 * draw[:, :2], 0.15 + 0.45 * draw[:, 2:]], 1).float()
+    for key in state:
+        if key.endswith("bboxes_delta.weight"):
+            state[key] *= 0.2
+    opts = (QUERYPOSE + "DYNAMIC_MLP", False, QUERYPOSE + "NUM_QUERIES", 20, QUERYPOSE + "NUM_STAGES", 2)
+    model = querypose("configs/QueryPose/R_50_2x.yaml", *opts)
+    converted, unknown = convert_released(state, detect_released(state))
+    assert not unknown
+    missing, unexpected = model.eval().load_state_dict(converted, strict=False)
+    assert not unexpected
+    assert all(re.match(r"backbone\.|.*num_batches_tracked", key) for key in missing)
+
+    features = {f"p{i}": rule_input(410 + i, (2, 256, 128 // 2**i, 192 // 2**i)) for i in range(2, 6)}
+    everybody = modeling.querypose.querypose.DecodedQueries(None, [20, 20])
+    part_queries = model.initial_part_queries(everybody)
+    for index, stage in enumerate(model.find_people(features, [(120, 180), (128, 192)])):
+        located = model.locate(index, features, stage, everybody, part_queries)
+        part_queries = located.part_queries
+        poses = torch.cat([located.keypoints, 1 - located.sigmas.mean(dim=2, keepdim=True)], dim=2)
+        prefix = f"light/eval/stage{index}/"
+        assert_matches(stage.logits, outputs, prefix + "logits", rel=1e-4)
+        assert_matches(stage.boxes, outputs, prefix + "boxes", rel=1e-4)
+        assert_matches(poses.unflatten(0, (2, 20)), outputs, prefix + "pose_rel_xy_score", rel=1e-4)
+    assert index == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "width", "neck"),
+    [("configs/QueryPose/HRNet_W48_2x.yaml", "hrnet_w48", "HRFPN_v1"), (FULL, "hrnet_w32", "HRFPN")],
+)
+def test_necks_of_hrnet(test_data, config, width, neck):
+    """HRNet-W48's laterals begin with the second branch here."""
+    state = state_of(test_data, "keys", width, stages="0")
+    model = querypose(config, QUERYPOSE + "NUM_STAGES", 1)
+    converted, unknown = convert_released(state, detect_released(state))
+    assert not unknown
+    backbone = {key for key in model.state_dict() if key.startswith("backbone.") and "num_batches" not in key}
+    assert {key for key in converted if key.startswith("backbone.")} == backbone
+    model.load_state_dict(converted, strict=False)
+    if neck == "HRFPN_v1":
+        for ours, released in ((0, 1), (1, 2), (2, 3)):
+            loaded = model.backbone.laterals[ours].weight
+            assert torch.equal(loaded, state[f"backbone.lateral_conv.{released}.weight"])
+
+
+def test_resnet_has_detectron2s_names(test_data):
+    """As Sparse R-CNN, whose ResNet and FPN are detectron2's own: no recorded keys, but the same classes."""
+    model = querypose("configs/QueryPose/R_50_2x.yaml", QUERYPOSE + "NUM_STAGES", 1)
+    backbone = {key: value for key, value in model.state_dict().items() if key.startswith("backbone.")}
+    assert "backbone.bottom_up.res2.0.conv1.norm.running_mean" in backbone
+    assert "backbone.fpn_output5.bias" in backbone
+    state = {**state_of(test_data, "keys", None, stages="0"), **backbone}
+    converted, unknown = convert_released(state, detect_released(state))
+    assert not unknown
+    assert model.state_dict().keys() - converted.keys() == {"keypoint_stages.0.interaction.norm.num_batches_tracked"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "version", "mend"), [("keys", "full", True), ("keys_light", "light", False)], ids=["full", "light"]
+)
+def test_the_other_version_is_told_which_key_to_change(test_data, tmp_path, keys, version, mend):
+    path = save(state_of(test_data, keys, stages="0"), tmp_path / "weights.pth")
+    key = "MODEL.QUERYPOSE.DYNAMIC_MLP"
+    model = querypose(FULL, QUERYPOSE + "NUM_STAGES", 1, key, not mend)
+    message = rf"the released {version} QueryPose weights do not fit this model: .*with {key} {mend}\. "
+    with pytest.raises(CheckpointError, match=message.replace("(", r"\(")):
+        PoseCheckpointer(model).load(path)
+    PoseCheckpointer(querypose(FULL, QUERYPOSE + "NUM_STAGES", 1, key, mend)).load(path)
+
+
+def test_incomplete_and_strange_weights_are_refused(test_data, tmp_path):
+    state = state_of(test_data, "keys_light", stages="0")
+    state["head.pose_head_series.0.extra.weight"] = torch.zeros(1)
+    del state["head.pose_head_series.0.fc_sigma.3.linear.bias"]
+    message = r"light QueryPose .*: 1 parameters missing \['keypoint_stages\.0\.sigma_heads\.3\.bias'\], 1 unused"
+    with pytest.raises(CheckpointError, match=message):
+        PoseCheckpointer(querypose(LIGHT, QUERYPOSE + "NUM_STAGES", 1)).load(save(state, tmp_path / "broken.pth"))
+
+
+@pytest.fixture(scope="module")
+def converted_file(test_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("querypose")
+    released = save(state_of(test_data, "keys_light", stages="0"), folder / "released.pth")
+    assert cli.main(["convert-weights", "--input", released, "--output", str(folder / "converted.pth")]) == 0
+    return str(folder / "converted.pth")
+
+
+def test_converted_weights_have_cocos_keypoints(test_data, tmp_path, capsys):
+    """Counted over the parts: 10 + 6 x 4 numbers. Only layers without use are left behind."""
+    released = save(state_of(test_data, "keys", None, stages="0"), tmp_path / "released.pth")
+    assert cli.main(["convert-weights", "--input", released, "--output", str(tmp_path / "converted.pth")]) == 0
+    note = torch.load(tmp_path / "converted.pth", weights_only=True)["dynpose"]
+    assert note == {"method": "QueryPose", "keypoints": list(COCO_PERSON.names)}
+    report = capsys.readouterr().out
+    assert "the released full QueryPose, 17 keypoints" in report
+    updater = "head.pose_head_series.0.updater."
+    unused = [updater + "fc3.weight", updater + "norm_fc3.weight", updater + "norm_fc3.bias"]
+    assert f"unused:    {', '.join(unused)}, 1 counters of steps (num_batches_tracked) (constants" in report
+
+
+def fresh_and_kept(model, path, caplog):
+    """Load into a model of other keypoints; the parameters that the log names, and those that were taken over."""
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"the checkpoint has 17 keypoints"):
+        PoseCheckpointer(model).load(path)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="dynpose"):
+        PoseCheckpointer(model, new_keypoints=True).load(path)
+    kept = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    return {key for key in before if re.search(rf"[ ,]{re.escape(key)}(,|\n|$)", caplog.text)}, kept
+
+
+def test_crowdpose_starts_from_all_but_the_head(converted_file, caplog):
+    model = querypose(LIGHT, QUERYPOSE + "NUM_STAGES", 1, schema=CROWDPOSE_PERSON)
+    fresh, kept = fresh_and_kept(model, converted_file, caplog)
+    heads = ("coord_heads", "sigma_heads")
+    assert fresh == {f"keypoint_stages.0.{head}.0.{kind}" for head in heads for kind in ("weight", "bias")}
+    assert not fresh & kept
+    for key in ("part_queries.weight", "keypoint_stages.0.coord_heads.1.weight", "flow.t.0.0.weight"):
+        assert key in kept
+
+
+def test_other_keypoints_start_from_converted_weights(converted_file, caplog):
+    """Four parts of one keypoint: no head of the release's is of that size."""
+    model = querypose(LIGHT, QUERYPOSE + "NUM_STAGES", 1, schema=SCHEMA)
+    fresh, kept = fresh_and_kept(model, converted_file, caplog)
+    expected = {
+        f"keypoint_stages.0.{head}.{part}.{kind}"
+        for head in ("coord_heads", "sigma_heads")
+        for part in range(4)
+        for kind in ("weight", "bias")
+    } | {f"keypoint_stages.0.interaction.attention.{kind}" for kind in ("weight", "bias")}
+    assert fresh == expected | {"part_queries.weight"}
+    assert not fresh & kept
+    assert {"instance_queries.weight", "keypoint_stages.0.convs.0.weight", "box_stages.0.norm1.bias"} <= kept
+
+
+def test_single_person_pose_weights_fill_the_backbone(test_data, tmp_path, caplog):
+    """pose_hrnet_w32_384x288.pth, which the release starts from: one output, and the layer that makes heatmaps."""
+    prefix = "backbone.bottom_up."
+    body = {key.removeprefix(prefix): value for key, value in state_of(test_data, "keys").items() if prefix in key}
+    state = {key: value for key, value in body.items() if not re.match(r"stage4\.2\.fuse_layers\.[123]\.", key)}
+    state |= {"final_layer.weight": torch.zeros(17, 32, 1, 1), "final_layer.bias": torch.zeros(17)}
+    torch.save(state, tmp_path / "pose_hrnet_w32_384x288.pth")
+    model = querypose(LIGHT, QUERYPOSE + "NUM_STAGES", 1)
+    with caplog.at_level(logging.INFO, logger="dynpose"):
+        PoseCheckpointer(model).load(str(tmp_path / "pose_hrnet_w32_384x288.pth"))
+    assert re.search(r"unused 2 \(.+\); 0 unknown \[\]; 0 missing \[\]; 0 of another shape", caplog.text)
+    assert "fuses its branches into the finest alone" in caplog.text
+    loaded = model.backbone.bottom_up.body.state_dict()
+    for key, value in state.items():
+        if not key.startswith("final_layer") and not key.endswith("num_batches_tracked"):
+            assert torch.equal(loaded[key], value), key
