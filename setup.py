@@ -28,6 +28,6 @@ setup(
         "tqdm",
         "tabulate",
     ],
-    extras_require={"dev": ["pytest", "ruff"]},
+    extras_require={"dev": ["pytest", "ruff"], "slurm": ["submitit>=1.5"]},
     entry_points={"console_scripts": ["dynpose=dynpose.tools.cli:main"]},
 )

@@ -3,19 +3,13 @@
 
 python train_net.py --config-file configs/FCPose/R_50_1x.yaml --num-gpus 8
 python train_net.py --config-file configs/FCPose/R_50_1x.yaml --eval-only MODEL.WEIGHTS model_final.pth
+torchrun --nproc-per-node 8 train_net.py --config-file configs/FCPose/R_50_1x.yaml
+srun --ntasks-per-node 8 python train_net.py --config-file configs/FCPose/R_50_1x.yaml    (docs/clusters.md)
 """
 
-from detectron2.engine import default_argument_parser, launch
+from detectron2.engine import default_argument_parser
 
-from dynpose.engine import main
+from dynpose.engine import launch, main
 
 if __name__ == "__main__":
-    args = default_argument_parser(epilog=__doc__).parse_args()
-    launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    launch(main, default_argument_parser(epilog=__doc__).parse_args())

@@ -4,10 +4,10 @@ import logging
 import os
 
 from detectron2.checkpoint import DetectionCheckpointer
-from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
 from .imagenet import convert_imagenet, detect_imagenet, find_backbone
+from .reading import UnsafeCheckpointError, read_checkpoint
 from .released import convert_released, detect_released
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class PoseCheckpointer(DetectionCheckpointer):
     - ImageNet weights of HRNet, DLA and Swin, from their original releases or timm (.pth or .safetensors), are renamed
       too. They must fill the whole backbone.
     - Anything else, such as a ResNet's ImageNet weights, is left to detectron2.
+    - Nothing in a file is run, unless the user trusts it; see :mod:`dynpose.checkpoint.reading`.
 
     Args:
         model (nn.Module): a dynpose model (or any detectron2 model).
@@ -69,12 +70,12 @@ class PoseCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename):
         try:
-            if filename.endswith(".safetensors"):
-                return {"model": load_file(filename)}
-            checkpoint = super()._load_file(filename)
+            checkpoint = read_checkpoint(filename)
             if isinstance(checkpoint["model"].get("state_dict"), dict):
                 checkpoint["model"] = checkpoint["model"]["state_dict"]
             return checkpoint
+        except UnsafeCheckpointError as error:
+            raise CheckpointError(f"{filename}: {error}") from error
         except Exception as error:
             raise CheckpointError(
                 f"{filename}: can't be read as a checkpoint ({type(error).__name__}: {error}). It may be truncated or "

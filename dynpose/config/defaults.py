@@ -132,8 +132,8 @@ def _add_solver(cfg):
     cfg.SOLVER.MAX_EPOCHS = 0
     # Epochs at which the learning rate drops; they take the place of STEPS
     cfg.SOLVER.STEPS_EPOCHS = []
-    # Most images that a process takes at once: a larger share of IMS_PER_BATCH is cut into micro-batches whose gradients
-    # are added up (docs/clusters.md: what is the same and what is not). 0 = the whole share at once.
+    # Most images that a process takes at once: a larger share of IMS_PER_BATCH is cut into micro-batches, and their
+    # gradients are added up (docs/clusters.md: what is the same and what is not). 0 = the whole share at once.
     cfg.SOLVER.IMS_PER_PROCESS = 0
     # What autocast computes in where SOLVER.AMP.ENABLED is True: "float16" (with scaled gradients) or "bfloat16"
     cfg.SOLVER.AMP.DTYPE = "float16"
@@ -145,8 +145,16 @@ def _add_solver(cfg):
     cfg.SOLVER.EMA.ENABLED = False
     # Share of the old average at each iteration
     cfg.SOLVER.EMA.DECAY = 0.9998
+    # Several processes: look for parameters that a step does not use. For models that have some, such as the levels of
+    # an FPN that nothing reads; without, DistributedDataParallel refuses them.
+    cfg.SOLVER.FIND_UNUSED_PARAMETERS = False
+    # Steps in a row that may be left out because a loss or a gradient is not finite; one more ends the training
+    cfg.SOLVER.MAX_NONFINITE_STEPS = 10
     # torch.compile the backbone, in training and evaluation; checkpoints fit models with and without
     cfg.MODEL.COMPILE_BACKBONE = False
+
+    # Numbered checkpoints that a run keeps, the newest; 0 = all. model_final.pth does not count.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 5
 
 
 def _add_backbones(cfg):

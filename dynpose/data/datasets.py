@@ -5,7 +5,6 @@ the metadata of ``keypoints_coco_*``. It opens no file.
 """
 
 import functools
-import math
 import os
 from dataclasses import dataclass, replace
 
@@ -74,12 +73,13 @@ def register_pose_dataset(name, json_file, image_root, *, category=None, flip_pa
         return KeypointSchema.from_metadata(MetadataCatalog.get(name))
 
     # Parsed again when it is loaded: to keep a file of COCO's size until then would cost every process gigabytes.
-    data = read_coco_json(dataset.json_file, required=("categories",))
+    required = ("categories", "images") if protocol == "crowdpose" else ("categories",)
+    data = read_coco_json(dataset.json_file, required=required)
     categories = select_categories(data, dataset.json_file, category)
     schema = _read_schema(categories[0], dataset)
     if protocol == "crowdpose":
         # Now, since its lack would otherwise be noticed at the first evaluation, hours into a run
-        read_crowd_indices(data.get("images") or (), dataset.json_file)
+        read_crowd_indices(data["images"], dataset.json_file)
     metadata = MetadataCatalog.get(name)
     schema.to_metadata(metadata)
     metadata.set(
@@ -133,13 +133,15 @@ def read_crowd_indices(images, source):
     """
     indices = {}
     for image in images:
+        if not isinstance(image.get("id"), (int, str)):
+            raise DatasetError(f"{source}: image {image.get('file_name')!r} has no 'id'; give it a number of its own")
         value = image.get("crowdIndex")
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
+        if not isinstance(value, (int, float)) or not 0 <= value <= 1:
             raise DatasetError(
-                f"{source}: image {image.get('id')!r}: crowdIndex is {value!r}, but CrowdPose's protocol tells easy "
+                f"{source}: image {image['id']!r}: crowdIndex is {value!r}, but CrowdPose's protocol tells easy "
                 f"from hard images by it; write a number from 0 to 1, or evaluate with protocol: coco"
             )
-        indices[image.get("id")] = float(value)
+        indices[image["id"]] = float(value)
     return indices
 
 

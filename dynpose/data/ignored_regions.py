@@ -11,6 +11,10 @@ __all__ = ["draw_ignored_regions", "has_labelled_keypoints", "read_segmentation"
 
 # Runs in COCO's compressed encoding: groups of five bits per character, from "0" on
 _FIRST_CHARACTER = ord("0")
+# Bits of a run: more pixels than an image has
+_MAX_BITS = 40
+# pycocotools walks along the edges of polygons: longest path of one, in half circumferences (H + W) of its image
+_MAX_LENGTH = 100
 
 
 def draw_ignored_regions(annotations, height, width):
@@ -71,17 +75,38 @@ def read_segmentation(segmentation, height, width):
     if not isinstance(segmentation, list):
         raise ValueError(f"is {segmentation!r}, neither polygons nor an RLE")
     for polygon in segmentation:
-        try:
-            points = np.asarray(polygon, dtype=np.float64)
-        except (TypeError, ValueError):  # something else than numbers, or lists of unequal length
-            points = None
-        if points is None or points.ndim != 1 or len(points) % 2 or not np.isfinite(points).all():
-            raise ValueError(f"has a polygon that is not finite numbers x, y, x, y, ...: {str(polygon)[:80]}")
+        _check_polygon(polygon, height, width)
     return [polygon for polygon in segmentation if len(polygon) >= 6] or None
 
 
+def _check_polygon(polygon, height, width):
+    points = _finite_points(polygon)
+    if points is None:
+        raise ValueError(f"has a polygon that is not finite numbers x, y, x, y, ...: {str(polygon)[:80]}")
+    beyond = np.maximum(0 - points, points - (width, height)).max(initial=0)
+    length = np.abs(points - np.roll(points, 1, axis=0)).sum()
+    if beyond > height + width or length > _MAX_LENGTH * (height + width):
+        raise ValueError(
+            f"has a polygon that reaches {beyond:g} pixels out of its image of {width} x {height}, over {length:g} "
+            f"pixels in all: {str(polygon)[:80]}"
+        )
+
+
+def _finite_points(polygon):
+    """(P, 2) float64, or None if it is something else than 2 P finite numbers."""
+    try:
+        numbers = np.asarray(polygon)
+    except ValueError:  # lists of unequal length
+        return None
+    if numbers.ndim != 1 or len(numbers) % 2:
+        return None
+    if len(numbers) and (numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all()):
+        return None
+    return numbers.astype(np.float64).reshape(-1, 2)
+
+
 def _read_rle(rle, height, width):
-    if list(rle.get("size") or ()) != [height, width]:
+    if not isinstance(rle.get("size"), (list, tuple)) or list(rle["size"]) != [height, width]:
         raise ValueError(f"is an RLE of size {rle.get('size')!r}, its image has [height, width] {[height, width]}")
     counts = rle.get("counts")
     if isinstance(counts, (str, bytes)):
@@ -109,6 +134,8 @@ def _read_runs(counts):
             raise ValueError(f"is an RLE with a character in its counts that none has: {chr(character)!r}")
         value |= (group & 31) << shift
         shift += 5
+        if shift > _MAX_BITS:
+            raise ValueError("is an RLE with a run longer than any image")
         if group & 32:
             continue
         if group & 16:  # the sign

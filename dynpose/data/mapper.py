@@ -15,6 +15,7 @@ from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
 from .affine import composed_matrix, matrix_to_original
 from .datasets import register_datasets_from_cfg
 from .ignored_regions import draw_ignored_regions
+from .image_check import read_image
 from .schema import DatasetError
 from .schema_config import schema_from_cfg
 from .transforms import build_pose_augmentation
@@ -102,7 +103,9 @@ class PoseDatasetMapper:
         """
         dataset_dict = dict(dataset_dict)
         annotations = dataset_dict.pop("annotations", ())
-        image = _read_image(dataset_dict, self.image_format)
+        image = read_image(dataset_dict, self.image_format)
+        dataset_dict.setdefault("height", image.shape[0])
+        dataset_dict.setdefault("width", image.shape[1])
         if not self.is_train:
             aug_input = T.AugInput(image)
             transforms = self.augmentations(aug_input)
@@ -165,27 +168,6 @@ class PoseDatasetMapper:
             area_scale = np.abs(np.linalg.det(composed_matrix(transforms)[:, :2]))
             instances.gt_areas = torch.from_numpy(areas * np.float32(area_scale))
         return utils.filter_empty_instances(instances, by_mask=False, box_threshold=_MIN_BOX_SIZE)
-
-
-def _read_image(dataset_dict, image_format):
-    """(H, W, C) image; adds ``height`` and ``width`` to the dict where they are missing."""
-    file_name = dataset_dict["file_name"]
-    try:
-        image = utils.read_image(file_name, format=image_format)
-    except FileNotFoundError:
-        raise DatasetError(f"{file_name}: the image does not exist; check the data set's image folder") from None
-    except Exception as error:  # decoders raise whatever they like on a damaged file
-        raise DatasetError(
-            f"{file_name}: the image cannot be read ({error}); it may be damaged: copy it again"
-        ) from error
-    height, width = image.shape[:2]
-    annotated = dataset_dict.setdefault("height", height), dataset_dict.setdefault("width", width)
-    if annotated != (height, width):
-        raise DatasetError(
-            f"{file_name}: the image is {width} x {height} pixels, its annotation says {annotated[1]} x {annotated[0]}"
-            f"; correct the annotation (if the two are swapped: the image's EXIF orientation was not applied there)"
-        )
-    return image
 
 
 def _draw_ignored(annotations, image, dataset_dict):

@@ -241,15 +241,21 @@ def _words(name):
 
 def _read_skeleton(edges, num_keypoints, where):
     """COCO's 1-based limbs as 0-based pairs; those that point outside the keypoints are left out."""
+    if not isinstance(edges, (list, tuple)):
+        raise DatasetError(f"skeleton is {str(edges)[:80]!r}: write pairs of 1-based keypoint numbers, or take it out")
     inside = [
-        edge for edge in edges if len(edge) == 2 and all(isinstance(i, int) and 1 <= i <= num_keypoints for i in edge)
+        edge
+        for edge in edges
+        if isinstance(edge, (list, tuple))
+        and len(edge) == 2
+        and all(isinstance(i, int) and 1 <= i <= num_keypoints for i in edge)
     ]
     if len(inside) < len(edges):
         logger.warning(
             "%s: limbs %s of its skeleton are no pairs of its keypoints 1 to %d and are left out. The skeleton may "
             "have been written for another list of keypoints.",
             where,
-            ", ".join(str(edge) for edge in edges if edge not in inside),
+            ", ".join(str(edge) for edge in edges if edge not in inside)[:200],
             num_keypoints,
         )
     return tuple((a - 1, b - 1) for a, b in inside)

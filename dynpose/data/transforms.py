@@ -9,7 +9,25 @@ from detectron2.data import transforms as T
 
 from .affine import AffineResize, RandomAffine
 
-__all__ = ["RandomCropKeepingPeople", "build_pose_augmentation"]
+__all__ = ["RandomCropKeepingPeople", "ResizeShortestEdge", "build_pose_augmentation"]
+
+
+class ResizeShortestEdge(T.ResizeShortestEdge):
+    """detectron2's ``ResizeShortestEdge``, with a shorter side of a pixel at least.
+
+    detectron2's raises an error for an image of 4 x 12000 pixels and a ``max_size`` of 1333.
+    """
+
+    def get_transform(self, image):
+        """The resize for an image (H, W) or (H, W, C).
+
+        Returns:
+            Transform
+        """
+        transform = super().get_transform(image)
+        if isinstance(transform, T.ResizeTransform):
+            transform.new_h, transform.new_w = max(1, transform.new_h), max(1, transform.new_w)
+        return transform
 
 
 class RandomCropKeepingPeople(T.RandomCrop):
@@ -29,6 +47,11 @@ class RandomCropKeepingPeople(T.RandomCrop):
         >>> aug_input = T.AugInput(image, boxes=boxes)  # (H, W, C) and (N, 4), XYXY
         >>> transform = crop(aug_input)
     """
+
+    def get_crop_size(self, image_size):
+        """Draw the size of a crop, a pixel at least, of an image of ``image_size``: both (height, width)."""
+        height, width = super().get_crop_size(image_size)
+        return max(1, height), max(1, width)
 
     def get_transform(self, image, boxes):
         """Draw a crop.
@@ -75,7 +98,7 @@ def build_pose_augmentation(cfg, is_train):
     if is_train and cfg.INPUT.RANDOM_FLIP == "vertical":
         # It mirrors too, but detectron2 exchanges the left and right keypoints in a horizontal flip only.
         raise ValueError("INPUT.RANDOM_FLIP 'vertical' does not go with keypoints: set it to 'horizontal' or 'none'")
-    augmentation = utils.build_augmentation(cfg, is_train)
+    augmentation = [_never_empty(augmentation) for augmentation in utils.build_augmentation(cfg, is_train)]
     if is_train and cfg.INPUT.AFFINE.ENABLED:
         affine = cfg.INPUT.AFFINE
         augmentation[0] = RandomAffine(
@@ -95,6 +118,13 @@ def build_pose_augmentation(cfg, is_train):
     return augmentation
 
 
+def _never_empty(augmentation):
+    if type(augmentation) is not T.ResizeShortestEdge:
+        return augmentation
+    sizes = augmentation.short_edge_length
+    return ResizeShortestEdge(sizes, augmentation.max_size, augmentation.sample_style, augmentation.interp)
+
+
 def _resize_and_crop(cfg):
     """The two together, or neither: as DETR has it, the first resize has no limit for the longer side."""
     probability, sizes = cfg.INPUT.CROP_PROBABILITY, cfg.INPUT.CROP_MIN_SIZES
@@ -103,7 +133,7 @@ def _resize_and_crop(cfg):
     if not sizes or min(sizes) < 1:
         raise ValueError(f"INPUT.CROP_MIN_SIZES must be lengths in pixels, one or more, got {list(sizes)}")
     crop = RandomCropKeepingPeople(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE)
-    resize = T.ResizeShortestEdge(list(sizes), sample_style="choice")
+    resize = ResizeShortestEdge(list(sizes), sample_style="choice")
     return T.RandomApply(T.AugmentationList([resize, crop]), prob=probability)
 
 

@@ -1,8 +1,24 @@
 """Training, evaluation and prediction on detectron2's engine."""
 
+from .ema import ModelEMA
+from .launch import launch
 from .launching import main, setup
+from .nonfinite import NonFiniteError, NonFiniteGuard, replay
 from .predictor import PosePredictor
 from .schedule import resolve_epochs
+from .step import TrainingStep
 from .trainer import PoseTrainer
 
-__all__ = ["PosePredictor", "PoseTrainer", "main", "resolve_epochs", "setup"]
+__all__ = [
+    "ModelEMA",
+    "NonFiniteError",
+    "NonFiniteGuard",
+    "PosePredictor",
+    "PoseTrainer",
+    "TrainingStep",
+    "launch",
+    "main",
+    "replay",
+    "resolve_epochs",
+    "setup",
+]

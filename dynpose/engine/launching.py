@@ -16,6 +16,7 @@ from dynpose.data import (
     schema_to_cfg,
 )
 
+from .resuming import resolve_seed
 from .schedule import resolve_epochs, resolve_reference_batch
 from .trainer import PoseTrainer
 
@@ -23,9 +24,9 @@ from .trainer import PoseTrainer
 def setup(args):
     """Read the config, register its data sets, check that they fit the model, and prepare the output folder.
 
-    The keypoint schema is written into the config, for training also the iterations of a schedule in epochs and the
-    learning rate for the batch, and the config into ``OUTPUT_DIR/config.yaml``: that file and the weights are all that
-    prediction needs.
+    The keypoint schema is written into the config, for training also the iterations of a schedule in epochs, the
+    learning rate for the batch and a seed. The config is saved to ``OUTPUT_DIR/config.yaml``: that file and the weights
+    are all that prediction needs.
 
     Args:
         args (argparse.Namespace): of detectron2's ``default_argument_parser``.
@@ -48,6 +49,7 @@ def setup(args):
     if not args.eval_only:
         resolve_epochs(cfg)
         resolve_reference_batch(cfg)
+        resolve_seed(cfg, resume=args.resume)
     cfg.freeze()
     default_setup(cfg, args)
     return cfg

@@ -1,19 +1,33 @@
 """detectron2's DefaultTrainer with dynpose's data, evaluator, optimizers and checkpoints."""
 
+import logging
 import os
 import weakref
 from collections import OrderedDict
 
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import DefaultTrainer, hooks
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import DefaultTrainer, TrainerBase, hooks
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
-from dynpose.checkpoint import PoseCheckpointer
 from dynpose.data import PoseDatasetMapper
+from dynpose.data.loader import build_pose_train_loader
 from dynpose.evaluation import PoseEvaluator
 from dynpose.modeling.test_time_augmentation import PoseTTA
+from dynpose.utils.random_state import preserved_rng
 
+from .accumulation import check_ims_per_process
+from .checkpointing import CheckpointHook, TrainingCheckpointer
+from .ema import EMAHook, ModelEMA
+from .launch import data_parallel
+from .nonfinite import NonFiniteGuard
 from .optimizer import build_optimizer
+from .precision import Precision, compile_backbone
+from .records import write_records
+from .resuming import ResumeHook, load_trainer_state, trainer_state
+from .signals import StopHook, StopRequest, stop_signals
+from .step import TrainingStep
 
 
 class PoseTrainer(DefaultTrainer):
@@ -26,27 +40,121 @@ class PoseTrainer(DefaultTrainer):
         >>> trainer.train()
     """
 
-    def build_hooks(self):
-        """detectron2's hooks, with checkpoints that say what they are, and TEST.AUG's evaluation after training."""
-        self.checkpointer = PoseCheckpointer(
-            self._trainer.model, self.cfg.OUTPUT_DIR, new_keypoints=True, trainer=weakref.proxy(self)
+    def __init__(self, cfg):
+        # DefaultTrainer's own steps, but for the training step and for processes without a GPU
+        TrainerBase.__init__(self)
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        self._trainer = TrainingStep(
+            data_parallel(model, cfg.SOLVER.FIND_UNUSED_PARAMETERS),
+            self.build_train_loader(cfg),
+            optimizer,
+            precision=Precision.from_cfg(cfg),
+            ims_per_pass=check_ims_per_process(cfg),
         )
-        built = super().build_hooks()
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.ema = ModelEMA(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
+        self._trainer.guard = NonFiniteGuard(self._trainer.model, cfg.OUTPUT_DIR, cfg.SOLVER.MAX_NONFINITE_STEPS)
+        self.register_hooks([self._trainer.guard, *self.build_hooks()])
+
+    def build_hooks(self):
+        """detectron2's hooks, with checkpoints that say what they are, the evaluation of the averaged weights, and
+        TEST.AUG's after training.
+        """
+        self.checkpointer = TrainingCheckpointer(
+            self._trainer.model,
+            self.cfg.OUTPUT_DIR,
+            kept=self.cfg.SOLVER.CHECKPOINTS_KEPT,
+            new_keypoints=True,
+            trainer=weakref.proxy(self),
+        )
+        built = [hook for hook in super().build_hooks() if not isinstance(hook, hooks.PeriodicCheckpointer)]
+        plain = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
+        evaluations = []
+        if self.ema is not None:
+            evaluations.append(hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._test_ema_and_keep_results))
         if self.cfg.TEST.AUG.ENABLED:
             PoseTTA(self.cfg, self.model)  # a fault in TEST.AUG must not wait for the end of training
-            plain = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
-            built.insert(plain + 1, hooks.EvalHook(0, self._test_with_tta_and_keep_results))
+            evaluations.append(hooks.EvalHook(0, self._test_with_tta_and_keep_results))
+        built[plain + 1 : plain + 1] = evaluations
+        built[plain:plain] = self._build_restart_hooks()
+        if self.ema is not None:
+            # before the average is saved and evaluated
+            built.insert(0, EMAHook(self._ema_cfg().OUTPUT_DIR))
         return built
 
+    def _build_restart_hooks(self):
+        """Before the evaluations: where the run goes on, its checkpoints, and its end on a signal."""
+        self._resume = ResumeHook(self.cfg.SEED)
+        self._stop_request = StopRequest()
+        checkpoints = CheckpointHook(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        return [self._resume, checkpoints, StopHook(self._stop_request, checkpoints.save)]
+
+    def resume_or_load(self, resume=True):
+        """detectron2's, which passes over damaged checkpoints; see :class:`TrainingCheckpointer`."""
+        checkpoint = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if checkpoint:
+            self._resume.checkpoint = checkpoint
+            self.start_iter = checkpoint["iteration"] + 1
+
+    def train(self):
+        """detectron2's, which SIGTERM and SIGUSR1 end with a checkpoint and RESUMABLE_EXIT_CODE."""
+        write_records(self.cfg, self.start_iter)
+        with stop_signals(self._stop_request):
+            return super().train()
+
+    def state_dict(self):
+        """See :func:`dynpose.engine.resuming.trainer_state`."""
+        return trainer_state(self)
+
+    def load_state_dict(self, state_dict):
+        """See :func:`dynpose.engine.resuming.load_trainer_state`."""
+        load_trainer_state(self, state_dict)
+
+    def _test_ema_and_keep_results(self):
+        return self._keep_results(self.test(self._ema_cfg(), self.ema.model), "_EMA")
+
     def _test_with_tta_and_keep_results(self):
-        results = self.test_with_TTA(self.cfg, self.model)
+        kept = self._keep_results(self.test_with_TTA(self.cfg, self.model))
+        if self.ema is not None:
+            kept.update(self._keep_results(self.test_with_TTA(self._ema_cfg(), self.ema.model), "_EMA"))
+        return kept
+
+    def _keep_results(self, results, suffix=""):
+        results = {f"{name}{suffix}": result for name, result in results.items()}
         self._last_eval_results = {**self._last_eval_results, **results}
         return results
 
+    def _ema_cfg(self):
+        """The config with a folder of their own for what the averaged weights give."""
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "ema")
+        return cfg
+
+    @classmethod
+    def build_model(cls, cfg):
+        """detectron2's, with its backbone compiled where MODEL.COMPILE_BACKBONE says so."""
+        model = super().build_model(cfg)
+        if cfg.MODEL.COMPILE_BACKBONE:
+            compile_backbone(model)
+        return model
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        """detectron2's, under autocast where TEST.AMP says so; training does not notice it."""
+        with preserved_rng(), Precision.from_cfg(cfg, enabled=cfg.TEST.AMP).autocast():
+            return super().test(cfg, model, evaluators)
+
     @classmethod
     def build_train_loader(cls, cfg):
-        """Batches of augmented images with their people."""
-        return build_detection_train_loader(cfg, mapper=PoseDatasetMapper(cfg, is_train=True))
+        """Batches of augmented images with their people, from any iteration on."""
+        return build_pose_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):

@@ -9,7 +9,7 @@ import argparse
 import importlib
 import sys
 
-_MODULES = ("predict", "convert_weights", "model_info", "benchmark")
+_MODULES = ("predict", "check_data", "convert_weights", "model_info", "benchmark")
 
 
 def main(argv=None):

@@ -156,6 +156,8 @@ class StarConv(nn.Module):
         shift = star - self.grid[:, :, None, None].to(star.dtype)
         # torchvision wants (y, x), and no half precision on a CPU
         shift = shift.flip(2).flatten(1, 2).float()
+        # At a place that is no number torchvision reads outside the map and crashes. The losses still say so.
+        shift = shift.nan_to_num(nan=0.0)
         with torch.autocast(maps.device.type, enabled=False):
             sampled = deform_conv2d(maps.float(), shift, self.weight.float(), padding=1)
         return F.relu(self.norm(sampled))

@@ -472,7 +472,8 @@ def _decode(keypoint_stage, features, queries, part_queries):
 
 def _pool(pooler, maps, boxes):
     """Pool RoIs: (R, C, r, r) of B sets of boxes (n, 4)."""
-    return pooler(maps, [Boxes(of_image) for of_image in boxes])
+    # At a box that is no number RoIAlign reads outside the map and crashes. The losses still say so.
+    return pooler(maps, [Boxes(of_image.nan_to_num(nan=0.0)) for of_image in boxes])
 
 
 @contextmanager

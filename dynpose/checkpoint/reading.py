@@ -1,0 +1,120 @@
+"""Reading checkpoint files without running what is in them.
+
+A pickle may name any function and call it when it is read. Here it may name what tensors and arrays are made of, unless
+the user trusts the file and says so by PyTorch's environment variable. A config key could not say it: config files are
+passed on with the weights they belong to.
+"""
+
+import os
+import pickle
+
+import torch
+from detectron2.utils.file_io import PathManager
+from safetensors.torch import load_file
+
+TRUST_VARIABLE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+"""PyTorch's environment variable: with "1" or "true" checkpoints may hold, and run, anything."""
+
+# What numpy's arrays are pickled as, of all its versions since Python 2
+_ARRAY_GLOBALS = {
+    (module, name)
+    for package in ("numpy.core", "numpy._core")
+    for module, name in (
+        (f"{package}.multiarray", "_reconstruct"),
+        (f"{package}.multiarray", "scalar"),
+        (f"{package}.numeric", "_frombuffer"),
+    )
+} | {("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict")}
+
+
+class UnsafeCheckpointError(pickle.UnpicklingError):
+    """A checkpoint that holds more than weights."""
+
+
+def trusts_checkpoints():
+    """Whether the user lets checkpoints run code, by :data:`TRUST_VARIABLE`."""
+    return os.environ.get(TRUST_VARIABLE, "0").lower() in ("1", "y", "yes", "true")
+
+
+def read_checkpoint(path):
+    """Read a checkpoint of dynpose, detectron2 (its model zoo's too), Detectron, pycls, or a file of safetensors.
+
+    Args:
+        path (str): .safetensors, .pkl, .pyth, or else a file of ``torch.save``.
+
+    Returns:
+        dict: with ``model``, as ``DetectionCheckpointer`` has it.
+
+    Raises:
+        UnsafeCheckpointError: it holds more than weights, and the user does not say that it is trusted.
+        Exception: whatever the decoders raise for a damaged file.
+    """
+    if path.endswith(".safetensors"):
+        return {"model": load_file(path)}
+    if path.endswith(".pkl"):
+        return _as_detectron(_read_pickle(path))
+    checkpoint = _read_torch(path)
+    if path.endswith(".pyth"):
+        state = {key: value for key, value in checkpoint["model_state"].items() if "num_batches_tracked" not in key}
+        return {"model": state, "__author__": "pycls", "matching_heuristics": True}
+    return checkpoint if "model" in checkpoint else {"model": checkpoint}
+
+
+def _read_torch(path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=not trusts_checkpoints())
+    except pickle.UnpicklingError as error:
+        unsafe = [line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
+        if not unsafe:
+            raise
+        raise UnsafeCheckpointError(_unsafe(unsafe[0].strip())) from error
+
+
+def _read_pickle(path):
+    """A pickle of numpy arrays; those of Python 2 too."""
+    with PathManager.open(path, "rb") as file:
+        unpickler = pickle.Unpickler if trusts_checkpoints() else _ArrayUnpickler
+        return unpickler(file, encoding="latin1").load()
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        if (module, name) in _STAND_INS:
+            return _STAND_INS[module, name]
+        if (module, name) not in _ARRAY_GLOBALS:
+            raise UnsafeCheckpointError(_unsafe(f"it refers to {module}.{name}"))
+        return super().find_class(module, name)
+
+
+def _encode(text, encoding="latin1"):
+    if encoding != "latin1" or not isinstance(text, str):
+        raise UnsafeCheckpointError(_unsafe(f"it encodes by {encoding!r}"))
+    return text.encode("latin1")
+
+
+def _empty_bytes():
+    return b""
+
+
+# How Python 3 writes bytes for Python 2
+_STAND_INS = {
+    ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _empty_bytes,
+    ("__builtin__", "bytes"): _empty_bytes,
+}
+
+
+def _unsafe(reason):
+    return (
+        f"it holds more than weights, which would run when it is read: {reason}. If you trust where it comes from, set "
+        f"the environment variable {TRUST_VARIABLE}=1"
+    )
+
+
+def _as_detectron(data):
+    """A pickle as ``DetectionCheckpointer`` has it: detectron2's says what it is, anything else is Detectron's."""
+    if "model" in data and "__author__" in data:
+        return data
+    # detectors have "blobs", ImageNet models have none
+    weights = {key: value for key, value in data.get("blobs", data).items() if not key.endswith("_momentum")}
+    return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}

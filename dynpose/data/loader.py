@@ -1,0 +1,320 @@
+"""Training batches that are a function of the seed and the iteration alone, so that a run can start anywhere.
+
+detectron2's loader is an endless stream: where it is lies in its workers, and is lost with them. Here, the images of
+an iteration follow from the seed by arithmetic, and each of them is augmented with random numbers of its own. Nothing
+has to be saved, and neither the number of data workers nor that of the processes changes an image.
+
+Axes: B images in a batch of all processes together (SOLVER.IMS_PER_BATCH), N images in the data set.
+"""
+
+import logging
+import random
+from signal import SIG_IGN, SIGINT, SIGTERM, SIGUSR1, signal
+
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList, get_detection_dataset_dicts
+from detectron2.data.samplers import RepeatFactorTrainingSampler
+from detectron2.utils import comm
+from detectron2.utils.serialize import PicklableWrapper
+from torch.utils.data import DataLoader, Dataset
+
+from dynpose.config import ConfigError
+from dynpose.utils.random_state import preserved_rng, seed_rng
+
+from .mapper import PoseDatasetMapper
+from .schema import DatasetError
+
+__all__ = ["PoseTrainLoader", "TrainingSchedule", "build_pose_train_loader"]
+
+logger = logging.getLogger(__name__)
+
+# What a generator is for, so that no two of them give the same numbers
+_SHUFFLE, _SUBSET, _AUGMENTATION, _WORKERS = range(4)
+# Times in a row that a mapper may leave a sample out
+_MAX_LEFT_OUT = 100
+
+
+def build_pose_train_loader(cfg, mapper=None):
+    """Build the training loader of a config.
+
+    Args:
+        cfg (CfgNode): beside DATASETS.TRAIN and what filters its images (as in ``build_detection_train_loader``),
+            DATALOADER.NUM_WORKERS, ASPECT_RATIO_GROUPING and SAMPLER_TRAIN, SOLVER.IMS_PER_BATCH and SEED are read.
+            With a negative SEED, the processes agree on one.
+        mapper (Callable): from a dataset dict to what the model takes; None = a :class:`PoseDatasetMapper`.
+
+    Returns:
+        PoseTrainLoader
+
+    Raises:
+        ConfigError: IMS_PER_BATCH is not a multiple of the number of processes, or the sampler is unknown.
+        DatasetError: a dataset is no list of dicts, or has no sizes of its images, by which they are grouped.
+
+    Example::
+
+        >>> loader = build_pose_train_loader(cfg)
+        >>> loader.start_iteration = 5000
+        >>> batch = next(iter(loader))  # that of iteration 5000
+    """
+    mapper = mapper or PoseDatasetMapper(cfg, is_train=True)
+    dicts = get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+    )
+    if not isinstance(dicts, list):
+        raise DatasetError(
+            f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}: {type(dicts).__name__} is no list of dicts; register a "
+            "function that returns one, or override PoseTrainer.build_train_loader"
+        )
+    seed = comm.shared_random_seed() if cfg.SEED < 0 else cfg.SEED
+    schedule = TrainingSchedule(
+        len(dicts),
+        cfg.SOLVER.IMS_PER_BATCH,
+        seed=seed,
+        groups=_aspect_ratio_groups(dicts) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
+        **_sampling(cfg, dicts),
+    )
+    return PoseTrainLoader(dicts, mapper, schedule, num_workers=cfg.DATALOADER.NUM_WORKERS)
+
+
+def _aspect_ratio_groups(dicts):
+    """(N,) 1 for images that are wider than high, as detectron2 groups them."""
+    for item in dicts:
+        if "width" not in item or "height" not in item:
+            raise DatasetError(
+                f"{item.get('file_name', 'a dataset dict')}: has no width and height, by which images are grouped into "
+                "batches; add them, or set DATALOADER.ASPECT_RATIO_GROUPING to False"
+            )
+    return np.array([item["width"] > item["height"] for item in dicts], dtype=np.int64)
+
+
+def _sampling(cfg, dicts):
+    """Arguments of TrainingSchedule for ``DATALOADER.SAMPLER_TRAIN``, which has the meaning it has in detectron2."""
+    loader = cfg.DATALOADER
+    if loader.SAMPLER_TRAIN == "TrainingSampler":
+        return {}
+    if loader.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
+        # a key of detectron2's main branch
+        options = {"sqrt": loader.REPEAT_SQRT} if "REPEAT_SQRT" in loader else {}
+        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            dicts, loader.REPEAT_THRESHOLD, **options
+        )
+        return {"repeat_factors": factors.double().numpy()}
+    if loader.SAMPLER_TRAIN == "RandomSubsetTrainingSampler":
+        return {"subset_ratio": loader.RANDOM_SUBSET_RATIO}
+    raise ConfigError(
+        "DATALOADER.SAMPLER_TRAIN must be 'TrainingSampler', 'RepeatFactorTrainingSampler' or "
+        f"'RandomSubsetTrainingSampler', got {loader.SAMPLER_TRAIN!r}"
+    )
+
+
+class TrainingSchedule:
+    """Which images are in the batch of an iteration.
+
+    The images are shuffled anew for every epoch, one epoch after the other. A batch is full of images of one group:
+    whichever group has B images together first is next, and what is left of an epoch waits for the next one.
+
+    Args:
+        num_images (int): N.
+        batch_size (int): B.
+        seed (int): everything follows from it.
+        groups (ndarray): (N,) int group of each image, which only share a batch with their like; None = all are alike.
+        repeat_factors (ndarray): (N,) how often an image is in an epoch on average; None = once.
+        subset_ratio (float): share of the images, drawn once, that are used at all.
+
+    Raises:
+        ConfigError: the subset is empty.
+
+    Example::
+
+        >>> schedule = TrainingSchedule(num_images=5, batch_size=2, seed=0)
+        >>> indices, positions = next(schedule.batches(start_iteration=1))
+        >>> positions
+        array([2, 3])
+    """
+
+    def __init__(self, num_images, batch_size, *, seed, groups=None, repeat_factors=None, subset_ratio=1.0):
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.seed = seed
+        self._groups = np.zeros(num_images, dtype=np.int64) if groups is None else np.asarray(groups)
+        self._repeat_factors = repeat_factors
+        self._subset_size = int(num_images * subset_ratio)
+        if not 1 <= self._subset_size <= num_images:
+            raise ConfigError(
+                f"DATALOADER.RANDOM_SUBSET_RATIO {subset_ratio} of {num_images} images is {self._subset_size} of them: "
+                "set it to a share of at most 1 that leaves some"
+            )
+
+    def batches(self, start_iteration=0):
+        """Go through the batches, without end.
+
+        Args:
+            start_iteration (int): of the first one given. Those before are skipped an epoch at a time, in about the
+                time that shuffling takes.
+
+        Yields:
+            ndarray: (2, B) indices of the images, and their positions among all images shown, which no other has.
+        """
+        waiting = np.zeros((2, 0), dtype=np.int64)
+        to_skip, position, epoch = start_iteration, 0, 0
+        while True:
+            images = self._epoch(epoch)
+            shown = np.stack([images, position + np.arange(len(images))])
+            full, waiting = self._cut(np.concatenate([waiting, shown], axis=1))
+            yield from full[to_skip:]
+            to_skip = max(0, to_skip - len(full))
+            position, epoch = position + len(images), epoch + 1
+
+    def _epoch(self, epoch):
+        generator = _generator(self.seed, _SHUFFLE, epoch)
+        images = np.arange(self.num_images)
+        if self._subset_size < self.num_images:
+            images = _generator(self.seed, _SUBSET).permutation(images)[: self._subset_size]
+        if self._repeat_factors is not None:
+            whole = np.floor(self._repeat_factors)
+            more = generator.random(len(whole)) < self._repeat_factors - whole
+            images = np.repeat(images, whole.astype(np.int64) + more)
+        return generator.permutation(images)
+
+    def _cut(self, shown):
+        """(T, 2, B) the full batches of a (2, M) sequence of images and positions, and the (2, R) that are left."""
+        groups = self._groups[shown[0]]
+        full, left = [], []
+        for group in np.unique(groups):
+            members = shown[:, groups == group]
+            count = members.shape[1] // self.batch_size
+            batches, rest = np.split(members, [count * self.batch_size], axis=1)
+            full.append(batches.reshape(2, count, self.batch_size).swapaxes(0, 1))
+            left.append(rest)
+        full, left = np.concatenate(full), np.concatenate(left, axis=1)
+        # in the order in which they became full; and what is left in the order in which it came
+        return full[np.argsort(full[:, 1, -1])], left[:, np.argsort(left[1])]
+
+
+class PoseTrainLoader:
+    """Gives the batches of this process, from any iteration on.
+
+    An image's augmentation draws from ``random``, ``numpy.random`` and ``torch``, which are seeded for it; outside,
+    the three are as if it had not been.
+
+    Args:
+        dicts (list[dict]): the N images, in detectron2's format.
+        mapper (Callable): from a dict to what the model takes, or to None to have another image, drawn at random, in
+            its place. What it gives must depend on the dict and on the three generators alone.
+        schedule (TrainingSchedule)
+        num_workers (int): data workers of this process; 0 = none, it loads the images itself.
+
+    Raises:
+        ConfigError: the batch is not a multiple of the number of processes.
+
+    Attributes:
+        start_iteration (int): of the first batch that a new iterator gives. An iterator reads it when its first batch
+            is asked for, and only then starts its workers.
+
+    Example::
+
+        >>> loader = PoseTrainLoader(dicts, mapper, TrainingSchedule(len(dicts), 16, seed=1), num_workers=4)
+        >>> for batch in loader:
+        ...     losses = model(batch)
+    """
+
+    def __init__(self, dicts, mapper, schedule, *, num_workers=0):
+        num_processes = comm.get_world_size()
+        if schedule.batch_size < 1 or schedule.batch_size % num_processes:
+            raise ConfigError(
+                f"SOLVER.IMS_PER_BATCH {schedule.batch_size} images can't be shared equally by {num_processes} "
+                "processes: make it a multiple of them"
+            )
+        self.schedule = schedule
+        self.num_workers = num_workers
+        self.start_iteration = 0
+        self._dataset = _SeededDataset(DatasetFromList(dicts, copy=False), mapper, schedule.seed)
+
+    def __iter__(self):
+        share = self.schedule.batch_size // comm.get_world_size()
+        first = comm.get_rank() * share
+        sampler = _Samples(self.schedule, self.start_iteration, slice(first, first + share))
+        # With a generator of its own the loader takes no number from the global one
+        yield from DataLoader(
+            self._dataset,
+            batch_sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=_as_list,
+            worker_init_fn=_ignore_signals,
+            generator=torch.Generator().manual_seed(_seed(self.schedule.seed, _WORKERS)),
+        )
+
+    def state_dict(self):
+        """What the batches depend on, for :meth:`load_state_dict` to compare."""
+        schedule = self.schedule
+        return {"seed": schedule.seed, "num_images": schedule.num_images, "batch_size": schedule.batch_size}
+
+    def load_state_dict(self, state_dict):
+        """Go on with the seed of a run; other images or another batch than its are told in a warning."""
+        ours = self.state_dict()
+        for key, meaning in (("num_images", "training images"), ("batch_size", "images in a batch")):
+            if state_dict[key] != ours[key]:
+                logger.warning(
+                    f"The run that is resumed had {state_dict[key]} {meaning}, now there are {ours[key]}: it does not "
+                    "go on with the images that it would have seen"
+                )
+        if state_dict["seed"] != ours["seed"]:
+            logger.warning(f"The images are those of the resumed run's seed {state_dict['seed']}, not {ours['seed']}")
+            self.schedule.seed = self._dataset.seed = state_dict["seed"]
+
+
+class _Samples:
+    """The batch sampler of a process: endless lists of (index, position)."""
+
+    def __init__(self, schedule, start_iteration, share):
+        self.schedule, self.start_iteration, self.share = schedule, start_iteration, share
+
+    def __iter__(self):
+        for indices, positions in self.schedule.batches(self.start_iteration):
+            yield list(zip(indices[self.share].tolist(), positions[self.share].tolist()))
+
+
+class _SeededDataset(Dataset):
+    """Maps (index, position) to the image of that index, augmented with the random numbers of that position."""
+
+    def __init__(self, dicts, mapper, seed):
+        self._dicts, self._mapper, self.seed = dicts, PicklableWrapper(mapper), seed
+
+    def __len__(self):
+        return len(self._dicts)
+
+    def __getitem__(self, sample):
+        index, position = sample
+        with preserved_rng(cuda=False):
+            seed_rng(_seed(self.seed, _AUGMENTATION, position), cuda=False)
+            for _ in range(_MAX_LEFT_OUT):
+                mapped = self._mapper(self._dicts[index])
+                if mapped is not None:
+                    return mapped
+                index = random.randrange(len(self))
+        raise DatasetError(
+            f"the mapper left out {_MAX_LEFT_OUT} images in a row, the last of them "
+            f"{self._dicts[index].get('file_name', index)}; it should return None for few of them"
+        )
+
+
+def _generator(*key):
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+
+
+def _seed(*key):
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+
+def _as_list(batch):
+    return batch
+
+
+def _ignore_signals(worker_id):
+    """SLURM signals all processes of a job: the main one ends its iteration first, and needs its workers for it."""
+    for number in (SIGINT, SIGTERM, SIGUSR1):
+        signal(number, SIG_IGN)

@@ -1,0 +1,286 @@
+"""Starting the processes of a run: detectron2's flags, torchrun and SLURM's srun."""
+
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.engine import create_ddp_model
+from detectron2.engine.launch import DEFAULT_TIMEOUT
+from detectron2.utils import comm
+
+from dynpose.config import ConfigError, load_config
+
+logger = logging.getLogger(__name__)
+
+# signals by which a scheduler asks a run to save and end
+_FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Rank(NamedTuple):
+    """A process's place among those of a run.
+
+    Attributes:
+        rank: among all processes, from 0.
+        world_size: their number.
+        local_rank: among those of this machine, from 0.
+        node: what this machine is called; different for any two.
+        init_method: where they find each other, as ``torch.distributed`` writes it.
+        restarts: how often the run has been started again.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    node: str
+    init_method: str
+    restarts: int = 0
+
+
+def launch(main, args, timeout=DEFAULT_TIMEOUT):
+    """Run ``main(args)`` in all the processes of a run that this process is one of, or starts.
+
+    - Under torchrun, and wherever RANK, WORLD_SIZE and LOCAL_RANK are set, this process is one of those.
+    - With ``--num-gpus`` or ``--num-machines`` above 1, it starts the processes of this machine, as detectron2's
+      ``launch`` does; beyond that, on the CPU too, it hands SIGTERM and SIGUSR1 on to them, and ends with their exit
+      code.
+    - Under ``srun`` with several tasks, this process is one of srun's.
+    - Otherwise it is the only one.
+
+    Processes talk by NCCL where MODEL.DEVICE is a GPU that is there, else by gloo. Where torchrun or SLURM have started
+    a run again (TORCHELASTIC_RESTART_COUNT or SLURM_RESTART_COUNT is not 0), it goes on as with ``--resume``.
+
+    Args:
+        main (Callable): importable; called with ``args``.
+        args (argparse.Namespace): of detectron2's ``default_argument_parser``.
+        timeout (timedelta): of an exchange between processes.
+
+    Returns:
+        what ``main`` returns; None where this process has only started others.
+
+    Raises:
+        ConfigError: flags and environment contradict each other, or the environment is incomplete.
+        SystemExit: with the exit code of a process that this one has started, unless it is 0.
+    """
+    num_processes = args.num_gpus * args.num_machines
+    if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
+        if num_processes > 1:
+            raise ConfigError(
+                f"--num-gpus {args.num_gpus} --num-machines {args.num_machines} under torchrun, which starts the "
+                "processes itself: leave these flags out and give torchrun --nproc-per-node and --nnodes. (Without "
+                "torchrun: unset RANK, WORLD_SIZE and LOCAL_RANK)"
+            )
+        return run_as(rank_of_torchrun(os.environ), main, args, timeout)
+    if num_processes > 1:
+        return _spawn(main, args, timeout)
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        return run_as(rank_of_srun(os.environ), main, args, timeout)
+    if int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+        args.resume = True
+    return main(args)
+
+
+def rank_of_torchrun(environment):
+    """Read torchrun's environment variables.
+
+    Args:
+        environment (Mapping[str, str]): RANK, WORLD_SIZE, LOCAL_RANK; MASTER_ADDR and MASTER_PORT are read by torch.
+            Without GROUP_RANK, the number of the machine, the host's name stands for it.
+
+    Returns:
+        Rank
+    """
+    return Rank(
+        rank=int(environment["RANK"]),
+        world_size=int(environment["WORLD_SIZE"]),
+        local_rank=int(environment["LOCAL_RANK"]),
+        node=environment.get("GROUP_RANK") or socket.gethostname(),
+        init_method="env://",
+        restarts=int(environment.get("TORCHELASTIC_RESTART_COUNT", 0)) + int(environment.get("SLURM_RESTART_COUNT", 0)),
+    )
+
+
+def rank_of_srun(environment):
+    """Read the environment variables of a task of ``srun``.
+
+    The processes meet on the step's first machine, at MASTER_ADDR and MASTER_PORT where these are set, else at its name
+    and a port made of the numbers of job and step.
+
+    Args:
+        environment (Mapping[str, str])
+
+    Returns:
+        Rank
+
+    Raises:
+        ConfigError: a variable is missing, or the machines' names can't be read.
+
+    Example::
+
+        >>> rank_of_srun({
+        ...     "SLURM_PROCID": "9", "SLURM_STEP_NUM_TASKS": "16", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
+        ...     "SLURM_STEP_NODELIST": "gpu[08-09]", "SLURM_JOB_ID": "1234", "SLURM_STEP_ID": "0",
+        ... }).init_method
+        'tcp://gpu08:21234'
+    """
+    try:
+        address = environment.get("MASTER_ADDR") or first_host(environment["SLURM_STEP_NODELIST"])
+        job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
+        # two steps of a job, or two jobs on a machine, seldom have the same
+        port = environment.get("MASTER_PORT") or 20000 + (job + 997 * step) % 10000
+        return Rank(
+            rank=int(environment["SLURM_PROCID"]),
+            world_size=int(environment["SLURM_STEP_NUM_TASKS"]),
+            local_rank=int(environment["SLURM_LOCALID"]),
+            node=environment["SLURM_NODEID"],
+            init_method=f"tcp://{address}:{port}",
+            restarts=int(environment.get("SLURM_RESTART_COUNT", 0)),
+        )
+    except KeyError as error:
+        raise ConfigError(
+            f"SLURM_STEP_NUM_TASKS is set, but {error.args[0]} is not: start the run with srun, or unset "
+            "SLURM_STEP_NUM_TASKS"
+        ) from error
+
+
+def first_host(nodelist):
+    """The first of the machines that SLURM names in its short form.
+
+    Raises:
+        ConfigError: it is not such a list.
+
+    Example::
+
+        >>> first_host("gpu-a[003-005,9],login1")
+        'gpu-a003'
+    """
+    match = re.match(r"([^\[\],]+)(?:\[([^\[\],-]+)[^\]]*\]([^\[\],]*))?(?:,|$)", nodelist)
+    if match is None:
+        raise ConfigError(f"SLURM_STEP_NODELIST is {nodelist!r}, which names no machine: set MASTER_ADDR")
+    return "".join(part or "" for part in match.groups())
+
+
+def run_as(rank, main, args, timeout=DEFAULT_TIMEOUT):
+    """Join the other processes, run ``main(args)`` and leave.
+
+    Args:
+        rank (Rank): of this process.
+        main, args, timeout: see :func:`launch`.
+
+    Returns:
+        what ``main`` returns.
+    """
+    if rank.restarts:
+        if rank.rank == 0:
+            # a warning, since other messages have nowhere to go yet
+            logger.warning(f"Start {rank.restarts + 1} of this run: it goes on from its last checkpoint")
+        args.resume = True
+    backend = _backend(args)
+    if backend == "nccl":
+        # SLURM can show a task no other GPU than its own
+        torch.cuda.set_device(rank.local_rank if torch.cuda.device_count() > 1 else 0)
+    dist.init_process_group(
+        backend, init_method=rank.init_method, rank=rank.rank, world_size=rank.world_size, timeout=timeout
+    )
+    _group_by_node(rank.node)
+    result = main(args)
+    # Not after an error: the others may wait for this process for as long as the timeout, and its end tells them.
+    leave()
+    return result
+
+
+def leave():
+    """Undo what :func:`run_as` has set up. All processes leave together."""
+    comm.synchronize()
+    comm._get_global_gloo_group.cache_clear()
+    comm._LOCAL_PROCESS_GROUP = None
+    dist.destroy_process_group()
+
+
+def data_parallel(model, find_unused_parameters=False):
+    """detectron2's ``create_ddp_model``, on the CPU too, and on the GPU that the process has, whatever its local rank.
+
+    Args:
+        model (nn.Module): on its device.
+        find_unused_parameters (bool): see DistributedDataParallel.
+
+    Returns:
+        nn.Module: the model itself where there is one process.
+    """
+    on_gpu = next(model.parameters()).is_cuda
+    device_ids = [torch.cuda.current_device()] if on_gpu else None
+    return create_ddp_model(
+        model, broadcast_buffers=False, device_ids=device_ids, find_unused_parameters=find_unused_parameters
+    )
+
+
+def _backend(args):
+    device = torch.device(load_config(args.config_file, args.opts).MODEL.DEVICE)
+    return "nccl" if device.type == "cuda" and torch.cuda.is_available() else "gloo"
+
+
+def _group_by_node(node):
+    """Make the group of this machine's processes, for detectron2's comm.get_local_rank().
+
+    detectron2's own function, of its main branch, takes consecutive ranks for one machine's, which ``srun
+    --distribution=cyclic`` does not give.
+    """
+    nodes = comm.all_gather(node)
+    for name in sorted(set(nodes)):
+        group = dist.new_group([rank for rank, other in enumerate(nodes) if other == name])
+        if name == node:
+            comm._LOCAL_PROCESS_GROUP = group
+
+
+def _spawn(main, args, timeout):
+    if _backend(args) == "nccl" and args.num_gpus > torch.cuda.device_count():
+        raise ConfigError(f"--num-gpus {args.num_gpus}, but PyTorch finds {torch.cuda.device_count()} on this machine")
+    url = args.dist_url
+    if url == "auto":
+        if args.num_machines > 1:
+            raise ConfigError("--dist-url auto with several machines: give the address of the first, tcp://HOST:PORT")
+        url = f"tcp://127.0.0.1:{_free_port()}"
+    context = mp.start_processes(
+        _spawned, (main, args, url, timeout), nprocs=args.num_gpus, join=False, start_method="spawn"
+    )
+    with _forwarding(context.pids()):
+        try:
+            while not context.join():
+                pass
+        except mp.ProcessExitedException as error:
+            # such as that of a run which is to be resumed
+            sys.exit(error.exit_code)
+
+
+def _spawned(local_rank, main, args, url, timeout):
+    rank = args.machine_rank * args.num_gpus + local_rank
+    world_size = args.num_gpus * args.num_machines
+    run_as(Rank(rank, world_size, local_rank, str(args.machine_rank), url), main, args, timeout)
+
+
+@contextmanager
+def _forwarding(pids):
+    def forward(number, frame):
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,80 @@
+"""Mixed precision, for training and for evaluation, and the compiled backbone."""
+
+from dataclasses import dataclass
+
+import torch
+
+from dynpose.config import ConfigError
+
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a forward pass is computed in.
+
+    Attributes:
+        device_type: "cuda" or "cpu".
+        dtype: of autocast; None = no autocast, everything in the precision of the weights.
+
+    Example::
+
+        >>> with Precision("cpu", torch.bfloat16).autocast():
+        ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+        torch.bfloat16
+    """
+
+    device_type: str = "cpu"
+    dtype: torch.dtype | None = None
+
+    @classmethod
+    def from_cfg(cls, cfg, enabled=None):
+        """Read ``SOLVER.AMP``.
+
+        Args:
+            cfg (CfgNode): MODEL.DEVICE, SOLVER.AMP.ENABLED and SOLVER.AMP.DTYPE are read.
+            enabled (bool | None): in the place of SOLVER.AMP.ENABLED.
+
+        Raises:
+            ConfigError: another DTYPE than "float16" or "bfloat16", or one that the GPU does not have.
+        """
+        amp = cfg.SOLVER.AMP
+        if amp.DTYPE not in _DTYPES:
+            raise ConfigError(f"SOLVER.AMP.DTYPE must be 'float16' or 'bfloat16', got {amp.DTYPE!r}")
+        device_type = torch.device(cfg.MODEL.DEVICE).type
+        if not (amp.ENABLED if enabled is None else enabled):
+            return cls(device_type)
+        lacks_it = device_type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+        if amp.DTYPE == "bfloat16" and lacks_it:
+            raise ConfigError(
+                f"SOLVER.AMP.DTYPE is 'bfloat16', which {torch.cuda.get_device_name()} does not have: set it to "
+                "'float16', or SOLVER.AMP.ENABLED to False"
+            )
+        return cls(device_type, _DTYPES[amp.DTYPE])
+
+    def autocast(self):
+        """The context of a forward pass, which does nothing without a dtype."""
+        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype is not None)
+
+    def grad_scaler(self):
+        """A scaler that keeps float16's small gradients above zero; for other types one that does nothing."""
+        return torch.amp.GradScaler(self.device_type, enabled=self.dtype is torch.float16)
+
+
+def compile_backbone(model, **kwargs):
+    """Have ``torch.compile`` compile a model's backbone at its first forward pass, in place.
+
+    The names of parameters stay what they are, so that checkpoints fit models with and without.
+
+    Args:
+        model (nn.Module): with an attribute ``backbone``.
+        **kwargs: of ``torch.compile``.
+
+    Raises:
+        ConfigError: the model has no backbone.
+    """
+    if not isinstance(getattr(model, "backbone", None), torch.nn.Module):
+        raise ConfigError(
+            f"MODEL.COMPILE_BACKBONE is True, but {type(model).__name__} has no module named backbone: set it to False"
+        )
+    model.backbone.compile(**kwargs)

@@ -1,0 +1,156 @@
+"""What a run was made with: software, machine, commit and data, in ``OUTPUT_DIR/run.json``."""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+
+import dynpose
+from dynpose.data.datasets import annotation_files
+from dynpose.utils.atomic import atomic_open
+
+logger = logging.getLogger(__name__)
+
+_FILE = "run.json"
+_PACKAGES = (
+    "detectron2",
+    "torchvision",
+    "timm",
+    "triton",
+    "fvcore",
+    "numpy",
+    "pillow",
+    "opencv-python-headless",
+)
+_SLURM = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_RESTART_COUNT")
+
+
+def write_records(cfg, start_iteration):
+    """Add a start of a run to ``OUTPUT_DIR/run.json``; the main process does it, the others do nothing.
+
+    A run that starts at iteration 0 begins the file anew. One that goes on with other annotations or another commit
+    than it started with is told so in a warning.
+
+    Args:
+        cfg (CfgNode)
+        start_iteration (int): the first that will be run.
+    """
+    if not comm.is_main_process() or "://" in cfg.OUTPUT_DIR:
+        return
+    path = os.path.join(cfg.OUTPUT_DIR, _FILE)
+    starts = _read_starts(path) if start_iteration else []
+    start = {
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "start_iteration": start_iteration,
+        "command": sys.argv,
+        "seed": cfg.SEED,
+        "environment": environment(),
+        "git": git_state(Path(dynpose.__file__).parent),
+        "datasets": {name: fingerprint(name) for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))},
+    }
+    if starts:
+        for key, meaning in (("datasets", "the data sets"), ("git", "the code")):
+            if starts[0].get(key) != start[key]:
+                logger.warning(f"{path}: since the run was started, {meaning} changed: {key} of its starts say how")
+    with atomic_open(path) as f:
+        json.dump({"starts": [*starts, start]}, f, indent=1)
+
+
+def _read_starts(path):
+    try:
+        with open(path) as f:
+            return list(json.load(f)["starts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def environment():
+    """The software and the machine.
+
+    Returns:
+        dict: versions (None for what is not there), the devices, the processes, and SLURM's job where there is one.
+    """
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "dynpose": dynpose.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        **{name: _version(name) for name in _PACKAGES},
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if gpus else None,
+        "gpus": gpus,
+        "host": platform.node(),
+        "processes": comm.get_world_size(),
+        **{name: os.environ[name] for name in _SLURM if name in os.environ},
+    }
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def git_state(folder):
+    """The commit of the code in a folder.
+
+    Args:
+        folder (Path): of a package.
+
+    Returns:
+        dict | None: ``commit``, and ``dirty``, whether files differ from it or are not part of it. None where the
+        package is not under git, even if it is installed within the working tree of something else.
+    """
+    if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit = _git(folder, "rev-parse", "HEAD")
+    return None if commit is None else {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "."))}
+
+
+def _git(folder, *arguments):
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def fingerprint(name):
+    """What tells a data set from another of the same name.
+
+    Args:
+        name (str): a registered data set.
+
+    Returns:
+        dict: ``images``, their number, and ``sha256`` of each annotation file; None for what is not there.
+    """
+    files = annotation_files(name)
+    try:
+        if not files:
+            return {"images": len(DatasetCatalog.get(name)), "sha256": {}}
+        contents = {}
+        for path in files:
+            with PathManager.open(path, "rb") as f:
+                contents[str(path)] = f.read()
+    except (OSError, KeyError):
+        # who needs it is told by what reads it
+        return {"images": None, "sha256": dict.fromkeys(map(str, files))}
+    return {
+        "images": sum(len(json.loads(content)["images"]) for content in contents.values()),
+        "sha256": {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()},
+    }

@@ -1,0 +1,109 @@
+"""Ending a run when it is asked to, so that it can go on later."""
+
+import logging
+import signal
+import threading
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+# EX_TEMPFAIL of sysexits.h, "try again later"; what a run that was asked to stop exits with once its state is saved
+RESUMABLE_EXIT_CODE = 75
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopRequest:
+    """Whether this process has been signalled.
+
+    Attributes:
+        number (int): of the signal; 0 = none so far.
+        leave_at_once (bool): everything is saved, so that a signal ends the process where it is, by SystemExit.
+    """
+
+    def __init__(self):
+        self.number = 0
+        self.leave_at_once = False
+
+    def __call__(self, number, frame):
+        """What Python calls for the signal."""
+        self.number = number
+        if self.leave_at_once:
+            raise SystemExit(RESUMABLE_EXIT_CODE)
+
+
+@contextmanager
+def stop_signals(request):
+    """Note SIGTERM and SIGUSR1 within the block instead of dying from them.
+
+    Outside the main thread, where Python can't handle signals, none will ever be noted.
+
+    Args:
+        request (StopRequest): takes the note.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, request) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            # None: it was not installed from Python
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+class StopHook(HookBase):
+    """Ends a run with a checkpoint, at the end of the iteration in which any of its processes is signalled.
+
+    After the last iteration only an evaluation is left, and the run is saved: a signal then ends the process at once.
+
+    Args:
+        request (StopRequest): of this process.
+        save (Callable[[], None]): saves a checkpoint; called by all processes.
+    """
+
+    def __init__(self, request, save):
+        self._request = request
+        self._save = save
+        self._group = None
+
+    def before_train(self):
+        """Prepare what processes agree by."""
+        if comm.get_world_size() > 1 and dist.get_backend() != "gloo":
+            # Exchanging a number over gloo does not make the processes wait for their GPUs
+            self._group = dist.new_group(backend="gloo")
+
+    def after_step(self):
+        """Save and stop, if any process has been signalled."""
+        if self.trainer.iter + 1 >= self.trainer.max_iter or not self._agree():
+            return
+        self._save()
+        # A launcher ends those that are left when the first process has ended
+        comm.synchronize()
+        name = signal.Signals(self._request.number).name if self._request.number else "A signal to another process"
+        logger.warning(
+            f"{name}: stopped after iteration {self.trainer.iter}, which is saved; --resume goes on from there. Exit "
+            f"code {RESUMABLE_EXIT_CODE}"
+        )
+        raise SystemExit(RESUMABLE_EXIT_CODE)
+
+    def after_train(self):
+        """Stop in the place of the last evaluation, if any process has been signalled."""
+        if self.trainer.iter < self.trainer.max_iter:
+            return
+        self._request.leave_at_once = True
+        if self._agree():
+            raise SystemExit(RESUMABLE_EXIT_CODE)
+
+    def _agree(self):
+        """Whether any process is signalled, in all of them at once."""
+        if comm.get_world_size() == 1:
+            return self._request.number > 0
+        signalled = torch.tensor(int(self._request.number > 0))
+        dist.all_reduce(signalled, op=dist.ReduceOp.MAX, group=self._group)
+        return bool(signalled)

@@ -1,0 +1,132 @@
+"""The training step: what happens between a batch of images and new weights."""
+
+import time
+from collections import defaultdict
+
+import torch
+from detectron2.engine import SimpleTrainer
+
+from .accumulation import split_batch, synchronised
+from .precision import Precision
+
+
+class TrainingStep(SimpleTrainer):
+    """detectron2's SimpleTrainer and AMPTrainer in one, with gradient accumulation and a guard.
+
+    In float32, without accumulation and a guard, it does what SimpleTrainer does, bit for bit. It writes the same
+    metrics: of an accumulated batch, the mean over its images of the micro-batches' losses.
+
+    The iterator of the data loader is made at the first step, so that a loader can be told before where to start.
+
+    Args:
+        model (nn.Module): takes a batch, gives a dict of scalar losses, or one loss.
+        data_loader (Iterable[list]): of the batches of this process. In every iteration, those of all processes must
+            have the same number of images.
+        optimizer (torch.optim.Optimizer)
+        precision (Precision): of the forward pass; for float16 gradients are scaled.
+        ims_per_pass (int): most images of one forward and backward pass; 0 = the whole batch.
+        guard: None, or an object with two methods. Both are called by all processes at the same time, and must give
+            all of them the same answer:
+
+            - ``check_losses(loss_dict, batch) -> bool``, before the backward pass of each micro-batch, with its images;
+            - ``check_gradients(model) -> bool``, before the optimizer's step, with the whole batch's gradients, which
+              are unscaled and exchanged. In float16 it is not asked where the scaler can still lower its scale, since
+              an overflow of scaled gradients is how the scaler finds its scale.
+
+            For False the step is left out: the weights, the optimizer and the metrics stay as they are, and the next
+            step has the next batch. Without a guard, a non-finite loss ends the training with a FloatingPointError,
+            as in detectron2.
+
+    Attributes:
+        grad_scaler (torch.amp.GradScaler): disabled unless the precision is float16.
+        guard: may be set later.
+
+    Example::
+
+        >>> step = TrainingStep(model, loader, optimizer, precision=Precision("cuda", torch.bfloat16), ims_per_pass=4)
+        >>> step.train(start_iter=0, max_iter=90000)
+    """
+
+    def __init__(self, model, data_loader, optimizer, *, precision=None, ims_per_pass=0, guard=None):
+        # an iterator made here, as detectron2 0.6 does, would already be at the first batch
+        super().__init__(model, (), optimizer)
+        self.data_loader, self._batches = data_loader, None
+        self.precision = precision or Precision()
+        self.grad_scaler = self.precision.grad_scaler()
+        self.ims_per_pass = ims_per_pass
+        self.guard = guard
+
+    def reset_data_loader(self, data_loader_builder):
+        """Take another data loader, from the next step on.
+
+        Args:
+            data_loader_builder (Callable[[], Iterable])
+        """
+        self.data_loader, self._batches = data_loader_builder(), None
+
+    def run_step(self):
+        """One batch: losses and gradients of its micro-batches, metrics, and the optimizer's step.
+
+        Raises:
+            FloatingPointError: a loss is not finite, and there is no guard.
+        """
+        assert self.model.training, "[TrainingStep] model was changed to eval mode!"
+        start = time.perf_counter()
+        if self._batches is None:
+            self._batches = iter(self.data_loader)
+        batch = next(self._batches)
+        data_time = time.perf_counter() - start
+
+        self.optimizer.zero_grad()
+        losses = self._accumulate(batch)
+        if losses is None:
+            self.optimizer.zero_grad()
+            return
+        if hasattr(self, "after_backward"):  # hooks of detectron2's main branch
+            self.after_backward()
+        self._write_metrics(losses, data_time)
+        self._update()
+
+    def _accumulate(self, batch):
+        """Add up the gradients of the micro-batches; the losses of the batch, or None where the guard refuses them."""
+        pieces = split_batch(batch, self.ims_per_pass)
+        mean = defaultdict(float)
+        for i, (micro_batch, share) in enumerate(pieces, start=1):
+            with synchronised(self.model, is_last=i == len(pieces)):
+                with self.precision.autocast():
+                    losses = self.model(micro_batch)
+                    if isinstance(losses, torch.Tensor):
+                        losses = {"total_loss": losses}
+                    total = sum(losses.values())
+                if self.guard is not None and not self.guard.check_losses(losses, micro_batch):
+                    return None
+                self.grad_scaler.scale(total * share).backward()
+            for name, loss in losses.items():
+                mean[name] += loss.detach() * share
+        return dict(mean)
+
+    def _update(self):
+        """Step the optimizer, unless gradients are not finite and the scaler or the guard leaves the step out."""
+        scaler = self.grad_scaler
+        if self.guard is not None:
+            scaler.unscale_(self.optimizer)
+            is_guards = not scaler.is_enabled() or scaler.get_scale() <= 1
+            if is_guards and not self.guard.check_gradients(self.model):
+                self.optimizer.zero_grad()
+                scaler.update()
+                return
+        scaler.step(self.optimizer)
+        scaler.update()
+
+    def state_dict(self):
+        """SimpleTrainer's, which has the optimizer's, and for float16 the scaler's."""
+        state = super().state_dict()
+        if self.grad_scaler.is_enabled():
+            state["grad_scaler"] = self.grad_scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict):
+        """Load :meth:`state_dict`. The scaler starts afresh where the state is of a run in another precision."""
+        super().load_state_dict(state_dict)
+        if self.grad_scaler.is_enabled() and state_dict.get("grad_scaler"):
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

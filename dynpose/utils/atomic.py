@@ -1,0 +1,44 @@
+"""Files that are there as a whole or not at all, whenever a process or a machine dies."""
+
+import os
+from contextlib import contextmanager, suppress
+
+__all__ = ["atomic_open"]
+
+
+@contextmanager
+def atomic_open(path, mode="w"):
+    """Open a file that takes its name, and the place of an earlier file of that name, when the block has succeeded.
+
+    Until then it is called ``<path>.tmp``; an exception in the block deletes it. The content is on the disk before the
+    name is.
+
+    Args:
+        path (str | PathLike): on a local or network file system.
+        mode (str): "w" or "wb".
+
+    Example::
+
+        >>> with atomic_open("last_checkpoint") as f:
+        ...     f.write("model_0004999.pth")
+    """
+    temporary = f"{os.fspath(path)}.tmp"
+    try:
+        with open(temporary, mode) as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise
+    _sync_folder(os.path.dirname(os.path.abspath(path)))
+
+
+def _sync_folder(folder):
+    descriptor = os.open(folder, os.O_RDONLY)
+    # some network file systems can't
+    with suppress(OSError):
+        os.fsync(descriptor)
+    os.close(descriptor)

@@ -1,0 +1,70 @@
+"""The global random generators of random, numpy and torch, taken together."""
+
+import random
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+__all__ = ["preserved_rng", "rng_state", "seed_rng", "set_rng_state"]
+
+
+def rng_state(cuda=True):
+    """The state of the generators of this process.
+
+    Args:
+        cuda (bool): that of the current GPU's generator too, where there is one in use.
+
+    Returns:
+        dict[str, Any]: tensors, tuples and numbers alone, so that ``torch.load`` reads it with ``weights_only``.
+    """
+    name, keys, *rest = np.random.get_state()
+    state = {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+    }
+    if cuda and torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_rng_state(state):
+    """Set the generators to a state of :func:`rng_state`."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def seed_rng(seed, cuda=True):
+    """Seed the generators.
+
+    Args:
+        seed (int): from 0 to 2^32 - 1.
+        cuda (bool): the GPUs' too.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    if cuda:
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
+@contextmanager
+def preserved_rng(cuda=True):
+    """Leave the generators after the block as they were before it.
+
+    Example::
+
+        >>> with preserved_rng():
+        ...     seed_rng(1)  # outside, nobody notices
+    """
+    state = rng_state(cuda)
+    try:
+        yield
+    finally:
+        set_rng_state(state)

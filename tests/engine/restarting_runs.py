@@ -1,0 +1,138 @@
+"""Training runs in processes of their own, some of which end by SIGKILL or a signal on the way: for test_restart.py.
+
+It reads lists of runs, a line of JSON each, forks for each run in turn, so that torch is imported once, and answers
+with a line of JSON: how each process of each run ended, by its exit code or minus the number of the signal.
+
+A run has the arguments of ``train_net.py`` ("config", "opts", "resume"; its set-up is without detectron2's reports,
+which take longer than the run), perhaps a number of "processes" and a file "store" for them to meet, and where it ends,
+counted within the run: "backward", the number of a backward pass; "rename", that of a file about to be put in its
+place; "write", that of a checkpoint half of which is written; and "signal", a number that the first process and its
+data workers get in the backward pass instead of SIGKILL.
+"""
+
+import io
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+
+import torch
+import torch.distributed as dist
+import torch.utils.tensorboard
+from detectron2.utils.env import seed_all_rng
+
+from dynpose.config import load_config
+from dynpose.data import register_datasets_from_cfg, schema_from_cfg, schema_to_cfg
+from dynpose.engine import PoseTrainer
+
+_SECONDS = 100
+
+
+def _die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _count_down(number, action):
+    left = [number]
+
+    def count(*_):
+        left[0] -= 1
+        if left[0] == 0:
+            action()
+
+    return count
+
+
+def _end_in_backward(number, action):
+    count, backward = _count_down(number, action), torch.Tensor.backward
+
+    def counting(*args, **kwargs):
+        count()
+        return backward(*args, **kwargs)
+
+    torch.Tensor.backward = counting
+
+
+def _end_at_rename(number):
+    count = _count_down(number, _die)
+    sys.addaudithook(lambda event, arguments: count() if event == "os.rename" else None)
+
+
+def _end_in_write(number):
+    save = torch.save
+
+    def half(data, file, *args, **kwargs):
+        content = io.BytesIO()
+        save(data, content, *args, **kwargs)
+        file.write(content.getvalue()[: content.tell() // 2])
+        file.flush()
+        os.fsync(file.fileno())
+        _die()
+
+    left = [number]
+
+    def counting(data, file, *args, **kwargs):
+        left[0] -= 1
+        return (save if left[0] else half)(data, file, *args, **kwargs)
+
+    torch.save = counting
+
+
+def _run(run, rank):
+    # a run that hangs, such as one process that waits for another, fails
+    signal.alarm(_SECONDS)
+    torch.set_num_threads(1)
+    if run.get("processes", 1) > 1:
+        dist.init_process_group("gloo", init_method=f"file://{run['store']}", rank=rank, world_size=run["processes"])
+    if "backward" in run and rank == 0:
+        # data workers are in the process's group
+        os.setpgid(0, 0)
+        number = run.get("signal")
+        _end_in_backward(run["backward"], (lambda: os.killpg(0, number)) if number else _die)
+    if "rename" in run:
+        _end_at_rename(run["rename"])
+    if "write" in run:
+        _end_in_write(run["write"])
+    cfg = load_config(run["config"], run["opts"])
+    register_datasets_from_cfg(cfg)
+    schema_to_cfg(cfg, schema_from_cfg(cfg))
+    cfg.freeze()
+    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    seed_all_rng(cfg.SEED)
+    trainer = PoseTrainer(cfg)
+    trainer.resume_or_load(resume=run["resume"])
+    trainer.train()
+
+
+def _fork(run, rank):
+    pid = os.fork()
+    if pid:
+        return pid
+    # what is printed is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    code = 1
+    try:
+        _run(run, rank)
+        code = 0
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait(pids):
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        codes = []
+        for run in json.loads(line):
+            codes += _wait([_fork(run, rank) for rank in range(run.get("processes", 1))])
+        print(json.dumps(codes), flush=True)

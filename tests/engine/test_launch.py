@@ -1,0 +1,224 @@
+"""Runs started by detectron2's flags, torchrun and srun: one run's losses, places, exit codes and restarts."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.utils import comm
+from losses_of_processes import losses_of
+from tiny_methods import METHODS
+
+from dynpose.config import ConfigError
+from dynpose.engine import launch
+from dynpose.engine.launch import first_host, rank_of_srun, rank_of_torchrun
+
+HERE = Path(__file__).parent
+LOSSES = str(HERE / "losses_of_processes.py")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+SECONDS = 240
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(command, **environment):
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "TORCHELASTIC_"))}
+    paths = os.pathsep.join(map(str, [HERE.parents[1], HERE.parent, HERE]))
+    environment = {**inherited, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def finish(*processes, code=0):
+    outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
+    assert [process.returncode for process in processes] == [code] * len(processes), outputs
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """The losses of one process with the whole batch."""
+    return {method: losses_of(method) for method in METHODS}
+
+
+def assert_same_losses(folder, alone, places):
+    result = torch.load(folder / "losses.pth")
+    assert result["places"] == places
+    assert list(result["losses"]) == list(METHODS)
+    for method in METHODS:
+        assert result["losses"][method].keys() == alone[method].keys()
+        for name, values in alone[method].items():
+            assert result["losses"][method][name] == pytest.approx(values, rel=1e-5, abs=1e-6), (method, name)
+
+
+ONE_NODE = [(0, 0, 2, False), (1, 1, 2, False)]
+TWO_NODES = [(0, 0, 1, False), (1, 0, 1, False)]
+
+
+def test_detectron2s_launcher_gives_one_processs_losses(tmp_path, alone):
+    finish(start([sys.executable, LOSSES, "detectron2_launch", "--num-gpus", "2", "OUTPUT_DIR", str(tmp_path)]))
+    assert_same_losses(tmp_path, alone, ONE_NODE)
+
+
+def test_two_agents_of_torchrun_give_one_processs_losses(tmp_path, alone):
+    """Two nodes on loopback."""
+    nodes = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    command = [*TORCHRUN, *nodes, "--node-rank"]
+    finish(*(start([*command, str(node), LOSSES, "OUTPUT_DIR", str(tmp_path)]) for node in range(2)))
+    assert_same_losses(tmp_path, alone, TWO_NODES)
+
+
+def test_tasks_of_srun(tmp_path):
+    """Two tasks with the environment that srun gives them, on two nodes of loopback; the job has been requeued."""
+    step = {"SLURM_STEP_NODELIST": "localhost,other", "SLURM_STEP_NUM_TASKS": "2", "SLURM_RESTART_COUNT": "1"}
+    step |= {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "MASTER_PORT": str(free_port()), "DYNPOSE_TEST_METHODS": ""}
+    finish(
+        *(
+            start(
+                [sys.executable, LOSSES, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path)],
+                **step,
+                SLURM_PROCID=str(task),
+                SLURM_LOCALID="0",
+                SLURM_NODEID=str(task),
+            )
+            for task in range(2)
+        )
+    )
+    assert torch.load(tmp_path / "losses.pth")["places"] == [(0, 0, 1, True), (1, 0, 1, True)]
+
+
+@pytest.mark.parametrize(
+    ("nodelist", "host"),
+    [
+        ("gpu1", "gpu1"),
+        ("gpu-1,gpu-2", "gpu-1"),
+        ("gpu[08-11]", "gpu08"),
+        ("gpu-a[003-005,9],login1", "gpu-a003"),
+        ("gpu[7]", "gpu7"),
+        ("rack[1-2]-ib", "rack1-ib"),
+        ("a.b.org,c", "a.b.org"),
+    ],
+)
+def test_the_first_machine_of_slurms_short_form(nodelist, host):
+    assert first_host(nodelist) == host
+
+
+@pytest.mark.parametrize("nodelist", ["", "[1-2]", "a[", "gpu[]"])
+def test_a_list_that_names_no_machine(nodelist):
+    with pytest.raises(ConfigError, match=r"names no machine: set MASTER_ADDR"):
+        first_host(nodelist)
+
+
+SRUN = {
+    "SLURM_PROCID": "9",
+    "SLURM_STEP_NUM_TASKS": "16",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_STEP_NODELIST": "gpu[08-09]",
+    "SLURM_JOB_ID": "1234",
+    "SLURM_STEP_ID": "0",
+}
+
+
+def test_what_srun_says():
+    rank = rank_of_srun(SRUN)
+    assert (rank.rank, rank.world_size, rank.local_rank, rank.node, rank.restarts) == (9, 16, 1, "1", 0)
+    assert rank.init_method == "tcp://gpu08:21234"
+    assert rank_of_srun({**SRUN, "SLURM_STEP_ID": "1"}).init_method != rank.init_method
+    own = rank_of_srun({**SRUN, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "5", "SLURM_RESTART_COUNT": "2"})
+    assert (own.init_method, own.restarts) == ("tcp://10.0.0.1:5", 2)
+    with pytest.raises(ConfigError, match="SLURM_STEP_NUM_TASKS is set, but SLURM_LOCALID is not"):
+        rank_of_srun({key: value for key, value in SRUN.items() if key != "SLURM_LOCALID"})
+
+
+def test_what_torchrun_says():
+    environment = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "GROUP_RANK": "1"}
+    assert rank_of_torchrun(environment)[:5] == (3, 4, 1, "1", "env://")
+    restarted = {**environment, "TORCHELASTIC_RESTART_COUNT": "1"}
+    assert [rank_of_torchrun(one).restarts for one in (environment, restarted)] == [0, 1]
+
+
+def arguments(**flags):
+    flags = {"num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto", "resume": False, **flags}
+    return Namespace(config_file="", opts=["MODEL.DEVICE", "cpu"], **flags)
+
+
+@pytest.mark.parametrize(
+    ("environment", "flags", "message"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, {"num_gpus": 2}, "--num-gpus 2 .* under torchrun"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, {"num_machines": 2}, "--num-machines 2 under torchrun"),
+        ({}, {"num_machines": 2}, "--dist-url auto with several machines"),
+    ],
+)
+def test_contradictions(monkeypatch, environment, flags, message):
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(ConfigError, match=message):
+        launch(print, arguments(**flags))
+
+
+@pytest.mark.parametrize(("count", "resume"), [(None, False), ("0", False), ("1", True)])
+def test_a_requeued_job_of_one_process_resumes(monkeypatch, count, resume):
+    # the script of a batch job, and a step of one task, have some of srun's variables
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    if count is not None:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", count)
+    assert launch(lambda args: args.resume, arguments()) is resume
+
+
+def test_torchrun_starts_a_run_again_from_its_checkpoint(tmp_path):
+    options = ["--standalone", "--nproc-per-node", "1", "--max-restarts", "1", "--monitor-interval", "0.2"]
+    finish(start([*TORCHRUN, *options, str(HERE / "dying_run.py"), "OUTPUT_DIR", str(tmp_path)]))
+    log = (tmp_path / "log.txt").read_text()
+    assert log.count("Starting training from iteration 0") == 1
+    assert log.count("Starting training from iteration 2") == 1
+    assert torch.load(tmp_path / "model_final.pth", weights_only=False)["iteration"] == 2
+
+
+def _wait_for_a_signal(args):
+    """A process that ends with exit code 75 at SIGUSR1."""
+    folder, rank = Path(args.opts[-1]), comm.get_rank()
+
+    def end(number, frame):
+        (folder / f"got_{rank}").touch()
+        # neither ends before the other has its signal
+        comm.synchronize()
+        sys.exit(75)
+
+    signal.signal(signal.SIGUSR1, end)
+    (folder / f"ready_{comm.get_local_rank()}").touch()
+    time.sleep(SECONDS)
+
+
+def test_our_own_flags_pass_signals_and_exit_codes(tmp_path):
+    """SIGUSR1 to the starting process reaches both of its processes, whose exit code becomes its own."""
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def signal_when_ready():
+        deadline = time.monotonic() + SECONDS
+        while len(list(tmp_path.glob("ready_*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    thread = threading.Thread(target=signal_when_ready)
+    thread.start()
+    args = arguments(num_gpus=2)
+    args.opts += ["OUTPUT_DIR", str(tmp_path)]
+    with pytest.raises(SystemExit) as end:
+        launch(_wait_for_a_signal, args)
+    thread.join()
+    assert end.value.code == 75
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["got_0", "got_1", "ready_0", "ready_1"]
+    assert signal.getsignal(signal.SIGUSR1) is before

@@ -1,0 +1,91 @@
+"""What a run's folder says about how it was made, and the seed that it finds there again."""
+
+import hashlib
+import json
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from test_training import _clean_up, arguments  # noqa: F401
+
+from dynpose.config import load_config
+from dynpose.engine import main, setup
+from dynpose.engine.records import fingerprint, git_state
+from dynpose.engine.trainer import PoseTrainer
+
+SHORT = ["DATASETS.TEST", "()", "SOLVER.CHECKPOINT_PERIOD", "1", "SEED", "-1"]
+
+
+def git(folder, *words):
+    command = ["git", "-C", str(folder), "-c", "user.name=n", "-c", "user.email=e", *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_state_of_the_code(tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    assert git_state(package) is None
+    git(tmp_path, "init", "--quiet")
+    # an installed package within something else's working tree
+    assert git_state(package) is None
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message", "m")
+    state = {"commit": git(tmp_path, "rev-parse", "HEAD"), "dirty": False}
+    assert git_state(package) == state
+    (package / "new.py").write_text("")
+    assert git_state(package) == {**state, "dirty": True}
+
+
+def test_a_data_set_without_files():
+    DatasetCatalog.register("by_function", lambda: [{}, {}])
+    assert fingerprint("by_function") == {"images": 2, "sha256": {}}
+    missing = {"images": None, "sha256": {"nowhere/a.json": None}}
+    MetadataCatalog.get("by_function").json_file = "nowhere/a.json"
+    assert fingerprint("by_function") == missing
+
+
+def test_a_run_says_what_it_is_of_and_resumes_with_its_seed(tmp_path, caplog):
+    main(arguments(tmp_path, *SHORT, "SOLVER.MAX_ITER", "1"))
+    (start,) = json.loads((tmp_path / "run.json").read_text())["starts"]
+    annotations = tmp_path / "synthetic/train.json"
+    digest = hashlib.sha256(annotations.read_bytes()).hexdigest()
+    assert start["datasets"] == {"synthetic_pose_train": {"images": 4, "sha256": {str(annotations): digest}}}
+    assert start["environment"]["torch"] == torch.__version__
+    assert start["environment"]["processes"] == 1
+    assert start["start_iteration"] == 0
+    seed = load_config(str(tmp_path / "config.yaml")).SEED
+    assert start["seed"] == seed >= 0
+
+    caplog.clear()
+    annotations.write_text(annotations.read_text() + "\n")
+    main(arguments(tmp_path, *SHORT, "SOLVER.MAX_ITER", "2", resume=True))
+    first, second = json.loads((tmp_path / "run.json").read_text())["starts"]
+    assert first == start
+    assert (second["start_iteration"], second["seed"]) == (1, seed)
+    assert "since the run was started, the data sets changed" in caplog.text
+    assert torch.load(tmp_path / "model_final.pth")["data"]["seed"] == seed
+    # a new run draws another
+    drawn = setup(arguments(tmp_path, *SHORT)).SEED
+    assert drawn != seed
+
+
+def test_an_evaluation_takes_no_random_numbers_from_training(tmp_path, monkeypatch):
+    cfg = setup(arguments(tmp_path))
+    expected = torch.get_rng_state()
+
+    def noisy(*_, **__):
+        torch.rand(3)
+        return {}
+
+    monkeypatch.setattr("detectron2.engine.defaults.inference_on_dataset", noisy)
+    PoseTrainer.test(cfg, SimpleNamespace())
+    assert torch.equal(torch.get_rng_state(), expected)
+
+
+@pytest.mark.parametrize("seed", [3, 0])
+def test_a_seed_that_is_given_stays(seed, tmp_path):
+    cfg = setup(arguments(tmp_path, "SEED", seed))
+    assert seed == cfg.SEED

@@ -1,0 +1,176 @@
+"""A run that is killed, damaged or signalled ends with the very numbers of one that was left alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_methods import METHODS
+
+from dynpose.engine.signals import RESUMABLE_EXIT_CODE
+
+_DATA = [
+    *("DATASETS.TRAIN", "('synthetic_pose_train',)", "DATASETS.TEST", "()"),
+    *("DATASETS.SYNTHETIC.NUM_TRAIN", "5", "DATASETS.SYNTHETIC.NUM_VAL", "1"),
+    *("DATASETS.SYNTHETIC.IMAGE_SIZE", "[64,64]"),
+    *("INPUT.MIN_SIZE_TRAIN", "(48,64)", "INPUT.MIN_SIZE_TRAIN_SAMPLING", "choice"),
+    *("INPUT.AFFINE.SIZE", "[64,64]", "INPUT.RANDOM_FLIP", "horizontal"),
+]
+_SMALL = [
+    *("MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "16"),
+    *("MODEL.RESNETS.WIDTH_PER_GROUP", "4", "MODEL.RESNETS.NORM", "BN", "MODEL.FPN.OUT_CHANNELS", "64"),
+    *("MODEL.QUERYPOSE.NUM_STAGES", "2", "MODEL.QUERYPOSE.FEEDFORWARD_DIM", "32"),
+    *("MODEL.QUERYPOSE.PART_FEEDFORWARD_DIM", "32"),
+]
+# Five iterations, a checkpoint after every other one
+_RUN = [
+    *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "3", "SEED", "7"),
+    *("SOLVER.MAX_ITER", "5", "SOLVER.CHECKPOINT_PERIOD", "2"),
+]
+# What has a state of its own beside the model
+_MORE = [
+    *("SOLVER.EMA.ENABLED", "True", "SOLVER.EMA.DECAY", "0.5"),
+    *("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "1", "TEST.EVAL_PERIOD", "2"),
+]
+KILLED = -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return tmp_path_factory.mktemp("images")
+
+
+def options(method, images, output, *opts):
+    config, own = METHODS[method]
+    folders = ["OUTPUT_DIR", output, "DATASETS.SYNTHETIC.ROOT", images]
+    return config, [str(word) for word in (*_SMALL, *own, *_DATA, *_RUN, *folders, *opts)]
+
+
+@pytest.fixture(scope="module")
+def run_all(tmp_path_factory):
+    """Give a function of runs, see restarting_runs.py, that gives how they ended."""
+    log = tmp_path_factory.mktemp("log") / "log.txt"
+    with open(log, "w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("restarting_runs.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+        def run_all(runs):
+            process.stdin.write(json.dumps(runs) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+            assert answer, log.read_text()
+            # shown where a test fails
+            print(log.read_text()[-3000:])
+            return json.loads(answer)
+
+        yield run_all
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
+
+
+def final_state(folder, name="model_final.pth"):
+    """All that a checkpoint holds, as a flat dict."""
+    return dict(_flatten(torch.load(Path(folder, name), weights_only=True)))
+
+
+def _flatten(value, key=""):
+    if isinstance(value, dict | list | tuple):
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _flatten(item, f"{key}/{name}")
+    else:
+        yield key, value
+
+
+def assert_same(folder, expected):
+    ours = final_state(folder)
+    assert ours.keys() == expected.keys()
+    for key, value in expected.items():
+        same = torch.equal(ours[key], value) if isinstance(value, torch.Tensor) else ours[key] == value
+        assert same, key
+
+
+# Where a run is killed, one start after the other: before the first checkpoint, ...
+_BETWEEN = {"backward": 2, "workers": 2}
+# ... in the middle of the second one's file, ...
+_WITHIN = {"write": 2}
+# ... before it, the list of checkpoints and last_checkpoint take their names (the first is the run's record), ...
+_AROUND = [{"rename": 2}, {"rename": 3}, {"rename": 4}]
+# ... and after it.
+_AFTER = {"backward": 3, "workers": 2}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_at_any_time_it_ends_bit_equal(method, images, tmp_path, run_all):
+    # more of everything for the first one
+    is_first = method == "FCPose"
+    more = _MORE if is_first else ()
+    config, opts = options(method, images, tmp_path / "killed", *more)
+    _, alone = options(method, images, tmp_path / "alone", *more)
+    runs = [{"config": config, "opts": [*alone, "DATALOADER.NUM_WORKERS", "0"], "resume": True}]
+    kills = [_BETWEEN, _WITHIN, *_AROUND, _AFTER] if is_first else [_WITHIN, _AFTER]
+    for kill in [*kills, {}]:
+        kill = dict(kill)
+        workers = ["DATALOADER.NUM_WORKERS", str(kill.pop("workers", 0))]
+        runs.append({"config": config, "opts": [*opts, *workers], "resume": True, **kill})
+    assert run_all(runs) == [0, *[KILLED] * len(kills), 0]
+    state = final_state(tmp_path / "alone")
+    for key in ("_trainer/optimizer", "hooks/LRScheduler", *(["ema/model"] if more else [])):
+        assert any(name.startswith(f"/trainer/{key}") for name in state), key
+    assert_same(tmp_path / "killed", state)
+    # nothing half-written is left
+    names = sorted(path.name for path in (tmp_path / "killed").glob("*.p*"))
+    assert names == ["model_0000001.pth", "model_0000003.pth", "model_final.pth"]
+
+
+def test_a_signal_saves_and_ends_with_the_resumable_code(images, tmp_path, run_all):
+    """It reaches the data workers too, as under SLURM."""
+    config, opts = options("CID", images, tmp_path / "run", "DATALOADER.NUM_WORKERS", 1)
+    _, alone = options("CID", images, tmp_path / "alone", "DATALOADER.NUM_WORKERS", 0)
+    run, last = {"config": config, "opts": opts, "resume": True}, tmp_path / "run/last_checkpoint"
+    # in the third iteration: it is saved, although checkpoints are due after even ones
+    assert run_all([{**run, "backward": 3, "signal": signal.SIGUSR1}]) == [RESUMABLE_EXIT_CODE]
+    assert last.read_text() == "model_0000002.pth"
+    # and in the one after that
+    assert run_all([{**run, "backward": 1, "signal": signal.SIGTERM}]) == [RESUMABLE_EXIT_CODE]
+    assert last.read_text() == "model_0000003.pth"
+    assert run_all([run, {**run, "opts": alone}]) == [0, 0]
+    assert_same(tmp_path / "run", final_state(tmp_path / "alone"))
+
+
+def test_two_processes_stop_together_and_go_on(images, tmp_path, run_all):
+    """One of them is signalled; each has random numbers and statistics of its own."""
+    short = ["DATALOADER.NUM_WORKERS", 0, "SOLVER.MAX_ITER", 3]
+    config, opts = options("FCPose", images, tmp_path / "run", *short)
+    _, alone = options("FCPose", images, tmp_path / "alone", *short)
+    run = {"config": config, "opts": opts, "resume": True, "processes": 2, "store": str(tmp_path / "store_1")}
+    assert run_all([{**run, "backward": 1, "signal": signal.SIGUSR1}]) == [RESUMABLE_EXIT_CODE] * 2
+    assert (tmp_path / "run/last_checkpoint").read_text() == "model_0000000.pth"
+    resumed = {**run, "store": str(tmp_path / "store_2")}
+    whole = {**run, "opts": alone, "store": str(tmp_path / "store_3")}
+    assert run_all([resumed, whole]) == [0] * 4
+    state = final_state(tmp_path / "alone")
+    assert_same(tmp_path / "run", state)
+    assert not torch.equal(state["/processes/0/rng/torch"], state["/processes/1/rng/torch"])
+    statistics = "/processes/{}/buffers/backbone.bottom_up.stem.conv1.norm.running_mean"
+    assert not torch.equal(state[statistics.format(0)], state[statistics.format(1)])
+
+
+def test_another_seed_gives_other_weights(images, tmp_path, run_all):
+    """That the same seed gives the same is what every other test here is built on."""
+    runs = []
+    for seed in (1, 2):
+        config, opts = options("FCPose", images, tmp_path / str(seed), "SEED", seed, "SOLVER.MAX_ITER", 1)
+        runs.append({"config": config, "opts": [*opts, "DATALOADER.NUM_WORKERS", "0"], "resume": False})
+    assert run_all(runs) == [0, 0]
+    key = "/model/backbone.bottom_up.stem.conv1.weight"
+    assert not torch.equal(final_state(tmp_path / "1")[key], final_state(tmp_path / "2")[key])

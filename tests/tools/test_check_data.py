@@ -1,0 +1,184 @@
+"""`dynpose check-data`: all faults at once, the exit code, and a page on which a wrong flip pair is seen."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from dynpose.data import DatasetError, KeypointSchema, load_pose_json
+from dynpose.tools import cli
+from dynpose.tools.flip_page import flipped
+
+sys.path.append(str(Path(__file__).parents[1] / "data"))
+from fuzzing import HostileFiles, sound_annotation
+
+
+@pytest.fixture
+def files(tmp_path):
+    files = HostileFiles(tmp_path / "data")
+    files.write(sound_annotation())
+    return files
+
+
+def check(files, *options):
+    page = files.folder / "page.png"
+    words = ["--json", files.json_file, "--images", files.image_root, "--output", page, *options]
+    return cli.main(["check-data", *map(str, words)])
+
+
+def test_a_sound_data_set(files, capsys):
+    assert check(files) == 0
+    out = capsys.readouterr().out
+    assert "people.json: 2 images, 3 people, 2 of them with labelled keypoints" in out
+    assert "change places in a flipped image: left_wrist / right_wrist" in out
+    assert "faults" not in out
+    assert "people without labelled keypoints, learned as boxes: 1" in out
+    assert out.endswith("training can start\n")
+    assert Image.open(files.folder / "page.png").size[0] > 900
+
+
+def faulty(files):
+    """Many faults, of which the loader would tell one."""
+    data = sound_annotation()
+    person = data["annotations"][0]
+    data["annotations"] += [
+        *({**person, "id": 20 + i, "bbox": [0, 0, -1, 5]} for i in range(7)),
+        {**person, "id": 30, "bbox": None, "keypoints": [1, 2]},
+        {**person, "id": 31, "image_id": 99},
+        {**person, "id": 32, "category_id": 99},
+        {**person, "id": 33, "iscrowd": 1, "segmentation": "no"},
+        {**person, "id": 34, "iscrowd": 2},
+        person,
+    ]
+    data["images"] += [
+        {"id": 8, "file_name": "gone.png", "width": 4, "height": 4},
+        {"id": 9, "file_name": "../secret.png", "width": 40, "height": 30},
+        {"id": 10, "file_name": "cut.jpg", "width": 40, "height": 30},
+        {"id": 12, "file_name": "deep.png", "width": 40, "height": 30},
+        {"id": 13, "file_name": "turned.jpg", "width": 40, "height": 30},
+        {"id": 14, "file_name": "a.png", "width": True, "height": 30},
+    ]
+    content = (files.image_root / "night" / "b.jpg").read_bytes()
+    (files.image_root / "cut.jpg").write_bytes(content[:-400])
+    Image.fromarray(np.zeros((30, 40), np.uint16)).save(files.image_root / "deep.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(files.image_root / "turned.jpg", exif=exif)
+    files.write(data)
+
+
+@pytest.mark.parametrize("options", [(), ("--decode",)])
+def test_all_faults_at_once(files, capsys, options):
+    faulty(files)
+    assert check(files, "--examples", 3, *options) == 1
+    out = capsys.readouterr().out
+    kinds = [line.strip() for line in out.splitlines() if line.startswith("    ") and line[4] != " "]
+    faults = kinds[: kinds.index("people without labelled keypoints, learned as boxes: 1")]
+    assert sorted(faults) == [
+        "annotation ids: 1",
+        "boxes: 8",
+        "crowds: 1",
+        "file names: 1",
+        "image sizes: 1",
+        "images: 3",
+        "keypoints: 1",
+        "missing images: 1",
+        "segmentations: 1",
+        "unknown categories: 1",
+        "unknown images: 1",
+    ]
+    assert out.count("bbox is [0, 0, -1, 5]; write") == 3
+    assert "more than 8 bits per channel" in out
+    assert "turned.jpg: the image is 30 x 40 pixels, its annotation says 40 x 30" in out
+    assert out.endswith("training would fail\n")
+
+
+def test_the_loader_stops_at_what_is_reported(files, capsys):
+    """One by one: whatever the loader raises is in the report of the same file."""
+    faulty(files)
+    check(files, "--examples", 50)
+    report = " ".join(capsys.readouterr().out.split())
+    with pytest.raises(DatasetError) as error:
+        load_pose_json(files.json_file, files.image_root)
+    assert " ".join(str(error.value).split()) in report
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "no valid JSON"),
+        (json.dumps({**sound_annotation(), "categories": []}).encode(), "none of its categories has keypoints"),
+        (json.dumps({**sound_annotation(), "annotations": []}).encode(), "nobody with labelled keypoints is left"),
+    ],
+)  # fmt: skip
+def test_nothing_to_learn(files, capsys, content, message):
+    files.write(content)
+    assert check(files) == 1
+    out = capsys.readouterr().out
+    assert message in out
+    assert "no page" in out
+
+
+@pytest.mark.parametrize("words", [[], ["--json", "a.json"], ["--config-file", "c", "--json", "a", "--images", "b"]])
+def test_what_to_check_must_be_said(words, capsys):
+    assert cli.main(["check-data", *words]) == 2
+    assert "either --json with --images, or --config-file" in capsys.readouterr().err
+
+
+@pytest.fixture
+def catalogs():
+    before = {id(catalog): set(catalog) for catalog in (DatasetCatalog, MetadataCatalog)}
+    yield
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        for name in set(catalog) - before[id(catalog)]:
+            catalog.remove(name)
+
+
+@pytest.mark.usefixtures("catalogs")
+def test_a_config(files, tmp_path, capsys):
+    entry = {"name": "check_people", "json_file": str(files.json_file), "image_root": str(files.image_root)}
+    config = tmp_path / "c.yaml"
+    config.write_text(json.dumps({"DATASETS": {"POSE": [entry], "TRAIN": ["check_people"], "TEST": ["check_people"]}}))
+    words = ["check-data", "--config-file", str(config), "--output", str(tmp_path / "page.jpg")]
+    assert cli.main(words) == 0
+    assert "check_people: 2 images" in capsys.readouterr().out
+    faulty(files)
+    assert cli.main(words) == 1
+
+
+def test_the_twin_shows_a_wrong_pair(files):
+    """By hand: x becomes width - x, and the pairs change places."""
+    right = KeypointSchema(names=("nose", "left_wrist", "right_wrist"), flip_pairs=(("left_wrist", "right_wrist"),))
+    wrong = KeypointSchema(names=right.names, flip_pairs=(("nose", "left_wrist"),))
+    none = KeypointSchema(names=right.names, flip_pairs=())
+    record = load_pose_json(files.json_file, files.image_root)[1]
+    person = record["annotations"][0]
+
+    def keypoints(schema, flip):
+        image, instances = flipped(record, person, schema, flip)
+        return image, instances.gt_keypoints.tensor[0, :, :2].tolist()
+
+    image, points = keypoints(right, False)
+    width = image.shape[1]
+    nose, left, other = points
+    for schema, expected in ((right, (nose, other, left)), (wrong, (left, nose, other)), (none, (nose, left, other))):
+        mirrored, twin = keypoints(schema, True)
+        assert np.array_equal(mirrored, image[:, ::-1])
+        np.testing.assert_allclose(twin, [[width - x, y] for x, y in expected])
+        assert keypoints(schema, False)[1] == points
+
+
+def test_an_unpaired_keypoint_is_seen_on_the_page(files):
+    data = sound_annotation()
+    pages = []
+    for names in (["nose", "left_wrist", "right_wrist"], ["nose", "left_wrist", "wrist"]):
+        data["categories"][0]["keypoints"] = names
+        files.write(data)
+        assert check(files, "--samples", 1) == 0
+        pages.append(np.asarray(Image.open(files.folder / "page.png")).astype(int))
+    assert pages[0].shape == pages[1].shape
+    assert np.abs(pages[0] - pages[1])[:, pages[0].shape[1] // 2 :].any()
