@@ -1,6 +1,7 @@
 """From a file name and overrides to a complete config."""
 
 import difflib
+import functools
 import os
 
 from detectron2.config import get_cfg
@@ -35,7 +36,9 @@ def load_config(config_file="", opts=()):
     if config_file:
         if not os.path.isfile(config_file):
             raise ConfigError(f"{config_file}: no such config file; those that come with dynpose are under configs/")
-        _merge(cfg, cfg.merge_from_file, config_file, config_file)
+        # detectron2's default is to run whatever a file asks for, with a warning
+        merge_file = functools.partial(cfg.merge_from_file, allow_unsafe=False)
+        _merge(cfg, merge_file, config_file, config_file)
     if len(opts) % 2:
         raise ConfigError(f"Overrides must be KEY VALUE pairs, got {len(opts)} words: {' '.join(opts)}")
     _merge(cfg, cfg.merge_from_list, list(opts), "command line")

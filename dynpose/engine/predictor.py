@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
-from detectron2.data.detection_utils import read_image
 from detectron2.modeling import build_model
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
@@ -15,6 +14,7 @@ from dynpose.checkpoint import CheckpointError, PoseCheckpointer
 from dynpose.config import ConfigError, load_config
 from dynpose.data import build_pose_augmentation, schema_from_cfg
 from dynpose.data.affine import matrix_to_original
+from dynpose.data.image_check import read_image
 from dynpose.modeling.test_time_augmentation import PoseTTA
 
 from .launching import check_affine_resize
@@ -93,7 +93,7 @@ class PosePredictor:
             confidence in [0, 1].
 
         Raises:
-            OSError: the file is missing or not an image.
+            DatasetError: the file is missing or not an image of 8 bits per channel.
             ValueError: the array is not an image of this kind.
         """
         return self.predict_batch([image])[0]
@@ -124,7 +124,7 @@ class PosePredictor:
             :class:`~dynpose.data.PoseDatasetMapper`. With TEST.AUG.ENABLED the image is uint8 and of the original size.
         """
         if not isinstance(image, np.ndarray):
-            image = read_image(os.fspath(image), format="BGR")
+            image = read_image({"file_name": os.fspath(image)}, "BGR")
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(f"an image must be a (H, W, 3) uint8 array in BGR order, got {image.shape} {image.dtype}")
         height, width = image.shape[:2]
@@ -136,10 +136,7 @@ class PosePredictor:
             pixels = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
             return {"image": pixels, "height": height, "width": width}
         aug_input = T.AugInput(image)
-        try:
-            transforms = self._augmentations(aug_input)
-        except ValueError as error:
-            raise ValueError(f"an image of {width} x {height} pixels is too narrow to be resized: {error}") from error
+        transforms = self._augmentations(aug_input)
         pixels = torch.as_tensor(aug_input.image.astype("float32").transpose(2, 0, 1))
         inputs = {"image": pixels, "height": height, "width": width}
         to_original = matrix_to_original(transforms)

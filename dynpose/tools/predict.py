@@ -161,9 +161,9 @@ def _predict_all(predictor, images, args, record):
 
 
 def _read(path):
-    from detectron2.data.detection_utils import read_image
+    from dynpose.data.image_check import read_image
 
-    return read_image(str(path), format="BGR")
+    return read_image({"file_name": str(path)}, "BGR")
 
 
 def _predict_batch(predictor, batch, args, record):

@@ -147,3 +147,11 @@ def test_faulty_files(tmp_path):
     orphan.write_text("_BASE_: missing.yaml\n")
     with pytest.raises(ConfigError, match=r"orphan\.yaml: .*missing\.yaml"):
         load_config(str(orphan))
+
+
+def test_a_config_runs_no_code(tmp_path):
+    path, made = tmp_path / "evil.yaml", tmp_path / "made"
+    path.write_text(f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{made}']\n")
+    with pytest.raises(ConfigError, match=r"evil\.yaml: could not determine a constructor"):
+        load_config(str(path))
+    assert not made.exists()

@@ -116,12 +116,17 @@ def test_a_batch_of_several_sizes_keeps_each_images_own(predictor):
         (np.zeros((5, 5, 4), np.uint8), r"\(5, 5, 4\)"),
         (np.zeros((5, 5, 3), np.float32), "float32"),
         (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\)"),
-        (np.zeros((1, 5000, 3), np.uint8), "5000 x 1 pixels is too narrow"),
     ],
 )
 def test_refuses_what_is_no_image(predictor, image, message):
     with pytest.raises(ValueError, match=message):
         predictor(image)
+
+
+def test_a_strip_keeps_a_pixel_of_its_shorter_side(predictor):
+    strip = np.zeros((1, 5000, 3), np.uint8)
+    assert predictor.prepare(strip)["image"].shape == (3, 1, 1333)
+    assert predictor(strip).image_size == (1, 5000)
 
 
 def test_metadata_serves_detectron2s_visualizer(predictor):

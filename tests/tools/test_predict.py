@@ -109,15 +109,13 @@ def test_broken_images_are_reported_and_the_rest_is_done(run, photos, tmp_path, 
     save_photo(photos / "b" / "strip.png", size=(1, 5000))
     code, record = run([photos], "--batch-size", str(batch_size))
     assert code == 1
-    assert names(record) == ["a/x.png", "b/deep/y.jpg", "b/x.png"]
-    assert [item["file_name"] for item in record["skipped"]] == ["a/text.jpg", "b/strip.png", "b/z.png"]
-    text, strip, _ = (item["reason"] for item in record["skipped"])
-    assert "UnidentifiedImageError" in text
-    assert "too narrow" in strip
+    assert names(record) == ["a/x.png", "b/deep/y.jpg", "b/strip.png", "b/x.png"]
+    assert [item["file_name"] for item in record["skipped"]] == ["a/text.jpg", "b/z.png"]
+    assert "cannot identify image file" in record["skipped"][0]["reason"]
     assert record["info"]["complete"] is True
     captured = capsys.readouterr()
-    assert f"skipped {photos}/a/text.jpg: UnidentifiedImageError" in captured.err
-    assert "3 images skipped" in captured.err
+    assert f"skipped {photos}/a/text.jpg: " in captured.err
+    assert "2 images skipped" in captured.err
 
 
 def test_batches_give_what_single_images_give(run, photos):
