@@ -16,6 +16,7 @@ from torch import nn
 from dynpose.config import ConfigError
 from dynpose.engine import ModelEMA, PoseTrainer, TrainingStep, main
 from dynpose.engine.precision import Precision, compile_backbone
+from dynpose.modeling.querypose import querypose
 
 DTYPES = [torch.bfloat16, torch.float16]
 
@@ -30,8 +31,18 @@ def losses_and_gradients(model, dtype, device="cpu", scale=1.0):
     return losses, torch.cat(gradients).double() / scale
 
 
-def assert_close_to_float32(method, dtype, device):
+def assert_close_to_float32(method, dtype, device, monkeypatch):
     model = tiny_model(method, "MODEL.DEVICE", device, device=device)
+    # a box that is rounded may be another person's match: the matches are float32's
+    match = querypose.match_stages
+    matches = []
+
+    def match_once(*args, **kwargs):
+        if not matches:
+            matches.append(match(*args, **kwargs))
+        return matches[0]
+
+    monkeypatch.setattr(querypose, "match_stages", match_once)
     expected, expected_gradients = losses_and_gradients(model, None, device)
     losses, gradients = losses_and_gradients(model, dtype, device, scale=16.0)
     assert losses.keys() == expected.keys()
@@ -46,15 +57,15 @@ def assert_close_to_float32(method, dtype, device):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("method", METHODS)
-def test_losses_and_gradients_are_close_to_float32(method, dtype):
-    assert_close_to_float32(method, dtype, "cpu")
+def test_losses_and_gradients_are_close_to_float32(method, dtype, monkeypatch):
+    assert_close_to_float32(method, dtype, "cpu", monkeypatch)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("method", METHODS)
-def test_losses_and_gradients_are_close_to_float32_on_a_gpu(method, dtype):
-    assert_close_to_float32(method, dtype, "cuda")
+def test_losses_and_gradients_are_close_to_float32_on_a_gpu(method, dtype, monkeypatch):
+    assert_close_to_float32(method, dtype, "cuda", monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
