@@ -10,7 +10,9 @@ _OUR_BOX, _OUR_KEYPOINTS = r"box_stages.\1.", r"keypoint_stages.\1."
 
 
 def _box_stages():
-    yield _BOX + r"((?:self_attn|norm\d|linear\d|class_logits)\..+)", _OUR_BOX + r"\2"
+    yield _BOX + r"((?:self_attn|norm[12]|class_logits)\..+)", _OUR_BOX + r"\2"
+    yield _BOX + r"(linear\d)" + _END, _OUR_BOX + r"ffn.\2.\3"
+    yield _BOX + "norm3" + _END, _OUR_BOX + r"ffn.norm.\2"
     yield _BOX + r"inst_interact\.(.+)", _OUR_BOX + r"interaction.\2"
     yield _BOX + r"cls_module\.(.+)", _OUR_BOX + r"cls_layers.\2"
     yield _BOX + r"reg_module\.(.+)", _OUR_BOX + r"reg_layers.\2"

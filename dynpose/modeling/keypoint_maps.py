@@ -166,6 +166,23 @@ def gaussian_heatmaps(keypoints, image_index, *, num_images, size, stride, sigma
     return maps.view(num_images, -1, height, width)
 
 
+def corner_radii(sides, min_overlap):
+    """CornerNet's radius of boxes: how far the corners of one that contains the true one may move.
+
+    As in the code of CornerNet and CenterNet, the root of the quadratic is not divided by its leading coefficient.
+
+    Args:
+        sides (Tensor): (G, 2) width and height in cells, not negative.
+        min_overlap (float): o, the least IoU.
+
+    Returns:
+        Tensor: (G,) int64 whole cells.
+    """
+    reach = min_overlap * sides.sum(dim=1)
+    root = (reach.square() + 4 * min_overlap * (1 - min_overlap) * sides.prod(dim=1)).sqrt()
+    return (root - reach).long()
+
+
 def offsets_at(offsets, image_index, cells):
     """Read a map of offsets at the cells of some people's keypoints.
 

@@ -11,12 +11,12 @@ import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Boxes, ImageList, Instances
-from torch import nn
+from detectron2.structures import Boxes, Instances
 from torch.utils.checkpoint import checkpoint
 
 from dynpose.data import schema_from_cfg
 from dynpose.layers.oks_nms import oks_nms
+from dynpose.modeling.image_model import ImageModel
 from dynpose.modeling.keypoint_maps import enclosing_boxes
 from dynpose.modeling.test_time_augmentation import ViewMaps
 
@@ -32,7 +32,7 @@ _MAX_CHUNK_ON_CPU = 2
 
 
 @META_ARCH_REGISTRY.register()
-class CID(nn.Module):
+class CID(ImageModel):
     """CID.
 
     Its parts run one after another, for whoever wants to time them: :meth:`preprocess_image`, ``backbone``,
@@ -84,8 +84,7 @@ class CID(nn.Module):
         pixel_mean,
         pixel_std,
     ):
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone, pixel_mean=pixel_mean, pixel_std=pixel_std)
         self.in_feature = _one_feature(in_features, backbone)
         self.stride = backbone.output_shape()[self.in_feature].stride
         self.iia = iia
@@ -107,8 +106,6 @@ class CID(nn.Module):
         self.loss_weights = loss_weights
         self.oks_nms_thresh = oks_nms_thresh
         self.register_buffer("flip_indices", torch.as_tensor(schema.flip_indices), persistent=False)
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
     @classmethod
     def from_config(cls, cfg):
@@ -154,11 +151,6 @@ class CID(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
-    @property
-    def device(self):
-        """Where the model is."""
-        return self.pixel_mean.device
-
     def forward(self, batched_inputs):
         """Train or predict, like any detectron2 model.
 
@@ -181,11 +173,6 @@ class CID(nn.Module):
         people = self.iia.find_people(features, sizes)
         keypoints = self.locate(features, people, sizes)
         return self._results(keypoints, people, batched_inputs, images.image_sizes)
-
-    def preprocess_image(self, batched_inputs):
-        """Normalise, pad and batch the images: an ImageList."""
-        images = [(inputs["image"].to(self.device) - self.pixel_mean) / self.pixel_std for inputs in batched_inputs]
-        return ImageList.from_tensors(images, self.backbone.size_divisibility)
 
     def map_sizes(self, image_sizes):
         """Height and width of images in cells of the map, a partial one included."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from dynpose.modeling.keypoint_maps import gather_keypoints, keypoint_cells
+from dynpose.modeling.keypoint_maps import corner_radii, gather_keypoints, keypoint_cells
 
 from .abstraction import own_cells
 
@@ -126,8 +126,8 @@ def box_areas(boxes):
 def gaussian_radii(boxes, *, stride, min_overlap=0.7):
     """CornerNet's radius: how far the corners of a box may move until its IoU falls below ``min_overlap``.
 
-    As in CornerNet's code, and so in the release, the roots of its quadratics are not divided by the leading
-    coefficients; the smallest of the three cases is then always that of a box that contains the true one.
+    Of CornerNet's three cases the smallest counts, which is always that of
+    :func:`~dynpose.modeling.keypoint_maps.corner_radii`.
 
     Args:
         boxes (Tensor): (G, 4) XYXY, pixels.
@@ -138,9 +138,7 @@ def gaussian_radii(boxes, *, stride, min_overlap=0.7):
         Tensor: (G,) int64 radius in whole cells, of boxes whose sides are rounded up to whole cells.
     """
     sides = ((boxes[:, 2:] - boxes[:, :2]) / stride).clamp(min=0).ceil()
-    reach = min_overlap * sides.sum(dim=1)
-    root = (reach.square() + 4 * min_overlap * (1 - min_overlap) * sides.prod(dim=1)).sqrt()
-    return (root - reach).long()
+    return corner_radii(sides, min_overlap)
 
 
 def gaussians(cells, labelled, radii, size):

@@ -142,3 +142,24 @@ def _boxes_at(predictions, locations, index):
     distances = flatten_levels(predictions.distances).float()[index] * strides
     points = locations.points[index]
     return torch.cat([points - distances[:, :2], points + distances[:, 2:]], dim=1)
+
+
+def chosen_locations(results):
+    """Positions of the locations that the people of a batch were found at, image after image: (N,) int64.
+
+    Args:
+        results (list[Instances]): of :class:`FCOSDecoder`, with ``location_index``.
+    """
+    return torch.cat([instances.location_index for instances in results])
+
+
+def give_keypoints(results, keypoints):
+    """Give people their keypoints, in place, and take ``location_index`` away.
+
+    Args:
+        results (list[Instances]): B, with N people in all.
+        keypoints (Tensor): (N, K, 3), image after image.
+    """
+    for instances, located in zip(results, keypoints.split([len(instances) for instances in results])):
+        instances.pred_keypoints = located
+        instances.remove("location_index")

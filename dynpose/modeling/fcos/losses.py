@@ -54,6 +54,16 @@ def fcos_losses(predictions, targets, *, num_classes, focal_loss_alpha=0.25, foc
     }
 
 
+def fcos_loss_arguments(cfg):
+    """Read the further arguments of :func:`fcos_losses` from cfg.MODEL.FCOS: a dict."""
+    fcos = cfg.MODEL.FCOS
+    return {
+        "focal_loss_alpha": fcos.FOCAL_LOSS_ALPHA,
+        "focal_loss_gamma": fcos.FOCAL_LOSS_GAMMA,
+        "giou_smooth": fcos.GIOU_SMOOTH,
+    }
+
+
 def distance_giou_loss(pred, target, *, smooth=0.0):
     """1 - GIoU (Rezatofighi et al., CVPR 2019) of boxes given by their distances from one common location.
 

@@ -17,8 +17,11 @@ from dynpose.modeling.fcos import (
     LocationConv,
     Locations,
     assign_targets,
+    chosen_locations,
+    fcos_loss_arguments,
     fcos_losses,
     flatten_levels,
+    give_keypoints,
     pyramid_channels,
     sample_positives,
 )
@@ -142,11 +145,7 @@ class FCPose(DenseDetector):
             "sizes_of_interest": fcos.SIZES_OF_INTEREST,
             "coord_scales": [*fcos.SIZES_OF_INTEREST, fcpose.LAST_SIZE_OF_INTEREST],
             "center_sampling_radius": fcos.CENTER_SAMPLING_RADIUS,
-            "fcos_loss": {
-                "focal_loss_alpha": fcos.FOCAL_LOSS_ALPHA,
-                "focal_loss_gamma": fcos.FOCAL_LOSS_GAMMA,
-                "giou_smooth": fcos.GIOU_SMOOTH,
-            },
+            "fcos_loss": fcos_loss_arguments(cfg),
             "max_samples": fcpose.MAX_SAMPLES,
             "loss_weights": {
                 "heatmap": fcpose.HEATMAP_LOSS_WEIGHT,
@@ -212,13 +211,11 @@ class FCPose(DenseDetector):
         """
         locations = Locations.of(features, self.strides)
         results = self.decoder(predictions, locations, images.image_sizes)
-        index = torch.cat([instances.location_index for instances in results])
+        index = chosen_locations(results)
         _, maps, offsets = self._maps(features)
         nets = self._generate(maps, predictions.box_tower, locations, index)
         keypoints = self.refinement.locate(nets, offsets)
-        for instances, located in zip(results, keypoints.split([len(instances) for instances in results])):
-            instances.pred_keypoints = located
-            instances.remove("location_index")
+        give_keypoints(results, keypoints)
         return results
 
     def _maps(self, features):

@@ -18,7 +18,10 @@ from dynpose.modeling.fcos import (
     LocationConv,
     Locations,
     assign_targets,
+    chosen_locations,
+    fcos_loss_arguments,
     fcos_losses,
+    give_keypoints,
     pyramid_channels,
 )
 from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
@@ -167,11 +170,7 @@ class InsPose(DenseDetector):
             "map_stride": inspose.MAP_STRIDE,
             "disk_radius": inspose.DISK_RADIUS,
             "heatmap_sigma": inspose.HEATMAP_SIGMA,
-            "fcos_loss": {
-                "focal_loss_alpha": fcos.FOCAL_LOSS_ALPHA,
-                "focal_loss_gamma": fcos.FOCAL_LOSS_GAMMA,
-                "giou_smooth": fcos.GIOU_SMOOTH,
-            },
+            "fcos_loss": fcos_loss_arguments(cfg),
             "loss_weights": {
                 "keypoint": inspose.KEYPOINT_LOSS_WEIGHT,
                 "offset": inspose.OFFSET_LOSS_WEIGHT,
@@ -259,11 +258,9 @@ class InsPose(DenseDetector):
         locations = Locations.of(features, self.strides)
         if self.has_boxes:
             results = self.decoder(predictions, locations, images.image_sizes)
-            index = torch.cat([instances.location_index for instances in results])
+            index = chosen_locations(results)
             keypoints = self._locate(features[0], predictions.box_tower, locations, index)
-            for instances, located in zip(results, keypoints.split([len(instances) for instances in results])):
-                instances.pred_keypoints = located
-                instances.remove("location_index")
+            give_keypoints(results, keypoints)
             return results
 
         candidates = self.decoder.candidates(predictions, locations)

@@ -20,18 +20,20 @@ from dynpose.modeling.fcos import (
     LocationConv,
     Locations,
     assign_targets,
+    chosen_locations,
     flatten_levels,
+    give_keypoints,
     pyramid_channels,
 )
 from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, keypoint_cells
 
+from .losses import heatmap_focal_loss
 from .released_head import AuxBranch, KeypointFeatures, ReleasedHead
 from .released_losses import (
     disk_offset_loss,
     gaussian_radii,
     gaussian_targets,
-    heatmap_focal_loss,
     keypoint_qualities,
     keypoint_regression_loss,
     mean_over_labelled,
@@ -267,13 +269,11 @@ class InsPoseReleased(DenseDetector):
         candidates = self.decoder.candidates(FCOSPredictions(predictions.logits, [], [], []), locations)
         boxes = self._regressed_boxes(predictions, locations, candidates.index, images.image_sizes)
         results = self._select(candidates, boxes, images.image_sizes)
-        index = torch.cat([instances.location_index for instances in results])
+        index = chosen_locations(results)
         nets = self._generate(features, predictions, locations, index)
         offsets = self.aux_branch.offsets(self.aux_branch.features(features[0]))
         keypoints = locate_keypoints(nets, offsets, self.aux_branch.factor)
-        for instances, located in zip(results, keypoints.split([len(instances) for instances in results])):
-            instances.pred_keypoints = located
-            instances.remove("location_index")
+        give_keypoints(results, keypoints)
         return results
 
     def _areas(self, instances):

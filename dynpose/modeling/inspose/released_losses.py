@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from dynpose.layers.losses import mean_over_processes, normalizer
+from dynpose.modeling.keypoint_maps import corner_radii
 
 # Released: keeps the area of an empty mask from being zero, square pixels
 _AREA_EPS = 1e-4
@@ -91,8 +92,8 @@ def mean_over_labelled(losses, labelled):
 def gaussian_radii(boxes, *, stride, min_overlap=0.9, max_radius=3):
     """CornerNet's radius: how far the corners of a box may move until its IoU falls below ``min_overlap``.
 
-    As in CenterNet's code, and so in the release, only the case of a box that contains the true one is looked at, and
-    the root of its quadratic is not divided by the leading coefficient.
+    As in CenterNet's code, and so in the release, only the case of :func:`~dynpose.modeling.keypoint_maps.corner_radii`
+    is looked at.
 
     Args:
         boxes (Tensor): (G, 4) XYXY, pixels.
@@ -104,9 +105,7 @@ def gaussian_radii(boxes, *, stride, min_overlap=0.9, max_radius=3):
         Tensor: (G,) int64 radius in whole cells, from 0 to ``max_radius``.
     """
     size = ((boxes[:, 2:] - boxes[:, :2]) / stride).clamp(min=0)
-    reach = min_overlap * size.sum(dim=1)
-    root = (reach.square() + 4 * min_overlap * (1 - min_overlap) * size.prod(dim=1)).sqrt()
-    return (root - reach).long().clamp(max=max_radius)
+    return corner_radii(size, min_overlap).clamp(max=max_radius)
 
 
 def square_cells(keypoints, radii, *, size, stride):
@@ -161,23 +160,6 @@ def gaussian_targets(keypoints, image_index, radii, *, num_images, size, stride)
     maps = keypoints.new_zeros(num_images * keypoints.shape[1] * height * width)
     slot = _slots(image_index[person], kind, u, v, keypoints.shape[1], size)
     return maps.scatter_reduce_(0, slot, gaussian, "amax").view(num_images, -1, height, width)
-
-
-def heatmap_focal_loss(logits, targets):
-    """CornerNet's focal loss (its Eq. 1, alpha 2, beta 4), divided by the number of keypoint cells.
-
-    Args:
-        logits, targets (Tensor): (B, K, H, W).
-
-    Returns:
-        Tensor: scalar.
-    """
-    logits = logits.float()
-    probabilities = logits.sigmoid()
-    is_keypoint = targets == 1
-    positive = F.logsigmoid(logits) * (1 - probabilities).square()
-    negative = F.logsigmoid(-logits) * probabilities.square() * (1 - targets) ** 4
-    return -torch.where(is_keypoint, positive, negative).sum() / normalizer(is_keypoint.sum())
 
 
 def disk_offset_loss(offsets, keypoints, image_index, radii, *, stride):

@@ -61,6 +61,27 @@ class DynamicInteraction(nn.Module):
         return F.relu(self.norm3(self.out_layer(cells.flatten(1))))
 
 
+class FeedForward(nn.Module):
+    """Two linear layers with a ReLU between, added to their input, and a layer norm.
+
+    Args:
+        dim (int): channels.
+        feedforward_dim (int): hidden ones.
+        dropout (float): rate in training.
+    """
+
+    def __init__(self, dim, feedforward_dim, dropout=0.0):
+        super().__init__()
+        self.linear1 = nn.Linear(dim, feedforward_dim)
+        self.linear2 = nn.Linear(feedforward_dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x):
+        """(..., dim) -> (..., dim)."""
+        return self.norm(x + self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x))))))
+
+
 class BoxStage(nn.Module):
     """One stage of the box decoder: attention across the queries of an image, dynamic MLP, FFN, class and box.
 
@@ -104,9 +125,7 @@ class BoxStage(nn.Module):
         self.norm1 = nn.LayerNorm(hidden_dim)
         self.interaction = DynamicInteraction(hidden_dim, dynamic_dim=dynamic_dim, resolution=resolution)
         self.norm2 = nn.LayerNorm(hidden_dim)
-        self.linear1 = nn.Linear(hidden_dim, feedforward_dim)
-        self.linear2 = nn.Linear(feedforward_dim, hidden_dim)
-        self.norm3 = nn.LayerNorm(hidden_dim)
+        self.ffn = FeedForward(hidden_dim, feedforward_dim, dropout)
         self.dropout = nn.Dropout(dropout)
         self.cls_layers = _tower(hidden_dim, num_cls_layers)
         self.reg_layers = _tower(hidden_dim, num_reg_layers)
@@ -132,9 +151,7 @@ class BoxStage(nn.Module):
         attended, _ = self.self_attn(queries, queries, queries, need_weights=False)
         queries = self.norm1(queries + self.dropout(attended))
         learned = self.interaction(roi_features, queries.flatten(0, 1)).unflatten(0, queries.shape[:2])
-        queries = self.norm2(queries + self.dropout(learned))
-        learned = self.linear2(self.dropout(F.relu(self.linear1(queries))))
-        queries = self.norm3(queries + self.dropout(learned))
+        queries = self.ffn(self.norm2(queries + self.dropout(learned)))
         cls_features, reg_features = self.cls_layers(queries), self.reg_layers(queries)
         # bfloat16 has 8 bits for a delta: half a pixel of a box of 500
         with torch.autocast(queries.device.type, enabled=False):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from detectron2.config import configurable
 from torch import nn
 
-from .box_decoder import DynamicInteraction
+from .box_decoder import DynamicInteraction, FeedForward
 from .interactions import build_interaction
 
 
@@ -291,27 +291,6 @@ class SumIteration(nn.Module):
     def forward(self, embeddings, queries):
         """Update the queries: E_P and Q_P (U, M, d_p) -> Q_P (U, M, d_p)."""
         return embeddings + queries
-
-
-class FeedForward(nn.Module):
-    """Two linear layers with a ReLU between, added to their input, and a layer norm.
-
-    Args:
-        dim (int): channels.
-        feedforward_dim (int): hidden ones.
-        dropout (float): rate in training.
-    """
-
-    def __init__(self, dim, feedforward_dim, dropout=0.0):
-        super().__init__()
-        self.linear1 = nn.Linear(dim, feedforward_dim)
-        self.linear2 = nn.Linear(feedforward_dim, dim)
-        self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x):
-        """(..., dim) -> (..., dim)."""
-        return self.norm(x + self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x))))))
 
 
 def _convs(dim, conv_dim, num_convs):

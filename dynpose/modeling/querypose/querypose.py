@@ -17,13 +17,14 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import Boxes, Instances
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from dynpose.data import schema_from_cfg
 from dynpose.layers.losses import normalizer
+from dynpose.modeling.image_model import ImageModel
 from dynpose.modeling.keypoint_maps import gather_keypoints
 
 from .box_decoder import BoxStage, boxes_from_centers
@@ -68,7 +69,7 @@ class DecodedQueries(NamedTuple):
 
 
 @META_ARCH_REGISTRY.register()
-class QueryPose(nn.Module):
+class QueryPose(ImageModel):
     """QueryPose.
 
     Its parts run one after another, for whoever wants to time them: :meth:`preprocess_image`, :meth:`extract_features`,
@@ -126,7 +127,7 @@ class QueryPose(nn.Module):
         pixel_mean,
         pixel_std,
     ):
-        super().__init__()
+        super().__init__(backbone, pixel_mean=pixel_mean, pixel_std=pixel_std)
         if num_queries < 1 or not box_stages:
             raise ValueError(
                 "MODEL.QUERYPOSE.NUM_QUERIES and MODEL.QUERYPOSE.NUM_STAGES must be at least 1, got "
@@ -144,7 +145,6 @@ class QueryPose(nn.Module):
             )
         shapes = backbone.output_shape()
         _check_features(shapes, in_features, keypoint_in_feature, hidden_dim)
-        self.backbone = backbone
         self.in_features = list(in_features)
         self.keypoint_in_feature = keypoint_in_feature
         self.box_pooler = _pooler([shapes[name] for name in in_features], pooler_resolution, pooler_sampling_ratio)
@@ -168,8 +168,6 @@ class QueryPose(nn.Module):
         )
         shape = keypoint_stages[0].part_query_shape
         self.part_queries = None if shape is None else nn.Embedding(*shape)
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
     @classmethod
     def from_config(cls, cfg):
@@ -220,11 +218,6 @@ class QueryPose(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
-    @property
-    def device(self):
-        """Where the model is."""
-        return self.pixel_mean.device
-
     def forward(self, batched_inputs):
         """Train or predict, like any detectron2 model.
 
@@ -259,11 +252,6 @@ class QueryPose(nn.Module):
             {"instances": detector_postprocess(instances, inputs.get("height", height), inputs.get("width", width))}
             for instances, inputs, (height, width) in zip(results, batched_inputs, images.image_sizes)
         ]
-
-    def preprocess_image(self, batched_inputs):
-        """Normalise, pad and batch the images: an ImageList."""
-        images = [(inputs["image"].to(self.device) - self.pixel_mean) / self.pixel_std for inputs in batched_inputs]
-        return ImageList.from_tensors(images, self.backbone.size_divisibility)
 
     def extract_features(self, images):
         """Run the backbone: name -> (B, d, H, W) of the levels that are used, in float32.

@@ -6,12 +6,12 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances, Keypoints
 
+from dynpose.modeling.inspose.losses import heatmap_focal_loss
 from dynpose.modeling.inspose.released import _to_index_coordinates, with_pseudo_boxes
 from dynpose.modeling.inspose.released_losses import (
     disk_offset_loss,
     gaussian_radii,
     gaussian_targets,
-    heatmap_focal_loss,
     keypoint_qualities,
     keypoint_regression_loss,
     mean_over_labelled,
