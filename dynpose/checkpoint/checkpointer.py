@@ -4,7 +4,6 @@ import logging
 import os
 
 from detectron2.checkpoint import DetectionCheckpointer
-from torch.nn.parallel import DistributedDataParallel
 
 from .imagenet import convert_imagenet, detect_imagenet, find_backbone
 from .reading import UnsafeCheckpointError, read_checkpoint
@@ -60,13 +59,9 @@ class PoseCheckpointer(DetectionCheckpointer):
         self._path = path
         return super().load(path, *args, **kwargs)
 
-    def _bare_model(self):
-        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
-
     def _description(self):
-        model = self._bare_model()
-        schema = getattr(model, "schema", None)
-        return {"method": type(model).__name__, "keypoints": list(schema.names) if schema else []}
+        schema = getattr(self.model, "schema", None)
+        return {"method": type(self.model).__name__, "keypoints": list(schema.names) if schema else []}
 
     def _load_file(self, filename):
         try:
@@ -90,7 +85,7 @@ class PoseCheckpointer(DetectionCheckpointer):
             checkpoint["model"] = self._convert(checkpoint["model"], released)
         elif (imagenet := detect_imagenet(checkpoint["model"])) is not None:
             checkpoint["model"] = self._convert_imagenet(checkpoint["model"], imagenet)
-        elif checkpoint.get("matching_heuristics") and find_backbone(self._bare_model()):
+        elif checkpoint.get("matching_heuristics") and find_backbone(self.model):
             raise CheckpointError(
                 f"{self._path}: these are not weights of {self._backbone_name()}, the model's backbone; give its "
                 "ImageNet weights as MODEL.WEIGHTS, or '' to start from none"
@@ -132,13 +127,12 @@ class PoseCheckpointer(DetectionCheckpointer):
             logger.warning(f"{self._path}: as many keypoints as the model, but other names; all layers are taken over")
 
     def _backbone_name(self):
-        model = self._bare_model()
-        backbone = getattr(model, "backbone", model)
+        backbone = getattr(self.model, "backbone", self.model)
         return type(getattr(backbone, "bottom_up", backbone)).__name__
 
     def _convert_imagenet(self, state_dict, imagenet):
         """Rename a backbone's ImageNet weights, report, and refuse them unless they fill it."""
-        found = find_backbone(self._bare_model(), (imagenet.backbone,))
+        found = find_backbone(self.model, (imagenet.backbone,))
         if found is None:
             raise CheckpointError(
                 f"{self._path}: these are ImageNet weights of {imagenet.backbone}, but the model's backbone is "
@@ -171,7 +165,7 @@ class PoseCheckpointer(DetectionCheckpointer):
     def _convert(self, state_dict, released):
         """Rename released weights, report, and refuse them unless they fit completely."""
         converted, unknown = convert_released(state_dict, released)
-        state = self._bare_model().state_dict()
+        state = self.model.state_dict()
         expected = {key: tuple(value.shape) for key, value in state.items() if "num_batches_tracked" not in key}
         missing = sorted(expected.keys() - converted.keys())
         unused = sorted([*unknown, *(key for key in converted if key not in state)])

@@ -14,7 +14,7 @@ from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
 
 from .affine import composed_matrix, matrix_to_original
 from .datasets import register_datasets_from_cfg
-from .ignored_regions import draw_ignored_regions
+from .ignored_regions import draw_ignored_regions, has_labelled_keypoints
 from .image_check import read_image
 from .schema import DatasetError
 from .schema_config import schema_from_cfg
@@ -182,7 +182,7 @@ def _draw_ignored(annotations, image, dataset_dict):
 
 def _boxes_to_keep(people):
     """(M, 4) float32 boxes, XYXY, that a crop may choose from: of people with labelled keypoints, or else of all."""
-    labelled = [person for person in people if any(person["keypoints"][2::3])]
+    labelled = [person for person in people if has_labelled_keypoints(person)]
     boxes = [BoxMode.convert(person["bbox"], person["bbox_mode"], BoxMode.XYXY_ABS) for person in labelled or people]
     return np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
 

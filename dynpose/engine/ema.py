@@ -4,11 +4,11 @@ import os
 
 import torch
 from detectron2.engine import HookBase
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import ConfigError
+from dynpose.utils.parallel import bare_model
 
 
 class ModelEMA:
@@ -37,7 +37,7 @@ class ModelEMA:
     def __init__(self, model, decay):
         if not 0 <= decay < 1:
             raise ConfigError(f"SOLVER.EMA.DECAY must be at least 0 and below 1, got {decay}")
-        self._averaged = AveragedModel(_bare(model), multi_avg_fn=_average_of_floats(decay), use_buffers=True)
+        self._averaged = AveragedModel(bare_model(model), multi_avg_fn=_average_of_floats(decay), use_buffers=True)
         self._averaged.eval().requires_grad_(False)
 
     @property
@@ -51,7 +51,7 @@ class ModelEMA:
         Args:
             model (nn.Module): as it was given, after an iteration.
         """
-        self._averaged.update_parameters(_bare(model))
+        self._averaged.update_parameters(bare_model(model))
 
     def state_dict(self):
         """The averaged parameters and persistent buffers under the model's names, and the number of updates."""
@@ -102,7 +102,3 @@ def _average_of_floats(decay):
             torch._foreach_copy_(averaged, current)
 
     return update
-
-
-def _bare(model):
-    return model.module if isinstance(model, DistributedDataParallel) else model

@@ -19,11 +19,11 @@ from detectron2.data.detection_utils import read_image
 from detectron2.structures import Boxes, Instances
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
 from dynpose.data import schema_from_cfg
 from dynpose.data.schema import infer_flip_pairs
 from dynpose.layers.oks_nms import group_by_oks, pose_areas
+from dynpose.utils.parallel import bare_model
 
 __all__ = ["AveragesMaps", "PoseTTA", "ViewMaps", "merge_poses", "mirror_poses", "resample_map"]
 
@@ -80,8 +80,7 @@ class PoseTTA(nn.Module):
         image_format="BGR",
     ):
         super().__init__()
-        if isinstance(model, DistributedDataParallel):
-            model = model.module
+        model = bare_model(model)
         if not min_sizes or min(min_sizes) < 1 or max_size < 1:
             raise ValueError(
                 f"TEST.AUG.MIN_SIZES must be one or more lengths in pixels and TEST.AUG.MAX_SIZE another, got "

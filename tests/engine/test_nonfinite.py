@@ -85,6 +85,14 @@ def test_a_good_run_is_not_touched(tmp_path):
     assert not (tmp_path / "nonfinite").exists()
 
 
+def test_large_gradients_are_finite(tmp_path):
+    """Their squares are not."""
+    model = toy()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 1e30)
+    assert NonFiniteGuard(model, str(tmp_path), 0).check_gradients(model)
+
+
 def test_a_later_micro_batch(tmp_path):
     """The gradients of the first half are thrown away too."""
     model = toy()

@@ -114,20 +114,12 @@ def _add_kp_net(parser):
 
 
 def _add_model(parser):
-    parser.add_argument(
-        "--config-file", action="append", metavar="FILE", help="of a model; may be given several times, for one each"
-    )
+    _add_configs(parser, peer=True)
     parser.add_argument(
         "--weights",
         action="append",
         metavar="FILE",
         help="of the models, in the order of the configs; default: random, which is as fast",
-    )
-    parser.add_argument(
-        "--peer",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="whether to measure detectron2's Keypoint R-CNN R-50-FPN too; default: yes",
     )
     parser.add_argument(
         "--people",
@@ -138,45 +130,20 @@ def _add_model(parser):
         help="people in the image; default 1 2 5 10 20 50 100",
     )
     parser.add_argument(
-        "--size",
-        type=positive_int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        default=(800, 1333),
-        help="of the resized image, pixels; default 800 1333",
-    )
-    parser.add_argument(
         "--parts", action="store_true", help="also time the parts of each model: backbone, heads, what a person costs"
     )
     parser.add_argument("--plot", type=_plot_file, metavar="FILE.png", help="draw the times over the people")
-    _add_opts(parser)
 
 
 def _add_train(parser):
-    parser.add_argument(
-        "--config-file", action="append", metavar="FILE", help="to train; may be given several times, for one each"
-    )
+    _add_configs(parser, peer=False)
     parser.add_argument(
         "--variant",
         action="append",
         metavar='"KEY VALUE ..."',
         help='overrides that make a contestant of each config; may be given several times, "" = none',
     )
-    parser.add_argument(
-        "--peer",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="whether to measure detectron2's Keypoint R-CNN R-50-FPN too; default: no",
-    )
     parser.add_argument("--batch", type=positive_int, metavar="B", default=2, help="images, default %(default)s")
-    parser.add_argument(
-        "--size",
-        type=positive_int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        default=(800, 1333),
-        help="of the augmented images, pixels; default 800 1333",
-    )
     parser.add_argument(
         "--people", type=_natural_int, metavar="N", default=5, help="in every image, possibly 0; default %(default)s"
     )
@@ -186,10 +153,27 @@ def _add_train(parser):
     parser.add_argument(
         "--parts", action="store_true", help="also time the forward pass, the backward pass and the optimizer's step"
     )
-    _add_opts(parser)
 
 
-def _add_opts(parser):
+def _add_configs(parser, *, peer):
+    """Declare what all comparisons of whole models have: whose, and for what images."""
+    parser.add_argument(
+        "--config-file", action="append", metavar="FILE", help="of a model; may be given several times, for one each"
+    )
+    parser.add_argument(
+        "--peer",
+        action=argparse.BooleanOptionalAction,
+        default=peer,
+        help=f"whether to measure detectron2's Keypoint R-CNN R-50-FPN too; default: {'yes' if peer else 'no'}",
+    )
+    parser.add_argument(
+        "--size",
+        type=positive_int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        default=(800, 1333),
+        help="of the images that the model gets, pixels; default 800 1333",
+    )
     parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE", help="overrides of all configs but the peer's, after another option"
     )

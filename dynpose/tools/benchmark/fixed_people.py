@@ -54,7 +54,7 @@ def stand_in_for(*meta_architectures: str):
 
 def has_stand_in(model_class: type) -> bool:
     """Tell whether :func:`find_stand_in` finds one."""
-    return any(cls.__name__ in _STAND_INS for cls in model_class.__mro__)
+    return _stand_in(model_class) is not None
 
 
 def find_stand_in(model_class: type):
@@ -63,14 +63,19 @@ def find_stand_in(model_class: type):
     Raises:
         ConfigError: if there is none.
     """
-    if has_stand_in(model_class):
-        return next(_STAND_INS[cls.__name__] for cls in model_class.__mro__ if cls.__name__ in _STAND_INS)
+    stand_in = _stand_in(model_class)
+    if stand_in is not None:
+        return stand_in
     raise ConfigError(
         f"MODEL.META_ARCHITECTURE {model_class.__name__}: nothing fixes how many people it finds, so that it can't be "
         "measured over their number. Register a context manager (model, boxes) with "
         f'@dynpose.tools.benchmark.fixed_people.stand_in_for("{model_class.__name__}"); '
         f"there are stand-ins for {', '.join(sorted(_STAND_INS))}"
     )
+
+
+def _stand_in(model_class):
+    return next((_STAND_INS[cls.__name__] for cls in model_class.__mro__ if cls.__name__ in _STAND_INS), None)
 
 
 @contextlib.contextmanager
