@@ -15,12 +15,12 @@ import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.config import configurable
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import Boxes, Instances
 from torch import nn
 from torch.nn import functional as F
 
 from dynpose.data import schema_from_cfg
+from dynpose.data.image_check import read_image
 from dynpose.data.schema import infer_flip_pairs
 from dynpose.layers.oks_nms import group_by_oks, pose_areas
 from dynpose.utils.parallel import bare_model
@@ -478,7 +478,7 @@ def _complete(inputs, image_format):
             "False"
         )
     if "image" not in inputs:
-        image = read_image(inputs["file_name"], format=image_format)
+        image = read_image({"file_name": inputs["file_name"]}, image_format)
         inputs["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
     height, width = inputs["image"].shape[-2:]
     inputs.setdefault("height", height)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import add_dynpose_config
-from dynpose.data import COCO_PERSON, KeypointSchema
+from dynpose.data import COCO_PERSON, DatasetError, KeypointSchema
 from dynpose.engine import PosePredictor, main
 from dynpose.modeling.test_time_augmentation import PoseTTA, ViewMaps, merge_poses, mirror_poses, resample_map
 
@@ -206,6 +206,12 @@ def test_files_and_float_images_are_the_same_image(tmp_path, kind):
     model = tta(min_sizes=(120, 77))
     from_file = model([{"file_name": str(tmp_path / "image.png")}])[0]["instances"]
     assert_same(from_file, model([inputs(image.to(kind))])[0]["instances"])
+
+
+def test_files_that_would_lose_bits_are_refused(tmp_path):
+    Image.fromarray(np.full(SIZE, 40000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(DatasetError, match=r"deep\.png: .* more than 8 bits"):
+        tta()([{"file_name": str(tmp_path / "deep.png")}])
 
 
 def test_images_that_are_no_bytes_are_resized_too():
