@@ -1,8 +1,8 @@
 """Training, evaluation and prediction on detectron2's engine."""
 
 from .ema import ModelEMA
+from .entry import main, setup
 from .launch import launch
-from .launching import main, setup
 from .nonfinite import NonFiniteError, NonFiniteGuard, replay
 from .predictor import PosePredictor
 from .schedule import resolve_epochs
