@@ -1,5 +1,6 @@
-"""What several tests need: the external test data, one thread, GPU tests skipped without a GPU."""
+"""What several tests need: the external test data, one thread, clean catalogs, GPU tests skipped without a GPU."""
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ if not shutil.which("nvidia-smi"):
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     import interpreter_mending  # noqa: F401
@@ -27,6 +29,25 @@ def test_data():
     if not Path(folder, "reference").is_dir():
         pytest.fail(f"DYNPOSE_TEST_DATA={folder} holds no reference/")
     return Path(folder)
+
+
+@pytest.fixture
+def catalogs():
+    """Data sets that a test registers are gone after it."""
+    before = {id(catalog): set(catalog) for catalog in (DatasetCatalog, MetadataCatalog)}
+    yield
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        for name in set(catalog) - before[id(catalog)]:
+            catalog.remove(name)
+
+
+@pytest.fixture
+def clean_run(catalogs):
+    """A run of train_net.py leaves detectron2's catalogs and loggers as they were."""
+    yield
+    for name in ("detectron2", "fvcore", "dynpose"):
+        for handler in list(logging.getLogger(name).handlers):
+            logging.getLogger(name).removeHandler(handler)
 
 
 def pytest_collection_modifyitems(items):

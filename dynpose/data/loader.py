@@ -25,7 +25,7 @@ from dynpose.utils.random_state import preserved_rng, seed_rng
 from .mapper import PoseDatasetMapper
 from .schema import DatasetError
 
-__all__ = ["PoseTrainLoader", "TrainingSchedule", "build_pose_train_loader"]
+__all__ = ["PoseTrainLoader", "TrainingSchedule", "build_pose_train_loader", "training_dicts"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +58,8 @@ def build_pose_train_loader(cfg, mapper=None):
         >>> batch = next(iter(loader))  # that of iteration 5000
     """
     mapper = mapper or PoseDatasetMapper(cfg, is_train=True)
-    dicts = get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-    )
+    proposal_files = cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None
+    dicts = training_dicts(cfg, proposal_files=proposal_files)
     if not isinstance(dicts, list):
         raise DatasetError(
             f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}: {type(dicts).__name__} is no list of dicts; register a "
@@ -78,6 +74,25 @@ def build_pose_train_loader(cfg, mapper=None):
         **_sampling(cfg, dicts),
     )
     return PoseTrainLoader(dicts, mapper, schedule, num_workers=cfg.DATALOADER.NUM_WORKERS)
+
+
+def training_dicts(cfg, **options):
+    """The images of ``DATASETS.TRAIN`` that are left after detectron2's filtering, as in its own loader.
+
+    Args:
+        cfg (CfgNode): DATALOADER.FILTER_EMPTY_ANNOTATIONS and, with MODEL.KEYPOINT_ON,
+            MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE are what decides.
+        **options: of detectron2's ``get_detection_dataset_dicts``.
+
+    Returns:
+        list[dict]
+    """
+    return get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+        **options,
+    )
 
 
 def _aspect_ratio_groups(dicts):

@@ -4,9 +4,9 @@ import logging
 import math
 
 from detectron2.config import get_cfg
-from detectron2.data import get_detection_dataset_dicts
 
 from dynpose.config import ConfigError
+from dynpose.data.loader import training_dicts
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +42,7 @@ def num_training_images(cfg):
     Returns:
         int
     """
-    min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
-    return len(
-        get_detection_dataset_dicts(
-            cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, min_keypoints=min_keypoints
-        )
-    )
+    return len(training_dicts(cfg))
 
 
 def resolve_epochs(cfg, num_images=None):

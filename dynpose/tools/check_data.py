@@ -153,18 +153,22 @@ def check(data_set, num_examples=5, decode=False):
 
 def _labelled_people(records, log):
     """(record, annotation) of everybody with labelled keypoints, in images that can be read."""
+    from dynpose.data.ignored_regions import has_labelled_keypoints
+
     return [
         (record, person)
         for record in records
         if record["file_name"] not in log.broken_images
         for person in record["annotations"]
-        if not person["iscrowd"] and any(person["keypoints"][2::3])
+        if not person["iscrowd"] and has_labelled_keypoints(person)
     ]
 
 
 def _report(data_set, log, records, schema, num_examples):
+    from dynpose.data.ignored_regions import has_labelled_keypoints
+
     people = [person for record in records for person in record["annotations"] if not person["iscrowd"]]
-    labelled = sum(any(person["keypoints"][2::3]) for person in people)
+    labelled = sum(map(has_labelled_keypoints, people))
     print(f"{data_set.name}: {len(records)} images, {len(people)} people, {labelled} of them with labelled keypoints")
     if schema is not None:
         pairs = ", ".join(f"{left} / {right}" for left, right in schema.flip_pairs) or "none"

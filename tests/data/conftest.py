@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 
@@ -55,13 +54,3 @@ class PoseFiles:
 @pytest.fixture
 def pose_files(tmp_path):
     return PoseFiles(tmp_path)
-
-
-@pytest.fixture
-def catalogs():
-    """Data sets that a test registers are gone after it."""
-    before = {id(catalog): set(catalog) for catalog in (DatasetCatalog, MetadataCatalog)}
-    yield
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        for name in set(catalog) - before[id(catalog)]:
-            catalog.remove(name)

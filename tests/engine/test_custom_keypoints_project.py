@@ -6,10 +6,12 @@ import logging
 import os
 
 import pytest
-from test_training import _clean_up, arguments  # noqa: F401  the fixture is used by all tests of the file
+from test_training import arguments
 
 from dynpose.config import load_config
 from dynpose.engine import main
+
+pytestmark = pytest.mark.usefixtures("clean_run")
 
 PROJECT = "projects/custom_keypoints"
 

@@ -4,11 +4,13 @@ import copy
 
 import pytest
 import torch
-from test_training import _clean_up, arguments  # noqa: F401  the fixture is used by itself
+from test_training import arguments
 from torch import nn
 
 from dynpose.config import ConfigError, load_config
 from dynpose.engine import ModelEMA, PoseTrainer, main
+
+pytestmark = pytest.mark.usefixtures("clean_run")
 
 
 class Model(nn.Module):

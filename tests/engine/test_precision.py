@@ -9,7 +9,6 @@ import torch
 from detectron2.engine import DefaultTrainer
 from detectron2.utils.events import EventStorage
 from small_models import small_config, small_model
-from test_training import _clean_up  # noqa: F401  a fixture that is used by itself
 from tiny_methods import METHODS, global_batch, tiny_config, tiny_model
 from torch import nn
 
@@ -17,6 +16,8 @@ from dynpose.config import ConfigError
 from dynpose.engine import ModelEMA, PoseTrainer, TrainingStep, main
 from dynpose.engine.precision import Precision, compile_backbone
 from dynpose.modeling.querypose import querypose
+
+pytestmark = pytest.mark.usefixtures("clean_run")
 
 DTYPES = [torch.bfloat16, torch.float16]
 

@@ -8,12 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from test_training import _clean_up, arguments  # noqa: F401
+from test_training import arguments
 
 from dynpose.config import load_config
 from dynpose.engine import main, setup
 from dynpose.engine.records import fingerprint, git_state
 from dynpose.engine.trainer import PoseTrainer
+
+pytestmark = pytest.mark.usefixtures("clean_run")
 
 SHORT = ["DATASETS.TEST", "()", "SOLVER.CHECKPOINT_PERIOD", "1", "SEED", "-1"]
 

@@ -1,11 +1,9 @@
 """Schedules in epochs become iterations, and contradictions are refused."""
 
 import json
-import logging
 from types import SimpleNamespace
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from small_models import SMALL, small_config
 
@@ -14,20 +12,9 @@ from dynpose.data import register_pose_dataset
 from dynpose.engine import resolve_epochs, setup
 from dynpose.engine.schedule import epochs_to_iterations, num_training_images, resolve_reference_batch
 
+pytestmark = pytest.mark.usefixtures("clean_run")
+
 _CONFIG = "configs/FCPose/Base-FCPose.yaml"
-
-
-@pytest.fixture(autouse=True)
-def _clean_up():
-    """Leave detectron2's catalogs and loggers as they were."""
-    names = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.pop(name, None)
-    for name in ("detectron2", "fvcore", "dynpose"):
-        for handler in list(logging.getLogger(name).handlers):
-            logging.getLogger(name).removeHandler(handler)
 
 
 @pytest.fixture

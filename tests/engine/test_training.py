@@ -8,13 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from small_models import SMALL
 
 from dynpose.checkpoint import CheckpointError
 from dynpose.config import ConfigError, load_config
 from dynpose.data import DatasetError
 from dynpose.engine import main, setup
+
+pytestmark = pytest.mark.usefixtures("clean_run")
 
 CONFIG = "configs/quick/fcpose_synthetic.yaml"
 TINY = [
@@ -36,19 +37,6 @@ TINY = [
 def arguments(output, *opts, config=CONFIG, eval_only=False, resume=False):
     opts = [*TINY, "OUTPUT_DIR", str(output), *map(str, opts)]
     return SimpleNamespace(config_file=config, opts=opts, eval_only=eval_only, resume=resume)
-
-
-@pytest.fixture(autouse=True)
-def _clean_up():
-    """Leave detectron2's catalogs and loggers as they were."""
-    names = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.pop(name, None)
-    for name in ("detectron2", "fvcore", "dynpose"):
-        for handler in list(logging.getLogger(name).handlers):
-            logging.getLogger(name).removeHandler(handler)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Test-time augmentation on models whose answer is known, by hand-worked numbers, and on real (untrained) networks."""
 
 import json
-import logging
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,7 +10,6 @@ import pytest
 import torch
 from detectron2 import model_zoo
 from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
@@ -602,20 +600,7 @@ TINY = [
 ]
 
 
-@pytest.fixture
-def _clean_up():
-    """Leave detectron2's catalogs and loggers as they were."""
-    names = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.pop(name, None)
-    for name in ("detectron2", "fvcore", "dynpose"):
-        for handler in list(logging.getLogger(name).handlers):
-            logging.getLogger(name).removeHandler(handler)
-
-
-@pytest.mark.usefixtures("_clean_up")
+@pytest.mark.usefixtures("clean_run")
 def test_a_run_evaluates_with_and_without_and_so_does_evaluation_alone(tmp_path):
     def arguments(output, *opts, eval_only=False):
         opts = [*TINY, "OUTPUT_DIR", str(output), *map(str, opts)]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from dynpose.data import DatasetError, KeypointSchema, load_pose_json
@@ -127,15 +126,6 @@ def test_nothing_to_learn(files, capsys, content, message):
 def test_what_to_check_must_be_said(words, capsys):
     assert cli.main(["check-data", *words]) == 2
     assert "either --json with --images, or --config-file" in capsys.readouterr().err
-
-
-@pytest.fixture
-def catalogs():
-    before = {id(catalog): set(catalog) for catalog in (DatasetCatalog, MetadataCatalog)}
-    yield
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        for name in set(catalog) - before[id(catalog)]:
-            catalog.remove(name)
 
 
 @pytest.mark.usefixtures("catalogs")
