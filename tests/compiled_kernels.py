@@ -3,6 +3,7 @@
 :func:`compile_report` compiles in a process of its own, without Triton's interpreter; this file is also its script.
 """
 
+import collections
 import json
 import os
 import re
@@ -33,8 +34,9 @@ def compile_report(kernels, architectures=(80, 90)):
     Returns:
         list[dict]: one for each kernel and architecture, the architectures of a kernel one after the other: ``kernel``,
         ``architecture``, ``registers`` of a thread, ``spill_bytes`` of a thread (stores and loads), ``stack_bytes`` of
-        a thread, ``shared_bytes`` of a thread block; and ``specialised``, the arguments whose value (of integers) or
-        alignment (of pointers) is compiled in, so that another one compiles again.
+        a thread, ``shared_bytes`` of a thread block; ``loop``, how many instructions of each kind the longest loop has,
+        by the names of the machine code ("SHFL", "FFMA", ...); and ``specialised``, the arguments whose value (of
+        integers) or alignment (of pointers) is compiled in, so that another one compiles again.
     """
     # TRITON_INTERPRET is read when Triton is imported, and turns every kernel into one for the interpreter.
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -79,6 +81,7 @@ def _report(kernel, architecture):
         "spill_bytes": spills,
         "stack_bytes": stack,
         "shared_bytes": compiled.metadata.shared,
+        "loop": _longest_loop(compiled.asm["cubin"]),
         "specialised": [parameter.name for parameter in function.params if _is_specialised(parameter)],
     }
 
@@ -102,6 +105,24 @@ def _resources(ptx, architecture):
         r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log
     )
     return int(registers), int(stores) + int(loads), int(stack)
+
+
+def _longest_loop(cubin):
+    """Instructions of the longest loop of a kernel, counted by kind."""
+    from triton import knobs
+
+    with tempfile.TemporaryDirectory() as folder:
+        binary = Path(folder, "kernel.cubin")
+        binary.write_bytes(cubin)
+        command = [knobs.nvidia.cuobjdump.path, "-sass", binary]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    # "/*01a0*/ @!P0 FADD.FTZ R1, R2, R3 ;": where it lies, a predicate, the kind and its variants
+    code = re.findall(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?(\w+)(.*);", listing, re.MULTILINE)
+    lines = [(int(where, 16), kind, rest) for where, kind, rest in code]
+    jumps = [(int(rest.split("0x")[-1], 16), where) for where, kind, rest in lines if kind == "BRA" and "0x" in rest]
+    loops = [(first, last) for first, last in jumps if first < last]
+    first, last = max(loops, key=lambda loop: loop[1] - loop[0], default=(0, -1))
+    return collections.Counter(kind for where, kind, _ in lines if first <= where <= last)
 
 
 def _main():

@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 from compiled_kernels import compile_report
@@ -334,7 +335,7 @@ def test_without_the_matrix_units_where_memory_is_small(monkeypatch, caplog, set
         monkeypatch.setattr(fused.kernels, name, Kernel(getattr(fused.kernels, name)))
     fused._warn_of_small_memory.cache_clear()
     with caplog.at_level(logging.WARNING):
-        check_gradients(inputs, 1e-5)
+        check_gradients(inputs, 1e-3)  # the features have been rounded to TF32
     assert launched == ["tf32", "ieee"] * 4
     assert [record.message for record in caplog.records] == [
         "A KP-Net kernel runs more slowly, without the matrix units: out of resource: shared memory, "
@@ -460,8 +461,24 @@ def test_old_gpus_fall_back(monkeypatch):
 
 
 def test_depth_one_may_name_any_width():
-    assert fused.why_not_fused(KPNetSpec(8, 500, 1, 3)) is None
-    assert fused.why_not_fused(WIDEST) is None
+    assert fused.why_not_fused(torch.zeros(1, 8, 2, 2), KPNetSpec(8, 500, 1, 3)) is None
+    assert fused.why_not_fused(torch.zeros(1, 64, 2, 2), WIDEST) is None
+
+
+def test_larger_maps_than_a_row_can_be_found_in():
+    features = torch.zeros(1, 8, 1, 1)
+    assert fused.why_not_fused(features.expand(1, 8, 2048, 1024), INSPOSE) is None
+    reason = fused.why_not_fused(features.expand(1, 8, 2048, 1025), INSPOSE)
+    assert reason == "the kernels take maps of at most 2097152 cells"
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 7, 127, 128, 168, 333, 1447, 1448, 65537, fused.MAX_CELLS])
+def test_a_row_by_a_product_in_float32(width):
+    """As the kernels find it, for every cell of the largest maps."""
+    cells = np.arange(fused.MAX_CELLS)
+    rows_of_a_cell = np.float32(1) / np.float32(width)
+    rows = ((cells.astype(np.float32) + np.float32(0.5)) * rows_of_a_cell).astype(np.int64)
+    assert (rows == cells // width).all()
 
 
 @pytest.mark.parametrize(
@@ -481,8 +498,13 @@ def test_dot_precision(dtype, tf32, precision, set_tf32):
 # --- compiled, without a GPU ---
 
 
-def compiled(kernel, spec, features, precision, mode, block, warps, **choices):
-    """What compile_report takes for one of the kernels, for a spec as _Launch reads it."""
+def compiled(kernel, spec, features, precision, mode, config, **choices):
+    """What compile_report takes for one of the kernels, for a spec as _Launch reads it.
+
+    ``config`` is one of those that are tuned, or a dict of those that are not.
+    """
+    options = dict(config) if isinstance(config, dict) else config.all_kwargs()
+    block = options.pop("BLOCK")
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[features]
     inputs = to(make_inputs(spec, 1, 1, (1, 1)), dtype)
     launch = fused._Launch(*inputs[:5], fused._pack(spec), 8)
@@ -501,7 +523,7 @@ def compiled(kernel, spec, features, precision, mode, block, warps, **choices):
         "kernel": f"dynpose.layers.kp_net.kernels:{kernel}",
         "signature": signature,
         "constants": {**constants, **dict.fromkeys(unused)},
-        "options": {"num_warps": warps, "num_stages": 2 if warps == 8 and block == 128 else 1},
+        "options": options,
     }
 
 
@@ -509,16 +531,22 @@ GRADIENTS = {"WITH_FEATURES": True, "WITH_PARAMS": True, "ATOMIC": True}
 
 
 def test_kernels_compile_for_gpus():
+    plain_forward, *_, small_forward = fused._FORWARD
+    fixed, fixed_backward = fused._fixed({"C_PAD": 32, "WIDTH_PAD": 32}), fused._FIXED_BACKWARD
+    parts = {**GRADIENTS, "ATOMIC": False}
     kernels = [
-        compiled("forward_kernel", FCPOSE, "fp32", "tf32", "peaks", 128, 8),
-        compiled("forward_kernel", FCPOSE, "fp32", "tf32x3", "cross_entropy", 64, 8),
-        compiled("forward_kernel", INSPOSE, "bf16", "bf16", "peaks", 128, 4),
-        compiled("feature_gradient_kernel", FCPOSE, "fp32", "tf32", "cross_entropy", 64, 8),
-        compiled("backward_kernel", FCPOSE, "fp32", "tf32", "cross_entropy", 16, 4, **GRADIENTS),
-        compiled("backward_kernel", FCPOSE, "fp16", "tf32", "heatmaps", 16, 4, **{**GRADIENTS, "ATOMIC": False}),
+        compiled("round_kernel", FCPOSE, "fp32", "tf32", "peaks", fused._ROUND, CHANNELS_LAST=False),
+        compiled("forward_kernel", FCPOSE, "fp32", "tf32", "peaks", plain_forward),
+        compiled("forward_kernel", FCPOSE, "fp32", "tf32x3", "cross_entropy", fixed),
+        compiled("forward_kernel", INSPOSE, "bf16", "bf16", "peaks", small_forward),
+        compiled("feature_gradient_kernel", FCPOSE, "fp32", "tf32", "cross_entropy", fixed),
+        compiled("backward_kernel", FCPOSE, "fp32", "tf32", "cross_entropy", fused._BACKWARD[1], **GRADIENTS),
+        compiled("backward_kernel", FCPOSE, "fp16", "tf32", "heatmaps", fixed_backward, **parts),
     ]
     for report in compile_report(kernels):
-        assert report["spill_bytes"] <= 64, report
+        # Three products for one hold the weights twice.
+        spills = 2048 if (report["kernel"], report["architecture"]) == ("forward_kernel", 80) else 64
+        assert report["spill_bytes"] <= spills, report
         # what every GPU of compute capability 8.0 or more has
         assert report["shared_bytes"] <= 99 * 1024, report
         assert set(report["specialised"]) <= {
@@ -526,10 +554,22 @@ def test_kernels_compile_for_gpus():
         }, report  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("mode", "architecture", "instructions"),
+    [("peaks", 80, 520), ("peaks", 90, 390), ("cross_entropy", 80, 510), ("cross_entropy", 90, 400)],
+)
+def test_what_a_tile_of_the_forward_pass_costs(mode, architecture, instructions):
+    """The loop over the tiles is short, and no number changes threads in it."""
+    kernel = compiled("forward_kernel", FCPOSE, "fp32", "tf32", mode, fused._FORWARD[0])
+    (report,) = compile_report([kernel], architectures=(architecture,))
+    assert 200 < sum(report["loop"].values()) <= instructions, report
+    assert report["loop"].get("SHFL", 0) == 0, report
+
+
 def test_the_widest_kp_net_fits_without_the_matrix_units():
     kernels = [
-        compiled("forward_kernel", WIDEST, "fp32", "ieee", "peaks", 16, 4),
-        compiled("feature_gradient_kernel", WIDEST, "fp32", "ieee", "cross_entropy", 16, 4),
+        compiled("forward_kernel", WIDEST, "fp32", "ieee", "peaks", fused._FIXED_BACKWARD),
+        compiled("feature_gradient_kernel", WIDEST, "fp32", "ieee", "cross_entropy", fused._FIXED_BACKWARD),
     ]
     for report in compile_report(kernels, architectures=(80,)):
         assert report["shared_bytes"] <= 99 * 1024, report

@@ -43,7 +43,7 @@ BACKENDS: dict[str, Backend] = {
         heatmaps=fused and fused.fused_kp_net_heatmaps,
         peaks=fused and fused.fused_kp_net_peaks,
         cross_entropy=fused and fused.fused_kp_net_cross_entropy,
-        why_not=lambda features, spec: why_not_triton(features) or fused.why_not_fused(spec),
+        why_not=lambda features, spec: why_not_triton(features) or fused.why_not_fused(features, spec),
         devices=("cuda",),
     ),
     "torch": Backend(

@@ -28,18 +28,22 @@ from .spec import KPNetPeaks, KPNetSpec
 # What the kernels hold at once grows with these.
 MAX_CHANNELS = 64
 MAX_DEPTH = 4
+# A cell's row is found by a product in float32, which is exact up to here.
+MAX_CELLS = 2**21
 # Keypoints of one block: more are done in several, which compute the hidden layers once each.
 _MAX_K_BLOCK = 32
 # Thread blocks for each multiprocessor, below which the map is split into more ranges.
 _BLOCKS_PER_MULTIPROCESSOR = 6
 
 
-def why_not_fused(spec: KPNetSpec) -> str | None:
-    """Tell why the kernels cannot run KP-Nets of this shape; None where they can."""
+def why_not_fused(features: torch.Tensor, spec: KPNetSpec) -> str | None:
+    """Tell why the kernels cannot run KP-Nets of this shape on these maps; None where they can."""
     if spec.in_channels > MAX_CHANNELS or (spec.depth > 1 and spec.width > MAX_CHANNELS):
         return f"the kernels hold at most {MAX_CHANNELS} channels, and the KP-Net is {spec}"
     if spec.depth > MAX_DEPTH:
         return f"the kernels hold at most {MAX_DEPTH} layers, and the KP-Net is {spec}"
+    if features.shape[2] * features.shape[3] > MAX_CELLS:
+        return f"the kernels take maps of at most {MAX_CELLS} cells"
     return None
 
 
@@ -112,8 +116,6 @@ class _Launch:
         self.num_instances, self.num_keypoints = len(params), spec.num_keypoints
         self.num_cells = self.height * self.width
         self.device = features.device
-        # A cell's channels side by side: loads of a tile are wide. No copy where the memory format is channels_last.
-        self.features = features.permute(0, 2, 3, 1).contiguous()
         self.instances = (
             params.contiguous(),
             image_index.contiguous(),
@@ -141,6 +143,24 @@ class _Launch:
             "K_BLOCK": k_block,
             "PRECISION": dot_precision(features.dtype),
         }
+        self.features = self._pack(features)
+
+    def _pack(self, features):
+        """The features as (B, H, W, C): a cell's channels side by side, so that loads of a tile are wide.
+
+        No copy where the memory format is channels_last and nothing is to be rounded; a float16 number is one of TF32.
+        """
+        by_cell = features.permute(0, 2, 3, 1)
+        if self.meta["PRECISION"] != "tf32" or features.dtype != torch.float32:
+            return by_cell.contiguous()
+        channels_last = by_cell.is_contiguous()
+        source = features if channels_last else features.contiguous()
+        rounded = torch.empty_like(by_cell, memory_format=torch.contiguous_format)
+        meta = {"C": self.meta["C"], "C_PAD": self.meta["C_PAD"], "CHANNELS_LAST": channels_last, **_ROUND}
+        grid = (triton.cdiv(self.num_cells, _ROUND["BLOCK"]), self.num_images)
+        with torch.cuda.device_of(features):
+            kernels.round_kernel[grid](source, rounded, self.num_cells, **meta)
+        return rounded
 
     @property
     def grid(self):
@@ -150,14 +170,25 @@ class _Launch:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
 
-def _configs(*choices):
-    return [triton.Config({"BLOCK": block}, num_warps=warps, num_stages=2) for block, warps in choices]
+def _config(block, warps, registers=None):
+    return triton.Config({"BLOCK": block}, num_warps=warps, num_stages=2, maxnreg=registers)
+
+
+# What is tried. Fewer registers let more programs share a multiprocessor, and spill some. A program of one warp never
+# waits at a barrier.
+_FORWARD = [_config(64, 4), _config(64, 4, registers=128), _config(128, 8, registers=128), _config(32, 2)]
+_BACKWARD = [_config(16, 1), _config(16, 2), _config(32, 2), _config(64, 4)]
 
 
 # What runs without tuning: where results must not depend on a timing, in the interpreter, and where nothing else fits.
-_FIXED = {"BLOCK": 64, "num_warps": 8, "num_stages": 1}
+def _fixed(meta):
+    wide = max(meta["C_PAD"], meta["WIDTH_PAD"]) > 32
+    return {"BLOCK": 64, "num_warps": 8 if wide else 4, "num_stages": 1}
+
+
 _FIXED_BACKWARD = {"BLOCK": 16, "num_warps": 4, "num_stages": 1}
 _MERGE = {"BLOCK": 128}
+_ROUND = {"BLOCK": 64}
 _KEY = ["cells_bucket", "instances_bucket", "C", "WIDTH", "DEPTH", "K", "PRECISION", "MODE"]
 
 
@@ -171,12 +202,8 @@ def _autotune(kernel, configs, **options):
     return triton.autotune(configs, key=_KEY, do_bench=_do_bench, cache_results=True, **options)(kernel)
 
 
-_tuned_forward = _autotune(kernels.forward_kernel, _configs((64, 4), (64, 8), (128, 4), (128, 8)))
-_tuned_backward = _autotune(
-    kernels.backward_kernel,
-    _configs((16, 4), (32, 2), (32, 4), (64, 4)),
-    reset_to_zero=["grad_features", "grad_params"],
-)
+_tuned_forward = _autotune(kernels.forward_kernel, _FORWARD)
+_tuned_backward = _autotune(kernels.backward_kernel, _BACKWARD, reset_to_zero=["grad_features", "grad_params"])
 
 
 def _run(kernel, tuned, fixed, grid, arguments, meta):
@@ -218,7 +245,7 @@ def _forward(launch, mode, targets=None, heatmaps=None):
     arguments = (launch.features, *launch.instances, targets, part_max, part_sum, part_cell, part_target, heatmaps)
     sizes = (launch.num_instances, *launch.map, launch.splits, *launch.buckets)
     meta = {**launch.meta, "MODE": mode}
-    _run(kernels.forward_kernel, _tuned_forward, _FIXED, launch.grid, (*arguments, *sizes), meta)
+    _run(kernels.forward_kernel, _tuned_forward, _fixed(meta), launch.grid, (*arguments, *sizes), meta)
     if not with_parts:
         return ()
 
@@ -276,7 +303,7 @@ def _backward(launch, mode, grad, targets, log_sums, with_features, with_params)
         def grid(meta):
             return triton.cdiv(launch.num_cells, meta["BLOCK"]), launch.num_images
 
-        _run(kernels.feature_gradient_kernel, None, _FIXED, grid, (*arguments, *launch.map), meta)
+        _run(kernels.feature_gradient_kernel, None, _fixed(meta), grid, (*arguments, *launch.map), meta)
 
     if with_params and deterministic:
         grad_params = grad_params.sum(dim=0)

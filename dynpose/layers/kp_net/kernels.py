@@ -11,7 +11,7 @@ K_BLOCK of them and the hidden layers are computed once for each block of keypoi
 Letters: N instances, B images, C feature channels, K keypoints, P parameters of one KP-Net.
 
 Arguments that all kernels share:
-    features: (B, cells, C), contiguous.
+    features: (B, cells, C), contiguous; with products in TF32, float32 features are rounded to it beforehand.
     params: (N, P) float32; packed as :class:`~dynpose.layers.kp_net.KPNetSpec` says.
     image_index: (N,) int64; locations: (N, 2) float32; coord_scale: (N,) float32.
     C, WIDTH, DEPTH, K, P, COORDS_FIRST, COORDS_SIGN: the spec.
@@ -24,8 +24,12 @@ import inspect
 import triton
 import triton.language as tl
 
+from dynpose.layers.triton_support import interprets
+
 # Less than every logit, and finite: the difference of two of them must be a number.
 _LOWEST = tl.constexpr(-3.0e38)
+_LOG2_E = tl.constexpr(1.4426950408889634)
+_INTERPRETS = tl.constexpr(interprets())
 
 
 # Sizes, which must not make a new kernel each: a new image size would stop the user for seconds.
@@ -40,7 +44,18 @@ _SIZES = (
     "instances_bucket",
 )
 # Tensors that can be parts of others, and lie anywhere. Loads of features gain by an alignment.
-_UNALIGNED = ("params", "image_index", "locations", "coord_scale", "targets", "log_sums", "grad", "order", "starts")
+_UNALIGNED = (
+    "source",
+    "params",
+    "image_index",
+    "locations",
+    "coord_scale",
+    "targets",
+    "log_sums",
+    "grad",
+    "order",
+    "starts",
+)
 
 
 def _kernel(function):
@@ -48,32 +63,99 @@ def _kernel(function):
     return triton.jit(function, do_not_specialize=arguments, do_not_specialize_on_alignment=arguments)
 
 
-# --- products ---
+# --- arithmetic ---
 
 
 @triton.jit
-def _round_to_tf32(x):
-    # To the nearest; the matrix unit by itself cuts the low bits off, an error that is twice as large and has a sign.
-    bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
-    # The addition carries over some NaNs into numbers.
-    return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
+def _factor(x, PRECISION: tl.constexpr, POSITIVE: tl.constexpr = False):
+    """x as :func:`_product` takes it: rounded once, however many products read it. POSITIVE: no number is negative.
+
+    For TF32, half of the last place is added, and the matrix units cut off what is below: together, that rounds to the
+    nearest. (Cutting alone has twice the error, and that has a sign.) The addition must not carry NaN over into a
+    number; GPUs write NaN as 0x7FFFFFFF.
+    """
+    x = x.to(tl.bfloat16 if PRECISION == "bf16" else tl.float32)
+    if PRECISION == "tf32":
+        if POSITIVE:
+            bits = tl.minimum(x.to(tl.uint32, bitcast=True) + 0x1000, 0x7FFFFFFF)
+        else:
+            bits = tl.minimum(x.to(tl.int32, bitcast=True), 0x7FFFEFFF) + 0x1000
+        x = bits.to(tl.float32, bitcast=True)
+        if _INTERPRETS:
+            x = _cut_to_tf32(x)
+    return x
 
 
 @triton.jit
-def _dot(a, b, PRECISION: tl.constexpr):
-    """a @ b with float32 sums. "ieee" is without the matrix units, in float32 throughout."""
+def _cut_to_tf32(x):
+    bits = x.to(tl.int32, bitcast=True)
+    # of a NaN, one bit must stay that tells it from infinity
+    return tl.where(x == x, bits & -0x2000, bits).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _product(a, b, PRECISION: tl.constexpr, A_IS_RESULT: tl.constexpr):
+    """a @ b of two factors, with float32 sums. "ieee" is without the matrix units, in float32 throughout.
+
+    Where ``a`` comes from another product, the columns of ``a`` and the rows of ``b`` are taken in another order: a
+    thread's results of a product are neighbours, (0, 1), of every eight columns, and as TF32 factors it needs (0, 4).
+    In the order 0 2 4 6 1 3 5 7 they are the same, and no number has to change threads.
+    """
     if PRECISION == "bf16":
-        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16))
-    a, b = a.to(tl.float32), b.to(tl.float32)
+        return tl.dot(a, b)
     if PRECISION == "ieee":
         return tl.dot(a, b, input_precision="ieee")
-    a_high, b_high = _round_to_tf32(a), _round_to_tf32(b)
+    if A_IS_RESULT:
+        a, b = _reorder_columns(a), tl.trans(_reorder_columns(tl.trans(b)))
+    if PRECISION == "tf32":
+        return tl.dot(a, b, input_precision="tf32")
+    # "tf32x3". What rounding has cut off is a TF32 number too, but for its last bits; the product of two is dropped.
+    a_high, b_high = _cut_to_tf32(_factor(a, "tf32")), _cut_to_tf32(_factor(b, "tf32"))
     product = tl.dot(a_high, b_high, input_precision="tf32")
-    if PRECISION == "tf32x3":
-        # What rounding has cut off is a TF32 number too, but for its last bits; the product of two of them is dropped.
-        product = tl.dot(a_high, _round_to_tf32(b - b_high), product, input_precision="tf32")
-        product = tl.dot(_round_to_tf32(a - a_high), b_high, product, input_precision="tf32")
-    return product
+    product = tl.dot(a_high, _factor(b - b_high, "tf32"), product, input_precision="tf32")
+    return tl.dot(_factor(a - a_high, "tf32"), b_high, product, input_precision="tf32")
+
+
+@triton.jit
+def _reorder_columns(x):
+    pairs = tl.reshape(x, [x.shape[0], x.shape[1] // 8, 4, 2])
+    return tl.reshape(tl.permute(pairs, [0, 1, 3, 2]), [x.shape[0], x.shape[1]])
+
+
+@triton.jit
+def _relu(x):
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _exp_minus(x):
+    """exp(-x) for x >= 0, without the care that tl.exp takes of results below the smallest normal number."""
+    x = x * -_LOG2_E
+    if _INTERPRETS:
+        return tl.exp2(x)
+    return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=r,r", [x], tl.float32, is_pure=True, pack=1)
+
+
+# --- features ---
+
+
+@_kernel
+def round_kernel(
+    source, features, num_cells,
+    C: tl.constexpr, C_PAD: tl.constexpr, CHANNELS_LAST: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Round features to factors in TF32, once for all instances. The grid is (tiles, B).
+
+    ``source`` is (B, cells, C) where CHANNELS_LAST, else (B, C, cells); ``features``, which is written, (B, cells, C).
+    """
+    image = tl.program_id(1).to(tl.int64)
+    cells = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK))[:, None]
+    channels = tl.arange(0, C_PAD)[None, :]
+    mask = (cells < num_cells) & (channels < C)
+    source += image * num_cells * C
+    offsets = cells * C + channels
+    x = tl.load(source + (offsets if CHANNELS_LAST else channels * num_cells + cells), mask=mask, other=0.0)
+    tl.store(features + image * num_cells * C + offsets, _cut_to_tf32(_factor(x, "tf32")), mask=mask)
 
 
 # --- the network ---
@@ -135,17 +217,45 @@ def _load_net(
 
 
 @triton.jit
-def _load_tile(features, image, cells, num_cells, C: tl.constexpr, C_PAD: tl.constexpr):
-    """The features of some cells: [BLOCK, C_PAD]."""
+def _tile(cells, C: tl.constexpr, C_PAD: tl.constexpr):
+    """Where the channels of some cells lie in the features of an image, and which of them are no padding."""
     channels = tl.arange(0, C_PAD)
-    offsets = (image * num_cells + cells)[:, None] * C + channels[None, :]
-    return tl.load(features + offsets, mask=(cells < num_cells)[:, None] & (channels < C)[None, :], other=0.0)
+    return (cells * C)[:, None] + channels[None, :], (channels < C)[None, :]
 
 
 @triton.jit
-def _relative(cells, map_width, stride, x, y, factor):
-    """Relative coordinates of some cells, [BLOCK] each; ``factor`` is the sign over the scale."""
-    u, v = cells % map_width, cells // map_width
+def _load_tile(
+    features, cells, num_cells,
+    C: tl.constexpr, C_PAD: tl.constexpr, PRECISION: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """The features of some cells of an image, as a factor: [BLOCK, C_PAD]. Cells beyond the map are for MASKED only."""
+    offsets, is_channel = _tile(cells, C, C_PAD)
+    if MASKED:
+        x = tl.load(features + offsets, mask=(cells < num_cells)[:, None] & is_channel, other=0.0)
+    elif C < C_PAD:
+        x = tl.load(features + offsets, mask=is_channel, other=0.0)
+    else:
+        x = tl.load(features + offsets)
+    if PRECISION != "bf16":
+        x = x.to(tl.float32)
+    return x
+
+
+@triton.jit
+def _load_view(locations, coord_scale, instance, map_width, stride, COORDS_SIGN: tl.constexpr):
+    """What the relative coordinates of an instance are computed from: the arguments of :func:`_relative`."""
+    factor = COORDS_SIGN / tl.load(coord_scale + instance)
+    x, y = tl.load(locations + 2 * instance), tl.load(locations + 2 * instance + 1)
+    return map_width, tl.div_rn(1.0, map_width.to(tl.float32)), stride, x, y, factor
+
+
+@triton.jit
+def _relative(cells, view):
+    """Relative coordinates of some cells, [BLOCK] each."""
+    map_width, rows_of_a_cell, stride, x, y, factor = view
+    # Half a cell keeps away from the whole numbers: exact for maps of up to MAX_CELLS, and cheaper than a division.
+    v = ((cells.to(tl.float32) + 0.5) * rows_of_a_cell).to(tl.int32)
+    u = cells - v * map_width
     half = stride // 2
     return ((u * stride + half).to(tl.float32) - x) * factor, ((v * stride + half).to(tl.float32) - y) * factor
 
@@ -154,22 +264,29 @@ def _relative(cells, map_width, stride, x, y, factor):
 def _run_net(x, relative_x, relative_y, net, DEPTH: tl.constexpr, PRECISION: tl.constexpr):
     """Hidden values, after ReLU, of the first, the second and the last hidden layer, and the logits [BLOCK, K_BLOCK].
 
-    In a shallow KP-Net the three are not all different, and in one of depth 1 they mean nothing.
+    ``x`` is the factor of the features. In a shallow KP-Net the three are not all different, and in one of depth 1 they
+    mean nothing.
     """
     w_1, w_x, w_y, b_1, w_2, b_2, w_3, b_3, w_last, b_last = net
     # The coordinates stay out of the product: they are float32 whatever its precision.
-    constant = relative_x[:, None] * w_x[None, :] + relative_y[:, None] * w_y[None, :] + b_1[None, :]
-    logits = _dot(x, tl.trans(w_1), PRECISION) + constant
-    h_1 = tl.maximum(logits, 0.0)
+    constant = b_1[None, :] + relative_y[:, None] * w_y[None, :] + relative_x[:, None] * w_x[None, :]
+    logits = _product(x, _factor(tl.trans(w_1), PRECISION), PRECISION, A_IS_RESULT=False) + constant
+    h_1 = _relu(logits)
     h_2, h_last = h_1, h_1
     if DEPTH > 2:
-        h_2 = tl.maximum(_dot(h_1, tl.trans(w_2), PRECISION) + b_2[None, :], 0.0)
+        h_2 = _relu(_layer(h_1, w_2, b_2, PRECISION))
         h_last = h_2
     if DEPTH > 3:
-        h_last = tl.maximum(_dot(h_2, tl.trans(w_3), PRECISION) + b_3[None, :], 0.0)
+        h_last = _relu(_layer(h_2, w_3, b_3, PRECISION))
     if DEPTH > 1:
-        logits = _dot(h_last, tl.trans(w_last), PRECISION) + b_last[None, :]
+        logits = _layer(h_last, w_last, b_last, PRECISION)
     return h_1, h_2, h_last, logits
+
+
+@triton.jit
+def _layer(h, weight, bias, PRECISION: tl.constexpr):
+    h, weight = _factor(h, PRECISION, POSITIVE=True), _factor(tl.trans(weight), PRECISION)
+    return _product(h, weight, PRECISION, A_IS_RESULT=True) + bias[None, :]
 
 
 @triton.jit
@@ -178,10 +295,48 @@ def _range(split, splits, num_cells, BLOCK: tl.constexpr):
     tiles = tl.cdiv(num_cells, BLOCK)
     tiles_of_range = tl.cdiv(tiles, splits)
     first = split * tiles_of_range * BLOCK
-    return first, tl.minimum(first + tiles_of_range * BLOCK, num_cells)
+    return first, tl.maximum(first, tl.minimum(first + tiles_of_range * BLOCK, num_cells))
 
 
 # --- forward ---
+
+
+@triton.jit
+def _visit(
+    rows, start, features, num_cells, view, net, keypoint, target, heatmaps,
+    C: tl.constexpr, DEPTH: tl.constexpr, K: tl.constexpr, C_PAD: tl.constexpr,
+    PRECISION: tl.constexpr, MODE: tl.constexpr, BLOCK: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """Run a KP-Net on one tile, and bring what is kept of each row, (max, sum, cell, target), up to date.
+
+    MASKED is for the tile that reaches beyond the map. ``features`` and ``heatmaps`` are those of the instance.
+    """
+    row_max, row_sum, row_cell, row_target = rows
+    cells = start + tl.arange(0, BLOCK)
+    x = _load_tile(features, cells, num_cells, C, C_PAD, PRECISION, MASKED)
+    relative_x, relative_y = _relative(cells, view)
+    _, _, _, logits = _run_net(x, relative_x, relative_y, net, DEPTH, PRECISION)
+    is_cell = (cells < num_cells)[:, None]
+    if MODE == "heatmaps":
+        mask = (keypoint < K)[None, :] & is_cell if MASKED else (keypoint < K)[None, :]
+        tl.store(heatmaps + keypoint.to(tl.int64)[None, :] * num_cells + cells[:, None], logits, mask=mask)
+        return rows
+    difference = logits - row_max
+    higher = difference > 0
+    if MASKED:
+        higher &= is_cell
+    # The cell first, so that the comparison need not be kept while the exponential is computed.
+    if MODE == "peaks":
+        row_cell = tl.where(higher, cells[:, None], row_cell)
+    else:
+        row_target = tl.where(cells[:, None] == target[None, :], logits, row_target)
+    row_max = tl.where(higher, logits, row_max)
+    # One exponential brings the sum up to date, whichever of the two is the larger.
+    small = _exp_minus(tl.abs(difference))
+    if MASKED:
+        small = tl.where(is_cell, small, 0.0)
+    row_sum = tl.where(higher, row_sum * small + 1.0, row_sum + small)
+    return row_max, row_sum, row_cell, row_target
 
 
 @_kernel
@@ -206,44 +361,41 @@ def forward_kernel(
     split = tl.program_id(1)
     first, last = _range(split, splits, num_cells, BLOCK)
 
-    image = tl.load(image_index + instance)
-    factor = COORDS_SIGN / tl.load(coord_scale + instance)
-    location_x, location_y = tl.load(locations + 2 * instance), tl.load(locations + 2 * instance + 1)
+    features += tl.load(image_index + instance) * num_cells * C
+    view = _load_view(locations, coord_scale, instance, map_width, stride, COORDS_SIGN)
     net = _load_net(
         params + instance * P, k_start, C, WIDTH, DEPTH, K, COORDS_FIRST, C_PAD, WIDTH_PAD, K_BLOCK
     )  # fmt: skip
-
     keypoint = k_start + tl.arange(0, K_BLOCK)
     is_keypoint = keypoint < K
-    # Each row of a tile keeps its own maximum and sum; the rows are brought together once, at the end.
-    row_max = tl.full([BLOCK, K_BLOCK], _LOWEST, tl.float32)
-    row_sum = tl.zeros([BLOCK, K_BLOCK], tl.float32)
-    row_cell = tl.zeros([BLOCK, K_BLOCK], tl.int32) + first
-    row_target = tl.zeros([BLOCK, K_BLOCK], tl.float32)
+    target = keypoint
     if MODE == "cross_entropy":
         target = tl.load(targets + instance * K + keypoint, mask=is_keypoint, other=-1).to(tl.int32)
+    if MODE == "heatmaps":
+        heatmaps += instance * K * num_cells
 
-    for start in range(first, last, BLOCK):
-        cells = start + tl.arange(0, BLOCK)
-        x = _load_tile(features, image, cells, num_cells, C, C_PAD)
-        relative_x, relative_y = _relative(cells, map_width, stride, location_x, location_y, factor)
-        _, _, _, logits = _run_net(x, relative_x, relative_y, net, DEPTH, PRECISION)
-        is_cell = (cells < num_cells)[:, None]
-        if MODE == "heatmaps":
-            rows = (instance * K + keypoint)[None, :] * num_cells + cells[:, None]
-            tl.store(heatmaps + rows, logits, mask=is_cell & is_keypoint[None, :])
-        else:
-            # One exponential brings the sum up to date, whichever of the two is the larger.
-            higher = (logits > row_max) & is_cell
-            small = tl.exp(-tl.abs(logits - row_max))
-            row_sum = tl.where(higher, row_sum * small + 1.0, row_sum + tl.where(is_cell, small, 0.0))
-            row_max = tl.where(higher, logits, row_max)
-            if MODE == "peaks":
-                row_cell = tl.where(higher, cells[:, None], row_cell)
-            else:
-                row_target += tl.where(cells[:, None] == target[None, :], logits, 0.0)
+    # Each row of a tile keeps its own maximum and sum; the rows are brought together once, at the end.
+    rows = (
+        tl.full([BLOCK, K_BLOCK], _LOWEST, tl.float32),
+        tl.zeros([BLOCK, K_BLOCK], tl.float32),
+        tl.zeros([BLOCK, K_BLOCK], tl.int32) + first,
+        tl.zeros([BLOCK, K_BLOCK], tl.float32),
+    )
+    # Only the last tile of a map needs masks, and goes without the others.
+    whole = first + (last - first) // BLOCK * BLOCK
+    for start in range(first, whole, BLOCK):
+        rows = _visit(
+            rows, start, features, num_cells, view, net, keypoint, target, heatmaps,
+            C, DEPTH, K, C_PAD, PRECISION, MODE, BLOCK, MASKED=False,
+        )  # fmt: skip
+    if whole < last:
+        rows = _visit(
+            rows, whole, features, num_cells, view, net, keypoint, target, heatmaps,
+            C, DEPTH, K, C_PAD, PRECISION, MODE, BLOCK, MASKED=True,
+        )  # fmt: skip
 
     if MODE != "heatmaps":
+        row_max, row_sum, row_cell, row_target = rows
         out = (split * num_instances + instance) * K + keypoint
         highest = tl.max(row_max, axis=0)
         tl.store(part_max + out, highest, mask=is_keypoint)
@@ -254,6 +406,7 @@ def forward_kernel(
             # A row that has seen no cell, or only NaN, must not lead outside the map.
             tl.store(part_cell + out, tl.minimum(cell, num_cells - 1), mask=is_keypoint)
         else:
+            # the one row that has seen the target, if this range has it
             tl.store(part_target + out, tl.sum(row_target, axis=0), mask=is_keypoint)
 
 
@@ -318,7 +471,7 @@ def _logit_gradient(
         target = tl.load(targets + heatmap, mask=is_keypoint, other=-1).to(tl.int32)
         log_sum = tl.load(log_sums + heatmap, mask=is_keypoint, other=0.0)
         weight = tl.load(grad + heatmap, mask=target >= 0, other=0.0)
-        difference = tl.exp(logits - log_sum[None, :]) - tl.where(cells[:, None] == target[None, :], 1.0, 0.0)
+        difference = _exp_minus(log_sum[None, :] - logits) - tl.where(cells[:, None] == target[None, :], 1.0, 0.0)
         d = tl.where(is_cell & (target >= 0)[None, :], difference * weight[None, :], 0.0)
     return d
 
@@ -340,6 +493,19 @@ def _column(block, index):
     """One column of a block, as a block of one column."""
     chosen = tl.arange(0, block.shape[1])[None, :] == index
     return tl.sum(tl.where(chosen, block, 0.0), axis=1, keep_dims=True)
+
+
+@triton.jit
+def _sum_of_cells(d, x, PRECISION: tl.constexpr):
+    """Gradient of a weight [out, in] of a tile, from that of the layer's outputs and from its inputs, both factors."""
+    return _product(tl.trans(d), x, PRECISION, A_IS_RESULT=False)
+
+
+@triton.jit
+def _backward_layer(d, weight, h, PRECISION: tl.constexpr):
+    """Through a layer and the ReLU before it, whose result is ``h``: from one factor to another."""
+    d = _product(d, _factor(weight, PRECISION), PRECISION, A_IS_RESULT=True)
+    return _factor(tl.where(h > 0, d, 0.0), PRECISION)
 
 
 @_kernel
@@ -370,16 +536,20 @@ def backward_kernel(
     first, last = _range(split, splits, num_cells, BLOCK)
 
     image = tl.load(image_index + instance)
-    factor = COORDS_SIGN / tl.load(coord_scale + instance)
-    location_x, location_y = tl.load(locations + 2 * instance), tl.load(locations + 2 * instance + 1)
+    features += image * num_cells * C
+    if WITH_FEATURES:
+        grad_features += image * num_cells * C
+    view = _load_view(locations, coord_scale, instance, map_width, stride, COORDS_SIGN)
     net = _load_net(
         params + instance * P, k_start, C, WIDTH, DEPTH, K, COORDS_FIRST, C_PAD, WIDTH_PAD, K_BLOCK
     )  # fmt: skip
     w_1, w_2, w_3, w_last = net[0], net[4], net[6], net[8]
     keypoint = k_start + tl.arange(0, K_BLOCK)
     heatmap = instance * K + keypoint
+    ones = _factor(tl.full([BLOCK, 16], 1.0, tl.float32), PRECISION)
 
-    # Of each layer the gradient of its weight, and of what it has beside: columns for x, y and the bias.
+    # Of each layer the gradient of its weight, and that of its bias in every column; in the first, columns 0 and 1 are
+    # those of the coordinates' weights.
     g_1 = tl.zeros([FIRST_PAD, C_PAD], tl.float32)
     e_1 = tl.zeros([FIRST_PAD, 16], tl.float32)
     if WITH_PARAMS and DEPTH > 1:
@@ -394,37 +564,37 @@ def backward_kernel(
 
     for start in range(first, last, BLOCK):
         cells = start + tl.arange(0, BLOCK)
-        x = _load_tile(features, image, cells, num_cells, C, C_PAD)
-        relative_x, relative_y = _relative(cells, map_width, stride, location_x, location_y, factor)
+        x = _load_tile(features, cells, num_cells, C, C_PAD, PRECISION, MASKED=True)
+        relative_x, relative_y = _relative(cells, view)
         h_1, h_2, h_last, logits = _run_net(x, relative_x, relative_y, net, DEPTH, PRECISION)
         d = _logit_gradient(logits, cells, num_cells, heatmap, keypoint < K, targets, log_sums, grad, MODE)
-        # A product with these three columns sums over the cells on the matrix units.
-        column = tl.arange(0, 16)[None, :]
-        beside = tl.where(column == 0, relative_x[:, None], tl.where(column == 1, relative_y[:, None], 0.0))
-        beside = tl.where(column == 2, 1.0, beside)
+        d = _factor(d, PRECISION)
         if DEPTH > 1:
             if WITH_PARAMS:
-                g_last += _dot(tl.trans(d), h_last, PRECISION)
-                e_last += _dot(tl.trans(d), beside, PRECISION)
-            d = tl.where(h_last > 0, _dot(d, w_last, PRECISION), 0.0)
+                g_last += _sum_of_cells(d, _factor(h_last, PRECISION, POSITIVE=True), PRECISION)
+                e_last += _sum_of_cells(d, ones, PRECISION)
+            d = _backward_layer(d, w_last, h_last, PRECISION)
         if DEPTH > 3:
             if WITH_PARAMS:
-                g_3 += _dot(tl.trans(d), h_2, PRECISION)
-                e_3 += _dot(tl.trans(d), beside, PRECISION)
-            d = tl.where(h_2 > 0, _dot(d, w_3, PRECISION), 0.0)
+                g_3 += _sum_of_cells(d, _factor(h_2, PRECISION, POSITIVE=True), PRECISION)
+                e_3 += _sum_of_cells(d, ones, PRECISION)
+            d = _backward_layer(d, w_3, h_2, PRECISION)
         if DEPTH > 2:
             if WITH_PARAMS:
-                g_2 += _dot(tl.trans(d), h_1, PRECISION)
-                e_2 += _dot(tl.trans(d), beside, PRECISION)
-            d = tl.where(h_1 > 0, _dot(d, w_2, PRECISION), 0.0)
+                g_2 += _sum_of_cells(d, _factor(h_1, PRECISION, POSITIVE=True), PRECISION)
+                e_2 += _sum_of_cells(d, ones, PRECISION)
+            d = _backward_layer(d, w_2, h_1, PRECISION)
         if WITH_PARAMS:
-            g_1 += _dot(tl.trans(d), x, PRECISION)
-            e_1 += _dot(tl.trans(d), beside, PRECISION)
+            column = tl.arange(0, 16)[None, :]
+            beside = tl.where(column == 0, relative_x[:, None], tl.where(column == 1, relative_y[:, None], 0.0))
+            beside = tl.where(column == 2, 1.0, beside)
+            g_1 += _sum_of_cells(d, x, PRECISION)
+            e_1 += _sum_of_cells(d, _factor(beside, PRECISION), PRECISION)
         if WITH_FEATURES:
-            channels = tl.arange(0, C_PAD)
-            offsets = (image * num_cells + cells)[:, None] * C + channels[None, :]
-            mask = (cells < num_cells)[:, None] & (channels < C)[None, :]
-            tl.atomic_add(grad_features + offsets, _dot(d, w_1, PRECISION), mask=mask, sem="relaxed")
+            offsets, is_channel = _tile(cells, C, C_PAD)
+            d = _product(d, _factor(w_1, PRECISION), PRECISION, A_IS_RESULT=True)
+            mask = (cells < num_cells)[:, None] & is_channel
+            tl.atomic_add(grad_features + offsets, d, mask=mask, sem="relaxed")
 
     if WITH_PARAMS:
         out = grad_params + instance * P
@@ -443,7 +613,7 @@ def backward_kernel(
             layer = out + FIRST_OUT * (C + 3)
             if DEPTH > 2:
                 _add(layer, g_2, WIDTH, WIDTH, WIDTH, 1, ATOMIC)
-                _add(layer + WIDTH * WIDTH, _column(e_2, 2), WIDTH, 1, 1, 1, ATOMIC)
+                _add(layer + WIDTH * WIDTH, _column(e_2, 0), WIDTH, 1, 1, 1, ATOMIC)
                 layer += WIDTH * WIDTH + WIDTH
             if DEPTH > 3:
                 _add(layer, g_3, WIDTH, WIDTH, WIDTH, 1, ATOMIC)
@@ -468,14 +638,15 @@ def feature_gradient_kernel(
     The program adds up its image's instances, order[starts[b]:starts[b + 1]], always in that order.
     """
     image = tl.program_id(1).to(tl.int64)
+    features += image * num_cells * C
+    grad_features += image * num_cells * C
     cells = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    x = _load_tile(features, image, cells, num_cells, C, C_PAD)
+    x = _load_tile(features, cells, num_cells, C, C_PAD, PRECISION, MASKED=True)
     total = tl.zeros([BLOCK, C_PAD], tl.float32)
     for position in range(tl.load(starts + image), tl.load(starts + image + 1)):
         instance = tl.load(order + position)
-        factor = COORDS_SIGN / tl.load(coord_scale + instance)
-        location_x, location_y = tl.load(locations + 2 * instance), tl.load(locations + 2 * instance + 1)
-        relative_x, relative_y = _relative(cells, map_width, stride, location_x, location_y, factor)
+        view = _load_view(locations, coord_scale, instance, map_width, stride, COORDS_SIGN)
+        relative_x, relative_y = _relative(cells, view)
         for k_start in range(0, K, K_BLOCK):
             net = _load_net(
                 params + instance * P, k_start, C, WIDTH, DEPTH, K, COORDS_FIRST, C_PAD, WIDTH_PAD, K_BLOCK
@@ -486,13 +657,13 @@ def feature_gradient_kernel(
             d = _logit_gradient(
                 logits, cells, num_cells, instance * K + keypoint, keypoint < K, targets, log_sums, grad, MODE
             )  # fmt: skip
+            d = _factor(d, PRECISION)
             if DEPTH > 1:
-                d = tl.where(h_last > 0, _dot(d, w_last, PRECISION), 0.0)
+                d = _backward_layer(d, w_last, h_last, PRECISION)
             if DEPTH > 3:
-                d = tl.where(h_2 > 0, _dot(d, w_3, PRECISION), 0.0)
+                d = _backward_layer(d, w_3, h_2, PRECISION)
             if DEPTH > 2:
-                d = tl.where(h_1 > 0, _dot(d, w_2, PRECISION), 0.0)
-            total += _dot(d, w_1, PRECISION)
-    channels = tl.arange(0, C_PAD)
-    offsets = (image * num_cells + cells)[:, None] * C + channels[None, :]
-    tl.store(grad_features + offsets, total, mask=(cells < num_cells)[:, None] & (channels < C)[None, :])
+                d = _backward_layer(d, w_2, h_1, PRECISION)
+            total += _product(d, _factor(w_1, PRECISION), PRECISION, A_IS_RESULT=True)
+    offsets, is_channel = _tile(cells, C, C_PAD)
+    tl.store(grad_features + offsets, total, mask=(cells < num_cells)[:, None] & is_channel)
