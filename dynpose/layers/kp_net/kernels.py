@@ -28,7 +28,8 @@ from dynpose.layers.triton_support import interprets
 
 # Less than every logit, and finite: the difference of two of them must be a number.
 _LOWEST = tl.constexpr(-3.0e38)
-_LOG2_E = tl.constexpr(1.4426950408889634)
+# Of the exponentials, exp2 is a single instruction; exp takes care of results below the smallest normal number.
+_LOG2E = tl.constexpr(1.4426950408889634)
 _INTERPRETS = tl.constexpr(interprets())
 
 
@@ -125,15 +126,6 @@ def _reorder_columns(x):
 @triton.jit
 def _relu(x):
     return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
-def _exp_minus(x):
-    """exp(-x) for x >= 0, without the care that tl.exp takes of results below the smallest normal number."""
-    x = x * -_LOG2_E
-    if _INTERPRETS:
-        return tl.exp2(x)
-    return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=r,r", [x], tl.float32, is_pure=True, pack=1)
 
 
 # --- features ---
@@ -332,7 +324,7 @@ def _visit(
         row_target = tl.where(cells[:, None] == target[None, :], logits, row_target)
     row_max = tl.where(higher, logits, row_max)
     # One exponential brings the sum up to date, whichever of the two is the larger.
-    small = _exp_minus(tl.abs(difference))
+    small = tl.exp2(tl.abs(difference) * -_LOG2E)
     if MASKED:
         small = tl.where(is_cell, small, 0.0)
     row_sum = tl.where(higher, row_sum * small + 1.0, row_sum + small)
@@ -399,7 +391,8 @@ def forward_kernel(
         out = (split * num_instances + instance) * K + keypoint
         highest = tl.max(row_max, axis=0)
         tl.store(part_max + out, highest, mask=is_keypoint)
-        tl.store(part_sum + out, tl.sum(row_sum * tl.exp(row_max - highest[None, :]), axis=0), mask=is_keypoint)
+        row_sum *= tl.exp2((row_max - highest[None, :]) * _LOG2E)
+        tl.store(part_sum + out, tl.sum(row_sum, axis=0), mask=is_keypoint)
         if MODE == "peaks":
             # the lowest of equals
             cell = tl.min(tl.where(row_max == highest[None, :], row_cell, 2147483647), axis=0)
@@ -471,7 +464,8 @@ def _logit_gradient(
         target = tl.load(targets + heatmap, mask=is_keypoint, other=-1).to(tl.int32)
         log_sum = tl.load(log_sums + heatmap, mask=is_keypoint, other=0.0)
         weight = tl.load(grad + heatmap, mask=target >= 0, other=0.0)
-        difference = _exp_minus(log_sum[None, :] - logits) - tl.where(cells[:, None] == target[None, :], 1.0, 0.0)
+        probability = tl.exp2((logits - log_sum[None, :]) * _LOG2E)
+        difference = probability - tl.where(cells[:, None] == target[None, :], 1.0, 0.0)
         d = tl.where(is_cell & (target >= 0)[None, :], difference * weight[None, :], 0.0)
     return d
 
