@@ -3,13 +3,19 @@
 import logging
 import os
 
+import numpy as np
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
 
 from .imagenet import convert_imagenet, detect_imagenet, find_backbone
 from .reading import UnsafeCheckpointError, read_checkpoint
 from .released import convert_released, detect_released
 
 logger = logging.getLogger(__name__)
+
+# Buffers that are learned; the others of a network are constants
+_STATISTICS = ("running_mean", "running_var")
 
 
 class CheckpointError(ValueError):
@@ -25,13 +31,15 @@ class PoseCheckpointer(DetectionCheckpointer):
       the keypoints start afresh, and the log names them.
     - ImageNet weights of HRNet, DLA and Swin, from their original releases or timm (.pth or .safetensors), are renamed
       too. They must fill the whole backbone.
-    - Anything else, such as a ResNet's ImageNet weights, is left to detectron2.
+    - Anything else, such as a ResNet's ImageNet weights, is left to detectron2, as long as something of it fits.
     - Nothing in a file is run, unless the user trusts it; see :mod:`dynpose.checkpoint.reading`.
 
     Args:
         model (nn.Module): a dynpose model (or any detectron2 model).
         save_dir (str): where to save.
         new_keypoints (bool): allow a checkpoint of the same method with other keypoints.
+        complete (bool): take only weights that fill the whole model, to evaluate it or to predict with it: what would
+            be a start for training finds noise.
         **kwargs: of detectron2's DetectionCheckpointer.
 
     Example::
@@ -39,9 +47,10 @@ class PoseCheckpointer(DetectionCheckpointer):
         >>> PoseCheckpointer(model).load("R_50_3X.pth")
     """
 
-    def __init__(self, model, save_dir="", *, new_keypoints=False, **kwargs):
+    def __init__(self, model, save_dir="", *, new_keypoints=False, complete=False, **kwargs):
         super().__init__(model, save_dir, **kwargs)
         self.new_keypoints = new_keypoints
+        self.complete = complete
         self._path = ""
 
     def save(self, name, **kwargs):
@@ -66,9 +75,6 @@ class PoseCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename):
         try:
             checkpoint = read_checkpoint(filename)
-            if isinstance(checkpoint["model"].get("state_dict"), dict):
-                checkpoint["model"] = checkpoint["model"]["state_dict"]
-            return checkpoint
         except UnsafeCheckpointError as error:
             raise CheckpointError(f"{filename}: {error}") from error
         except Exception as error:
@@ -76,9 +82,29 @@ class PoseCheckpointer(DetectionCheckpointer):
                 f"{filename}: can't be read as a checkpoint ({type(error).__name__}: {error}). It may be truncated or "
                 "no checkpoint at all; copy it again or give another MODEL.WEIGHTS"
             ) from error
+        if fault := _find_fault(checkpoint["model"]):
+            raise CheckpointError(
+                f"{filename}: {fault}, where a checkpoint has named tensors, by themselves or as 'model' or "
+                "'state_dict'; give another MODEL.WEIGHTS"
+            )
+        return checkpoint
 
     def _load_model(self, checkpoint):
-        ours = self._description()
+        keys = list(checkpoint["model"])
+        self._rename(checkpoint)
+        theirs, ours = checkpoint.get("dynpose"), self._description()
+        if theirs is not None:
+            self._check_method(theirs["method"], "dynpose's")
+            if theirs["keypoints"] != ours["keypoints"]:
+                self._check_new_keypoints(theirs["keypoints"], ours["keypoints"])
+        incompatible = super()._load_model(checkpoint)
+        if theirs is not None:
+            self._check_shapes(incompatible.incorrect_shapes, same_keypoints=theirs["keypoints"] == ours["keypoints"])
+        self._check_use(keys, incompatible)
+        return incompatible
+
+    def _rename(self, checkpoint):
+        """Give released and ImageNet weights the model's names, in place."""
         released = detect_released(checkpoint["model"])
         if released is not None:
             self._check_method(released.method, released.name)
@@ -90,23 +116,40 @@ class PoseCheckpointer(DetectionCheckpointer):
                 f"{self._path}: these are not weights of {self._backbone_name()}, the model's backbone; give its "
                 "ImageNet weights as MODEL.WEIGHTS, or '' to start from none"
             )
-        theirs = checkpoint.get("dynpose")
-        if theirs is None:
-            return super()._load_model(checkpoint)
 
-        self._check_method(theirs["method"], "dynpose's")
-        if theirs["keypoints"] != ours["keypoints"]:
-            self._check_new_keypoints(theirs["keypoints"], ours["keypoints"])
-        incompatible = super()._load_model(checkpoint)
-        fresh = [key for key, *_ in incompatible.incorrect_shapes]
-        if fresh and theirs["keypoints"] == ours["keypoints"]:
+    def _check_shapes(self, misfits, same_keypoints):
+        """Refuse parameters of another shape, unless the keypoints explain it; ``misfits`` as fvcore gives them."""
+        fresh = [key for key, *_ in misfits]
+        if fresh and same_keypoints:
             raise CheckpointError(
-                f"{self._path}: {len(fresh)} parameters have another shape than in the model ({', '.join(fresh[:4])}, "
-                "...). It was trained with another config; use the config.yaml of its run"
+                f"{self._path}: {len(fresh)} parameters have another shape than in the model ({_few(fresh, 4)}). It "
+                "was trained with another config; use the config.yaml of its run"
             )
         if fresh:
             logger.warning(f"Other keypoints than in {self._path}: initialised afresh: {', '.join(fresh)}")
-        return incompatible
+
+    def _check_use(self, keys, incompatible):
+        """Refuse weights of which nothing was taken over or, where they must be complete, not all that is learned."""
+        state = self.model.state_dict(keep_vars=True)
+        parameters = [key for key, value in state.items() if isinstance(value, nn.Parameter)]
+        untouched = set(incompatible.missing_keys)
+        if parameters and untouched.issuperset(parameters):
+            names = "the names of its release or of timm" if find_backbone(self.model) else "detectron2's names"
+            shapes = [
+                f"{key} {tuple(theirs)}, not {tuple(ours)}" for key, theirs, ours in incompatible.incorrect_shapes
+            ]
+            raise CheckpointError(
+                f"{self._path}: nothing of it fits the model: it holds other parameters ({_few(shapes or keys)}) than "
+                f"{self._description()['method']} ({_few(parameters)}). Give weights of this model, or ImageNet "
+                f"weights of its backbone, {self._backbone_name()}, with {names} and no other prefix than 'module.'"
+            )
+        missing = [key for key in incompatible.missing_keys if key in parameters or key.endswith(_STATISTICS)]
+        if self.complete and missing:
+            raise CheckpointError(
+                f"{self._path}: {len(missing)} parameters of the model are not in it or of another shape "
+                f"({_few(missing)}). These are a backbone's weights, or those of another config; give the weights of a "
+                "trained model, and the config.yaml of its run"
+            )
 
     def _check_method(self, method, origin):
         ours = self._description()["method"]
@@ -186,3 +229,22 @@ class PoseCheckpointer(DetectionCheckpointer):
                 "'dynpose convert-weights' and train from the converted file"
             )
         return converted
+
+
+def _find_fault(weights):
+    """Say what is wrong with something that should be a state dict; "" where it is one."""
+    if not isinstance(weights, dict):
+        return f"it holds a {type(weights).__name__}"
+    wrong = [
+        f"{key!r}, a {type(value).__name__}"
+        for key, value in weights.items()
+        if not isinstance(key, str) or not isinstance(value, (torch.Tensor, np.ndarray))
+    ]
+    if wrong:
+        return f"it holds {_few(wrong)}"
+    return "" if weights else "it holds no weights"
+
+
+def _few(names, number=3):
+    """The first names of a list that may be long."""
+    return ", ".join(names[:number]) + (", ..." if len(names) > number else "")

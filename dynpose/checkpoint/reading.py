@@ -43,7 +43,7 @@ def read_checkpoint(path):
         path (str): .safetensors, .pkl, .pyth, or else a file of ``torch.save``.
 
     Returns:
-        dict: with ``model``, as ``DetectionCheckpointer`` has it.
+        dict: with ``model``, as ``DetectionCheckpointer`` has it; of a file with a ``state_dict``, it is that.
 
     Raises:
         UnsafeCheckpointError: it holds more than weights, and the user does not say that it is trusted.
@@ -57,7 +57,18 @@ def read_checkpoint(path):
     if path.endswith(".pyth"):
         state = {key: value for key, value in checkpoint["model_state"].items() if "num_batches_tracked" not in key}
         return {"model": state, "__author__": "pycls", "matching_heuristics": True}
-    return checkpoint if "model" in checkpoint else {"model": checkpoint}
+    return _with_model(checkpoint)
+
+
+def _with_model(checkpoint):
+    """What ``torch.save`` wrote, as ``DetectionCheckpointer`` has it; others call the weights ``state_dict``."""
+    # The released CID's training checkpoints have the model's name as "model"
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
+        checkpoint = {"model": checkpoint}
+    weights = checkpoint["model"]
+    if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
+        return {**checkpoint, "model": weights["state_dict"]}
+    return checkpoint
 
 
 def _read_torch(path):

@@ -20,7 +20,7 @@ class ReleasedFormat:
         renames (tuple[tuple[str, str]]): (pattern, replacement) pairs, the first that matches a whole key is used.
         unused (tuple[str]): patterns of keys that hold nothing learned.
         linear (tuple[str]): dynpose's names of weights that are convolutions' there and linear layers' here.
-        config (str): the config that it loads into.
+        config (str): the configs that it loads into.
     """
 
     name: str
@@ -56,7 +56,8 @@ RELEASED_FORMATS = (
         signature=("gfd.heatmap_conv.weight", "gfd.conv_down.weight"),
         renames=CID_RENAMES,
         unused=CID_UNUSED,
-        config="configs/CID/HRNet_W32_140e.yaml",
+        config="configs/CID/HRNet_W32_140e.yaml (or HRNet_W48_140e.yaml), or for CrowdPose's 14 keypoints "
+        "HRNet_W32_300e_crowdpose.yaml (or HRNet_W48_300e_crowdpose.yaml)",
     ),
     # before the light version, all of whose keys it has
     ReleasedFormat(

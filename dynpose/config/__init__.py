@@ -1,6 +1,28 @@
 """Config keys of dynpose on top of detectron2's."""
 
+from .checks import (
+    check_at_least_one,
+    check_between_0_and_1,
+    check_from_0_to_1,
+    check_increasing,
+    check_norm,
+    check_not_negative,
+    check_odd,
+    check_positive,
+)
 from .defaults import add_dynpose_config
 from .loading import ConfigError, load_config
 
-__all__ = ["ConfigError", "add_dynpose_config", "load_config"]
+__all__ = [
+    "ConfigError",
+    "add_dynpose_config",
+    "check_at_least_one",
+    "check_between_0_and_1",
+    "check_from_0_to_1",
+    "check_increasing",
+    "check_norm",
+    "check_not_negative",
+    "check_odd",
+    "check_positive",
+    "load_config",
+]

@@ -102,7 +102,8 @@ def _add_input(cfg):
     # At scale 1 the result's shorter side shows the "short" or the "long" side of the image
     cfg.INPUT.AFFINE.SCALE_TYPE = "short"
     # Inference: resize by an affine warp onto sides that are multiples of 64, with equal margins (the released CID;
-    # dynpose.data.AffineResize). The shorter side is INPUT.MIN_SIZE_TEST, the longer at most INPUT.MAX_SIZE_TEST.
+    # dynpose.data.AffineResize). The shorter side is INPUT.MIN_SIZE_TEST, the longer at most INPUT.MAX_SIZE_TEST. The
+    # views of TEST.AUG are made so, too, of its sizes.
     cfg.INPUT.AFFINE_RESIZE_TEST = False
     # In training, give the model the masks of crowds and of people without labelled keypoints, for it to leave out
     cfg.INPUT.IGNORE_MASKS = False
@@ -357,7 +358,8 @@ def _add_inspose_released(cfg):
     # Relative coordinates are divided by this many strides of the location's level
     cfg.MODEL.INSPOSE_RELEASED.COORD_SCALE = 8.0
     # The network's keypoints are pixel indices, as COCO writes them and opera takes them; False = detectron2's
-    # continuous coordinates, half a pixel of the original image further right and down
+    # continuous coordinates, half a pixel of the original image further right and down. With True, neither INPUT.CROP
+    # nor INPUT.AFFINE can be enabled.
     cfg.MODEL.INSPOSE_RELEASED.INDEX_COORDINATES = True
 
     # Varifocal loss of the classification
@@ -368,7 +370,8 @@ def _add_inspose_released(cfg):
     cfg.MODEL.INSPOSE_RELEASED.QUALITY = "released"
     # Its target for people without labelled keypoints
     cfg.MODEL.INSPOSE_RELEASED.UNLABELLED_QUALITY = 0.1
-    # Area of a person for the OKS where no mask's area is given (gt_areas), as a fraction of the box's
+    # Area of a person for the OKS as a fraction of the box's, in images where somebody has neither an area nor a
+    # segmentation, so that the mapper gives no gt_areas
     cfg.MODEL.INSPOSE_RELEASED.AREA_OF_BOX = 0.53
     # Where the tag of a keypoint is read in training: "released" = one cell left of and above its own, from the far
     # side of the map where there is none; "cell" = its own
@@ -407,8 +410,8 @@ def _add_cid(cfg):
     # Relative coordinates are divided by this many cells
     cfg.MODEL.CID.COORD_SCALE = 32.0
 
-    # Targets: people whose box is smaller, square pixels of the augmented image, are in the multi-person maps but are
-    # not decoupled (release, COCO: 32^2; CrowdPose: 0)
+    # Targets: people whose annotated box is smaller, square pixels of the augmented image, are in the multi-person maps
+    # but are not decoupled (release, COCO and OCHuman: 32^2; CrowdPose: 0)
     cfg.MODEL.CID.MIN_BOX_AREA = 1024.0
     # CornerNet's radius for this IoU sizes a person's Gaussians
     cfg.MODEL.CID.RADIUS_MIN_OVERLAP = 0.7
@@ -431,6 +434,9 @@ def _add_cid(cfg):
     # Inference: most people in an image, and the least centre score
     cfg.MODEL.CID.MAX_PROPOSALS = 30
     cfg.MODEL.CID.SCORE_THRESH = 0.01
+    # The centre map and the people's heatmaps are averaged with their own mean over so many cells a side, an odd number
+    # (release: 11 for people of OCHuman by the weights of COCO)
+    cfg.MODEL.CID.SMOOTHING = 3
     # A centre is the largest of 3 x 3 cells; of 5 x 5 or 7 x 7 where the mean of the image's height and width, in
     # cells, is above the first or the second of these
     cfg.MODEL.CID.WINDOW_THRESHOLDS = [200, 300]

@@ -10,11 +10,12 @@ import torch
 from detectron2.config import configurable
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
-from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
+from detectron2.structures import Boxes, BoxMode, Instances, Keypoints, PolygonMasks
+from pycocotools import mask as mask_util
 
 from .affine import composed_matrix, matrix_to_original
 from .datasets import register_datasets_from_cfg
-from .ignored_regions import draw_ignored_regions, has_labelled_keypoints
+from .ignored_regions import draw_ignored_regions, has_labelled_keypoints, read_segmentation
 from .image_check import read_image
 from .schema import DatasetError
 from .schema_config import schema_from_cfg
@@ -84,10 +85,13 @@ class PoseDatasetMapper:
 
         Returns:
             dict: the same without ``annotations``, with ``image`` (C, H, W), uint8, and for training ``instances``, an
-            Instances with ``gt_boxes``, ``gt_classes`` (N,), ``gt_keypoints`` (N, K, 3) and, where all are annotated,
-            ``gt_areas`` (N,), the people's areas in square pixels of the augmented image. A keypoint that is not
-            labelled or not inside the image is all zeros; any other has ``0 <= x < W`` and ``0 <= y < H``. Crowds are
-            left out, and so are people who are not in the augmented image.
+            Instances with ``gt_boxes``, ``gt_classes`` (N,), ``gt_keypoints`` (N, K, 3) and, where all have an ``area``
+            or else a segmentation of use, ``gt_areas`` (N,), the people's areas in square pixels of the augmented
+            image. A keypoint that is not labelled or not inside the image is all zeros; any other has ``0 <= x < W``
+            and ``0 <= y < H``. Crowds are left out, and so are people who are not in the augmented image. What this
+            cutting and the turning of upright boxes lose is in ``gt_pose_centers`` (N, 2), the means of all labelled
+            keypoints, those outside of the image included (NaN without any), and ``gt_box_areas`` (N,), the areas of
+            the annotated boxes in square pixels of the augmented image.
 
             With ``ignore_masks``, also ``ignore_mask``, (H, W) bool: True where the augmented image shows crowds (by
             their box where they have no segmentation) or people without labelled keypoints (not masked where they have
@@ -142,7 +146,11 @@ class PoseDatasetMapper:
                 f"{self.schema.num_keypoints} keypoints of the model make {size}; correct the annotation or the schema"
             )
         person = {**annotation, "keypoints": keypoints}
-        person.pop("segmentation", None)  # not learnt, and slow to transform
+        segmentation = person.pop("segmentation", None)  # not learnt, and slow to transform
+        if "area" not in person:  # detectron2's own loader leaves it out
+            area = _mask_area(segmentation, dataset_dict["height"], dataset_dict["width"])
+            if area is not None:
+                person["area"] = area
         return person
 
     def _transform(self, people, transforms, image_size):
@@ -162,12 +170,30 @@ class PoseDatasetMapper:
         instances.gt_boxes = Boxes(boxes)
         instances.gt_classes = torch.tensor([person["category_id"] for person in people], dtype=torch.int64)
         instances.gt_keypoints = Keypoints(keypoints)
+        # How many pixels a pixel of the original image becomes
+        area_scale = np.abs(np.linalg.det(composed_matrix(transforms)[:, :2]))
         if all("area" in person for person in people):
             areas = np.array([person["area"] for person in people], dtype=np.float32)
-            # How many pixels a pixel of the original image becomes
-            area_scale = np.abs(np.linalg.det(composed_matrix(transforms)[:, :2]))
             instances.gt_areas = torch.from_numpy(areas * np.float32(area_scale))
+        box_areas = np.array([_box_area(person) for person in people], dtype=np.float32)
+        instances.gt_box_areas = torch.from_numpy(box_areas * np.float32(area_scale))
+        # The mean of points goes where their means go
+        centers = transforms.apply_coords(np.reshape([_pose_center(person) for person in people], (-1, 2)))
+        instances.gt_pose_centers = torch.from_numpy(centers.astype(np.float32))
         return utils.filter_empty_instances(instances, by_mask=False, box_threshold=_MIN_BOX_SIZE)
+
+
+def _box_area(person):
+    """Area of an annotation's box, square pixels of the original image."""
+    _, _, width, height = BoxMode.convert(person["bbox"], person["bbox_mode"], BoxMode.XYWH_ABS)
+    return width * height
+
+
+def _pose_center(person):
+    """Mean of an annotation's labelled keypoints, (2,) in pixels of the original image; NaN without any."""
+    keypoints = np.reshape(person["keypoints"], (-1, 3))
+    labelled = keypoints[keypoints[:, 2] > 0, :2]
+    return labelled.mean(axis=0) if len(labelled) else np.full(2, np.nan)
 
 
 def _draw_ignored(annotations, image, dataset_dict):
@@ -178,6 +204,17 @@ def _draw_ignored(annotations, image, dataset_dict):
         raise DatasetError(
             f"{dataset_dict['file_name']}: an annotation's segmentation {error}; correct it or take it out"
         ) from None
+
+
+def _mask_area(segmentation, height, width):
+    """Area of polygons (the sum, as COCO's ``area``) or of an RLE, pixels; None where there is none of use."""
+    try:
+        segmentation = read_segmentation(segmentation, height, width)
+    except ValueError:
+        return None
+    if isinstance(segmentation, list):
+        return PolygonMasks([segmentation]).area().item()
+    return None if segmentation is None else float(mask_util.area(segmentation))
 
 
 def _boxes_to_keep(people):

@@ -7,7 +7,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 
 from dynpose.checkpoint import PoseCheckpointer
-from dynpose.config import ConfigError, load_config
+from dynpose.config import ConfigError, check_at_least_one, load_config
 from dynpose.data import (
     check_dataset_files,
     check_images,
@@ -15,6 +15,7 @@ from dynpose.data import (
     schema_from_cfg,
     schema_to_cfg,
 )
+from dynpose.evaluation.ground_truth import read_ground_truth
 
 from .resuming import resolve_seed
 from .schedule import resolve_epochs, resolve_reference_batch
@@ -45,8 +46,12 @@ def setup(args):
         _check_classes(cfg, name)
         if cfg.DATASETS.CHECK_IMAGES and comm.is_main_process():
             check_images(DatasetCatalog.get(name))
-    schema_to_cfg(cfg, schema_from_cfg(cfg))
+    schema = schema_from_cfg(cfg)
+    schema_to_cfg(cfg, schema)
+    if comm.is_main_process():
+        _check_crowd_indices(cfg.DATASETS.TEST, schema.num_keypoints)
     if not args.eval_only:
+        check_at_least_one(cfg, "SOLVER.IMS_PER_BATCH")
         resolve_epochs(cfg)
         resolve_reference_batch(cfg)
         resolve_seed(cfg, resume=args.resume)
@@ -98,6 +103,13 @@ def _check_classes(cfg, name):
         )
 
 
+def _check_crowd_indices(names, num_keypoints):
+    """Find what CrowdPose's protocol lacks now: an evaluation would, hours into a run."""
+    for name in names:
+        if MetadataCatalog.get(name).get("keypoint_protocol") == "crowdpose":
+            read_ground_truth(name, num_keypoints)
+
+
 def main(args):
     """Train, or evaluate with ``--eval-only``.
 
@@ -106,6 +118,9 @@ def main(args):
 
     Returns:
         dict: the last evaluation's results.
+
+    Raises:
+        CheckpointError: MODEL.WEIGHTS do not fit the model; to be evaluated, they must fill it.
     """
     cfg = setup(args)
     if not args.eval_only:
@@ -116,7 +131,8 @@ def main(args):
         return getattr(trainer, "_last_eval_results", {})
 
     model = PoseTrainer.build_model(cfg)
-    PoseCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    checkpointer = PoseCheckpointer(model, save_dir=cfg.OUTPUT_DIR, complete=True)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = PoseTrainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results = {**results, **PoseTrainer.test_with_TTA(cfg, model)}

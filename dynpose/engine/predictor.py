@@ -58,7 +58,7 @@ class PosePredictor:
         self.metadata = _metadata(self.cfg, self.schema)
         check_affine_resize(self.cfg)
         self.model = build_model(self.cfg).eval()
-        _CompleteCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
+        PoseCheckpointer(self.model, complete=True).load(self.cfg.MODEL.WEIGHTS)
         self._augmentations = T.AugmentationList(build_pose_augmentation(self.cfg, is_train=False))
         if cfg.TEST.AUG.ENABLED:
             self.model = PoseTTA(self.cfg, self.model)
@@ -155,21 +155,6 @@ class PosePredictor:
             return []
         with torch.no_grad():
             return [output["instances"] for output in self.model(inputs)]
-
-
-class _CompleteCheckpointer(PoseCheckpointer):
-    """Takes only weights that fill the whole model: what would be a start for training predicts noise."""
-
-    def _load_model(self, checkpoint):
-        incompatible = super()._load_model(checkpoint)
-        missing = [key for key in incompatible.missing_keys if not key.endswith("num_batches_tracked")]
-        if missing:
-            raise CheckpointError(
-                f"{self._path}: {len(missing)} parameters of the model are not in it or of another shape "
-                f"({', '.join(missing[:3])}, ...). These are a backbone's weights, or those of another config; give "
-                "the weights of a trained model, and the config.yaml of its run"
-            )
-        return incompatible
 
 
 def _metadata(cfg, schema):

@@ -19,7 +19,8 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 from torch.nn import functional as F
 
-from dynpose.data import schema_from_cfg
+from dynpose.data import AffineResize, schema_from_cfg
+from dynpose.data.affine import composed_matrix, matrix_to_original
 from dynpose.data.image_check import read_image
 from dynpose.data.schema import infer_flip_pairs
 from dynpose.layers.oks_nms import group_by_oks, pose_areas
@@ -44,6 +45,8 @@ class PoseTTA(nn.Module):
             how similar two poses are. A keypoint without a twin keeps its place.
         min_sizes (Sequence[int]): lengths of the views' shorter side, pixels. Views of one size are made once.
         max_size (int): upper end of their longer side, pixels.
+        affine_resize (bool): make the views by :class:`~dynpose.data.AffineResize`, as ``INPUT.AFFINE_RESIZE_TEST``
+            does without augmentation, for models that read ``to_original``.
         flip (bool): add the mirrored twin of every view.
         merge (str): "poses" (:func:`merge_poses`) or "maps" (:class:`AveragesMaps`).
         match_oks (float): for "poses", least OKS of predictions of two views that are the same person.
@@ -55,7 +58,7 @@ class PoseTTA(nn.Module):
 
     Raises:
         ValueError: an argument is out of its range, ``flip`` is asked for but keypoints whose names differ in
-            left/right only are no pair of the schema, or the model does not offer maps.
+            left/right only are no pair of the schema, or the model does not offer maps or read ``to_original``.
 
     Example::
 
@@ -72,6 +75,7 @@ class PoseTTA(nn.Module):
         schema,
         min_sizes,
         max_size,
+        affine_resize=False,
         flip=True,
         merge="poses",
         match_oks=0.7,
@@ -93,6 +97,11 @@ class PoseTTA(nn.Module):
                 f"TEST.AUG.MERGE is 'maps', but {type(model).__name__} offers none (methods tta_maps and tta_decode): "
                 "set it to 'poses'"
             )
+        if affine_resize and not getattr(model, "reads_to_original", False):
+            raise ValueError(
+                f"INPUT.AFFINE_RESIZE_TEST is True, but {type(model).__name__} does not read the way back to the "
+                "original image (to_original) that it takes: set it to False"
+            )
         if not 0 < match_oks <= 1:
             raise ValueError(f"TEST.AUG.MATCH_OKS must be above 0 and at most 1, got {match_oks}")
         if confidence not in ("positive", "logit"):
@@ -103,6 +112,7 @@ class PoseTTA(nn.Module):
         self.schema = schema
         self.min_sizes = tuple(min_sizes)
         self.max_size = max_size
+        self.affine_resizes = [AffineResize(size, max_size=max_size) for size in min_sizes] if affine_resize else None
         self.flip = flip
         self.merge = merge
         self.match_oks = match_oks
@@ -115,7 +125,7 @@ class PoseTTA(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, model):
-        """Arguments from ``cfg.TEST.AUG``, and from ``cfg.TEST.DETECTIONS_PER_IMAGE`` and ``cfg.INPUT.FORMAT``."""
+        """Arguments from ``cfg.TEST.AUG``, ``cfg.TEST.DETECTIONS_PER_IMAGE`` and ``cfg.INPUT``."""
         aug = cfg.TEST.AUG
         if aug.FLIP and cfg.INPUT.RANDOM_FLIP != "horizontal":
             logger.warning(
@@ -128,6 +138,7 @@ class PoseTTA(nn.Module):
             "schema": schema_from_cfg(cfg),
             "min_sizes": aug.MIN_SIZES,
             "max_size": aug.MAX_SIZE,
+            "affine_resize": cfg.INPUT.AFFINE_RESIZE_TEST,
             "flip": aug.FLIP,
             "merge": aug.MERGE,
             "match_oks": aug.MATCH_OKS,
@@ -148,8 +159,8 @@ class PoseTTA(nn.Module):
             "maps", whatever the model decodes.
 
         Raises:
-            ValueError: an image is too narrow to be resized, an input has precomputed ``proposals``, or the model's
-                keypoints are not those of the schema.
+            ValueError: an image is too narrow to be resized, an input has precomputed ``proposals`` or has been
+                resized by an affine warp, or the model's keypoints are not those of the schema.
         """
         run = self._average_maps if self.merge == "maps" else self._merge_poses
         return [run(_complete(inputs, self.image_format)) for inputs in batched_inputs]
@@ -166,27 +177,41 @@ class PoseTTA(nn.Module):
         Raises:
             ValueError: a side would have no pixel.
         """
+        return list(self._resizes(height, width))
+
+    def _resizes(self, height, width):
+        """What makes an image's views: Transforms by (height, width) of the result."""
+        if self.affine_resizes is not None:
+            image = np.broadcast_to(np.uint8(0), (height, width))
+            warps = [resize.get_transform(image) for resize in self.affine_resizes]
+            return {warp.output_size[::-1]: warp for warp in warps}
         shapes = [
             T.ResizeShortestEdge.get_output_shape(height, width, min_size, self.max_size) for min_size in self.min_sizes
         ]
         if min(map(min, shapes)) < 1:
             raise ValueError(f"an image of {width} x {height} pixels is too narrow to be resized to {min(shapes)}")
-        return list(dict.fromkeys(shapes))
+        return {shape: T.ResizeTransform(height, width, *shape) for shape in shapes}
 
-    def _views(self, inputs, sizes):
-        """For each size, the inputs of a view and (where asked for) of its twin: one batch, as they need no padding."""
+    def _views(self, inputs, resizes):
+        """For each resize, the inputs of a view and (where asked for) its twin: one batch, as they need no padding."""
         pixels = _to_array(inputs["image"])
-        height, width = pixels.shape[:2]
-        for size in sizes:
-            resized = T.ResizeTransform(height, width, *size).apply_image(pixels) if size != (height, width) else pixels
-            image = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-            images = [image, image.flip(-1)] if self.flip else [image]
-            yield [{**inputs, "image": image} for image in images]
+        for size, resize in resizes.items():
+            image = torch.as_tensor(np.ascontiguousarray(resize.apply_image(pixels).transpose(2, 0, 1)))
+            views = [{**inputs, "image": image}]
+            if self.flip:
+                views.append({**inputs, "image": image.flip(-1)})
+            to_original = matrix_to_original(T.TransformList([resize]))
+            if to_original is not None:
+                # the result may be asked for in another size than the image's
+                height, width = pixels.shape[:2]
+                to_original *= np.array([[inputs["width"] / width], [inputs["height"] / height]])
+                matrices = [to_original, _mirror_matrix(to_original, size[1], inputs["width"])]
+                views = [{**view, "to_original": matrix} for view, matrix in zip(views, matrices)]
+            yield views
 
     def _merge_poses(self, inputs):
-        sizes = self.view_sizes(*inputs["image"].shape[-2:])
         predictions = []
-        for views in self._views(inputs, sizes):
+        for views in self._views(inputs, self._resizes(*inputs["image"].shape[-2:])):
             # Told the original size, the model itself takes its predictions back to it
             outputs = [output["instances"] for output in self.model(views)]
             self._check_predictions(outputs)
@@ -219,17 +244,21 @@ class PoseTTA(nn.Module):
 
     def _average_maps(self, inputs):
         # The largest view first: its grid is the one that all maps are brought to
-        sizes = sorted(self.view_sizes(*inputs["image"].shape[-2:]), key=np.prod, reverse=True)
+        resizes = self._resizes(*inputs["image"].shape[-2:])
+        resizes = {size: resizes[size] for size in sorted(resizes, key=np.prod, reverse=True)}
+        largest = next(iter(resizes))
         reference, own, sums, stacks, mirrored, num_views = None, None, {}, {}, [], 0
-        for size, views in zip(sizes, self._views(inputs, sizes)):
+        for (size, resize), views in zip(resizes.items(), self._views(inputs, resizes)):
             maps = self.model.tta_maps(views)
             if reference is None:
                 reference, own = views[0], maps
+            between = T.TransformList([resizes[largest].inverse(), resize])
+            from_target = None if size == largest else composed_matrix(between)
             for view in range(len(views)):
                 mirrored.append(view > 0)
                 num_views += 1
                 for name, of_view in maps.items():
-                    values = self._bring_back(of_view, view, size, own[name], sizes[0], name)
+                    values = self._bring_back(of_view, view, size, own[name], largest, from_target, name)
                     if of_view.combine == "stack":
                         stacks.setdefault(name, []).append(values)
                     else:
@@ -238,7 +267,7 @@ class PoseTTA(nn.Module):
         stacked = {name: replace(own[name], values=torch.cat(values)) for name, values in stacks.items()}
         return self.model.tta_decode({**means, **stacked}, [reference], mirrored)[0]
 
-    def _bring_back(self, maps, view, size, target, target_size, name):
+    def _bring_back(self, maps, view, size, target, target_size, from_target, name):
         """(1, C, H, W) values of one view, 1 being the mirrored one, on the grid of ``target``, not mirrored."""
         if maps.combine not in ("keypoints", "mean", "stack"):
             raise ValueError(f"map {name!r}: combine must be 'keypoints', 'mean' or 'stack', got {maps.combine!r}")
@@ -255,6 +284,7 @@ class PoseTTA(nn.Module):
             target_shape=tuple(target.values.shape[-2:]),
             target_stride=target.stride,
             target_size=target_size,
+            from_target=from_target,
         )
         if view > 0 and maps.combine == "keypoints":
             return values[:, self.flip_indices.to(values.device)]
@@ -401,10 +431,10 @@ def mirror_poses(instances, flip_indices):
     return mirrored
 
 
-def resample_map(values, *, stride, size, mirrored, target_shape, target_stride, target_size):
+def resample_map(values, *, stride, size, mirrored, target_shape, target_stride, target_size, from_target=None):
     """Read the map of one view at the cells of another view's map, by bilinear interpolation.
 
-    Cells outside of the image, which padding has added, get the values at its border.
+    Cells outside of the view, which padding has added, get the values at its border.
 
     Args:
         values (Tensor): (B, C, H, W).
@@ -414,23 +444,28 @@ def resample_map(values, *, stride, size, mirrored, target_shape, target_stride,
         target_shape (tuple[int, int]): (H', W') of the other map.
         target_stride (int): of its cells, pixels of the other view.
         target_size (tuple[int, int]): of the other view.
+        from_target (ndarray | None): (2, 3), from pixels of the other view to those of this one, before it is
+            mirrored; it does not turn anything. None = their sizes are all.
 
     Returns:
         Tensor: (B, C, H', W').
     """
-    same = (tuple(values.shape[-2:]), stride, size) == (target_shape, target_stride, target_size)
-    if same and not mirrored:
-        return values
-    if same and values.shape[-1] * stride == size[1]:
-        return values.flip(-1)
+    if from_target is None:
+        same = (tuple(values.shape[-2:]), stride, size) == (target_shape, target_stride, target_size)
+        if same and not mirrored:
+            return values
+        if same and values.shape[-1] * stride == size[1]:
+            return values.flip(-1)
+        from_target = np.diag([size[1] / target_size[1], size[0] / target_size[0], 0])[:2]
 
     def positions(axis):
         """Of the target's cells on the map, 0 to 1 from edge to edge."""
         cells = torch.arange(target_shape[axis], device=values.device, dtype=torch.float32)
-        share = (cells + 0.5) * target_stride / target_size[axis]
+        scale, shift = from_target[1 - axis, 1 - axis].item(), from_target[1 - axis, 2].item()
+        pixels = ((cells + 0.5) * target_stride * scale + shift).clamp(0, size[axis])
         if mirrored and axis == 1:
-            share = 1 - share
-        return share.clamp(0, 1) * size[axis] / (values.shape[2 + axis] * stride)
+            pixels = size[axis] - pixels
+        return pixels / (values.shape[2 + axis] * stride)
 
     y, x = torch.meshgrid(positions(0), positions(1), indexing="ij")
     grid = torch.stack([x, y], dim=-1).expand(len(values), -1, -1, -1) * 2 - 1
@@ -469,6 +504,12 @@ def _check_pairs(schema):
         )
 
 
+def _mirror_matrix(matrix, width, result_width):
+    """The (2, 3) matrix of the mirror images, of ``width`` and ``result_width`` pixels, of what ``matrix`` maps."""
+    mirror, mirror_result = (np.array([[-1.0, 0, side], [0, 1, 0], [0, 0, 1]]) for side in (width, result_width))
+    return (mirror_result @ np.vstack([matrix, [0, 0, 1]]) @ mirror)[:2]
+
+
 def _complete(inputs, image_format):
     """A copy with ``image``, ``height`` and ``width``, and without what is only for training."""
     inputs = {name: value for name, value in inputs.items() if name != "instances"}
@@ -476,6 +517,11 @@ def _complete(inputs, image_format):
         raise ValueError(
             "test-time augmentation can't use precomputed proposals, which are of one view: set MODEL.LOAD_PROPOSALS "
             "False"
+        )
+    if "to_original" in inputs:
+        raise ValueError(
+            "test-time augmentation resizes the original image, but an input has been resized by an affine warp "
+            "(to_original): give the image as it was before"
         )
     if "image" not in inputs:
         image = read_image({"file_name": inputs["file_name"]}, image_format)

@@ -1,5 +1,6 @@
 """Checkpoints: dynpose's own, the released ones, and those that do not fit."""
 
+import contextlib
 import json
 import logging
 
@@ -72,6 +73,75 @@ def test_unreadable_files(tmp_path):
         PoseCheckpointer(small_model(PAPER)).load(str(broken))
     with pytest.raises(CheckpointError, match=r"nothing\.pth: no such file"):
         PoseCheckpointer(small_model(PAPER)).load(str(tmp_path / "nothing.pth"))
+
+
+@pytest.mark.parametrize(
+    ("content", "holds"),
+    [
+        ({"foo": 1}, "it holds 'foo', a int"),
+        ({"model": {"foo": 1, "bar": "x"}}, "it holds 'foo', a int, 'bar', a str"),
+        ({"net": {"weight": torch.ones(1)}}, "it holds 'net', a dict"),
+        ({0: torch.ones(1)}, "it holds 0, a Tensor"),
+        ([1, 2], "it holds a list"),
+        (torch.ones(3), "it holds a Tensor"),
+        ({}, "it holds no weights"),
+        ({"state_dict": {}, "epoch": 3}, "it holds no weights"),
+        ({"model": {}}, "it holds no weights"),
+    ],
+)
+def test_files_without_weights(tmp_path, content, holds):
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=rf"other\.pth: {holds}, where a checkpoint has named tensors"):
+        PoseCheckpointer(small_model(PAPER)).load(str(tmp_path / "other.pth"))
+
+
+@pytest.mark.parametrize("prefix", ["backbone.", ""])
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"model": state, "matching_heuristics": True}])
+def test_weights_of_which_nothing_fits(tmp_path, prefix, wrap):
+    state = {f"{prefix}conv1.bias_term": torch.ones(1), f"{prefix}layer9.term": torch.ones(2)}
+    torch.save(wrap(state), tmp_path / "other.pth")
+    message = (
+        rf"other\.pth: nothing of it fits the model: it holds other parameters \({prefix}conv1\.bias_term, "
+        rf"{prefix}layer9\.term\) than FCPose \(backbone\.fpn_lateral3\.weight, .*, \.\.\.\)\. Give weights of this "
+        r"model, or ImageNet weights of its backbone, ResNet, with detectron2's names"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        PoseCheckpointer(small_model(PAPER)).load(str(tmp_path / "other.pth"))
+
+
+def test_weights_of_which_no_shape_fits(tmp_path):
+    torch.save({"weight": torch.ones(3, 2), "other": torch.ones(1)}, tmp_path / "other.pth")
+    message = r"it holds other parameters \(weight \(3, 2\), not \(1, 1\)\) than Linear \(weight, bias\)"
+    with pytest.raises(CheckpointError, match=message):
+        PoseCheckpointer(torch.nn.Linear(1, 1)).load(str(tmp_path / "other.pth"))
+
+
+def test_constants_and_statistics_alone_are_no_weights(tmp_path):
+    state = {"running_mean": torch.ones(2), "running_var": torch.ones(2)}
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="nothing of it fits the model"):
+        PoseCheckpointer(torch.nn.BatchNorm2d(2)).load(str(tmp_path / "other.pth"))
+
+
+@pytest.mark.parametrize(
+    ("left_out", "is_complete"),
+    [
+        ("num_batches_tracked", True),
+        ("constant", True),
+        ("running_var", False),
+        ("bias", False),
+    ],
+)
+def test_complete_weights_have_all_that_is_learned(tmp_path, left_out, is_complete):
+    model = torch.nn.BatchNorm2d(2)
+    model.register_buffer("constant", torch.ones(1))
+    state = model.state_dict()
+    del state[left_out]
+    torch.save(dict(state), tmp_path / "weights.pth")
+    PoseCheckpointer(model).load(str(tmp_path / "weights.pth"))
+    refused = pytest.raises(CheckpointError, match=rf"1 parameters of the model are not in it .*\({left_out}\)")
+    with contextlib.nullcontext() if is_complete else refused:
+        PoseCheckpointer(model, complete=True).load(str(tmp_path / "weights.pth"))
 
 
 def test_backbone_weights_are_left_to_detectron2(tmp_path):

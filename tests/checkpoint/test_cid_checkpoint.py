@@ -13,7 +13,7 @@ from small_models import SCHEMA
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer, convert_released, detect_released
 from dynpose.config import add_dynpose_config
-from dynpose.data import COCO_PERSON, schema_to_cfg
+from dynpose.data import COCO_PERSON, CROWDPOSE_PERSON, schema_to_cfg
 from dynpose.tools import cli
 
 
@@ -69,6 +69,28 @@ def test_it_loads_by_itself(state, released_file, caplog):
     }
     for name, released in names.items():
         assert torch.equal(ours[name], state[released]), name
+
+
+def test_its_training_checkpoint_loads(state, tmp_path):
+    """Its "model" is the model's name."""
+    best = {key: value + 1 for key, value in state.items()}
+    checkpoint = {"epoch": 140, "model": "CID", "state_dict": state, "best_state_dict": best, "optimizer": {}}
+    torch.save(checkpoint, tmp_path / "checkpoint.pth.tar")
+    model = cid()
+    PoseCheckpointer(model, complete=True).load(str(tmp_path / "checkpoint.pth.tar"))
+    assert torch.equal(model.gfd.reduce.weight, state["gfd.conv_down.weight"])
+
+
+def test_crowdposes_weights_name_their_config(state, tmp_path):
+    def crowdpose(key, value):
+        """14 of the 17 keypoints; one map more is that of the centres."""
+        rows = {"iia.keypoint_center_conv": 15, "gfd.heatmap_conv": 14}.get(key.rpartition(".")[0])
+        return value[:rows] if rows else value
+
+    torch.save({key: crowdpose(key, value) for key, value in state.items()}, tmp_path / "crowdpose.pth")
+    with pytest.raises(CheckpointError, match=r"do not fit .* CrowdPose's 14 keypoints HRNet_W32_300e_crowdpose"):
+        PoseCheckpointer(cid()).load(str(tmp_path / "crowdpose.pth"))
+    PoseCheckpointer(cid(CROWDPOSE_PERSON)).load(str(tmp_path / "crowdpose.pth"))
 
 
 def test_incomplete_and_strange_weights_are_refused(state, tmp_path):

@@ -207,6 +207,15 @@ def without(key):
             r"these are ImageNet weights of HRNet, but the model's backbone is DLA\. Give weights of that",
         ),
         (
+            lambda: {"state_dict": {f"backbone.{key}": value for key, value in weights(DLA(34)).items()}},
+            r"nothing of it fits the model: it holds other parameters \(backbone\.base_layer\.0\.weight, .* of its "
+            r"backbone, DLA, with the names of its release or of timm and no other prefix",
+        ),
+        (
+            lambda: {"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)},
+            r"nothing of it fits the model: it holds other parameters \(conv1\.weight, layer1\.0\.conv1\.weight\)",
+        ),
+        (
             lambda: {"model": {"stem.conv1.weight": torch.zeros(64, 3, 7, 7)}, "matching_heuristics": True},
             r"these are not weights of DLA, the model's backbone",
         ),

@@ -133,6 +133,20 @@ def test_files_of_torch_are_read_as_detectron2_reads_them(tmp_path, name, conten
     assert read_checkpoint(path) == DetectionCheckpointer(torch.nn.Linear(1, 1))._load_file(path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": {"weight": 1}, "epoch": 3},
+        {"model": {"state_dict": {"weight": 1}}},
+        # the released CID's: the model's name
+        {"epoch": 140, "model": "CID", "state_dict": {"weight": 1}, "best_state_dict": {"weight": 2}},
+    ],
+)
+def test_weights_may_be_called_state_dict(tmp_path, content):
+    torch.save(content, tmp_path / "a.pth")
+    assert read_checkpoint(str(tmp_path / "a.pth")) == {"model": {"weight": 1}}
+
+
 def test_safetensors(tmp_path):
     save_file({"weight": torch.ones(2)}, tmp_path / "a.safetensors")
     assert read_checkpoint(str(tmp_path / "a.safetensors"))["model"]["weight"].tolist() == [1, 1]

@@ -14,7 +14,7 @@ from detectron2.structures import Boxes, BoxMode, Keypoints
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from dynpose.config import add_dynpose_config
+from dynpose.config import add_dynpose_config, load_config
 from dynpose.data import (
     COCO_PERSON,
     AffineResize,
@@ -25,6 +25,7 @@ from dynpose.data import (
     RandomAffine,
     load_pose_json,
     register_pose_dataset,
+    schema_to_cfg,
 )
 
 SCHEMA = KeypointSchema(
@@ -140,6 +141,62 @@ class TestCoordinates:
             assert torch.equal(instances.gt_classes, expected.gt_classes[keep])
 
 
+# A triangle of 6 and a square of 4 pixels, which overlap
+POLYGONS = [[2, 3, 6, 3, 2, 6], [2, 3, 4, 3, 4, 5, 2, 5]]
+# Columns of 30 rows: a single run of 15 pixels
+RLE = {"size": [30, 40], "counts": [33, 15, 1200 - 48]}
+
+
+class TestAreas:
+    @pytest.mark.parametrize(
+        ("segmentation", "area"), [(POLYGONS, 10), (RLE, 15), (mask_util.frPyObjects(RLE, 30, 40), 15)]
+    )
+    def test_without_an_area_that_of_the_segmentation_counts(self, record, segmentation, area):
+        person = unlabelled(segmentation)
+        del person["area"]
+        record["annotations"].append(person)
+        before = copy.deepcopy(record)
+        # (x, y) -> (2 x, 3 y), mirrored
+        instances = make_mapper(T.Resize((90, 80)), T.HFlipTransform(80))(record)["instances"]
+        assert instances.gt_areas.tolist() == [6 * 300, 6 * area]
+        assert record == before
+
+    def test_an_area_goes_before_the_segmentation(self, record):
+        record["annotations"].append(unlabelled(POLYGONS))
+        assert make_mapper()(record)["instances"].gt_areas.tolist() == [300, 42]
+
+    @pytest.mark.parametrize("segmentation", [None, [], [[1, 2, 3, 4]], {"size": [3, 4], "counts": [12]}])
+    def test_without_either_there_are_none(self, record, segmentation):
+        person = unlabelled(segmentation)
+        del person["area"]
+        record["annotations"].append(person)
+        assert not make_mapper()(record)["instances"].has("gt_areas")
+
+    @needs_real_data
+    def test_the_released_inspose_on_detectron2s_own_data_set(self):
+        """Its dicts have no area, but the file has: COCO's is that of the polygons."""
+        cfg = load_config("configs/InsPose/R_50_3x_release.yaml", ["INPUT.MIN_SIZE_TRAIN", "(640,)"])
+        schema_to_cfg(cfg, COCO_PERSON)
+        mapper = PoseDatasetMapper(cfg, is_train=True)
+        expected = {
+            (annotation["image_id"], tuple(annotation["bbox"])): annotation["area"]
+            for annotation in json.loads((COCO / "test_coco.json").read_text())["annotations"]
+        }
+        people = 0
+        for record in load_coco_json(str(COCO / "test_coco.json"), str(COCO)):
+            assert not any("area" in annotation for annotation in record["annotations"])
+            instances = mapper(record)["instances"]
+            scale = np.prod(instances.image_size) / (record["height"] * record["width"])
+            areas = [
+                expected[record["image_id"], tuple(annotation["bbox"])] * scale
+                for annotation in record["annotations"]
+                if not annotation["iscrowd"]
+            ]
+            np.testing.assert_allclose(instances.gt_areas.numpy(), areas, rtol=1e-4)
+            people += len(areas)
+        assert people > 10
+
+
 class TestAffine:
     # Twice as large and a quarter turn: (x, y) -> (2 y + 1, 82 - 2 x), of 40 x 30 onto 64 x 84
     TURN = AffineTransform([[0, 2, 1], [-2, 0, 82]], (40, 30), (64, 84))
@@ -158,6 +215,22 @@ class TestAffine:
         expected = torch.zeros(84, 64, dtype=torch.bool)
         expected[66:78, 7:21] = True
         assert torch.equal(result["ignore_mask"], expected)
+
+    def test_what_cutting_and_upright_boxes_lose(self, record):
+        """A turn by 45 degrees and twice as large, of which the right half is cut off; two people without keypoints."""
+        record["annotations"].append(unlabelled(None))
+        add_person(record, bbox=[12, 10, 4.5, 2])
+        turn = AffineTransform([[2**0.5, -(2**0.5), 20], [2**0.5, 2**0.5, 0]], (40, 30), (32, 80))
+        instances = make_mapper(turn)(record)["instances"]
+        assert instances.gt_boxes.tensor[0, 2] == 32
+        assert instances.gt_boxes.area()[1] > 2 * 4 * 42
+        np.testing.assert_allclose(instances.gt_box_areas, [4 * 24 * 20, 4 * 42, 4 * 9], rtol=1e-6)
+        # of the keypoints (15.5, 8.5), (12.5, 20.5) and (30.5, 21.5), the last one is outside
+        assert instances.gt_keypoints.tensor[0, :, 2].tolist() == [2, 2, 0]
+        x, y = 58.5 / 3, 50.5 / 3
+        np.testing.assert_allclose(instances.gt_pose_centers[0], [20 + 2**0.5 * (x - y), 2**0.5 * (x + y)], rtol=1e-6)
+        assert instances.gt_pose_centers[1:].isnan().all()
+        assert {values.dtype for values in (instances.gt_box_areas, instances.gt_pose_centers)} == {torch.float32}
 
     def test_flip_after_it_exchanges_left_and_right(self, record):
         instances = make_mapper(self.TURN, T.RandomFlip(prob=1.0))(record)["instances"]

@@ -3,17 +3,22 @@
 import json
 import logging
 import math
+import pickle
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
+from detectron2 import model_zoo
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
 from small_models import SMALL
 
 from dynpose.checkpoint import CheckpointError
 from dynpose.config import ConfigError, load_config
 from dynpose.data import DatasetError
 from dynpose.engine import main, setup
+from dynpose.tools.benchmark.models import settle_norms
 
 pytestmark = pytest.mark.usefixtures("clean_run")
 
@@ -68,6 +73,45 @@ def test_evaluation_alone_gives_the_same(finished, tmp_path):
     assert again["keypoints"] == pytest.approx(results["keypoints"], nan_ok=True)
 
 
+def test_only_weights_of_the_whole_model_are_evaluated(finished, tmp_path):
+    """Training starts from a backbone's, an evaluation would be one of noise."""
+    folder, _ = finished
+    state = torch.load(folder / "model_final.pth")["model"]
+    backbone = {key: value for key, value in state.items() if key.startswith("backbone.bottom_up.")}
+    torch.save(backbone, tmp_path / "backbone.pth")
+    options = ["MODEL.WEIGHTS", tmp_path / "backbone.pth", "DATASETS.SYNTHETIC.ROOT", folder / "synthetic"]
+    message = r"backbone\.pth: \d+ parameters of the model are not in it .*weights of a trained model"
+    with pytest.raises(CheckpointError, match=message):
+        main(arguments(tmp_path / "evaluation", *options, eval_only=True))
+    main(arguments(tmp_path / "run", *options, "SOLVER.MAX_ITER", "1"))
+
+
+def test_detectron2s_own_model_is_evaluated(finished, tmp_path):
+    """From a file like those of its model zoo."""
+    folder, _ = finished
+    weights = tmp_path / "model_final.pkl"
+    args = arguments(
+        tmp_path,
+        *("MODEL.WEIGHTS", weights, "DATASETS.SYNTHETIC.ROOT", folder / "synthetic"),
+        *("DATASETS.TRAIN", ("synthetic_pose_train",), "DATASETS.TEST", ("synthetic_pose_val",)),
+        *("MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 16, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (12,)),
+        config=model_zoo.get_config_file("COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml"),
+        eval_only=True,
+    )
+    model = build_model(load_config(args.config_file, args.opts)).eval()
+    settle_norms(model)  # or else its softmax overflows
+    state = model.state_dict()
+    # those of the zoo have not all of the constants
+    arrays = {key: value.numpy() for key, value in state.items() if key not in ("pixel_mean", "pixel_std")}
+    weights.write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"}))
+    assert main(args).keys() == {"keypoints", "bbox"}
+
+    del arrays["roi_heads.keypoint_head.score_lowres.weight"]
+    weights.write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"}))
+    with pytest.raises(CheckpointError, match=r"1 parameters of the model .*score_lowres\.weight"):
+        main(args)
+
+
 def test_resume_goes_on_where_it_stopped(finished, tmp_path):
     folder, _ = finished
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
@@ -105,6 +149,7 @@ def test_fine_tuning_on_other_keypoints(finished, tmp_path, caplog):
     [
         (["DATASETS.TRAIN", "('keypoints_coco_2017_train',)"], DatasetError, "DETECTRON2_DATASETS"),
         (["MODEL.FCOS.NUM_CLASSES", "3"], ConfigError, r"has 1 classes .* set MODEL.FCOS.NUM_CLASSES to 1"),
+        (["SOLVER.IMS_PER_BATCH", "0"], ConfigError, "SOLVER.IMS_PER_BATCH must be at least 1, got 0"),
         (["INPUT.AFFINE_RESIZE_TEST", "True"], ConfigError, "FCPose does not read the way back to the original image"),
         (["MODEL.KEYPOINT_SCHEMA.NAMES", "['a','b']", "MODEL.KEYPOINT_SCHEMA.SIGMAS", "[0.1,0.1]"], DatasetError, "17"),
         (
@@ -128,3 +173,23 @@ def test_a_truncated_image_is_found_before_training(finished, tmp_path):
     with pytest.raises(DatasetError, match=rf"1 of 4 images can't be read: .*{victim.name} \(.*truncated"):
         setup(arguments(tmp_path))
     setup(arguments(tmp_path, "DATASETS.CHECK_IMAGES", "False"))
+
+
+def test_a_lack_of_crowd_indices_is_found_before_training(finished, tmp_path):
+    """As in a file of CrowdPose that somebody has written anew; training does without."""
+    folder, _ = finished
+    original = MetadataCatalog.get("synthetic_pose_val")
+    truth = json.loads((folder / "synthetic/val.json").read_text())
+    for name, crowd_index in (("without", None), ("with", 0.3)):
+        for image in truth["images"]:
+            image["crowdIndex"] = crowd_index
+        (tmp_path / f"{name}.json").write_text(json.dumps(truth))
+        DatasetCatalog.register(name, lambda: DatasetCatalog.get("synthetic_pose_val"))
+        metadata = {**original.as_dict(), "name": name, "json_file": str(tmp_path / f"{name}.json")}
+        MetadataCatalog.get(name).set(**{**metadata, "keypoint_protocol": "crowdpose"})
+    root = ["DATASETS.SYNTHETIC.ROOT", folder / "synthetic"]
+    with pytest.raises(DatasetError, match=r"without\.json: image .* crowdIndex is None"):
+        setup(arguments(tmp_path, *root, "DATASETS.TEST", ("with", "without")))
+    with pytest.raises(DatasetError, match=r"without\.json: image .* crowdIndex is None"):
+        setup(arguments(tmp_path, *root, "DATASETS.TEST", ("without",), eval_only=True))
+    setup(arguments(tmp_path, *root, "DATASETS.TRAIN", ("without",), "DATASETS.TEST", ("with",)))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2 import model_zoo
 from detectron2.config import get_cfg
+from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
@@ -20,7 +21,8 @@ from torch.nn import functional as F
 
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import add_dynpose_config
-from dynpose.data import COCO_PERSON, DatasetError, KeypointSchema
+from dynpose.data import COCO_PERSON, AffineResize, DatasetError, KeypointSchema
+from dynpose.data.affine import matrix_to_original
 from dynpose.engine import PosePredictor, main
 from dynpose.modeling.test_time_augmentation import PoseTTA, ViewMaps, merge_poses, mirror_poses, resample_map
 
@@ -268,6 +270,8 @@ def test_refuses_what_it_cannot_use():
         tta(min_sizes=(10,), max_size=20)([inputs(torch.zeros(3, 1, 160, dtype=torch.uint8))])
     with pytest.raises(ValueError, match=r"proposals.*MODEL\.LOAD_PROPOSALS False"):
         tta()([inputs(proposals=None)])
+    with pytest.raises(ValueError, match=r"has been resized by an affine warp \(to_original\): give the image as it"):
+        tta()([inputs(to_original=np.eye(2, 3))])
     with pytest.raises(ValueError, match="the model gives 4 keypoints of 3 numbers, the schema has 17"):
         tta(schema=COCO_PERSON)([inputs()])
 
@@ -460,6 +464,10 @@ class MapReader(nn.Module):
         return [{"instances": instances}]
 
 
+class AffineMapReader(MapReader):
+    reads_to_original = True
+
+
 EARS = [[(70.0, 60.0)], [(110.0, 50.0)], [(50.0, 58.0)]]
 
 
@@ -501,6 +509,84 @@ def test_averaged_maps_correct_a_bias():
         people = tta(MapReader(shift=1).eval(), MAP_SCHEMA, merge="maps", flip=flip)([inputs(image)])[0]["instances"]
         x = people.pred_keypoints[0, :, 0] - torch.tensor(EARS)[:, 0, 0]
         torch.testing.assert_close(x, torch.full((3,), expected), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (425, 640), (640, 427), (375, 500)])
+def test_affine_views_are_those_of_plain_testing(size):
+    """Canvases of whole cells: what the mirrored view shows is flipped back, and nothing is interpolated."""
+    model = AffineMapReader().eval()
+    image = torch.randint(0, 256, (3, *size), generator=torch.manual_seed(0), dtype=torch.uint8)
+    tta(model, MAP_SCHEMA, (512,), 10000, merge="maps", affine_resize=True)([inputs(image)])
+    maps, (view,), _ = model.decoded
+
+    pixels = image.permute(1, 2, 0).numpy()
+    resize = AffineResize(512).get_transform(pixels)
+    expected = torch.as_tensor(resize.apply_image(pixels).transpose(2, 0, 1))
+    assert torch.equal(view["image"], expected)
+    assert np.array_equal(view["to_original"], matrix_to_original(T.TransformList([resize])))
+    features = F.avg_pool2d(torch.stack([expected, expected.flip(-1)]).float(), 4).sum(dim=1, keepdim=True) * 2
+    assert torch.equal(maps["features"].values[:1], features[:1])
+    assert torch.equal(maps["features"].values[1:], features[1:].flip(-1))
+
+
+def test_affine_views_of_several_sizes_meet_on_the_largest():
+    """Margins differ from size to size: 21.3 of 704, 42.7 of 896 and 34.7 of 1408 pixels on both sides together."""
+    model = AffineMapReader().eval()
+    image = picture([[(40.0, 40.0)], [(60.0, 50.0)], [(30.0, 30.0)]], (480, 640))
+    tta(model, MAP_SCHEMA, (512, 1024, 640, 1020), 10000, merge="maps", affine_resize=True)([inputs(image)])
+    maps, (view,), mirrored = model.decoded
+    assert view["image"].shape == (3, 1024, 1408)
+    assert mirrored == [False, True] * 3
+    features = maps["features"].values
+    assert features.shape == (6, 1, 256, 352)
+    for axis, cells in ((3, 352), (2, 256)):
+        profile = features.sum(dim=(1, 5 - axis))
+        centers = (profile * torch.arange(cells)).sum(dim=1) / profile.sum(dim=1)
+        torch.testing.assert_close(centers, centers[:1].expand(6), rtol=0, atol=0.1)
+
+
+class AffineDotReader(DotReader):
+    """Reads ``to_original``, in which views have no other turns than a mirror's."""
+
+    reads_to_original = True
+
+    def _read(self, inputs):
+        size = inputs["image"].shape[1:]
+        instances = super()._read({**inputs, "height": size[0], "width": size[1]})
+        (a, b, c), (d, e, f) = inputs["to_original"]
+        assert b == d == 0
+        scale, shift = torch.tensor([a, e], dtype=torch.float32), torch.tensor([c, f], dtype=torch.float32)
+        mapped = Instances((inputs["height"], inputs["width"]), **instances.get_fields())
+        mapped.pred_keypoints[..., :2] = mapped.pred_keypoints[..., :2] * scale + shift
+        mapped.pred_boxes = Boxes(instances.pred_boxes.tensor * scale.repeat(2) + shift.repeat(2))
+        return mapped
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize(("height", "width"), [(120, 160), (123, 161)])
+def test_poses_of_affine_views_are_taken_back(height, width, factor):
+    """The result may be of another size than the image; the margins of one of odd width are unequal."""
+    given = inputs(picture(size=(height, width))) | {"height": height * factor, "width": width * factor}
+    for min_sizes, tolerance in (((128,), 0.1), ((64, 128, 256), 0.2)):
+        model = AffineDotReader().eval()
+        people = tta(model, min_sizes=min_sizes, affine_resize=True)([given])[0]["instances"]
+        assert people.image_size == (height * factor, width * factor)
+        assert people.scores.tolist() == pytest.approx(SCORES)
+        expected = torch.tensor(PEOPLE) * factor
+        torch.testing.assert_close(people.pred_keypoints[..., :2], expected, rtol=0, atol=tolerance * factor)
+    assert model.seen == [[(64, 128)] * 2, [(128, 192)] * 2, [(256, 384)] * 2]
+
+
+def test_affine_views_are_for_models_that_read_the_way_back():
+    with pytest.raises(
+        ValueError, match=r"INPUT\.AFFINE_RESIZE_TEST is True, but DotReader does not read the way back"
+    ):
+        tta(affine_resize=True)
+    cfg = small_config("configs/quick/cid_small.yaml")
+    assert cfg.INPUT.AFFINE_RESIZE_TEST
+    assert PoseTTA(cfg, AffineMapReader().eval()).view_sizes(120, 160) == [(512, 704)]
+    cfg.INPUT.AFFINE_RESIZE_TEST = False
+    assert PoseTTA(cfg, AffineMapReader().eval()).view_sizes(120, 160) == [(512, 683)]
 
 
 def test_refuses_wrong_maps():

@@ -224,9 +224,9 @@ def test_keypoints_depend_on_the_image(built):
 
 def test_inspose_runs_the_networks_of_all_candidates(built):
     """Two people on levels where 3 x 3 locations are within their boxes."""
-    assert built._count_networks("InsPose", 2) == 18
-    assert built._count_networks("InsPose with boxes", 2) == 2
-    assert built._count_networks("FCPose", 2) == 2
+    assert model_info.count_networks(built["InsPose"], SIZE, 2) == 18
+    assert model_info.count_networks(built["InsPose with boxes"], SIZE, 2) == 2
+    assert model_info.count_networks(built["FCPose"], SIZE, 2) == 2
 
 
 def test_an_rcnn_proposes_as_much_as_it_may(built):
@@ -356,6 +356,42 @@ def test_flops_of_generated_networks(built):
     # 10 -> 8 -> 8 -> 4 on 16 x 24 cells, and the controller
     per_person = 16 * 24 * (10 * 8 + 8 * 8 + 8 * 4) + model.controller.linear.weight.numel()
     assert counted[5] - counted[0] == 5 * per_person
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_model_info_counts_the_same(built, name):
+    """Its parts make the total, whatever the people add."""
+    numbers = (1, 2, 4)
+    counted = model_info.count_flops_with_people(built[name], SIZE, numbers)
+    assert {number: flops.total for number, flops in counted.items()} == built.count_flops(name, numbers)
+    for flops in (counted[2], counted[4]):
+        parts = sum(flops.static.values()) + flops.number * sum(flops.added.values())
+        assert parts == pytest.approx(flops.total, rel=1e-12)
+    assert counted[4].unit == ("person" if name in ("CID", "QueryPose", "Keypoint R-CNN") else "generated network")
+    assert counted[2].number == (18 if name == "InsPose" else 2)
+
+
+@pytest.mark.parametrize(("map_stride", "of_network", "of_image"), [(2, 16, 16), (4, 4, 4), (8, 0, 0), (16, 0, 0)])
+def test_flops_of_inspose_at_other_resolutions(map_stride, of_network, of_image):
+    """Table 3: up-sampling costs four FLOPs a value, of 4 maps of each network and of 8 maps of offsets."""
+    flops = {}
+    for stride in (8, map_stride):
+        model = build_model(small_config(INSPOSE, *SMALL_INSPOSE, "MODEL.INSPOSE.MAP_STRIDE", stride)).eval()
+        flops[stride] = model_info.count_flops_with_people(model, SIZE, [2])[2]
+    added = flops[map_stride].total - flops[8].total
+    cells = 16 * 24
+    assert added == 4 * cells * (18 * 4 * of_network + 8 * of_image)
+    assert flops[map_stride].added.get("up-sampling", 0) == 4 * 4 * cells * of_network
+
+
+def test_interpolation_is_counted_as_by_fvcore():
+    from fvcore.nn import FlopCountAnalysis
+
+    class Upsample(nn.Module):
+        def forward(self, maps):
+            return nn.functional.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+
+    assert FlopCountAnalysis(Upsample(), torch.zeros(1, 3, 5, 7)).total() == model_info._FLOPS_BILINEAR * 3 * 10 * 14
 
 
 def test_flops_of_an_rcnn_by_hand(built):

@@ -8,7 +8,7 @@ from torch import nn
 
 from dynpose.config import load_config
 from dynpose.tools.cli import main
-from dynpose.tools.model_info import count_flops, count_flops_per_person, count_parameters, padded_size
+from dynpose.tools.model_info import count_flops, count_flops_per_network, count_parameters, padded_size
 
 RELEASE = "configs/FCPose/R_50_3x_release.yaml"
 
@@ -45,11 +45,11 @@ def test_flops_of_the_released_network(released_r50, recorded):
     assert "aux_heatmaps" not in flops
 
 
-def test_flops_per_person_of_the_released_network(released_r50, recorded):
-    per_person = count_flops_per_person(released_r50, (800, 1344))
-    assert sum(per_person.values()) == recorded["GMAC_dynamic_part_per_person_at_800x1344"] * 1e9
+def test_flops_per_network_of_the_released_model(released_r50, recorded):
+    per_network = count_flops_per_network(released_r50, (800, 1344))
+    assert sum(per_network.values()) == recorded["GMAC_dynamic_part_per_person_at_800x1344"] * 1e9
     # 34 -> 32 -> 32 -> 17 at each of 100 x 168 cells
-    assert per_person["KP-Net"] == (34 * 32 + 32 * 32 + 32 * 17) * 100 * 168
+    assert per_network["KP-Net"] == (34 * 32 + 32 * 32 + 32 * 17) * 100 * 168
 
 
 def test_convolutions_are_counted_as_by_hand():
@@ -68,14 +68,14 @@ def test_convolutions_are_counted_as_by_hand():
     assert 1 < flops / sum(counted) < 1.1
 
 
-def test_a_deconvolution_is_counted_for_every_person():
+def test_a_deconvolution_is_counted_for_every_network():
     model = small_model("configs/FCPose/Base-FCPose.yaml", "MODEL.FCPOSE.REFINEMENT", "deconv")
     # 4 keypoints, filters of 8 x 8, on 4 x 4 cells
-    assert count_flops_per_person(model, (32, 32))["deconvolution"] == 4 * 64 * 16
+    assert count_flops_per_network(model, (32, 32))["deconvolution"] == 4 * 64 * 16
 
 
-def test_a_model_without_generated_networks_has_nothing_per_person():
-    assert count_flops_per_person(nn.Linear(2, 2), (32, 32)) == {}
+def test_a_model_without_generated_networks_has_nothing_per_network():
+    assert count_flops_per_network(nn.Linear(2, 2), (32, 32)) == {}
 
 
 def test_command(tmp_path, capsys):
@@ -91,9 +91,23 @@ def test_command(tmp_path, capsys):
     assert rows["total"][0] == f"{num_parameters:,}"
     assert rows["controller"][2] == "0.000"
     assert "image of 100 x 130 pixels, padded to 128 x 160" in out
-    per_person = (10 * 16 + 16 * 16 + 16 * SCHEMA.num_keypoints) * 16 * 20
-    assert f"KP-Net {per_person / 1e9:.6f}" in out
-    assert "With 3 people" in out
+    per_network = (10 * 16 + 16 * 16 + 16 * SCHEMA.num_keypoints) * 16 * 20
+    assert "Each generated network adds" in out
+    assert f"KP-Net {per_network / 1e9:.6f}" in out
+    assert "With 3 people, 3 generated networks: " in out
+
+
+def test_inspose_generates_more_networks_than_people(tmp_path, capsys):
+    """Nine for a person at most; 500 for an image."""
+    config = "configs/InsPose/Base-InsPose.yaml"
+    opts = [f"MODEL.INSPOSE.{name}_CONVS_DIM" for name in ("FEATURE", "OFFSET", "HEATMAP")]
+    cfg = small_config(config, *(word for key in opts for word in (key, 32)), "MODEL.FPN.OUT_CHANNELS", 32)
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    arguments = ["model-info", "--config-file", str(tmp_path / "config.yaml"), "--input-size", "256", "384"]
+    assert main([*arguments, "--people", "2"]) == 0
+    assert "With 2 people, 18 generated networks: " in capsys.readouterr().out
+    assert main([*arguments, "--people", "2", "MODEL.FCOS.PRE_NMS_TOPK_TEST", "7"]) == 0
+    assert "With 2 people, 7 generated networks: " in capsys.readouterr().out
 
 
 def test_sizes_must_be_positive(capsys):

@@ -61,10 +61,8 @@ class InstanceAbstraction(nn.Module):
         score_thresh (float): people have a higher centre score.
         window_thresholds (Sequence[float]): peaks are the largest of a window of 3 x 3 cells, which is two cells wider
             for each of these that the mean of the image's height and width, in cells, is above.
+        smoothing (int): the centre map is averaged with its own mean over so many cells a side, an odd number.
         prior_prob (float): probability that all maps start with.
-
-    Raises:
-        ValueError: ``prior_prob`` is no probability between 0 and 1.
     """
 
     def __init__(
@@ -75,6 +73,7 @@ class InstanceAbstraction(nn.Module):
         max_proposals=30,
         score_thresh=0.01,
         window_thresholds=(200, 300),
+        smoothing=3,
         prior_prob=0.01,
     ):
         super().__init__()
@@ -83,6 +82,7 @@ class InstanceAbstraction(nn.Module):
         self.max_proposals = max_proposals
         self.score_thresh = score_thresh
         self.window_thresholds = tuple(window_thresholds)
+        self.smoothing = smoothing
         init_heatmaps(self.heatmaps, prior_prob)
 
     def forward(self, features):
@@ -107,7 +107,7 @@ class InstanceAbstraction(nn.Module):
         return People.at(features, *self.peaks(self.centers(features), sizes))
 
     def peaks(self, centers, sizes):
-        """Find the peaks of centre maps, smoothed by the mean with their own 3 x 3 average.
+        """Find the peaks of centre maps, smoothed by the mean with their own average over ``smoothing`` cells a side.
 
         Args:
             centers (Tensor): (B, H, W).
@@ -117,7 +117,7 @@ class InstanceAbstraction(nn.Module):
             tuple: image_index (N,) int64, cells (N, 2) int64 (u, v) and scores (N,), by image, then descending score.
         """
         own = own_cells(sizes, centers)
-        smoothed = smooth(centers * own) * own
+        smoothed = smooth(centers * own, self.smoothing) * own
         highest = torch.empty_like(smoothed)
         windows = torch.tensor([self.window(size) for size in sizes])
         for window in windows.unique().tolist():
@@ -138,8 +138,6 @@ class InstanceAbstraction(nn.Module):
 
 def init_heatmaps(conv, prior_prob):
     """Initialise a convolution whose sigmoid is a heatmap, in place: near ``prior_prob`` everywhere."""
-    if not 0 < prior_prob < 1:
-        raise ValueError(f"MODEL.CID.PRIOR_PROB must be between 0 and 1, got {prior_prob}")
     nn.init.normal_(conv.weight, std=0.001)
     nn.init.constant_(conv.bias, -math.log((1 - prior_prob) / prior_prob))
 
@@ -149,9 +147,9 @@ def to_probability(logits):
     return logits.float().sigmoid().clamp(_MARGIN, 1 - _MARGIN)
 
 
-def smooth(maps):
-    """Mean of maps and their 3 x 3 averages, with zeros around the border: (..., H, W) -> the same shape."""
-    return (maps + F.avg_pool2d(maps, kernel_size=3, stride=1, padding=1)) / 2
+def smooth(maps, window=3):
+    """Mean of maps and their averages over ``window`` cells a side, with zeros around: (..., H, W) -> the same."""
+    return (maps + F.avg_pool2d(maps, kernel_size=window, stride=1, padding=window // 2)) / 2
 
 
 def own_cells(sizes, maps):

@@ -14,6 +14,14 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch.utils.checkpoint import checkpoint
 
+from dynpose.config import (
+    check_at_least_one,
+    check_between_0_and_1,
+    check_from_0_to_1,
+    check_not_negative,
+    check_odd,
+    check_positive,
+)
 from dynpose.data import schema_from_cfg
 from dynpose.layers.oks_nms import oks_nms
 from dynpose.modeling.image_model import ImageModel
@@ -54,11 +62,12 @@ class CID(ImageModel):
         temperature (float): of the contrastive loss.
         loss_weights (dict[str, float]): of ``multi_heatmap``, ``contrastive`` and ``single_heatmap``; 0 leaves the
             contrastive loss out (Table 1).
+        smoothing (int): of the people's heatmaps, see :func:`~dynpose.modeling.cid.decoding.decode_keypoints`.
         oks_nms_thresh (float): OKS above which the worse of two poses is dropped.
         pixel_mean, pixel_std (Sequence[float]): of the image channels.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is none of its choices.
     """
 
     # ``to_original`` of the inputs is understood, so that INPUT.AFFINE_RESIZE_TEST is allowed
@@ -80,6 +89,7 @@ class CID(ImageModel):
         heatmap_loss_norm="pooled",
         temperature=0.05,
         loss_weights,
+        smoothing=3,
         oks_nms_thresh=0.8,
         pixel_mean,
         pixel_std,
@@ -92,11 +102,6 @@ class CID(ImageModel):
         self.schema = schema
         self.min_box_area = min_box_area
         self.min_overlap = min_overlap
-        if max_instances < 1 or max_instances_per_chunk < 1:
-            raise ValueError(
-                "MODEL.CID.MAX_INSTANCES and MODEL.CID.MAX_INSTANCES_PER_CHUNK must be at least 1, got "
-                f"{max_instances} and {max_instances_per_chunk}"
-            )
         if heatmap_loss_norm not in ("pooled", "person"):
             raise ValueError(f"MODEL.CID.HEATMAP_LOSS_NORM must be 'pooled' or 'person', got {heatmap_loss_norm!r}")
         self.max_instances = max_instances
@@ -104,12 +109,18 @@ class CID(ImageModel):
         self.heatmap_loss_norm = heatmap_loss_norm
         self.temperature = temperature
         self.loss_weights = loss_weights
+        self.smoothing = smoothing
         self.oks_nms_thresh = oks_nms_thresh
         self.register_buffer("flip_indices", torch.as_tensor(schema.flip_indices), persistent=False)
 
     @classmethod
     def from_config(cls, cfg):
-        """Read the arguments from cfg.MODEL.CID."""
+        """Read the arguments from cfg.MODEL.CID.
+
+        Raises:
+            ConfigError: a number is out of its range.
+        """
+        _check_numbers(cfg)
         cid = cfg.MODEL.CID
         backbone = build_backbone(cfg)
         schema = schema_from_cfg(cfg)
@@ -123,6 +134,7 @@ class CID(ImageModel):
                 max_proposals=cid.MAX_PROPOSALS,
                 score_thresh=cid.SCORE_THRESH,
                 window_thresholds=cid.WINDOW_THRESHOLDS,
+                smoothing=cid.SMOOTHING,
                 prior_prob=cid.PRIOR_PROB,
             ),
             "gfd": FeatureDecoupling(
@@ -146,6 +158,7 @@ class CID(ImageModel):
                 "contrastive": cid.CONTRASTIVE_LOSS_WEIGHT,
                 "single_heatmap": cid.SINGLE_HEATMAP_LOSS_WEIGHT,
             },
+            "smoothing": cid.SMOOTHING,
             "oks_nms_thresh": cid.OKS_NMS_THRESH,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -269,7 +282,10 @@ class CID(ImageModel):
                 heatmaps = self.gfd.decouple(maps, of_view[chunk], own)
                 total = total + (heatmaps[:, self.flip_indices] if is_mirrored else heatmaps)
             some = people[0][chunk]
-            keypoints.append(decode_keypoints(total / len(views), own[some.image_index], some.scores, self.stride))
+            own_of_some = own[some.image_index]
+            keypoints.append(
+                decode_keypoints(total / len(views), own_of_some, some.scores, self.stride, smoothing=self.smoothing)
+            )
         return torch.cat(keypoints)
 
     def _single_heatmap_sums(self, features, people, targets, own):
@@ -330,10 +346,30 @@ def to_result_size(instances, inputs):
         x0, y0, x1, y1 = instances.pred_boxes.tensor.unbind(dim=1)
         corners = torch.stack([x0, y0, x1, y0, x1, y1, x0, y1], dim=1).unflatten(1, (4, 2))
         mapped = Instances((height, width), **instances.get_fields())
-        mapped.pred_keypoints = torch.cat([points @ matrix[:, :2].T + matrix[:, 2], scores], dim=2)
-        mapped.pred_boxes = Boxes(enclosing_boxes(corners @ matrix[:, :2].T + matrix[:, 2]))
+        mapped.pred_keypoints = torch.cat([_transformed(points, matrix), scores], dim=2)
+        mapped.pred_boxes = Boxes(enclosing_boxes(_transformed(corners, matrix)))
         instances = mapped
     return detector_postprocess(instances, height, width)
+
+
+def _transformed(points, matrix):
+    """Points (..., 2) by a matrix (2, 3): sums in float32, where autocast would round a product of matrices."""
+    return (points[..., None, :] * matrix[:, :2]).sum(dim=-1) + matrix[:, 2]
+
+
+def _check_numbers(cfg):
+    """Refuse numbers in MODEL.CID that are out of their range."""
+    counts = ("CHANNELS", "MAX_INSTANCES", "MAX_INSTANCES_PER_CHUNK", "MAX_PROPOSALS")
+    weights = ("MULTI_HEATMAP_LOSS_WEIGHT", "CONTRASTIVE_LOSS_WEIGHT", "SINGLE_HEATMAP_LOSS_WEIGHT")
+    for check, names in (
+        (check_at_least_one, counts),
+        (check_positive, ("COORD_SCALE", "TEMPERATURE")),
+        (check_between_0_and_1, ("PRIOR_PROB", "RADIUS_MIN_OVERLAP")),
+        (check_from_0_to_1, ("SCORE_THRESH", "OKS_NMS_THRESH")),
+        (check_not_negative, ("MIN_BOX_AREA", "WINDOW_THRESHOLDS", *weights)),
+        (check_odd, ("SMOOTHING",)),
+    ):
+        check(cfg, *(f"MODEL.CID.{name}" for name in names))
 
 
 def _one_feature(names, backbone):

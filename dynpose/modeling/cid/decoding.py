@@ -8,17 +8,18 @@ import torch
 from .abstraction import smooth
 
 
-def decode_keypoints(heatmaps, own, scores, stride):
+def decode_keypoints(heatmaps, own, scores, stride, *, smoothing=3):
     """Read keypoints off heatmaps: the largest cell, and a quarter of a cell towards its higher neighbour.
 
-    The maps are first smoothed by the mean with their own 3 x 3 average. A cell at the image's border is not shifted
-    across that axis.
+    The maps are first smoothed by the mean with their own average over ``smoothing`` cells a side. A cell at the
+    image's border is not shifted across that axis.
 
     Args:
         heatmaps (Tensor): (N, K, H, W), above zero.
         own (Tensor): (N or 1, H, W) bool, the cells that are no padding: those where a keypoint can be.
         scores (Tensor): (N,) of the people's centres.
         stride (int): s, pixels.
+        smoothing (int): cells, an odd number.
 
     Returns:
         Tensor: (N, K, 3) x, y in input pixels, where cell (u, v) has its centre at (u s + s // 2, v s + s // 2), and
@@ -27,7 +28,7 @@ def decode_keypoints(heatmaps, own, scores, stride):
     width = heatmaps.shape[-1]
     own = own[:, None]
     # no cell of the image is as low as zero
-    smoothed = (smooth(heatmaps * own) * own).flatten(2)
+    smoothed = (smooth(heatmaps * own, smoothing) * own).flatten(2)
     values, index = smoothed.max(dim=2)
     u, v = index % width, torch.div(index, width, rounding_mode="floor")
     last_v, last_u = (own.any(dim=axis).sum(dim=-1) - 1 for axis in (-1, -2))

@@ -77,6 +77,14 @@ class FeatureDecoupling(nn.Module):
         # of F_c, then F_s, where there are both
         self.fuse = nn.Conv2d(channels * (self.channel + self.spatial), channels, kernel_size=1)
         self.heatmaps = nn.Conv2d(channels, num_keypoints, kernel_size=1)
+        self._init_weights(prior_prob)
+
+    def _init_weights(self, prior_prob):
+        """As released: all layers start small, and the heatmaps at the prior."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.normal_(module.weight, std=0.001)
+                nn.init.zeros_(module.bias)
         init_heatmaps(self.heatmaps, prior_prob)
 
     def forward(self, features, people, own):
@@ -135,11 +143,12 @@ class FeatureDecoupling(nn.Module):
         height, width = reduced.shape[-2:]
         weights = self._weights(self.similarity_weights, people)
         similarity = (weights[:, None] @ _of_people(reduced.flatten(2), people)).unflatten(2, (height, width))
-        x, y = (people.cells.to(similarity.dtype)[:, :, None, None] / self.coord_scale).unbind(dim=1)
-        columns = torch.arange(width, device=x.device, dtype=x.dtype) / self.coord_scale
-        rows = torch.arange(height, device=x.device, dtype=x.dtype)[:, None] / self.coord_scale
-        shape = (len(people), height, width)
-        inputs = torch.stack([similarity[:, 0], (x - columns).expand(shape), (y - rows).expand(shape)], dim=1)
+        # half precision has no room for the cells of a large map: the differences are those of whole numbers
+        x, y = people.cells[:, :, None, None].unbind(dim=1)
+        columns = torch.arange(width, device=x.device)
+        rows = torch.arange(height, device=x.device)[:, None]
+        coords = [(difference / self.coord_scale).to(similarity.dtype) for difference in (x - columns, y - rows)]
+        inputs = torch.stack([similarity[:, 0], *(values.expand_as(similarity[:, 0]) for values in coords)], dim=1)
         return self.mask(inputs * _of_people(own, people)[..., None, :, :])
 
     def _weights(self, linear, people):

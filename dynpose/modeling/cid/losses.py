@@ -73,10 +73,11 @@ def contrastive_loss(features, image_index, *, temperature=0.05):
         temperature (float): tau.
 
     Returns:
-        Tensor: scalar, zero without any person.
+        Tensor: float32 scalar, under autocast, too; zero without any person.
     """
-    features = F.normalize(features.float(), dim=1)
-    logits = features @ features.T / temperature
+    with torch.autocast(features.device.type, enabled=False):
+        features = F.normalize(features.float(), dim=1)
+        logits = features @ features.T / temperature
     logits = logits.masked_fill(image_index[:, None] != image_index, -float("inf"))
     own = torch.arange(len(features), device=features.device)
     return F.cross_entropy(logits, own, reduction="sum") / normalizer(len(features), features.device)

@@ -62,19 +62,23 @@ def build_targets(
 ):
     """Make the targets of a batch.
 
-    A person's centre is the mean of the labelled keypoints. People without any, and those with a smaller box than
-    ``min_box_area``, have no centre and are not decoupled; their keypoints are in the multi-person maps all the same.
+    A person's centre is the mean of the labelled keypoints, those outside of the image included. People without any,
+    those whose centre is outside, and those with a smaller box than ``min_box_area`` have no centre and are not
+    decoupled; their keypoints are in the multi-person maps all the same.
 
-    The feature of a person is read up to one cell away from the centre's, drawn anew for x and y (and not moved where
-    that would be outside of the image). Of several people with the same cell, the smallest is decoupled.
+    The feature of a person is read up to one cell away from the centre's, drawn anew for x and y, and in the centre's
+    own where that would be outside of the image. Of several people with the same cell, the smallest is decoupled.
 
     Args:
-        gt_instances (list[Instances]): B, with gt_boxes and (where there are people) gt_keypoints.
+        gt_instances (list[Instances]): B, with gt_boxes and (where there are people) gt_keypoints. Centres and areas
+            are ``gt_pose_centers`` and ``gt_box_areas`` of :class:`~dynpose.data.PoseDatasetMapper`. Without them, as
+            from a mapper of one's own, they are those of the fields above: the means of the keypoints that it has left,
+            and the areas of upright boxes around turned ones, clipped to the image.
         num_keypoints (int): K.
         size (tuple[int, int]): (H, W).
         sizes (list[tuple[int, int]]): B, height and width of each image in cells.
         stride (int): s, pixels.
-        min_box_area (float): of ``gt_boxes``, the upright boxes that augmentation leaves in the image, square pixels.
+        min_box_area (float): square pixels.
         min_overlap (float): of :func:`gaussian_radii`.
         max_instances (int): N is at most this: others are left out at random.
         jitter (Tensor | None): (G, 2) int64, x and y in cells, in place of the random one.
@@ -90,9 +94,11 @@ def build_targets(
     cells = torch.stack([flat % size[1], torch.div(flat, size[1], rounding_mode="floor")], dim=-1)
     radii = gaussian_radii(boxes, stride=stride, min_overlap=min_overlap)
 
-    area = box_areas(boxes)
-    decoupled = labelled.any(dim=1) & (area >= min_box_area)
-    centers = _centers(keypoints, labelled) / stride
+    limits = torch.tensor(sizes, device=boxes.device).flip(1)[image_index]
+    area = torch.cat([_box_areas(instances) for instances in gt_instances])
+    centers = torch.cat([_pose_centers(instances) for instances in gt_instances]) / stride
+    # comparisons with NaN, the centre of a person without labelled keypoints, are false
+    decoupled = ((centers >= 0) & (centers < limits)).all(dim=1) & (area >= min_box_area)
     centers = torch.where(decoupled[:, None], centers, 0).long()
     multi = multi_person_heatmaps(
         torch.cat([cells, centers[:, None]], dim=1),
@@ -108,19 +114,13 @@ def build_targets(
     order = area.argsort(stable=True)
     order = order[image_index[order].argsort(stable=True)]
     order = order[decoupled[order]]
-    limits = torch.tensor(sizes, device=centers.device).flip(1)[image_index]
     sampled = centers + jitter
-    sampled = torch.where((sampled >= 0) & (sampled < limits), sampled, centers)
+    sampled = torch.where(((sampled >= 0) & (sampled < limits)).all(dim=1, keepdim=True), sampled, centers)
     order = order[_first_of_each((image_index * size[0] + sampled[:, 1]) * size[1] + sampled[:, 0], order)]
     if len(order) > max_instances:
         order = order[torch.randperm(len(order), device=order.device)[:max_instances].sort().values]
     people = InstanceTargets(image_index[order], sampled[order], cells[order], labelled[order], radii[order])
     return multi, people
-
-
-def box_areas(boxes):
-    """Areas of boxes (G, 4) XYXY: (G,). The release takes those of the boxes before they are turned and clipped."""
-    return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
 
 
 def gaussian_radii(boxes, *, stride, min_overlap=0.7):
@@ -220,10 +220,20 @@ def learnt_cells(ignore_masks, sizes, maps, stride):
     return learnt[:, None]
 
 
-def _centers(keypoints, labelled):
-    """Mean of the labelled keypoints: (G, K, 3), (G, K) -> (G, 2); zero without any."""
-    total = torch.where(labelled[..., None], keypoints[..., :2], 0).sum(dim=1)
-    return total / labelled.sum(dim=1, keepdim=True).clamp(min=1)
+def _box_areas(instances):
+    """Areas of the people's boxes, square pixels: (N,)."""
+    return instances.gt_box_areas if instances.has("gt_box_areas") else instances.gt_boxes.area()
+
+
+def _pose_centers(instances):
+    """Means of the people's labelled keypoints: (N, 2); NaN without any."""
+    if instances.has("gt_pose_centers"):
+        return instances.gt_pose_centers
+    if not instances.has("gt_keypoints"):
+        return instances.gt_boxes.tensor.new_full((len(instances), 2), float("nan"))
+    points, visibility = instances.gt_keypoints.tensor.float().split([2, 1], dim=2)
+    labelled = visibility > 0
+    return torch.where(labelled, points, 0).sum(dim=1) / labelled.sum(dim=1)
 
 
 def _first_of_each(keys, order):

@@ -8,6 +8,14 @@ import torch.nn.functional as F
 from detectron2.layers import Conv2d, get_norm
 from torch import nn
 
+from dynpose.config import (
+    check_at_least_one,
+    check_between_0_and_1,
+    check_increasing,
+    check_norm,
+    check_not_negative,
+)
+
 
 class FCOSPredictions(NamedTuple):
     """Outputs of :class:`FCOSHead`, each a list over the levels.
@@ -157,7 +165,7 @@ def conv_tower(in_channels, channels, num_convs, norm, std=0.0):
 
 
 def pyramid_channels(cfg, shapes):
-    """Check that the backbone's maps fit ``cfg.MODEL.FCOS``, and tell their common number of channels.
+    """Check ``cfg.MODEL.FCOS`` and that the backbone's maps fit it, and tell their common number of channels.
 
     Args:
         cfg (CfgNode): the config.
@@ -167,8 +175,10 @@ def pyramid_channels(cfg, shapes):
         int
 
     Raises:
+        ConfigError: a value is out of its range.
         ValueError: a level is missing, the levels differ in channels, or SIZES_OF_INTEREST does not go with them.
     """
+    _check_ranges(cfg)
     fcos = cfg.MODEL.FCOS
     missing = [name for name in fcos.IN_FEATURES if name not in shapes]
     if missing:
@@ -184,4 +194,12 @@ def pyramid_channels(cfg, shapes):
             f"MODEL.FCOS.SIZES_OF_INTEREST must have one entry less than IN_FEATURES {fcos.IN_FEATURES}, "
             f"got {fcos.SIZES_OF_INTEREST}"
         )
+    check_norm(cfg, "MODEL.FCOS.NORM", channels[0])
     return channels[0]
+
+
+def _check_ranges(cfg):
+    check_at_least_one(cfg, "MODEL.FCOS.NUM_CLASSES", "MODEL.FCOS.PRE_NMS_TOPK_TEST", "MODEL.FCOS.POST_NMS_TOPK_TEST")
+    check_not_negative(cfg, "MODEL.FCOS.NUM_CLS_CONVS", "MODEL.FCOS.NUM_BOX_CONVS", "MODEL.FCOS.CENTER_SAMPLING_RADIUS")
+    check_between_0_and_1(cfg, "MODEL.FCOS.PRIOR_PROB")
+    check_increasing(cfg, "MODEL.FCOS.SIZES_OF_INTEREST")

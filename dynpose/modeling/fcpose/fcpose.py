@@ -10,6 +10,7 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 
+from dynpose.config import check_norm, check_not_negative, check_odd, check_positive
 from dynpose.data import schema_from_cfg
 from dynpose.modeling.fcos import (
     FCOSDecoder,
@@ -111,6 +112,7 @@ class FCPose(DenseDetector):
     def from_config(cls, cfg):
         """Read the arguments from cfg.MODEL.{FCOS, FCPOSE, KP_NET}."""
         fcos, fcpose = cfg.MODEL.FCOS, cfg.MODEL.FCPOSE
+        _check_config(cfg)
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
         channels = pyramid_channels(cfg, shapes)
@@ -308,3 +310,14 @@ def build_refinement(cfg, spec, shape):
     raise ValueError(
         f"MODEL.FCPOSE.REFINEMENT must be 'none', 'deconv', 'shared' or 'instance', got {fcpose.REFINEMENT!r}"
     )
+
+
+def _check_config(cfg):
+    """Find a wrong choice before training does."""
+    key = "MODEL.FCPOSE.{}".format
+    check_positive(
+        cfg, key("LAST_SIZE_OF_INTEREST"), key("AUX_HEATMAP_SIGMAS"), key("DISTANCE_NORM"), key("DECONV_FACTOR")
+    )
+    check_not_negative(cfg, key("MAX_SAMPLES"), key("OFFSET_SCALE"), key("OFFSET_RADIUS"), key("BASIS.NUM_CONVS"))
+    check_odd(cfg, key("CONTROLLER_KERNEL"), key("OFFSET_KERNEL"))
+    check_norm(cfg, key("BASIS.NORM"), cfg.MODEL.FCPOSE.BASIS.CONVS_DIM)

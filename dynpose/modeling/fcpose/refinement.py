@@ -246,7 +246,8 @@ class InstanceOffsets(NoRefinement):
     def at_peaks(self, nets, offsets, cells):  # noqa: D102
         ((weight, bias),) = self.conv_spec.unpack(nets.refinement_params.float())
         weight = weight.unflatten(1, (-1, 2))
-        values = torch.einsum("nkc,nkoc->nko", nets.cell_inputs(cells), weight) + bias.unflatten(1, (-1, 2))
+        # by sums in float32, where autocast would round a product of matrices
+        values = (nets.cell_inputs(cells)[:, :, None] * weight).sum(dim=3) + bias.unflatten(1, (-1, 2))
         return values * nets.stride
 
 

@@ -11,6 +11,7 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 
+from dynpose.config import ConfigError, check_norm, check_not_negative, check_odd, check_positive
 from dynpose.data import schema_from_cfg
 from dynpose.modeling.fcos import (
     FCOSDecoder,
@@ -121,6 +122,7 @@ class InsPose(DenseDetector):
     def from_config(cls, cfg):
         """Read the arguments from cfg.MODEL.{FCOS, INSPOSE, KP_NET}."""
         fcos, inspose = cfg.MODEL.FCOS, cfg.MODEL.INSPOSE
+        _check_config(cfg)
         backbone = build_backbone(cfg)
         channels = pyramid_channels(cfg, backbone.output_shape())
         schema = schema_from_cfg(cfg)
@@ -302,3 +304,23 @@ class InsPose(DenseDetector):
             shift = 0.5
         corner = torch.stack([cells % width, torch.div(cells, width, rounding_mode="floor")], dim=-1)
         return torch.cat([(corner + shift) * self.map_stride, confidence[..., None]], dim=-1)
+
+
+def _check_config(cfg):
+    """Find a wrong choice before training does."""
+    inspose, key = cfg.MODEL.INSPOSE, "MODEL.INSPOSE.{}".format
+    check_positive(cfg, key("COORD_SCALE"), key("HEATMAP_SIGMA"))
+    check_not_negative(cfg, key("INIT_STD"), key("DISK_RADIUS"), key("NUM_FEATURE_CONVS"), key("NUM_HEATMAP_CONVS"))
+    check_odd(cfg, key("CONTROLLER_KERNEL"))
+    for is_used, channels in (
+        (True, inspose.FEATURE_CONVS_DIM),
+        (inspose.DISK_OFFSET, inspose.OFFSET_CONVS_DIM),
+        (inspose.HEATMAP, inspose.HEATMAP_CONVS_DIM),
+    ):
+        if is_used:
+            check_norm(cfg, key("NORM"), channels)
+    if inspose.CENTERNESS and not inspose.BOX_HEAD:
+        raise ConfigError(
+            f"{key('CENTERNESS')} is True, but centre-ness is learned from boxes: set {key('BOX_HEAD')} True too, or "
+            f"{key('CENTERNESS')} False"
+        )

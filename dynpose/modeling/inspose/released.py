@@ -10,6 +10,14 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Boxes, Instances, Keypoints
 
+from dynpose.config import (
+    ConfigError,
+    check_at_least_one,
+    check_between_0_and_1,
+    check_norm,
+    check_not_negative,
+    check_positive,
+)
 from dynpose.data import schema_from_cfg
 from dynpose.layers.losses import mean_over_processes
 from dynpose.layers.nms import soft_nms
@@ -139,7 +147,7 @@ class InsPoseReleased(DenseDetector):
     def from_config(cls, cfg):
         """Read the arguments from cfg.MODEL.{FCOS, INSPOSE_RELEASED, KP_NET}."""
         fcos, released = cfg.MODEL.FCOS, cfg.MODEL.INSPOSE_RELEASED
-        _check_choices(released)
+        _check_config(cfg)
         backbone = build_backbone(cfg)
         channels = pyramid_channels(cfg, backbone.output_shape())
         schema = schema_from_cfg(cfg)
@@ -430,7 +438,10 @@ def locate_keypoints(nets, offsets, factor):
 
 
 def _to_index_coordinates(one):
-    """A model input whose keypoints are pixel indices of the original image, brought to the input's scale."""
+    """A model input whose keypoints are pixel indices of the original image, brought to the input's scale.
+
+    The factors are those of the two sizes: the image was resized and perhaps mirrored, and nothing else.
+    """
     instances = one["instances"]
     if not instances.has("gt_keypoints"):
         return one
@@ -451,12 +462,27 @@ def _to_continuous_coordinates(instances):
     instances.pred_boxes.clip(instances.image_size)
 
 
-def _check_choices(released):
+def _check_config(cfg):
     """Find a wrong choice before training does."""
-    for key, choices in (
+    released, key = cfg.MODEL.INSPOSE_RELEASED, "MODEL.INSPOSE_RELEASED.{}".format
+    for name, choices in (
         ("QUALITY", ("released", "oks")),
         ("TAG_CELL", ("released", "cell")),
         ("NMS_METHOD", ("linear", "gaussian")),
     ):
-        if released[key] not in choices:
-            raise ValueError(f"MODEL.INSPOSE_RELEASED.{key} must be one of {', '.join(choices)}, got {released[key]!r}")
+        if released[name] not in choices:
+            raise ConfigError(f"{key(name)} must be one of {', '.join(choices)}, got {released[name]!r}")
+    check_positive(cfg, key("COORD_SCALE"), key("AREA_OF_BOX"), key("NMS_SIGMA"))
+    check_not_negative(
+        cfg, key("MAX_RADIUS"), key("NMS_MIN_SCORE"), key("NUM_REGRESSION_CONVS"), key("NUM_FEATURE_CONVS")
+    )
+    check_at_least_one(cfg, key("NUM_AUX_CONVS"))
+    check_between_0_and_1(cfg, key("RADIUS_MIN_OVERLAP"))
+    for channels in (released.REGRESSION_CONVS_DIM, released.FEATURE_CONVS_DIM, released.AUX_CONVS_DIM):
+        check_norm(cfg, "MODEL.FCOS.NORM", channels)
+    for name in ("CROP", "AFFINE"):
+        if released.INDEX_COORDINATES and cfg.INPUT[name].ENABLED:
+            raise ConfigError(
+                f"INPUT.{name}.ENABLED is True, but with {key('INDEX_COORDINATES')} images can be resized and mirrored "
+                f"only: set INPUT.{name}.ENABLED or {key('INDEX_COORDINATES')} False"
+            )

@@ -254,7 +254,7 @@ def fcos_predictions(boxes, sizes, strides, sizes_of_interest, num_classes=1):
         raise ConfigError(
             f"{len(boxes)} people do not fit into an image of about {sizes[0][0] * strides[0]} x "
             f"{sizes[0][1] * strides[0]} pixels, as each needs a location of its own: give fewer --people or a larger "
-            "--size"
+            "image"
         )
     # Middles last: the middle of somebody may be a neighbour of somebody else's.
     for sureness, chosen in ((_SOMEBODY, neighbours), (_SUREST, middles)):
@@ -323,7 +323,7 @@ def _check_distances(u, v, min_cells):
     if len(cells) and distances.min() <= min_cells:
         raise ConfigError(
             f"{len(cells)} people are too close to each other for CID to tell their centres apart: give fewer --people "
-            "or a larger --size"
+            "or a larger image"
         )
 
 

@@ -19,7 +19,7 @@ from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import ConfigError, load_config
 
-from ..model_info import count_flops, count_flops_per_person
+from ..model_info import count_flops_with_people
 from .fixed_people import find_stand_in, fixed_people
 
 PEER_NAME = "Keypoint R-CNN R-50-FPN"
@@ -180,31 +180,9 @@ class BuiltModels:
         return self._built[name]
 
     def count_flops(self, name: str, numbers) -> dict[int, float]:
-        """Count FLOPs as ``dynpose model-info`` does, for each number of people.
-
-        What a generated network adds is worked out from its layers; everything else is what fvcore counts with the
-        people planted.
-        """
-        of_network = sum(count_flops_per_person(self[name], self._image_size).values())
-        if not of_network:
-            return {number: self._trace(name, number) for number in numbers}
-        without_people = self._trace(name, 0)
-        return {number: without_people + self._count_networks(name, number) * of_network for number in numbers}
-
-    def _trace(self, name, num_people):
-        model = self[name]
-        with fixed_people(model, num_people, self._image_size):
-            return sum(count_flops(model, self._image_size).values())
-
-    @torch.no_grad()
-    def _count_networks(self, name, num_people):
-        """Networks that are generated, which can be more than people."""
-        model, generated = self[name], []
-        handle = model.controller.register_forward_hook(lambda _, inputs, output: generated.append(len(output)))
-        with fixed_people(model, num_people, self._image_size):
-            model([{"image": torch.zeros(3, *self._image_size, device=model.device)}])
-        handle.remove()
-        return sum(generated)
+        """Count FLOPs as ``dynpose model-info`` does, for each number of people."""
+        counted = count_flops_with_people(self[name], self._image_size, numbers)
+        return {number: flops.total for number, flops in counted.items()}
 
     def _remove_people(self, name):
         if name in self._people:

@@ -31,7 +31,7 @@ class Patches(Backbone):
 
 
 def tiny_model(*, schema=SCHEMA, seed=0, stride=4, iia=None, gfd=None, loss_weights=None, **kwargs):
-    """A CPU model with random weights, large enough to tell cells apart, without a config."""
+    """A CPU model without a config. Its random weights are larger than training's first ones, to tell cells apart."""
     torch.manual_seed(seed)
     num_keypoints = schema.num_keypoints
     model = CID(
@@ -45,6 +45,14 @@ def tiny_model(*, schema=SCHEMA, seed=0, stride=4, iia=None, gfd=None, loss_weig
         pixel_std=[60.0, 60.0, 60.0],
         **kwargs,
     )
+    enlarge(model.gfd)
     for conv in (model.iia.heatmaps, model.gfd.heatmaps):
         nn.init.normal_(conv.weight, std=0.5)
     return model
+
+
+def enlarge(gfd):
+    """Give a FeatureDecoupling's layers, but for the last one, the weights that PyTorch starts from."""
+    for layer in gfd.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer is not gfd.heatmaps:
+            layer.reset_parameters()

@@ -1,18 +1,21 @@
 """The CID meta-architecture: training and inference on batches, flip testing, configs and their failures."""
 
+import numpy as np
 import pytest
 import torch
 from cid_models import CHANNELS, Patches, tiny_model
 from detectron2.config import get_cfg
+from detectron2.data import transforms as T
 from detectron2.modeling import BACKBONE_REGISTRY, build_model
 from detectron2.structures import Boxes, Instances
 from small_models import SCHEMA, image, one_person, people
 
-from dynpose.config import add_dynpose_config
-from dynpose.data import KeypointSchema, schema_to_cfg
+from dynpose.config import add_dynpose_config, load_config
+from dynpose.data import AffineResize, KeypointSchema, schema_to_cfg
+from dynpose.data.affine import matrix_to_original
 from dynpose.modeling.cid import CID, InstanceAbstraction, cid
 from dynpose.modeling.cid.cid import to_result_size
-from dynpose.modeling.test_time_augmentation import AveragesMaps, PoseTTA
+from dynpose.modeling.test_time_augmentation import AveragesMaps, PoseTTA, ViewMaps
 
 # whoever is a local peak is found
 FIND_ALL = {"score_thresh": 0.0}
@@ -107,6 +110,12 @@ def test_the_stride_is_the_backbones():
     # cell centres, and a quarter of a cell of 8 pixels beside them
     assert set((result.pred_keypoints[..., :2] % 8).unique().tolist()) <= {2.0, 4.0, 6.0}
     assert model.train()([image(one_person())])["loss_single_heatmap"].isfinite()
+
+
+def test_heatmaps_are_smoothed_over_a_window():
+    inputs = [picture(64, 80)]
+    results = [predict(tiny_model(iia=FIND_ALL, smoothing=smoothing), inputs)[0] for smoothing in (3, 11)]
+    assert not torch.equal(*(result.pred_keypoints[:1] for result in results))
 
 
 def test_poses_of_the_same_person_are_dropped():
@@ -324,8 +333,24 @@ def test_lower_precision():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = model.train()([crowd(3)])
         (result,) = predict(model, [picture(64, 64)])
+        # a large image, whose margins are half a pixel off
+        inputs = {**picture(64, 64), "height": 960, "width": 1280, "to_original": [[15.1, 0, 31.7], [0, 14.3, 21.9]]}
+        (mapped,) = predict(model, [inputs])
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
-    assert result.pred_keypoints.dtype == result.scores.dtype == torch.float32
+    for found_people in (result, mapped):
+        assert found_people.pred_keypoints.dtype == found_people.scores.dtype == torch.float32
+    expected = result.pred_keypoints * torch.tensor([15.1, 14.3, 1]) + torch.tensor([31.7, 21.9, 0])
+    assert expected[..., :2].max() > 800
+    torch.testing.assert_close(mapped.pred_keypoints, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_the_way_back_is_computed_in_float32(dtype):
+    inputs = {"height": 200, "width": 300, "to_original": np.array([[0.9375, 0.01, -10.3], [-0.01, 0.9375, 0.2]])}
+    expected = to_result_size(found(), inputs)
+    with torch.autocast("cpu", dtype=dtype):
+        result = to_result_size(found(), inputs)
+    assert_same(result, expected, atol=0)
 
 
 # Test-time augmentation
@@ -350,6 +375,53 @@ def symmetric_model():
         # left_hand and right_hand
         parameter[2] = parameter[1]
     return model
+
+
+def affine_input(pixels, size=96):
+    """What plain testing with INPUT.AFFINE_RESIZE_TEST gives the model of an image (3, H, W)."""
+    augmented = T.AugInput(pixels.permute(1, 2, 0).numpy())
+    transforms = T.AugmentationList([AffineResize(size)])(augmented)
+    view = torch.as_tensor(augmented.image.transpose(2, 0, 1).copy())
+    height, width = pixels.shape[1:]
+    return {"image": view, "height": height, "width": width, "to_original": matrix_to_original(transforms)}
+
+
+@pytest.mark.parametrize("size", [(90, 130), (131, 90), (64, 65)])
+@pytest.mark.parametrize("merge", ["maps", "poses"])
+def test_an_affine_view_is_plain_testing_exactly(size, merge):
+    model = tiny_model(iia=FIND_ALL)
+    inputs = picture(*size)
+    (plain,) = predict(model, [affine_input(inputs["image"])])
+    # what detectron2 resizes to has other people
+    other = PoseTTA(model.eval(), schema=SCHEMA, merge=merge, min_sizes=(96,), max_size=1000, flip=False)
+    assert other([inputs])[0]["instances"].pred_keypoints.shape != plain.pred_keypoints.shape
+    predictor = PoseTTA(
+        model.eval(), schema=SCHEMA, merge=merge, min_sizes=(96,), max_size=1000, flip=False, affine_resize=True
+    )
+    result = predictor([inputs])[0]["instances"]
+    assert result.image_size == plain.image_size
+    for name in ("scores", "pred_keypoints"):
+        assert torch.equal(result.get(name), plain.get(name)), name
+    assert torch.equal(result.pred_boxes.tensor, plain.pred_boxes.tensor)
+
+
+def test_affine_views_are_flipped_exactly():
+    """Flip testing is the model on the view's features and on those of its mirror image, flipped back."""
+    model = tiny_model(iia=FIND_ALL).eval()
+    pixels = picture(90, 130)["image"]
+    view = affine_input(pixels)
+    mirrored = {**view, "image": view["image"].flip(-1)}
+    with torch.no_grad():
+        maps = model.tta_maps([view, mirrored])
+        features, centers = maps["features"].values, maps["centers"].values
+        features = torch.stack([features[0], features[1].flip(-1)])
+        centers = (centers[:1] + centers[1:].flip(-1)) / 2
+        maps = {"features": ViewMaps(features, 4, "stack"), "centers": ViewMaps(centers, 4, "mean")}
+        expected = model.tta_decode(maps, [view], [False, True])[0]["instances"]
+    result = flip_testing(model, min_sizes=(96,), affine_resize=True)([{"image": pixels}])[0]["instances"]
+    assert len(result) > 3
+    assert torch.equal(result.pred_keypoints, expected.pred_keypoints)
+    assert torch.equal(result.scores, expected.scores)
 
 
 def test_it_offers_maps():
@@ -436,6 +508,7 @@ def test_the_defaults_are_the_releases():
     assert model.loss_weights == {"multi_heatmap": 1.0, "contrastive": 1.0, "single_heatmap": 4.0}
     assert (model.temperature, model.oks_nms_thresh, model.min_box_area) == (0.05, 0.8, 32**2)
     assert (model.iia.max_proposals, model.iia.score_thresh) == (30, 0.01)
+    assert (model.smoothing, model.iia.smoothing) == (3, 3)
     assert model.gfd.spatial
     assert model.gfd.channel
     assert model.gfd.channel_weights is not None
@@ -449,14 +522,39 @@ def test_the_defaults_are_the_releases():
         ("RECALIBRATION", ["both"], "RECALIBRATION must name"),
         ("CHANNEL_WEIGHTS", "paper", "CHANNEL_WEIGHTS must be 'linear' or 'feature', got 'paper'"),
         ("HEATMAP_LOSS_NORM", "image", "HEATMAP_LOSS_NORM must be 'pooled' or 'person', got 'image'"),
-        ("PRIOR_PROB", 1.0, "PRIOR_PROB must be between 0 and 1"),
-        ("MAX_INSTANCES", 0, "MAX_INSTANCES and MODEL.CID.MAX_INSTANCES_PER_CHUNK must be at least 1, got 0 and 32"),
-        ("MAX_INSTANCES_PER_CHUNK", 0, "MAX_INSTANCES_PER_CHUNK must be at least 1, got 200 and 0"),
+        ("PRIOR_PROB", 1.0, "PRIOR_PROB must be between 0 and 1, and neither of them, got 1.0"),
+        ("MAX_INSTANCES", 0, "MAX_INSTANCES must be at least 1, got 0"),
+        ("MAX_INSTANCES_PER_CHUNK", 0, "MAX_INSTANCES_PER_CHUNK must be at least 1, got 0"),
+        ("MAX_PROPOSALS", 0, "MAX_PROPOSALS must be at least 1, got 0"),
+        ("CHANNELS", 0, "CHANNELS must be at least 1, got 0"),
+        ("TEMPERATURE", 0.0, "TEMPERATURE must be above 0, got 0.0"),
+        ("TEMPERATURE", float("nan"), "TEMPERATURE must be above 0, got nan"),
+        ("COORD_SCALE", -1.0, "COORD_SCALE must be above 0, got -1.0"),
+        ("RADIUS_MIN_OVERLAP", 0.0, "RADIUS_MIN_OVERLAP must be between 0 and 1, and neither of them, got 0.0"),
+        ("RADIUS_MIN_OVERLAP", 1.5, "RADIUS_MIN_OVERLAP must be between 0 and 1, and neither of them, got 1.5"),
+        ("SCORE_THRESH", 2.0, "SCORE_THRESH must be from 0 to 1, got 2.0"),
+        ("OKS_NMS_THRESH", -0.1, "OKS_NMS_THRESH must be from 0 to 1, got -0.1"),
+        ("MIN_BOX_AREA", -5.0, "MIN_BOX_AREA must be at least 0, got -5.0"),
+        ("WINDOW_THRESHOLDS", [200, -1], r"WINDOW_THRESHOLDS must be at least 0, got \[200, -1\]"),
+        ("MULTI_HEATMAP_LOSS_WEIGHT", -1.0, "MULTI_HEATMAP_LOSS_WEIGHT must be at least 0, got -1.0"),
+        ("CONTRASTIVE_LOSS_WEIGHT", -1.0, "CONTRASTIVE_LOSS_WEIGHT must be at least 0, got -1.0"),
+        ("SINGLE_HEATMAP_LOSS_WEIGHT", -1.0, "SINGLE_HEATMAP_LOSS_WEIGHT must be at least 0, got -1.0"),
+        ("SMOOTHING", 4, "SMOOTHING must be odd and at least 1, got 4"),
     ],
 )
 def test_refuses(key, value, message):
     with pytest.raises(ValueError, match=message):
         build_model(config(**{key: value}))
+
+
+@pytest.mark.parametrize("width", [32, 48])
+def test_ochuman_is_tested_as_released(width):
+    for name, thresh, smoothing in (("140e_coco_to_ochuman", 0.7, 11), ("140e_ochuman", 0.7, 3), ("140e", 0.8, 3)):
+        keys = load_config(f"configs/CID/HRNet_W{width}_{name}.yaml").MODEL.CID
+        found_keys = (keys.OKS_NMS_THRESH, keys.SMOOTHING)
+        assert found_keys == (thresh, smoothing)
+    model = build_model(config(SMOOTHING=11))
+    assert (model.smoothing, model.iia.smoothing) == (11, 11)
 
 
 def test_parts_can_be_timed_apart():

@@ -56,6 +56,17 @@ def test_contrastive_loss(temperature):
     assert contrastive_loss(features, images, temperature=temperature).item() == pytest.approx(expected, abs=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_contrastive_loss_is_computed_in_float32(dtype):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(30, 480, generator=generator) * 0.3 + torch.randn(1, 480, generator=generator)
+    image = torch.zeros(30, dtype=torch.int64)
+    with torch.autocast("cpu", dtype=dtype):
+        loss = contrastive_loss(features, image)
+    assert loss.dtype == torch.float32
+    assert loss == contrastive_loss(features, image)
+
+
 @pytest.mark.parametrize("features", [torch.zeros(0, 5), torch.zeros(2, 5)])
 def test_contrastive_loss_is_finite(features):
     features.requires_grad_()

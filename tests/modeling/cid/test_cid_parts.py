@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from cid_models import enlarge
+from torch import nn
 
 from dynpose.modeling.cid import FeatureDecoupling, InstanceAbstraction, People
 from dynpose.modeling.cid.abstraction import own_cells, smooth
@@ -128,7 +130,8 @@ def test_decoupling_is_that_of_the_paper(recalibration, channel_weights, num_ima
         coord_scale=8.0,
         prior_prob=0.5,
     )
-    torch.nn.init.normal_(gfd.heatmaps.weight)
+    enlarge(gfd)
+    nn.init.normal_(gfd.heatmaps.weight)
     features = torch.randn(num_images, 10, 6, 7)
     images = torch.tensor([0, 0, num_images - 1])
     people = People.at(features, images, torch.tensor([[0, 0], [6, 2], [3, 3]]))
@@ -136,6 +139,42 @@ def test_decoupling_is_that_of_the_paper(recalibration, channel_weights, num_ima
     expected = by_the_paper(gfd, features, people, own)
     assert expected.std() > 0.01
     torch.testing.assert_close(gfd(features, people, own), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_all_layers_start_small():
+    """As released: weights of 0.001, no bias, and heatmaps at the prior."""
+    torch.manual_seed(0)
+    gfd = FeatureDecoupling(480, 17, prior_prob=0.2)
+    layers = {name: layer for name, layer in gfd.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
+    assert len(layers) == 6
+    for name, layer in layers.items():
+        assert layer.weight.std().item() == pytest.approx(0.001, rel=0.25), name
+        if name != "heatmaps":
+            assert not layer.bias.any(), name
+    torch.testing.assert_close(gfd.heatmaps.bias.sigmoid(), torch.full((17,), 0.2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@torch.no_grad()
+def test_relative_coordinates_in_half_precision(dtype):
+    """Of a wide map, whose columns are too many for bfloat16's 8 bits and whose differences near a person are not."""
+    gfd = FeatureDecoupling(4, 2, channels=3)
+    nn.init.zeros_(gfd.mask.weight)
+    gfd.mask.weight[0, 1, 2, 2] = 1.0
+    features = torch.zeros(1, 4, 2, 600)
+    people = People.at(features, torch.tensor([0]), torch.tensor([[497, 1]]))
+    with torch.autocast("cpu", dtype=dtype):
+        logits = gfd.mask_logits(gfd.reduce(features), people, own_cells([(2, 600)], features))
+    columns = torch.arange(480, 510)
+    assert logits[0, 0, 1, columns].float().tolist() == ((497 - columns) / 32).tolist()
+
+
+def test_the_centre_map_is_smoothed_over_a_window():
+    centers = torch.zeros(1, 13, 13)
+    centers[0, 6, 6] = 0.9
+    _, cells, scores = abstraction(smoothing=11, score_thresh=0.4).peaks(centers, [(13, 13)])
+    assert cells.tolist() == [[6, 6]]
+    assert scores.tolist() == pytest.approx([0.9 * (1 + 1 / 121) / 2])
 
 
 def test_table_1_has_no_parts_that_are_not_used():
@@ -156,7 +195,6 @@ def test_table_1_has_no_parts_that_are_not_used():
         ({"recalibration": []}, r"RECALIBRATION must name 'spatial', 'channel' or both, got \[\]"),
         ({"recalibration": ["temporal"]}, "RECALIBRATION must name .*'temporal'"),
         ({"channel_weights": "f"}, "CHANNEL_WEIGHTS must be 'linear' or 'feature', got 'f'"),
-        ({"prior_prob": 0.0}, "PRIOR_PROB must be between 0 and 1, got 0.0"),
     ],
 )
 def test_decoupling_refuses(arguments, message):
@@ -164,10 +202,10 @@ def test_decoupling_refuses(arguments, message):
         FeatureDecoupling(8, 4, **arguments)
 
 
-def decode(heatmaps, size=None, stride=4, score=0.5):
+def decode(heatmaps, size=None, stride=4, score=0.5, **kwargs):
     heatmaps = torch.as_tensor(heatmaps)
     own = own_cells([size or heatmaps.shape[-2:]] * len(heatmaps), heatmaps)
-    return decode_keypoints(heatmaps, own, torch.full((len(heatmaps),), score), stride)
+    return decode_keypoints(heatmaps, own, torch.full((len(heatmaps),), score), stride, **kwargs)
 
 
 def test_decoding_by_hand():
@@ -184,6 +222,16 @@ def test_decoding_by_hand():
     assert keypoints[1, :2].tolist() == [2 * 4 + 2, 4 * 4 + 2]
     # cell centres of a map of pixels, stride 1, are their indices
     torch.testing.assert_close(decode(heatmaps, stride=1)[0, 0, :2], torch.tensor([4.25, 2.75]))
+
+
+def test_keypoints_are_smoothed_over_a_window():
+    # one high cell against a plateau that is as wide as the window
+    heatmaps = torch.zeros(1, 1, 20, 20)
+    heatmaps[0, 0, 3, 15] = 0.9
+    heatmaps[0, 0, 8:19, 1:12] = 0.49
+    # (0.9 + 0.9 / 9) / 2 is more than 0.49; (0.9 + 0.9 / 121) / 2 is less
+    assert decode(heatmaps)[0, 0].tolist() == pytest.approx([15 * 4 + 2, 3 * 4 + 2, 0.5 * 0.5])
+    assert decode(heatmaps, smoothing=11)[0, 0].tolist() == pytest.approx([6 * 4 + 2, 13 * 4 + 2, 0.49 * 0.5])
 
 
 def test_no_shift_across_the_border_of_the_image():

@@ -1,6 +1,7 @@
 """CID against outputs recorded from the authors' code (reference/cid)."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from reference_rule import assert_matches, rule_input, rule_state_dict
 
 from dynpose.checkpoint import convert_released, detect_released
 from dynpose.config import add_dynpose_config
-from dynpose.data import COCO_PERSON, schema_to_cfg
+from dynpose.data import COCO_PERSON, AffineResize, schema_to_cfg
 from dynpose.layers.oks_nms import oks_nms
+from dynpose.modeling import test_time_augmentation
 from dynpose.modeling.cid import People, targets
 from dynpose.modeling.cid.abstraction import own_cells
 from dynpose.modeling.cid.cid import to_result_size
-from dynpose.modeling.test_time_augmentation import ViewMaps
+from dynpose.modeling.test_time_augmentation import PoseTTA, ViewMaps
 
 SIZES = [(32, 40)]
 TRAIN_SIZES = [(32, 32)] * 2
@@ -201,7 +203,33 @@ def test_flipped_views(model, outputs):
     assert_matches(result.scores, {"scores": outputs["eval_flip/scores"][kept]}, "scores", rel=1e-4)
 
 
-# Training. The recorded areas of the boxes before augmentation are given in their place.
+@torch.no_grad()
+def test_flip_testing_of_an_image(fed, outputs, monkeypatch):
+    """An image of 256 x 320 pixels at half its size, whose features and those of its mirror image are the recorded."""
+    seen = []
+
+    def backbone(images):
+        seen.append(images)
+        return {"concat": features_of(2)}
+
+    model = fed(None)
+    monkeypatch.setattr(model.backbone, "forward", backbone)
+    # 160 pixels are no multiple of 64
+    monkeypatch.setattr(test_time_augmentation, "AffineResize", partial(AffineResize, multiple=32))
+    predictor = PoseTTA(model, schema=COCO_PERSON, min_sizes=(128,), max_size=1000, merge="maps", affine_resize=True)
+    pixels = torch.randint(0, 256, (3, 256, 320), generator=torch.manual_seed(0), dtype=torch.uint8)
+    result = predictor([{"image": pixels}])[0]["instances"]
+    (images,) = seen
+    assert images.shape == (2, 3, 128, 160)
+    assert torch.equal(images[1], images[0].flip(-1))
+    kept = outputs["eval_flip/oks_nms_keep"]
+    # the warp takes pixel index i of the image to i / 2, and continuous pixel x to x / 2 + 0.25
+    poses = torch.cat([result.pred_keypoints[..., :2] / 2 + 0.25, result.pred_keypoints[..., 2:]], dim=2)
+    assert_poses(poses, {"poses": outputs["eval_flip/poses"][kept]}, "poses")
+    assert_matches(result.scores, {"scores": outputs["eval_flip/scores"][kept]}, "scores", rel=1e-4)
+
+
+# Training
 
 
 def train_instances(outputs):
@@ -215,6 +243,8 @@ def train_instances(outputs):
         keypoints = torch.from_numpy(outputs[f"train/tgt{image}/keypoints"]).float()
         keypoints[..., :2] *= 4
         people.gt_keypoints = Keypoints(keypoints)
+        # of the boxes before augmentation, as the dataset mapper gives them
+        people.gt_box_areas = torch.from_numpy(outputs[f"train/tgt{image}/area"]).float()
         people.gt_classes = torch.zeros(len(keypoints), dtype=torch.int64)
         instances.append(people)
     return instances
@@ -224,19 +254,12 @@ def train_instances(outputs):
 JITTER = torch.tensor([[0, 0], [-1, 0], [0, 1], [-1, 0], [0, 1]])
 
 
-@pytest.fixture
-def recorded_areas(outputs, monkeypatch):
-    areas = torch.from_numpy(np.concatenate([outputs[f"train/tgt{image}/area"] for image in range(2)])).float()
-    monkeypatch.setattr(targets, "box_areas", lambda boxes: areas)
-
-
 def ignore_mask():
     mask = torch.zeros(128, 128, dtype=torch.uint8)
     mask[27 * 4 :, : 5 * 4] = 1
     return mask
 
 
-@pytest.mark.usefixtures("recorded_areas")
 def test_targets(outputs):
     multi, people = targets.build_targets(
         train_instances(outputs), num_keypoints=17, size=(32, 32), sizes=TRAIN_SIZES, stride=4, jitter=JITTER
@@ -266,7 +289,6 @@ def test_radii(outputs):
     assert targets.gaussian_radii(boxes, stride=4).tolist() == table[:, 2].tolist()
 
 
-@pytest.mark.usefixtures("recorded_areas")
 @pytest.mark.parametrize("chunk", [32, 3, 1])
 def test_losses_and_gradients(model, outputs, chunk, monkeypatch):
     monkeypatch.setattr(model, "max_instances_per_chunk", chunk)

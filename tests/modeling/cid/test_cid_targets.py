@@ -116,8 +116,37 @@ def test_keypoints_outside_of_the_map_are_not_labelled():
     points = [(-1, 20, 2), (20, 20, 2), (128, 20, 2), (nan, nan, 0)]
     multi, found = make([people([box(30, 30, 50)], [points])])
     assert found.labelled.tolist() == [[False, True, False, False]]
-    assert found.cells.tolist() == [[5, 5]]
+    # they count for the centre, (-1 + 20 + 128) / 3 = 49
+    assert found.cells.tolist() == [[12, 5]]
     assert multi.isfinite().all()
+
+
+def test_centers_and_areas_of_the_mapper_come_first():
+    """What they were before keypoints outside of the image were zeroed, and boxes turned and clipped."""
+    nan = float("nan")
+    instances = people([box(x, 60, 40) for x in (20, 50, 80, 110)], [diamond(x, 60) for x in (20, 50, 80, 110)])
+    instances.gt_pose_centers = torch.tensor([[100.0, 40.0], [-1.0, 60.0], [40.0, 127.9], [nan, nan]])
+    instances.gt_box_areas = torch.tensor([3000.0, 2000.0, 1024.0, 2000.0])
+    # of an image without them
+    others = people([box(90, 30, 31.9), box(30, 90, 32)], [diamond(90, 30), diamond(30, 90)])
+    multi, found = make([instances, others])
+    # without a centre in the image, people are not decoupled; the rest come from small to large
+    assert found.image_index.tolist() == [0, 0, 1]
+    assert found.cells.tolist() == [[10, 31], [25, 10], [7, 22]]
+    assert (multi[0, -1] == 1).nonzero().tolist() == [[10, 25], [31, 10]]
+    assert (multi[0] == 1).sum(dim=(1, 2)).tolist() == [4, 4, 4, 4, 2]
+    # the sizes of the Gaussians stay those of the boxes in the image
+    assert found.radii.tolist() == [2, 2, gaussian_radii(others.gt_boxes.tensor, stride=4)[1]]
+    instances.gt_box_areas[2] = 1023.9
+    assert make([instances])[1].cells.tolist() == [[25, 10]]
+
+
+def test_a_center_on_the_right_edge_is_outside():
+    instances = people([box(64, 64, 60)], [diamond(64, 64)])
+    instances.gt_pose_centers = torch.tensor([[128.0, 64.0]])
+    multi, found = make([instances])
+    assert len(found) == 0
+    assert not multi[0, -1].any()
 
 
 def test_people_come_by_image_then_from_small_to_large():
@@ -150,12 +179,14 @@ def test_jitter_stays_within_a_cell_and_inside_the_image():
         _, found = make([corner, middle], jitter=None)
         for image, cell in zip(found.image_index.tolist(), found.cells.tolist()):
             seen[image].add(tuple(cell))
+    # where one coordinate would be outside, neither is moved
     assert seen[0] == {(u, v) for u in (0, 1) for v in (0, 1)}
     assert seen[1] == {(u, v) for u in (15, 16, 17) for v in (15, 16, 17)}
     # the padding of a smaller image is outside, too
     edge = people([box(20, 20, 40)], [[(23, 23, 2), (0, 0, 0), (0, 0, 0), (0, 0, 0)]], size=(24, 24))
-    _, found = make([edge], sizes=[(6, 6)], jitter=torch.tensor([[1, -1]]))
-    assert found.cells.tolist() == [[5, 4]]
+    for jitter, cell in (((1, -1), (5, 5)), ((-1, 1), (5, 5)), ((0, -1), (5, 4)), ((-1, -1), (4, 4))):
+        _, found = make([edge], sizes=[(6, 6)], jitter=torch.tensor([jitter]))
+        assert found.cells.tolist() == [list(cell)]
 
 
 def test_no_more_people_than_allowed():

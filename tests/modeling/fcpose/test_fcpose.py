@@ -197,6 +197,8 @@ def test_instance_offsets_are_a_generated_convolution():
     kind = torch.arange(SCHEMA.num_keypoints)
     expected = dense.unflatten(1, (-1, 2)).flatten(3)[torch.arange(4)[:, None], kind, :, cells] * 8
     torch.testing.assert_close(sparse, expected, rtol=1e-4, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.refinement.at_peaks(nets, None, cells), sparse)
 
 
 def test_paper_parameter_counts():
@@ -233,6 +235,17 @@ def _spy(function, made):
         (["MODEL.FCOS.SIZES_OF_INTEREST", "[64]"], "MODEL.FCOS.SIZES_OF_INTEREST"),
         (["MODEL.FCPOSE.REFINEMENT", "deconv", "MODEL.FCPOSE.DECONV_FACTOR", "3"], "MODEL.FCPOSE.DECONV_FACTOR"),
         (["MODEL.FCPOSE.HEATMAP_TARGET", "ceil"], "HEATMAP_TARGET"),
+        (["MODEL.FCOS.CENTER_SAMPLING_RADIUS", -1.0], "MODEL.FCOS.CENTER_SAMPLING_RADIUS must be at least 0"),
+        (["MODEL.FCPOSE.LAST_SIZE_OF_INTEREST", 0], "MODEL.FCPOSE.LAST_SIZE_OF_INTEREST must be above 0, got 0"),
+        (["MODEL.FCPOSE.AUX_HEATMAP_SIGMAS", "[1.8, 0.0]"], "MODEL.FCPOSE.AUX_HEATMAP_SIGMAS must be above 0"),
+        (["MODEL.FCPOSE.DISTANCE_NORM", 0.0], "MODEL.FCPOSE.DISTANCE_NORM must be above 0"),
+        (["MODEL.FCPOSE.DECONV_FACTOR", 0], "MODEL.FCPOSE.DECONV_FACTOR must be above 0"),
+        (["MODEL.FCPOSE.MAX_SAMPLES", -1], "MODEL.FCPOSE.MAX_SAMPLES must be at least 0"),
+        (["MODEL.FCPOSE.OFFSET_RADIUS", -1], "MODEL.FCPOSE.OFFSET_RADIUS must be at least 0"),
+        (["MODEL.FCPOSE.OFFSET_SCALE", -1.0], "MODEL.FCPOSE.OFFSET_SCALE must be at least 0"),
+        (["MODEL.FCPOSE.CONTROLLER_KERNEL", 2], "MODEL.FCPOSE.CONTROLLER_KERNEL must be odd"),
+        (["MODEL.FCPOSE.OFFSET_KERNEL", 2], "MODEL.FCPOSE.OFFSET_KERNEL must be odd"),
+        (["MODEL.FCPOSE.BASIS.NORM", "sync"], "MODEL.FCPOSE.BASIS.NORM must be 'GN', .* got 'sync'"),
     ],
 )
 def test_wrong_choices_name_their_key(opts, named):

@@ -120,6 +120,20 @@ def test_all_rows_of_the_tables_are_there():
     assert load_config("configs/InsPose/HRNet_W32_100e.yaml").MODEL.HRNET.WIDTH == 32
 
 
+def test_branches_that_are_not_there_have_no_norm():
+    """Their channels may be anything."""
+    absent = ["MODEL.INSPOSE.DISK_OFFSET", False, "MODEL.INSPOSE.HEATMAP", False]
+    small_inspose(*absent, "MODEL.INSPOSE.OFFSET_CONVS_DIM", 20, "MODEL.INSPOSE.HEATMAP_CONVS_DIM", 20)
+
+
+def test_all_of_hrnet_is_learned():
+    """But the statistics, and the sums of the last stage that only res2, which is not asked for, is made of."""
+    body = hrnet_row(Path("configs/InsPose/HRNet_W32_100e.yaml")).backbone.bottom_up.body
+    frozen = {name for name, parameter in body.named_parameters() if not parameter.requires_grad}
+    assert all(name.startswith("stage4.2.fuse_layers.0.") for name in frozen)
+    assert body.conv1.weight.requires_grad
+
+
 @pytest.mark.parametrize("boxes", [False, True])
 def test_no_people_and_no_keypoints(boxes):
     model = small_inspose("MODEL.INSPOSE.BOX_HEAD", boxes)
@@ -408,6 +422,28 @@ def test_one_keypoint_kind():
         (["MODEL.INSPOSE.NUM_OFFSET_CONVS", 0], "MODEL.INSPOSE.NUM_OFFSET_CONVS"),
         (["MODEL.FCOS.SIZES_OF_INTEREST", "[64]"], "MODEL.FCOS.SIZES_OF_INTEREST"),
         (["MODEL.FCOS.IN_FEATURES", "['p2', 'p3', 'p4', 'p6', 'p7']"], r"IN_FEATURES .* not p2"),
+        (["MODEL.FCOS.SIZES_OF_INTEREST", "[512, 256, 128, 64]"], "MODEL.FCOS.SIZES_OF_INTEREST must increase"),
+        (["MODEL.FCOS.SIZES_OF_INTEREST", "[0, 128, 256, 512]"], "MODEL.FCOS.SIZES_OF_INTEREST must be above 0"),
+        (["MODEL.FCOS.CENTER_SAMPLING_RADIUS", -1.0], "MODEL.FCOS.CENTER_SAMPLING_RADIUS must be at least 0, got -1.0"),
+        (["MODEL.FCOS.PRIOR_PROB", 0.0], "MODEL.FCOS.PRIOR_PROB must be between 0 and 1"),
+        (["MODEL.FCOS.PRIOR_PROB", 1.0], "MODEL.FCOS.PRIOR_PROB must be between 0 and 1"),
+        (["MODEL.FCOS.PRE_NMS_TOPK_TEST", 0], "MODEL.FCOS.PRE_NMS_TOPK_TEST must be at least 1, got 0"),
+        (["MODEL.FCOS.POST_NMS_TOPK_TEST", -1], "MODEL.FCOS.POST_NMS_TOPK_TEST must be at least 1, got -1"),
+        (["MODEL.FCOS.NUM_CLASSES", 0], "MODEL.FCOS.NUM_CLASSES must be at least 1"),
+        (["MODEL.FCOS.NUM_CLS_CONVS", -1], "MODEL.FCOS.NUM_CLS_CONVS must be at least 0"),
+        (["MODEL.FCOS.NORM", "GNN"], "MODEL.FCOS.NORM must be 'GN', .* got 'GNN'"),
+        (["MODEL.FPN.OUT_CHANNELS", 20], "MODEL.FCOS.NORM 'GN' does not go with layers of 20 channels"),
+        (["MODEL.INSPOSE.NORM", "FOO"], "MODEL.INSPOSE.NORM must be 'GN', .* got 'FOO'"),
+        (["MODEL.INSPOSE.OFFSET_CONVS_DIM", 20], "MODEL.INSPOSE.NORM 'GN' does not go with layers of 20 channels"),
+        (["MODEL.INSPOSE.HEATMAP_SIGMA", 0.0], "MODEL.INSPOSE.HEATMAP_SIGMA must be above 0, got 0.0"),
+        (["MODEL.INSPOSE.HEATMAP_SIGMA", "1e999"], "MODEL.INSPOSE.HEATMAP_SIGMA must be above 0, got inf"),
+        (["MODEL.INSPOSE.COORD_SCALE", -8.0], "MODEL.INSPOSE.COORD_SCALE must be above 0, got -8.0"),
+        (["MODEL.INSPOSE.DISK_RADIUS", -1.0], "MODEL.INSPOSE.DISK_RADIUS must be at least 0, got -1.0"),
+        (["MODEL.INSPOSE.INIT_STD", -0.1], "MODEL.INSPOSE.INIT_STD must be at least 0"),
+        (["MODEL.INSPOSE.CONTROLLER_KERNEL", 2], "MODEL.INSPOSE.CONTROLLER_KERNEL must be odd and at least 1, got 2"),
+        (["MODEL.INSPOSE.CONTROLLER_KERNEL", -1], "MODEL.INSPOSE.CONTROLLER_KERNEL must be odd and at least 1"),
+        (["MODEL.INSPOSE.NUM_HEATMAP_CONVS", -1], "MODEL.INSPOSE.NUM_HEATMAP_CONVS must be at least 0"),
+        (["MODEL.INSPOSE.CENTERNESS", True], "MODEL.INSPOSE.CENTERNESS is True, but .* MODEL.INSPOSE.BOX_HEAD True"),
     ],
 )
 def test_wrong_choices_name_their_key(opts, named):

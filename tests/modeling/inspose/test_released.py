@@ -245,11 +245,27 @@ FIVE = KeypointSchema(names=("a", "b", "c", "d", "e"), sigmas=(0.05,) * 5)
         ([RELEASED + "TAG_CELL", "here"], "MODEL.INSPOSE_RELEASED.TAG_CELL must be one of released, cell"),
         ([RELEASED + "NMS_METHOD", "hard"], "MODEL.INSPOSE_RELEASED.NMS_METHOD must be one of linear, gaussian"),
         (["MODEL.FCOS.SIZES_OF_INTEREST", "[64]"], "MODEL.FCOS.SIZES_OF_INTEREST"),
+        (["MODEL.FCOS.PRIOR_PROB", 1.5], "MODEL.FCOS.PRIOR_PROB must be between 0 and 1"),
+        ([RELEASED + "COORD_SCALE", 0.0], "MODEL.INSPOSE_RELEASED.COORD_SCALE must be above 0, got 0.0"),
+        ([RELEASED + "AREA_OF_BOX", -1.0], "MODEL.INSPOSE_RELEASED.AREA_OF_BOX must be above 0, got -1.0"),
+        ([RELEASED + "MAX_RADIUS", -1], "MODEL.INSPOSE_RELEASED.MAX_RADIUS must be at least 0, got -1"),
+        ([RELEASED + "RADIUS_MIN_OVERLAP", 2.0], "MODEL.INSPOSE_RELEASED.RADIUS_MIN_OVERLAP must be between 0 and 1"),
+        ([RELEASED + "NMS_SIGMA", 0.0], "MODEL.INSPOSE_RELEASED.NMS_SIGMA must be above 0, got 0.0"),
+        ([RELEASED + "NMS_MIN_SCORE", -0.1], "MODEL.INSPOSE_RELEASED.NMS_MIN_SCORE must be at least 0, got -0.1"),
+        ([RELEASED + "NUM_AUX_CONVS", 0], "MODEL.INSPOSE_RELEASED.NUM_AUX_CONVS must be at least 1, got 0"),
+        ([RELEASED + "AUX_CONVS_DIM", 20], "MODEL.FCOS.NORM 'GN' does not go with layers of 20 channels"),
+        (["INPUT.CROP.ENABLED", True], "INPUT.CROP.ENABLED is True, but with MODEL.INSPOSE_RELEASED.INDEX_COORDINATES"),
+        (["INPUT.AFFINE.ENABLED", True], "INPUT.AFFINE.ENABLED is True, but with .*INDEX_COORDINATES"),
     ],
 )
 def test_wrong_choices_name_their_key(opts, message):
     with pytest.raises(ValueError, match=message):
         small_model(RELEASE, *SMALL, *opts, schema=FIVE)
+
+
+def test_continuous_coordinates_may_be_cropped_and_warped():
+    opts = [RELEASED + "INDEX_COORDINATES", False, "INPUT.CROP.ENABLED", True, "INPUT.AFFINE.ENABLED", True]
+    small_model(RELEASE, *SMALL, *opts, schema=FIVE)
 
 
 def test_cocos_star_does_not_fit_four_keypoints():
