@@ -145,6 +145,7 @@ class CID(ImageModel):
                 channel_weights=cid.CHANNEL_WEIGHTS,
                 coord_scale=cid.COORD_SCALE,
                 prior_prob=cid.PRIOR_PROB,
+                init_std=cid.INIT_STD,
             ),
             "schema": schema,
             "min_box_area": cid.MIN_BOX_AREA,
@@ -366,7 +367,7 @@ def _check_numbers(cfg):
         (check_positive, ("COORD_SCALE", "TEMPERATURE")),
         (check_between_0_and_1, ("PRIOR_PROB", "RADIUS_MIN_OVERLAP")),
         (check_from_0_to_1, ("SCORE_THRESH", "OKS_NMS_THRESH")),
-        (check_not_negative, ("MIN_BOX_AREA", "WINDOW_THRESHOLDS", *weights)),
+        (check_not_negative, ("INIT_STD", "MIN_BOX_AREA", "WINDOW_THRESHOLDS", *weights)),
         (check_odd, ("SMOOTHING",)),
     ):
         check(cfg, *(f"MODEL.CID.{name}" for name in names))

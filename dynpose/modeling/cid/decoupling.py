@@ -42,6 +42,8 @@ class FeatureDecoupling(nn.Module):
         channel_weights (str): "linear" or "feature".
         coord_scale (float): what the relative coordinates are divided by, cells.
         prior_prob (float): probability that the heatmaps start with.
+        init_std (float): standard deviation of the weights that all layers but the last start from, without bias; 0 =
+            as PyTorch initialises them.
 
     Raises:
         ValueError: an argument is none of its choices.
@@ -57,6 +59,7 @@ class FeatureDecoupling(nn.Module):
         channel_weights="linear",
         coord_scale=32.0,
         prior_prob=0.01,
+        init_std=0.001,
     ):
         super().__init__()
         unknown = set(recalibration) - {"spatial", "channel"}
@@ -77,15 +80,15 @@ class FeatureDecoupling(nn.Module):
         # of F_c, then F_s, where there are both
         self.fuse = nn.Conv2d(channels * (self.channel + self.spatial), channels, kernel_size=1)
         self.heatmaps = nn.Conv2d(channels, num_keypoints, kernel_size=1)
-        self._init_weights(prior_prob)
+        if init_std:
+            self._init_weights(init_std)
+        init_heatmaps(self.heatmaps, prior_prob)
 
-    def _init_weights(self, prior_prob):
-        """As released: all layers start small, and the heatmaps at the prior."""
+    def _init_weights(self, std):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.normal_(module.weight, std=0.001)
+                nn.init.normal_(module.weight, std=std)
                 nn.init.zeros_(module.bias)
-        init_heatmaps(self.heatmaps, prior_prob)
 
     def forward(self, features, people, own):
         """Compute the heatmaps of some people.

@@ -38,21 +38,13 @@ def tiny_model(*, schema=SCHEMA, seed=0, stride=4, iia=None, gfd=None, loss_weig
         backbone=Patches(stride),
         in_features=("patches",),
         iia=InstanceAbstraction(CHANNELS, num_keypoints, **(iia or {})),
-        gfd=FeatureDecoupling(CHANNELS, num_keypoints, **{"channels": 8, **(gfd or {})}),
+        gfd=FeatureDecoupling(CHANNELS, num_keypoints, **{"channels": 8, "init_std": 0, **(gfd or {})}),
         schema=schema,
         loss_weights={"multi_heatmap": 1.0, "contrastive": 1.0, "single_heatmap": 4.0, **(loss_weights or {})},
         pixel_mean=[110.0, 115.0, 120.0],
         pixel_std=[60.0, 60.0, 60.0],
         **kwargs,
     )
-    enlarge(model.gfd)
     for conv in (model.iia.heatmaps, model.gfd.heatmaps):
         nn.init.normal_(conv.weight, std=0.5)
     return model
-
-
-def enlarge(gfd):
-    """Give a FeatureDecoupling's layers, but for the last one, the weights that PyTorch starts from."""
-    for layer in gfd.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer is not gfd.heatmaps:
-            layer.reset_parameters()

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from cid_models import enlarge
 from torch import nn
 
 from dynpose.modeling.cid import FeatureDecoupling, InstanceAbstraction, People
@@ -129,8 +128,8 @@ def test_decoupling_is_that_of_the_paper(recalibration, channel_weights, num_ima
         channel_weights=channel_weights,
         coord_scale=8.0,
         prior_prob=0.5,
+        init_std=0,
     )
-    enlarge(gfd)
     nn.init.normal_(gfd.heatmaps.weight)
     features = torch.randn(num_images, 10, 6, 7)
     images = torch.tensor([0, 0, num_images - 1])
@@ -152,6 +151,15 @@ def test_all_layers_start_small():
         if name != "heatmaps":
             assert not layer.bias.any(), name
     torch.testing.assert_close(gfd.heatmaps.bias.sigmoid(), torch.full((17,), 0.2))
+
+
+def test_layers_can_start_as_in_pytorch():
+    torch.manual_seed(0)
+    gfd = FeatureDecoupling(480, 17, init_std=0)
+    torch.manual_seed(0)
+    assert torch.equal(gfd.reduce.weight, nn.Conv2d(480, 32, kernel_size=1).weight)
+    assert gfd.reduce.bias.any()
+    assert gfd.heatmaps.weight.std().item() == pytest.approx(0.001, rel=0.25)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
