@@ -607,7 +607,7 @@ def backward_kernel(
             layer = out + FIRST_OUT * (C + 3)
             if DEPTH > 2:
                 _add(layer, g_2, WIDTH, WIDTH, WIDTH, 1, ATOMIC)
-                _add(layer + WIDTH * WIDTH, _column(e_2, 0), WIDTH, 1, 1, 1, ATOMIC)
+                _add(layer + WIDTH * WIDTH, _column(e_2, 2), WIDTH, 1, 1, 1, ATOMIC)
                 layer += WIDTH * WIDTH + WIDTH
             if DEPTH > 3:
                 _add(layer, g_3, WIDTH, WIDTH, WIDTH, 1, ATOMIC)
