@@ -132,8 +132,7 @@ class PoseCheckpointer(DetectionCheckpointer):
         """Refuse weights of which nothing was taken over or, where they must be complete, not all that is learned."""
         state = self.model.state_dict(keep_vars=True)
         parameters = [key for key, value in state.items() if isinstance(value, nn.Parameter)]
-        untouched = set(incompatible.missing_keys)
-        if parameters and untouched.issuperset(parameters):
+        if parameters and set(parameters).issubset(incompatible.missing_keys):
             names = "the names of its release or of timm" if find_backbone(self.model) else "detectron2's names"
             shapes = [
                 f"{key} {tuple(theirs)}, not {tuple(ours)}" for key, theirs, ours in incompatible.incorrect_shapes
@@ -143,8 +142,11 @@ class PoseCheckpointer(DetectionCheckpointer):
                 f"{self._description()['method']} ({_few(parameters)}). Give weights of this model, or ImageNet "
                 f"weights of its backbone, {self._backbone_name()}, with {names} and no other prefix than 'module.'"
             )
-        missing = [key for key in incompatible.missing_keys if key in parameters or key.endswith(_STATISTICS)]
-        if self.complete and missing:
+        if not self.complete:
+            return
+        learned = {*parameters, *(key for key in state if key.endswith(_STATISTICS))}
+        missing = [key for key in incompatible.missing_keys if key in learned]
+        if missing:
             raise CheckpointError(
                 f"{self._path}: {len(missing)} parameters of the model are not in it or of another shape "
                 f"({_few(missing)}). These are a backbone's weights, or those of another config; give the weights of a "

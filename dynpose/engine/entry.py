@@ -15,6 +15,7 @@ from dynpose.data import (
     schema_from_cfg,
     schema_to_cfg,
 )
+from dynpose.data.affine import check_reads_to_original
 from dynpose.evaluation.ground_truth import read_ground_truth
 
 from .resuming import resolve_seed
@@ -61,17 +62,13 @@ def setup(args):
 
 
 def check_affine_resize(cfg):
-    """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a model that would take its result for a plain resize.
+    """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a meta-architecture that does not read what it adds.
 
     Raises:
-        ConfigError: the meta-architecture has no true ``reads_to_original``.
+        ConfigError: see :func:`~dynpose.data.affine.check_reads_to_original`.
     """
-    name = cfg.MODEL.META_ARCHITECTURE
-    if cfg.INPUT.AFFINE_RESIZE_TEST and not getattr(META_ARCH_REGISTRY.get(name), "reads_to_original", False):
-        raise ConfigError(
-            f"INPUT.AFFINE_RESIZE_TEST is True, but {name} does not read the way back to the original image "
-            "(to_original) that it takes: set it to False"
-        )
+    if cfg.INPUT.AFFINE_RESIZE_TEST:
+        check_reads_to_original(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE))
 
 
 # Where each meta-architecture reads how many classes it tells apart

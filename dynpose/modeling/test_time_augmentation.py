@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dynpose.data import AffineResize, schema_from_cfg
-from dynpose.data.affine import composed_matrix, matrix_to_original
+from dynpose.data.affine import check_reads_to_original, composed_matrix, matrix_to_original
 from dynpose.data.image_check import read_image
 from dynpose.data.schema import infer_flip_pairs
 from dynpose.layers.oks_nms import group_by_oks, pose_areas
@@ -97,11 +97,8 @@ class PoseTTA(nn.Module):
                 f"TEST.AUG.MERGE is 'maps', but {type(model).__name__} offers none (methods tta_maps and tta_decode): "
                 "set it to 'poses'"
             )
-        if affine_resize and not getattr(model, "reads_to_original", False):
-            raise ValueError(
-                f"INPUT.AFFINE_RESIZE_TEST is True, but {type(model).__name__} does not read the way back to the "
-                "original image (to_original) that it takes: set it to False"
-            )
+        if affine_resize:
+            check_reads_to_original(type(model))
         if not 0 < match_oks <= 1:
             raise ValueError(f"TEST.AUG.MATCH_OKS must be above 0 and at most 1, got {match_oks}")
         if confidence not in ("positive", "logit"):

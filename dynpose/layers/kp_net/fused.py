@@ -143,9 +143,9 @@ class _Launch:
             "K_BLOCK": k_block,
             "PRECISION": dot_precision(features.dtype),
         }
-        self.features = self._pack(features)
+        self.features = self._by_cell(features)
 
-    def _pack(self, features):
+    def _by_cell(self, features):
         """The features as (B, H, W, C): a cell's channels side by side, so that loads of a tile are wide.
 
         No copy where the memory format is channels_last and nothing is to be rounded; a float16 number is one of TF32.
