@@ -7,13 +7,24 @@ written to the last two.
 
 import logging
 import math
-import re
 from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
 
-__all__ = ["COCO_PERSON", "CROWDPOSE_PERSON", "DEFAULT_SIGMA", "DatasetError", "KeypointSchema"]
+from .flip_names import infer_flip_pairs
+from .known_schema_data import KNOWN_TABLES, table_by_keypoints
+from .match_names import match_keypoints
+
+__all__ = [
+    "COCO_PERSON",
+    "CROWDPOSE_PERSON",
+    "DEFAULT_SIGMA",
+    "DatasetError",
+    "KeypointSchema",
+    "infer_flip_pairs",
+    "match_keypoints",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +52,8 @@ class KeypointSchema:
         names: the K keypoint names, in the order of the annotation.
         flip_pairs: pairs of names that change places in a mirrored image, ``(left, right)``.
         skeleton: pairs of 0-based keypoint indices, drawn as limbs.
-        sigmas: K OKS sigmas, COCO's ``k_i / 2``; () = COCO's where the names are COCO's, else :data:`DEFAULT_SIGMA`
-            for all.
+        sigmas: K OKS sigmas, COCO's ``k_i / 2``; () = the published ones where the names are those of a schema in
+            :mod:`.known_schemas` that has any, else :data:`DEFAULT_SIGMA` for all.
         sigmas_are_default: the sigmas are :data:`DEFAULT_SIGMA` and not measured ones; scores can then be compared
             within the data set only. Set by itself where no sigmas are given.
 
@@ -100,30 +111,43 @@ class KeypointSchema:
         return self.names == other.names and np.array_equal(self.flip_indices, other.flip_indices)
 
     @classmethod
-    def from_category(cls, category, *, flip_pairs=None, sigmas=None, source=""):
+    def from_category(cls, category, *, names=None, skeleton=None, flip_pairs=None, sigmas=None, source=""):
         """Read a category of a COCO-format JSON file.
+
+        The numbers of a skeleton are COCO's, 1 to K. One that has a 0 and nothing above K - 1 is 0-based; it is read as
+        such, and the log says so. A 0-based skeleton without a 0 cannot be told from a 1-based one: give it as names.
 
         Args:
             category (dict): an entry of ``"categories"``, with ``"keypoints"`` (names) and optionally ``"skeleton"``
-                (pairs of 1-based indices). A limb that points outside the keypoints is left out with a warning.
-            flip_pairs: pairs of names; None = inferred from names that differ in left/right only.
+                (pairs of numbers or of names). A limb that points outside the keypoints is left out with a warning.
+            names: K names that take the place of the file's, one for one, or are given to a file without.
+            skeleton: pairs of names, or of numbers as a file has them; they take the place of the file's.
+            flip_pairs: pairs of names; None = :func:`infer_flip_pairs`.
             sigmas: K OKS sigmas; None = see the class.
             source (str): the file, for messages.
 
         Raises:
-            DatasetError: the category has no keypoints, or see the class.
+            DatasetError: the category has no keypoints and no names are given, or not as many as it has; a skeleton has
+                both 0 and K; a given one points outside the keypoints; or see the class.
         """
         where = f"category {category.get('name', category.get('id'))!r}" + (f" of {source}" if source else "")
-        names = category.get("keypoints")
-        if not isinstance(names, (list, tuple)) or not names:
+        in_file = category.get("keypoints")
+        in_file = in_file if isinstance(in_file, (list, tuple)) else ()
+        if not in_file and names is None:
             raise DatasetError(
-                f"{where} has no keypoints: give it a list 'keypoints' of names, or choose another category of the file"
+                f"{where} has no keypoints: give it a list 'keypoints' of names, give names when it is registered, or "
+                f"choose another category of the file"
             )
         try:
+            names = _choose_names(in_file, names)
             return cls(
                 names=names,
                 flip_pairs=infer_flip_pairs(names, where) if flip_pairs is None else flip_pairs,
-                skeleton=_read_skeleton(category.get("skeleton") or (), len(names), where),
+                skeleton=(
+                    _read_file_skeleton(category.get("skeleton") or (), in_file or names, where)
+                    if skeleton is None
+                    else _read_given_skeleton(skeleton, names, where)
+                ),
                 sigmas=() if sigmas is None else sigmas,
             )
         except DatasetError as error:
@@ -190,81 +214,99 @@ class KeypointSchema:
         return _CENTER_COLOR
 
 
-def infer_flip_pairs(names, where="keypoints"):
-    """Pairs of keypoints whose names differ in left/right only.
-
-    ``left_x``/``right_x``, ``x_left``, ``l_x``/``r_x``, ``L Eye``, ``leftEye`` and the like are understood. A name is
-    paired only with one that is there, so a wrong guess takes two names that happen to differ in exactly that word.
-
-    Args:
-        names (Sequence[str]): K names.
-        where (str): for the warning about a name with a side but no counterpart.
-
-    Returns:
-        tuple[tuple[str, str]]: ``(left, right)`` in the order of ``names``.
-    """
-    by_words = {}
-    for name in names:
-        by_words.setdefault(_words(name), name)
-    pairs, alone = [], []
-    for name in names:
-        words = _words(name)
-        sides = [word for word in words if word in _OPPOSITE]
-        if not sides:
-            continue
-        mirrored = by_words.get(tuple(_OPPOSITE.get(word, word) for word in words))
-        if mirrored is None:
-            # A lone letter is no side (the vertebra "L1"), so only whole words are worth a warning.
-            alone += [name] if {"left", "right"} & set(sides) else []
-        elif sides[0] in ("left", "l"):
-            pairs.append((name, mirrored))
-    if alone:
-        logger.warning(
-            "%s: %s: one side of a pair whose other side is not there? It keeps its place in a mirrored image. Give "
-            "flip_pairs if that is wrong.",
-            where,
-            ", ".join(map(repr, alone)),
+def _choose_names(in_file, given):
+    """The names given at registration, where there are any, else the file's."""
+    names = in_file if given is None else given
+    if not isinstance(names, (list, tuple)):
+        raise DatasetError(f"keypoint names are {str(names)[:80]!r}: give a list of names")
+    if in_file and len(names) != len(in_file):
+        raise DatasetError(
+            f"{len(names)} names are given for its {len(in_file)} keypoints: give one for each, in the file's order"
         )
-    return tuple(pairs)
+    _check_names(names)
+    return names
 
 
-_OPPOSITE = {"left": "right", "right": "left", "l": "r", "r": "l"}
-
-
-def _words(name):
-    """Lower-case words: ``leftEye``, ``left_eye``, ``Left Eye`` and ``lefteye`` all give ``("left", "eye")``."""
-    words = []
-    for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_A-Za-z]+", str(name)):
-        words += [word for word in re.split(r"^(left|right)|(left|right)$", part.lower()) if word]
-    return tuple(words)
-
-
-def _read_skeleton(edges, num_keypoints, where):
-    """COCO's 1-based limbs as 0-based pairs; those that point outside the keypoints are left out."""
-    if not isinstance(edges, (list, tuple)):
-        raise DatasetError(f"skeleton is {str(edges)[:80]!r}: write pairs of 1-based keypoint numbers, or take it out")
-    inside = [
-        edge
-        for edge in edges
-        if isinstance(edge, (list, tuple))
-        and len(edge) == 2
-        and all(isinstance(i, int) and 1 <= i <= num_keypoints for i in edge)
-    ]
-    if len(inside) < len(edges):
+def _read_file_skeleton(edges, names, where):
+    """The limbs of a file; those that point outside the keypoints are left out."""
+    limbs, refused = _read_limbs(edges, names, where)
+    if refused:
         logger.warning(
             "%s: limbs %s of its skeleton are no pairs of its keypoints 1 to %d and are left out. The skeleton may "
             "have been written for another list of keypoints.",
             where,
-            ", ".join(str(edge) for edge in edges if edge not in inside)[:200],
-            num_keypoints,
+            ", ".join(map(str, refused))[:200],
+            len(names),
         )
-    return tuple((a - 1, b - 1) for a, b in inside)
+    return limbs
+
+
+def _read_given_skeleton(edges, names, where):
+    limbs, refused = _read_limbs(edges, names, where)
+    if refused:
+        raise DatasetError(
+            f"skeleton: limb {str(refused[0])[:80]} is no pair of its keypoints: give two numbers from 1 to "
+            f"{len(names)}, or two names of {', '.join(names)}"
+        )
+    return limbs
+
+
+def _read_limbs(edges, names, where):
+    """A skeleton of names, or of numbers that start at 1 or at 0, as pairs of 0-based indices.
+
+    Returns the pairs, and the edges that are none.
+    """
+    if not isinstance(edges, (list, tuple)):
+        raise DatasetError(
+            f"skeleton is {str(edges)[:80]!r}: write pairs of 1-based keypoint numbers or of names, or take it out"
+        )
+    first = _first_number(edges, len(names), where)
+    index = {**{name: i for i, name in enumerate(names)}, **{i + first: i for i in range(len(names))}}
+    read, refused = [], []
+    for edge in edges:
+        limb = tuple(index.get(end) for end in _pair(edge))
+        if limb and None not in limb:
+            read.append(limb)
+        else:
+            refused.append(edge)
+    return tuple(read), refused
+
+
+def _pair(edge):
+    """The two ends of a limb, whole floats as integers; () = it is no pair of numbers or names."""
+    if not isinstance(edge, (list, tuple)) or len(edge) != 2:
+        return ()
+    if any(isinstance(end, bool) or not isinstance(end, (str, Real)) for end in edge):
+        return ()
+    return tuple(int(end) if isinstance(end, float) and end.is_integer() else end for end in edge)
+
+
+def _first_number(edges, num_keypoints, where):
+    """The number that a skeleton has for the first keypoint: 1, as in COCO, or 0.
+
+    Numbers above K say that it was written for another list of keypoints; what it has for the first is then unknown.
+    """
+    numbers = {end for edge in edges for end in _pair(edge) if not isinstance(end, str)}
+    if 0 not in numbers or max(numbers) > num_keypoints:
+        return 1
+    if num_keypoints in numbers:
+        raise DatasetError(
+            f"its skeleton has limbs with 0 and with {num_keypoints}, so that neither reading fits {num_keypoints} "
+            f"keypoints: COCO's numbers are 1 to {num_keypoints}, 0-based ones 0 to {num_keypoints - 1}. Correct "
+            f"'skeleton', or give limbs as pairs of keypoint names"
+        )
+    logger.info(
+        "%s: its skeleton is 0-based (it has a 0, and nothing above %d), where COCO's is 1-based; read as such",
+        where,
+        num_keypoints - 1,
+    )
+    return 0
 
 
 def _sigmas_for(names):
-    for known, sigmas in ((_COCO_NAMES, _COCO_SIGMAS), (_CROWDPOSE_NAMES, _CROWDPOSE_SIGMAS)):
-        if names == known:
-            return sigmas, False
+    table = table_by_keypoints(names)
+    if table is not None and table.sigmas:
+        return table.sigmas, False
     return (DEFAULT_SIGMA,) * len(names), True
 
 
@@ -306,49 +348,15 @@ def _check_sigmas(sigmas, names):
             raise DatasetError(f"OKS sigma {sigma!r} of keypoint {name!r} is not a positive number")
 
 
-# fmt: off
-_COCO_NAMES = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
-    "right_ankle",
-)
-# https://cocodataset.org/#keypoints-eval
-_COCO_SIGMAS = (
-    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089,
-    0.089,
-)
-_COCO_SKELETON = (
-    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
-    (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
-)
-# fmt: on
+def _known(name):
+    table = KNOWN_TABLES[name]
+    return KeypointSchema(table.names, table.flip_pairs, table.skeleton, table.sigmas)
 
-COCO_PERSON = KeypointSchema(
-    names=_COCO_NAMES, flip_pairs=infer_flip_pairs(_COCO_NAMES), skeleton=_COCO_SKELETON, sigmas=_COCO_SIGMAS
-)
+
+COCO_PERSON = _known("coco")
 """The person of COCO keypoints: 17 keypoints, with the sigmas of its evaluation."""
 
-# fmt: off
-_CROWDPOSE_NAMES = (
-    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip",
-    "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "head", "neck",
-)
-# Those of CrowdPose's own evaluation tool: COCO's for the joints that COCO has, its shoulders' for head and neck
-_CROWDPOSE_SIGMAS = (
-    0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079,
-)
-_CROWDPOSE_SKELETON = (
-    (12, 13), (13, 0), (13, 1), (0, 2), (2, 4), (1, 3), (3, 5), (0, 6), (1, 7), (6, 7), (6, 8), (8, 10), (7, 9),
-    (9, 11),
-)
-# fmt: on
-
-CROWDPOSE_PERSON = KeypointSchema(
-    names=_CROWDPOSE_NAMES,
-    flip_pairs=infer_flip_pairs(_CROWDPOSE_NAMES),
-    skeleton=_CROWDPOSE_SKELETON,
-    sigmas=_CROWDPOSE_SIGMAS,
-)
+CROWDPOSE_PERSON = _known("crowdpose")
 """The person of CrowdPose: 14 keypoints, with the sigmas of its evaluation.
 
 The limbs are not those of its files, which are COCO's: some point outside the 14 keypoints, others join the wrong ones.

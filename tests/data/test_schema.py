@@ -20,7 +20,6 @@ from dynpose.data import (
     schema_from_cfg,
     schema_to_cfg,
 )
-from dynpose.data.schema import infer_flip_pairs
 
 
 def make_cfg(**datasets):
@@ -54,39 +53,6 @@ def test_flip_indices_exchange_left_and_right():
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["nose", "left_eye", "right_eye"], [("left_eye", "right_eye")]),
-        (["right_eye", "left_eye"], [("left_eye", "right_eye")]),
-        (["eye_left", "eye_right"], [("eye_left", "eye_right")]),
-        (["l_hip", "r_hip"], [("l_hip", "r_hip")]),
-        (["L Eye", "R Eye"], [("L Eye", "R Eye")]),
-        (["leftEye", "rightEye"], [("leftEye", "rightEye")]),
-        (["LeftFrontPaw", "RightFrontPaw"], [("LeftFrontPaw", "RightFrontPaw")]),
-        (["lefteye", "righteye"], [("lefteye", "righteye")]),
-        (["LEFT-EAR", "RIGHT-EAR"], [("LEFT-EAR", "RIGHT-EAR")]),
-        (["left_eye_1", "left_eye_2", "right_eye_2", "right_eye_1"],
-         [("left_eye_1", "right_eye_1"), ("left_eye_2", "right_eye_2")]),
-        # the left corner of the left eye is seen as the right corner of the right eye
-        (["left_eye_left", "left_eye_right", "right_eye_left", "right_eye_right"],
-         [("left_eye_left", "right_eye_right"), ("left_eye_right", "right_eye_left")]),
-        # no pairs: what only looks like one
-        (["upright", "leftover", "brightness", "label", "rabel", "lip", "rip"], []),
-        (["L1", "L2", "T1"], []),
-        (["left_eye", "right_ear"], []),
-    ],
-)  # fmt: skip
-def test_flip_pairs_are_inferred_from_names(names, expected):
-    assert infer_flip_pairs(names) == tuple(expected)
-
-
-def test_one_sided_name_is_warned_of(caplog):
-    infer_flip_pairs(["nose", "left_eye"], "category 'x'")
-    assert "'left_eye'" in caplog.text
-    assert "category 'x'" in caplog.text
-
-
-@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"names": ()}, "at least one"),
@@ -116,6 +82,129 @@ def test_category_with_skeleton_of_other_keypoints(caplog):
     assert schema.flip_pairs == (("left_hip", "right_hip"),)
     assert "[16, 14], [0, 3]" in caplog.text
     assert "'person' of people.json" in caplog.text
+
+
+KEYPOINTS = ["head", "left_hip", "right_hip", "tail"]
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "limbs"),
+    [
+        ([[1, 2], [3, 4]], ((0, 1), (2, 3))),
+        ([[0, 1], [2, 3]], ((0, 1), (2, 3))),  # 0-based: a 0, and no 4
+        ([[0, 1]], ((0, 1),)),
+        ([[1, 2], [2, 3]], ((0, 1), (1, 2))),  # could be either, and is taken for COCO's
+        ([[1.0, 2.0]], ((0, 1),)),
+        ([[0.0, 3]], ((0, 3),)),
+        ([["head", "left_hip"], ["tail", "right_hip"]], ((0, 1), (3, 2))),
+        ([["head", 2]], ((0, 1),)),
+        ([], ()),
+        (None, ()),
+    ],
+)
+def test_skeletons(skeleton, limbs, caplog):
+    with caplog.at_level(logging.INFO):
+        schema = KeypointSchema.from_category(
+            {"name": "x", "keypoints": KEYPOINTS, "skeleton": skeleton}, source="a.json"
+        )
+        given = KeypointSchema.from_category({"name": "x", "keypoints": KEYPOINTS}, skeleton=skeleton)
+    assert schema.skeleton == given.skeleton == limbs
+    said = [record for record in caplog.records if "0-based" in record.getMessage()]
+    assert len(said) == (2 if skeleton and skeleton[0][0] == 0 else 0)
+    assert all(record.levelno == logging.INFO for record in said)
+    assert len(caplog.records) == len(said)
+
+
+def test_0_based_skeleton_of_a_benchmark():
+    """The tigers of ATRW have limbs such as [0, 2], left ear to nose, and [12, 11], the left hind paw to the knee."""
+    category = {
+        "name": "tiger",
+        "keypoints": ["left_ear", "right_ear", "nose", "right_shoulder", "right_front_paw", "left_shoulder",
+                      "left_front_paw", "right_hip", "right_knee", "right_back_paw", "left_hip", "left_knee",
+                      "left_back_paw", "tail", "center"],
+        "skeleton": [[0, 2], [1, 2], [2, 14], [12, 11]],
+    }  # fmt: skip
+    schema = KeypointSchema.from_category(category)
+    limbs = [(schema.names[a], schema.names[b]) for a, b in schema.skeleton]
+    assert limbs == [("left_ear", "nose"), ("right_ear", "nose"), ("nose", "center"), ("left_back_paw", "left_knee")]
+
+
+def test_skeleton_that_fits_no_reading():
+    category = {"name": "x", "keypoints": KEYPOINTS, "skeleton": [[0, 1], [3, 4]]}
+    with pytest.raises(
+        DatasetError,
+        match=r"category 'x' of a\.json: its skeleton has limbs with 0 and with 4, .* 1 to 4, 0-based ones 0 to 3",
+    ):
+        KeypointSchema.from_category(category, source="a.json")
+    assert KeypointSchema.from_category(category, skeleton=[["head", "tail"]]).skeleton == ((0, 3),)
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "left_out"),
+    [
+        ([[1, 5], [1, 2]], "[1, 5]"),
+        ([[1, 2], [1, 2, 3]], "[1, 2, 3]"),
+        ([[1, 2], "ab"], "ab"),
+        ([[1, 2], ["head", "neck"]], "['head', 'neck']"),
+        ([[1, 2], [1.5, 2]], "[1.5, 2]"),
+        ([[1, 2], [True, 2]], "[True, 2]"),
+        ([[1, 2], [None, 2]], "[None, 2]"),
+        ([[1, 2], [-1, 2]], "[-1, 2]"),
+    ],
+)
+def test_limbs_that_are_none(skeleton, left_out, caplog):
+    category = {"name": "x", "keypoints": KEYPOINTS, "skeleton": skeleton}
+    assert KeypointSchema.from_category(category).skeleton == ((0, 1),)
+    assert f"limbs {left_out} of its skeleton are no pairs of its keypoints 1 to 4" in caplog.text
+    with pytest.raises(
+        DatasetError, match="is no pair of its keypoints: give two numbers from 1 to 4, or two names of head"
+    ):
+        KeypointSchema.from_category({"name": "x", "keypoints": KEYPOINTS}, skeleton=skeleton)
+
+
+def test_skeleton_that_is_no_list():
+    with pytest.raises(DatasetError, match="category 'x': skeleton is 'head-tail': write pairs"):
+        KeypointSchema.from_category({"name": "x", "keypoints": KEYPOINTS, "skeleton": "head-tail"})
+
+
+class TestGivenNames:
+    @pytest.mark.parametrize("keypoints", [None, [], ""])
+    def test_for_a_file_without(self, keypoints):
+        category = {"name": "hand", "keypoints": keypoints, "skeleton": [[1, 2]]}
+        schema = KeypointSchema.from_category(category, names=["left_hand", "right_hand"])
+        assert schema.names == ("left_hand", "right_hand")
+        assert schema.flip_pairs == (("left_hand", "right_hand"),)
+        assert schema.skeleton == ((0, 1),)
+
+    def test_in_place_of_the_files(self):
+        """The file's limbs have the file's names."""
+        category = {"name": "x", "keypoints": ["1", "2", "3"], "skeleton": [["1", "3"]]}
+        schema = KeypointSchema.from_category(
+            category, names=("nose", "left_eye", "right_eye"), sigmas=(0.026, 0.025, 0.025)
+        )
+        assert schema.names == ("nose", "left_eye", "right_eye")
+        assert schema.flip_indices.tolist() == [0, 2, 1]
+        assert schema.skeleton == ((0, 2),)
+        assert schema.sigmas == (0.026, 0.025, 0.025)
+
+    def test_of_a_known_schema(self):
+        schema = KeypointSchema.from_category({"name": "person"}, names=COCO_PERSON.names)
+        assert schema.sigmas == COCO_PERSON.sigmas
+        assert schema.flip_pairs == COCO_PERSON.flip_pairs
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            (["a", "b"], "2 names are given for its 3 keypoints: give one for each"),
+            ("abc", "keypoint names are 'abc': give a list"),
+            (["a", "b", "b"], "more than once: b"),
+            (["a", "b", 3], "keypoint name 3 is no string"),
+            (["a", ["b"], "c"], r"keypoint name \['b'\] is no string"),
+        ],
+    )
+    def test_faults(self, names, message):
+        with pytest.raises(DatasetError, match=rf"category 'x' of a\.json: .*{message}"):
+            KeypointSchema.from_category({"name": "x", "keypoints": ["1", "2", "3"]}, names=names, source="a.json")
 
 
 def test_default_sigmas_are_strict():

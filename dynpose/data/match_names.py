@@ -1,0 +1,128 @@
+"""The same keypoints in two schemas, found by their names."""
+
+from collections import Counter
+
+from .flip_names import read_sides
+from .keypoint_words import LEFT, RIGHT
+
+__all__ = ["match_keypoints"]
+
+
+def match_keypoints(names, other_names):
+    """For each keypoint, the index of the same keypoint in another list.
+
+    Two keypoints are the same where their names are equal but for case, separators, accents, the order of the words,
+    and the way to say left and right, whatever :func:`~dynpose.data.flip_names.infer_flip_pairs` understands:
+    ``left_eye``, ``L Eye``, ``leftEye`` and ``LEye`` (in a list that has a right eye too). Few words are taken for each
+    other, and these only where the rest of the name leaves no doubt:
+
+    - of a limb with a side: ``F``, ``fore`` and ``front``; ``B``, ``H``, ``back``, ``hind`` and ``rear``
+      (``L_F_Paw`` is ``left_front_paw``);
+    - of a hand: ``index`` and ``forefinger``, ``little`` and ``pinky``, with ``finger`` or without, and the joints'
+      names and their numbers from the root, ``cmc mcp ip tip`` of the thumb and ``mcp pip dip tip`` of a finger
+      (``index_pip`` is ``forefinger2``);
+    - ``of`` and ``the`` are left out (``root_of_tail`` is ``tail_root``).
+
+    Names that are a number, with or without ``kpt``, ``landmark`` and the like, are the same where both lists have the
+    same of them. ``head`` and ``head_top`` or ``hip`` and ``pelvis`` are not the same.
+
+    Args:
+        names (Sequence[str]): K names.
+        other_names (Sequence[str]): K' names.
+
+    Returns:
+        tuple[int | None, ...]: K indices into ``other_names``, none twice; None = the other list has no such keypoint,
+        or more than one.
+
+    Example::
+
+        >>> match_keypoints(("nose", "left_eye", "right_eye"), ("REye", "LEye", "Neck"))
+        (None, 1, 0)
+    """
+    left_out = _numbers_of_different_lists(names, other_names)
+    matches = {}
+    for keys_of in (lambda some: {name: name for name in some}, _keys, _joined):
+        seen = left_out | matches.keys() | set(matches.values())
+        keys, others = (
+            {name: key for name, key in keys_of(some).items() if name not in seen} for some in (names, other_names)
+        )
+        matches |= _same_keys(keys, others)
+    index = {name: i for i, name in enumerate(other_names)}
+    return tuple(index.get(matches.get(name)) for name in names)
+
+
+def _numbers_of_different_lists(names, other_names):
+    """The names that are numbers, of both lists, where the two do not have the same of them."""
+    numbered, other_numbered = (
+        {name: key for name, key in _keys(some).items() if _is_number(key)} for some in (names, other_names)
+    )
+    return set() if set(numbered.values()) == set(other_numbered.values()) else {*numbered, *other_numbered}
+
+
+def _same_keys(keys, others):
+    """Name -> other name, where one name alone of each list has the key."""
+    counts, other_counts = Counter(keys.values()), Counter(others.values())
+    by_key = {key: name for name, key in others.items()}
+    return {name: by_key[key] for name, key in keys.items() if counts[key] == 1 and other_counts[key] == 1}
+
+
+def _keys(names):
+    """Name -> its sides in their order, and its other words without an order."""
+    keys = {}
+    for name, words in read_sides(names).items():
+        sides = tuple(word for word in words if word in (LEFT, RIGHT))
+        others = [word for word in words if word not in (LEFT, RIGHT, "of", "the")]
+        if sides:
+            others = [_OF_A_LIMB.get(word, word) for word in others]
+        keys[name] = sides, tuple(sorted(_without_generic_words(_of_a_hand([_number(word) for word in others]))))
+    return keys
+
+
+def _joined(names):
+    """Name -> its sides, and its other words run together, which ``earbase`` and ``ear_base`` share."""
+    return {
+        name: (
+            tuple(word for word in words if word in (LEFT, RIGHT)),
+            "".join(word for word in words if word not in (LEFT, RIGHT)),
+        )
+        for name, words in read_sides(names).items()
+    }
+
+
+_OF_A_LIMB = {"f": "front", "fore": "front", "b": "back", "h": "back", "hind": "back", "rear": "back"}
+_FINGERS = {"index": "forefinger", "forefinger": "forefinger", "middle": "middle", "ring": "ring", "pinky": "pinky"}
+_FINGERS |= {"little": "pinky"}
+# The order of MediaPipe's hand landmarks, which is that of the 21 points of a hand
+_JOINTS = {
+    "thumb": {"cmc": "1", "mcp": "2", "ip": "3", "tip": "4"},
+    "finger": {"mcp": "1", "pip": "2", "dip": "3", "tip": "4"},
+}
+
+
+def _of_a_hand(words):
+    """Words of a hand's keypoint in one spelling; other words as they are."""
+    if "thumb" in words:
+        return [_JOINTS["thumb"].get(word, word) for word in words]
+    if not any(word in _FINGERS for word in words) or not any(
+        word == "finger" or word in _JOINTS["finger"] or word.isdigit() for word in words
+    ):
+        return words
+    return [_FINGERS.get(word, _JOINTS["finger"].get(word, word)) for word in words if word != "finger"]
+
+
+def _number(word):
+    return str(int(word)) if word.isdecimal() else word
+
+
+_GENERIC = frozenset(("kpt", "kp", "keypoint", "landmark", "lm", "point", "pt", "p", "joint", "node", "id"))
+
+
+def _without_generic_words(words):
+    """``kpt 7`` as ``7``; words that say more as they are."""
+    numbers = [word for word in words if word.isdigit()]
+    return numbers if numbers and all(word.isdigit() or word in _GENERIC for word in words) else words
+
+
+def _is_number(key):
+    sides, words = key
+    return bool(words) and not sides and all(word.isdigit() for word in words)
