@@ -1,45 +1,114 @@
-"""Finding truncated and broken image files before a training run meets them, and reading those that are not."""
+"""Finding image files that are truncated, broken or not of the annotated size before a run, and reading the others."""
 
+import functools
+import io
+import logging
+import math
 import os
+import re
+import stat
+import struct
+import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Condition
+from typing import NamedTuple
 
+import numpy as np
+import PIL
 from detectron2.data import detection_utils as utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
+from .cache import load_arrays, store_arrays
 from .schema import DatasetError
 
-__all__ = ["check_images", "find_broken_images", "image_fault", "read_image"]
+__all__ = [
+    "ImageFault",
+    "check_images",
+    "find_broken_images",
+    "find_image_faults",
+    "image_fault",
+    "read_image",
+    "size_cause",
+]
 
-# How a complete file ends: JPEG's end-of-image marker, PNG's last chunk
-_ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
+logger = logging.getLogger(__name__)
+
+# How a complete file of a kind ends, within so many bytes
+_ENDINGS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9"}
 _TAIL = 4096
 # The EXIF tag, and its values that exchange width and height
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 # Kinds of images that Pillow starts Ghostscript for
 _FOREIGN = ("EPS",)
+# Pillow's name for how 16 bits per channel are stored; those of "BGR;16" are of all three
+_DEEP = re.compile(r";16[BLN]")
 _THREADS = 16
+# Pixels that all threads together decode at once, those of 4096 x 3072 at least. Pillow takes up to four bytes for one,
+# WebP's decoder twelve more.
+_PIXELS_AT_ONCE = 12_600_000
+# Images of more pixels are decoded by one thread: the C library keeps for each thread what it has freed
+_LARGE = 1_000_000
+# Below so many images of a data set nothing is remembered: to read them takes no longer
+_REMEMBERED_FROM = 100
+
+
+class ImageFault(NamedTuple):
+    """What is wrong with an image of a data set.
+
+    Attributes:
+        record (dict): of the image, in detectron2's format.
+        problem (str): what :func:`image_fault` says.
+        size (tuple[int, int] | None): width and height as shown, with the EXIF orientation applied, where they are not
+            the annotated ones; None if the image can't be read.
+        is_turned (bool): the EXIF orientation exchanges width and height.
+    """
+
+    record: dict
+    problem: str
+    size: tuple | None
+    is_turned: bool
 
 
 def check_images(dataset_dicts):
-    """Check that every image of a data set is there and complete.
+    """Check that every image of a data set is there, complete and of the annotated size.
 
-    Of a JPEG or PNG file the last bytes are read; only a file that does not end as it should, or is of another kind, is
-    decoded. That takes seconds for tens of thousands of images on a local disk.
+    Of each file the header, the EXIF orientation and, of a JPEG or PNG file, the end are read. One that does not end as
+    it should, or is of another kind, is decoded, unless its size is wrong already or it is too large for that. Sound
+    files are remembered (:mod:`dynpose.data.cache`): the next time only their size and time are looked at.
 
     Args:
-        dataset_dicts (list[dict]): in detectron2's format, with ``file_name``.
+        dataset_dicts (list[dict]): in detectron2's format, with ``file_name``, and where they are known ``height`` and
+            ``width``.
 
     Raises:
-        DatasetError: names the first broken files, says how many there are, and why the first can't be read.
+        DatasetError: names the first broken files and the first of another size, says how many there are of each, why
+            they can't be read, and, if it can be told, why the sizes are different.
     """
-    faults = find_broken_images(dataset_dicts)
-    if faults:
-        listed = "; ".join(f"{name} ({fault})" for name, fault in faults[:3])
-        raise DatasetError(
-            f"{len(faults)} of {len(dataset_dicts)} images can't be read: {listed}{'; ...' if len(faults) > 3 else ''}:"
-            " copy them again, or remove them from the annotation file"
+    start = time.perf_counter()
+    faults = find_image_faults(dataset_dicts)
+    logger.info("Checked the files of %d images in %.1f s", len(dataset_dicts), time.perf_counter() - start)
+    broken = [fault for fault in faults if fault.size is None]
+    differing = [fault for fault in faults if fault.size is not None]
+    messages = []
+    if broken:
+        listed = _first_three(broken, lambda fault: fault.problem)
+        messages.append(
+            f"{len(broken)} of {len(dataset_dicts)} images can't be read: {listed}: copy them again, or remove them "
+            "from the annotation file"
         )
+    if len(differing) == 1:
+        messages.append(f"{differing[0].record['file_name']}: {differing[0].problem}")
+    elif differing:
+        listed = _first_three(differing, _both_sizes)
+        messages.append(
+            f"{len(differing)} of {len(dataset_dicts)} images are not of the annotated size: {listed}: "
+            f"{size_cause(differing, dataset_dicts) or 'correct the annotation, or give the images that belong to it'}"
+        )
+    if messages:
+        raise DatasetError(". ".join(messages))
 
 
 def find_broken_images(dataset_dicts, check=None):
@@ -48,14 +117,67 @@ def find_broken_images(dataset_dicts, check=None):
     Args:
         dataset_dicts (list[dict]): in detectron2's format, with ``file_name``.
         check (Callable[[dict], str | None]): what is wrong with the image of a dict; None = what :func:`check_images`
-            looks at.
+            looks at, and remembers.
 
     Returns:
         list[tuple[str, str]]: file names of the faulty ones and what is wrong, in order.
     """
+    if check is None:
+        return [(fault.record["file_name"], fault.problem) for fault in find_image_faults(dataset_dicts)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(check or (lambda record: _fault(record["file_name"])), dataset_dicts)
+        found = pool.map(check, dataset_dicts)
         return [(record["file_name"], fault) for record, fault in zip(dataset_dicts, found) if fault]
+
+
+def find_image_faults(dataset_dicts):
+    """Find the images of a data set that training would refuse; see :func:`check_images`.
+
+    Args:
+        dataset_dicts (list[dict]): in detectron2's format, with ``file_name``, and where they are known ``height`` and
+            ``width``.
+
+    Returns:
+        list[ImageFault]: in order.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        if len(dataset_dicts) < _REMEMBERED_FROM:
+            seen = list(pool.map(_look_at, dataset_dicts))
+        else:
+            seen = _look_at_changed(dataset_dicts, pool)
+    faults = []
+    for record, (problem, size, is_turned) in zip(dataset_dicts, seen):
+        size_fault = size and _size_fault(size, record)
+        if problem or size_fault:
+            faults.append(ImageFault(record, problem or size_fault, size if size_fault else None, is_turned))
+    return faults
+
+
+def size_cause(differing, dataset_dicts):
+    """Tell why images are not of the annotated size.
+
+    Args:
+        differing (list[ImageFault]): those with a ``size``.
+        dataset_dicts (list[dict]): all of the data set.
+
+    Returns:
+        str | None: the cause and what to do; None if it can't be told.
+    """
+    annotated = [(fault.record.get("width"), fault.record.get("height")) for fault in differing]
+    if all(size == fault.size[::-1] for size, fault in zip(annotated, differing)):
+        if all(fault.is_turned for fault in differing):
+            return (
+                "width and height are swapped, since the images' EXIF orientation was not applied in annotating: "
+                "annotate the images as they are shown, or take the orientation out of the files"
+            )
+        return "width and height are swapped: exchange them in the annotation"
+    if len(differing) > 1 and len({(record.get("width"), record.get("height")) for record in dataset_dicts}) == 1:
+        width, height = annotated[0]
+        is_first = all(fault.record is not dataset_dicts[0] for fault in differing)
+        return (
+            f"all images are annotated as {width} x {height}{', the size of the first' if is_first else ''}: the "
+            "annotation tool wrote one size for all; write each image's own size into the annotation"
+        )
+    return None
 
 
 def image_fault(record, decode=False):
@@ -68,22 +190,10 @@ def image_fault(record, decode=False):
     Returns:
         str | None: why :func:`read_image` would refuse it; None if it would not.
     """
-    file_name = record["file_name"]
-    fault = _fault(file_name)
-    if fault is not None:
-        return fault
-    try:
-        if decode:
-            read_image(record, "BGR")
-            return None
-        with PathManager.open(file_name, "rb") as file, Image.open(file) as header:
-            fault = _header_fault(header.format, header.mode, header.size, record)
-            is_turned = header.getexif().get(_ORIENTATION) in _TURNED
-            return fault or _size_fault(header.size[::-1] if is_turned else header.size, record)
-    except DatasetError as error:
-        return str(error).removeprefix(f"{file_name}: ")
-    except Exception as error:  # of EXIF data that are none, which detectron2 passes over
-        return " ".join(f"{type(error).__name__}: {error}".split())
+    seen = _look_at(record, is_decoded_later=decode)
+    if seen.problem or not decode:
+        return seen.problem
+    return _within_memory(math.prod(seen.size), _reading_fault, record)
 
 
 def read_image(record, image_format):
@@ -105,8 +215,10 @@ def read_image(record, image_format):
     file_name = record["file_name"]
     try:
         with PathManager.open(file_name, "rb") as file, Image.open(file) as header:
-            kind, mode, size = header.format, header.mode, header.size
-        fault = _header_fault(kind, mode, size, record)
+            fault = _kind_fault(header)
+            # an EXIF orientation may still exchange the two
+            if fault is None and _size_fault(header.size[::-1], record):
+                fault = _size_fault(header.size, record)
         image = None if fault else utils.read_image(file_name, format=image_format)
     except FileNotFoundError:
         raise DatasetError(f"{file_name}: the image does not exist; check the data set's image folder") from None
@@ -122,16 +234,17 @@ def read_image(record, image_format):
     return image
 
 
-def _header_fault(kind, mode, size, record):
-    """What is wrong with an image by its header; an EXIF orientation may still exchange width and height."""
-    if kind in _FOREIGN:
-        return f"the image is {kind}, which Pillow leaves to another program to read; convert it to JPEG or PNG"
-    if mode.startswith(("I", "F")):
+def _kind_fault(image):
+    """Why an image of this kind is not read, by its header."""
+    if image.format in _FOREIGN:
+        return f"the image is {image.format}, which Pillow leaves to another program to read; convert it to JPEG or PNG"
+    stored = " ".join(str(tile[3]) for tile in image.tile[:1])
+    if image.mode.startswith(("I", "F")) or _DEEP.search(stored):
         return (
-            f"the image has more than 8 bits per channel (Pillow's mode {mode}), which would be cut off; convert it to "
-            "8 bits"
+            f"the image has more than 8 bits per channel (Pillow's mode {image.mode}), which would be cut off; convert "
+            "it to 8 bits"
         )
-    return None if _size_fault(size[::-1], record) is None else _size_fault(size, record)
+    return None
 
 
 def _size_fault(size, record):
@@ -145,22 +258,215 @@ def _size_fault(size, record):
     )
 
 
-def _fault(name):
-    """Why an image can't be read; None if it can."""
+class _Seen(NamedTuple):
+    problem: str | None
+    size: tuple | None = None
+    """(width, height) as shown, with the EXIF orientation applied; None if the image can't be read"""
+    is_turned: bool = False
+    """EXIF exchanges width and height"""
+
+
+def _look_at_changed(dataset_dicts, pool):
+    """Look at the files that are new or changed since they were found sound, and remember what is sound now.
+
+    Returns:
+        list[_Seen]: of each image.
+    """
+    names = [os.path.abspath(record["file_name"]) for record in dataset_dicts]
+    # what can be read depends on Pillow
+    key = "\n".join([f"Pillow {PIL.__version__}", *names])
+    step = -(-len(names) // (4 * _THREADS))
+    parts = [names[start : start + step] for start in range(0, len(names), step)]
+    files = np.concatenate(list(pool.map(_sizes_and_times, parts)))
+    known = _remembered(key, len(names))
+    is_known = (known[:, :2] == files).all(axis=1) & (known[:, 2] > 0)
+    unknown = np.flatnonzero(~is_known)
+    found = dict(zip(unknown.tolist(), pool.map(_look_at, [dataset_dicts[index] for index in unknown])))
+    seen = []
+    for index, (width, height, is_turned) in enumerate(known[:, 2:].tolist()):
+        seen.append(found[index] if index in found else _Seen(None, (width, height), bool(is_turned)))
+    sound = [(index, found[index]) for index in found if found[index].problem is None and files[index, 0] >= 0]
+    if sound:
+        for index, (_, size, is_turned) in sound:
+            known[index] = *files[index], *size, is_turned
+        store_arrays("images", key, {"files": known})
+    return seen
+
+
+def _remembered(key, count):
+    """(N, 5) int64 of N files: bytes, time in ns, width, height, whether EXIF exchanges the two; 0 if not known."""
+    files = (load_arrays("images", key) or {}).get("files")
+    is_usable = files is not None and files.shape == (count, 5) and files.dtype == np.int64
+    return files if is_usable else np.zeros((count, 5), np.int64)
+
+
+def _sizes_and_times(names):
+    """(N, 2) int64: bytes and time of the last change in ns; -1 for what is no file."""
+    found = np.full((len(names), 2), -1, np.int64)
+    for index, name in enumerate(names):
+        try:
+            status = os.stat(name)
+        except (OSError, ValueError):  # ValueError: a zero byte in the name
+            continue
+        if stat.S_ISREG(status.st_mode):
+            found[index] = status.st_size, status.st_mtime_ns
+    return found
+
+
+def _look_at(record, is_decoded_later=False):
+    """Read the header of an image, and decode it if nothing else tells whether it is complete."""
+    name = record["file_name"]
     try:
         if not os.path.isfile(name):  # to read a pipe may take forever
-            return "no such file"
-        ending = _ENDINGS.get(os.path.splitext(name)[1].lower())
-        if ending is not None:
-            with open(name, "rb") as file:
-                file.seek(max(0, os.path.getsize(name) - _TAIL))
-                if ending in file.read():
-                    return None
-        with Image.open(name) as image:
-            if image.format in _FOREIGN:
-                return f"{image.format}, which Pillow leaves to another program to read"
-            image.load()
+            return _Seen("no such file")
+        with PathManager.open(name, "rb") as file, Image.open(file) as image:
+            problem = _kind_fault(image)
+            if problem:
+                return _Seen(problem)
+            is_turned, is_complete = _orientation_and_end(image, file)
+            size = image.size[::-1] if is_turned else image.size
+            problem = _size_fault(size, record)
+            if problem is None and not is_complete and not is_decoded_later:
+                problem = _decoding_fault(name, image, has_no_end=is_complete is False)
+            return _Seen(problem, size, is_turned)
     except Exception as error:
         # Pillow raises OSError, SyntaxError, ValueError and more for files that are not quite images
-        return " ".join(f"{type(error).__name__}: {error}".split()).replace(name, "the file")
+        return _Seen(_in_a_line(error, name))
+
+
+def _orientation_and_end(image, file):
+    """Whether EXIF exchanges width and height, and whether the file ends as its kind does (None = not known)."""
+    position, small, is_complete = file.tell(), None, None
+    if image.format == "PNG":
+        small, is_complete = _png_of_one_pixel(file)
+    elif image.format in _ENDINGS:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+        is_complete = _ENDINGS[image.format] in file.read()
+    file.seek(position)
+    try:
+        # getexif decodes a PNG file without EXIF data before its pixels, to see what comes after them
+        tagged = Image.open(io.BytesIO(small)) if small and "exif" not in image.info else image
+        return tagged.getexif().get(_ORIENTATION) in _TURNED, is_complete
+    except Exception:  # of EXIF data that are none, which detectron2 passes over
+        return False, is_complete
+
+
+# The chunks of a PNG file that Pillow reads EXIF data and an orientation from, by how their content begins
+_PNG_METADATA = {
+    b"eXIf": b"",
+    **dict.fromkeys((b"tEXt", b"zTXt", b"iTXt"), (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")),
+}
+_MAX_METADATA = 2**20
+
+
+def _png_of_one_pixel(file):
+    """A PNG of one pixel with the metadata of another, whose pixels are skipped; and whether that one has its end."""
+    metadata, has_end = [], False
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if has_end := kind == b"IEND":
+            break
+        if kind in _PNG_METADATA and length <= _MAX_METADATA:
+            content = file.read(length + 4)
+            if content.startswith(_PNG_METADATA[kind]):
+                metadata.append(_png_chunk(kind, content[:-4]))
+        else:
+            file.seek(length + 4, os.SEEK_CUR)
+    header, pixels = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0), zlib.compress(b"\0\0")
+    chunks = [_png_chunk(b"IHDR", header), *metadata, _png_chunk(b"IDAT", pixels), _png_chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks), has_end
+
+
+def _png_chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _decoding_fault(name, image, has_no_end):
+    """Decode an image whose header is right; one that is too large for that is faulty only if it has no end."""
+    size = image.size
+    image.draft(image.mode, (1, 1))  # a JPEG file at an eighth of its size
+    # the coefficients of a progressive one are all held at once
+    pixels = math.prod(size if image.info.get("progressive") else image.size)
+    if pixels > _PIXELS_AT_ONCE:
+        return "it does not end as a file of its kind does: it is truncated" if has_no_end else None
+    return _within_memory(pixels, _loading_fault, name)
+
+
+def _within_memory(pixels, decode, *args):
+    """Call a function that decodes so many pixels, and has forgotten them when it returns."""
+    if pixels > _LARGE:
+        return _thread_for_large_images(os.getpid()).submit(_decode_within_budget, pixels, decode, *args).result()
+    return _decode_within_budget(pixels, decode, *args)
+
+
+@functools.cache
+def _thread_for_large_images(_process):
+    # one for each process: a fork takes no threads along
+    return ThreadPoolExecutor(1)
+
+
+def _decode_within_budget(pixels, decode, *args):
+    with _PIXELS.taken(pixels):
+        return decode(*args)
+
+
+def _reading_fault(record):
+    try:
+        read_image(record, "BGR")
+    except DatasetError as error:
+        return str(error).removeprefix(f"{record['file_name']}: ")
     return None
+
+
+def _loading_fault(name):
+    try:
+        with Image.open(name) as image:
+            image.draft(image.mode, (1, 1))
+            image.load()
+    except Exception as error:
+        return _in_a_line(error, name)
+    return None
+
+
+def _in_a_line(error, name):
+    return " ".join(f"{type(error).__name__}: {error}".split()).replace(name, "the file")
+
+
+class _Budget:
+    """Something of which threads take their share, and wait until there is enough.
+
+    Args:
+        total (int): whoever wants more gets it all.
+    """
+
+    def __init__(self, total):
+        self.total = self.free = total
+        self.changed = Condition()
+
+    @contextmanager
+    def taken(self, amount):
+        """Hold an amount while the block runs."""
+        amount = min(amount, self.total)
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= amount)
+            self.free -= amount
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += amount
+                self.changed.notify_all()
+
+
+_PIXELS = _Budget(_PIXELS_AT_ONCE)
+
+
+def _first_three(faults, describe):
+    listed = "; ".join(f"{fault.record['file_name']} ({describe(fault)})" for fault in faults[:3])
+    return f"{listed}; ..." if len(faults) > 3 else listed
+
+
+def _both_sizes(fault):
+    annotated = fault.record.get("width", fault.size[0]), fault.record.get("height", fault.size[1])
+    return f"{fault.size[0]} x {fault.size[1]} pixels, annotated as {annotated[0]} x {annotated[1]}"

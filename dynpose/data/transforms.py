@@ -7,6 +7,8 @@ import numpy as np
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
+from dynpose.config import ConfigError
+
 from .affine import AffineResize, RandomAffine
 
 __all__ = ["RandomCropKeepingPeople", "ResizeShortestEdge", "build_pose_augmentation"]
@@ -92,29 +94,23 @@ def build_pose_augmentation(cfg, is_train):
         list[Augmentation]
 
     Raises:
-        ValueError: ``INPUT.RANDOM_FLIP`` is "vertical", or a key of ``INPUT.AFFINE``, ``INPUT.CROP_PROBABILITY`` or
-            ``INPUT.CROP_MIN_SIZES`` is out of its range.
+        ConfigError: ``INPUT.RANDOM_FLIP`` is "vertical", or a key of ``INPUT.CROP`` or ``INPUT.AFFINE`` that is used,
+            ``INPUT.CROP_PROBABILITY``, ``INPUT.CROP_MIN_SIZES`` or, for the affine resize, ``INPUT.MAX_SIZE_TEST`` is
+            none of its choices or out of its range.
     """
     if is_train and cfg.INPUT.RANDOM_FLIP == "vertical":
         # It mirrors too, but detectron2 exchanges the left and right keypoints in a horizontal flip only.
-        raise ValueError("INPUT.RANDOM_FLIP 'vertical' does not go with keypoints: set it to 'horizontal' or 'none'")
+        raise ConfigError("INPUT.RANDOM_FLIP 'vertical' does not go with keypoints: set it to 'horizontal' or 'none'")
     augmentation = [_never_empty(augmentation) for augmentation in utils.build_augmentation(cfg, is_train)]
     if is_train and cfg.INPUT.AFFINE.ENABLED:
-        affine = cfg.INPUT.AFFINE
-        augmentation[0] = RandomAffine(
-            affine.SIZE,
-            rotation=affine.ROTATION,
-            scale=affine.SCALE,
-            translation=affine.TRANSLATION,
-            scale_type=affine.SCALE_TYPE,
-        )
+        augmentation[0] = _random_affine(cfg.INPUT.AFFINE)
     elif is_train and cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP_AFTER_RESIZE:
         resize, *flip = augmentation
         augmentation = [*flip, _resize_and_crop(cfg), resize]
     elif is_train and cfg.INPUT.CROP.ENABLED:
-        augmentation.insert(0, RandomCropKeepingPeople(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+        augmentation.insert(0, _crop(cfg.INPUT.CROP))
     elif not is_train and cfg.INPUT.AFFINE_RESIZE_TEST and cfg.INPUT.MIN_SIZE_TEST > 0:
-        augmentation[0] = AffineResize(cfg.INPUT.MIN_SIZE_TEST, max_size=cfg.INPUT.MAX_SIZE_TEST)
+        augmentation[0] = _affine_resize(cfg.INPUT)
     return augmentation
 
 
@@ -125,14 +121,57 @@ def _never_empty(augmentation):
     return ResizeShortestEdge(sizes, augmentation.max_size, augmentation.sample_style, augmentation.interp)
 
 
+def _random_affine(affine):
+    try:
+        return RandomAffine(
+            affine.SIZE,
+            rotation=affine.ROTATION,
+            scale=affine.SCALE,
+            translation=affine.TRANSLATION,
+            scale_type=affine.SCALE_TYPE,
+        )
+    except ValueError as error:
+        raise ConfigError(f"INPUT.AFFINE: {error}") from None
+
+
+def _affine_resize(keys):
+    try:
+        return AffineResize(keys.MIN_SIZE_TEST, max_size=keys.MAX_SIZE_TEST)
+    except ValueError as error:
+        raise ConfigError(f"INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST: {error}") from None
+
+
+def _crop(crop):
+    """The crop of ``INPUT.CROP``, whose size detectron2 looks at when it crops, or not at all."""
+    choices = ("relative", "relative_range", "absolute", "absolute_range")
+    if crop.TYPE not in choices:
+        raise ConfigError(f"INPUT.CROP.TYPE must be one of {', '.join(choices)}, got {crop.TYPE!r}")
+    size = list(crop.SIZE)
+    if crop.TYPE.startswith("relative"):
+        if len(size) != 2 or not all(0 < share <= 1 for share in size):
+            raise ConfigError(
+                f"INPUT.CROP.SIZE must be two numbers above 0 and up to 1, of height and width, got {size}: with "
+                f"INPUT.CROP.TYPE {crop.TYPE!r} they are fractions of the image's"
+            )
+    elif len(size) != 2 or not all(isinstance(length, int) and length >= 1 for length in size):
+        what = "height and width" if crop.TYPE == "absolute" else "the shortest and the longest side"
+        raise ConfigError(
+            f"INPUT.CROP.SIZE must be two whole numbers of at least 1, {what}, got {size}: with INPUT.CROP.TYPE "
+            f"{crop.TYPE!r} they are pixels"
+        )
+    elif crop.TYPE == "absolute_range" and size[0] > size[1]:
+        raise ConfigError(f"INPUT.CROP.SIZE must be the shortest and then the longest side of the crop, got {size}")
+    return RandomCropKeepingPeople(crop.TYPE, size)
+
+
 def _resize_and_crop(cfg):
     """The two together, or neither: as DETR has it, the first resize has no limit for the longer side."""
     probability, sizes = cfg.INPUT.CROP_PROBABILITY, cfg.INPUT.CROP_MIN_SIZES
     if not 0 <= probability <= 1:
-        raise ValueError(f"INPUT.CROP_PROBABILITY must be between 0 and 1, got {probability}")
+        raise ConfigError(f"INPUT.CROP_PROBABILITY must be between 0 and 1, got {probability}")
     if not sizes or min(sizes) < 1:
-        raise ValueError(f"INPUT.CROP_MIN_SIZES must be lengths in pixels, one or more, got {list(sizes)}")
-    crop = RandomCropKeepingPeople(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE)
+        raise ConfigError(f"INPUT.CROP_MIN_SIZES must be lengths in pixels, one or more, got {list(sizes)}")
+    crop = _crop(cfg.INPUT.CROP)
     resize = ResizeShortestEdge(list(sizes), sample_style="choice")
     return T.RandomApply(T.AugmentationList([resize, crop]), prob=probability)
 

@@ -3,7 +3,7 @@ import pytest
 from detectron2.config import get_cfg
 from detectron2.data import transforms as T
 
-from dynpose.config import add_dynpose_config
+from dynpose.config import ConfigError, add_dynpose_config
 from dynpose.data import AffineResize, RandomAffine, RandomCropKeepingPeople, build_pose_augmentation
 
 HEIGHT, WIDTH = 60, 100
@@ -139,8 +139,101 @@ def test_affine_resize():
 def test_vertical_flip_is_refused():
     cfg = make_cfg()
     cfg.INPUT.RANDOM_FLIP = "vertical"
-    with pytest.raises(ValueError, match="set it to 'horizontal'"):
+    with pytest.raises(ConfigError, match="set it to 'horizontal'"):
         build_pose_augmentation(cfg, is_train=True)
+
+
+@pytest.mark.parametrize("after_resize", [False, True])
+@pytest.mark.parametrize(
+    ("crop_type", "size", "message"),
+    [
+        *(
+            (
+                "relative_range",
+                size,
+                r"INPUT.CROP.SIZE must be two numbers above 0 and up to 1, of height and width, got",
+            )
+            for size in (
+                [384, 600],
+                [0.0, 0.9],
+                [0.9, -0.1],
+                [0.9, 1.1],
+                [float("nan"), 0.5],
+                [0.9],
+                [0.9, 0.9, 0.9],
+                [],
+            )
+        ),
+        ("relative", [384, 600], r"got \[384, 600\]: with INPUT.CROP.TYPE 'relative' they are fractions"),
+        ("relative", [1.0, 0.0], "INPUT.CROP.SIZE must be two numbers above 0"),
+        *(
+            ("absolute", size, "INPUT.CROP.SIZE must be two whole numbers of at least 1, height and width, got")
+            for size in ([0.9, 0.9], [0, 300], [300, -1], [300.5, 300], [300])
+        ),
+        ("absolute_range", [0.4, 0.4], r"the shortest and the longest side, got \[0.4, 0.4\]: .* they are pixels"),
+        ("absolute_range", [600, 384], r"must be the shortest and then the longest side of the crop, got \[600, 384\]"),
+        ("square", [0.9, 0.9], "INPUT.CROP.TYPE must be one of relative, relative_range, absolute, .*, got 'square'"),
+    ],
+)
+def test_mistakes_of_the_crop(crop_type, size, message, after_resize):
+    """They would be errors in a worker, or crops of one pixel."""
+    cfg = make_cfg()
+    cfg.INPUT.CROP_AFTER_RESIZE = after_resize
+    cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = crop_type, size
+    with pytest.raises(ConfigError, match=message):
+        build_pose_augmentation(cfg, is_train=True)
+    # where there is no crop, its keys do not matter
+    assert len(build_pose_augmentation(cfg, is_train=False)) == 1
+    cfg.INPUT.CROP.ENABLED = False
+    assert len(build_pose_augmentation(cfg, is_train=True)) == 2
+
+
+@pytest.mark.parametrize(
+    ("crop_type", "size", "expected"),
+    [
+        # of an image of 60 x 100 pixels, by detectron2's description of its RandomCrop
+        ("relative", [0.5, 0.4], {(30, 40)}),
+        ("relative", [1.0, 1], {(60, 100)}),
+        ("relative_range", [1, 1.0], {(60, 100)}),
+        ("absolute", [20, 1], {(20, 1)}),
+        ("absolute", [400, 70], {(60, 70)}),
+        ("absolute_range", [50, 50], {(50, 50)}),
+        ("absolute_range", [300, 300], {(60, 100)}),
+        ("absolute_range", [1, 2], {(1, 1), (1, 2), (2, 1), (2, 2)}),
+    ],
+)
+def test_sizes_of_crops(crop_type, size, expected):
+    cfg = make_cfg()
+    cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = crop_type, size
+    crop = build_pose_augmentation(cfg, is_train=True)[0]
+    np.random.seed(0)
+    crops = [crop(T.AugInput(IMAGE)) for _ in range(60)]
+    assert {(one.h, one.w) for one in crops} == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("SCALE", [1.5, 0.75], "INPUT.AFFINE: scale must be a range of positive factors"),
+        ("SIZE", [0, 512], "INPUT.AFFINE: size must be one or two whole numbers"),
+        ("ROTATION", -1.0, "INPUT.AFFINE: rotation and translation can't be negative"),
+        ("SCALE_TYPE", "middle", "INPUT.AFFINE: scale_type must be 'short' or 'long', got 'middle'"),
+    ],
+)
+def test_mistakes_of_the_affine_warp(key, value, message):
+    cfg = make_cfg()
+    cfg.INPUT.AFFINE.ENABLED = True
+    cfg.INPUT.AFFINE[key] = value
+    with pytest.raises(ConfigError, match=message):
+        build_pose_augmentation(cfg, is_train=True)
+
+
+def test_mistakes_of_the_affine_resize():
+    cfg = make_cfg()
+    cfg.INPUT.AFFINE_RESIZE_TEST = True
+    cfg.INPUT.MAX_SIZE_TEST = 63
+    with pytest.raises(ConfigError, match=r"INPUT.MAX_SIZE_TEST: max_size \(63\) must be at least multiple \(64\)"):
+        build_pose_augmentation(cfg, is_train=False)
 
 
 # --- the crop of DETR, Sparse R-CNN and QueryPose ---
@@ -238,5 +331,5 @@ def test_crop_after_resize_switched_off():
     ],
 )
 def test_mistakes_of_the_crop_after_resize(key, value, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         build_pose_augmentation(make_cfg_of_querypose(key, value), is_train=True)
