@@ -3,8 +3,9 @@
 A centre heatmap shows where people are; the feature at each peak recalibrates the map of the whole image, in space and
 by channel, for that person alone, and the person's own keypoint heatmaps are read off the result.
 
-The network of the paper and that of the release are the same, but for two choices, each a key: Eq. 11's weights
-(MODEL.CID.CHANNEL_WEIGHTS) and Eq. 16's mean (MODEL.CID.HEATMAP_LOSS_NORM).
+The network of the paper and that of the release are the same, but for three choices, each a key: Eq. 11's weights
+(MODEL.CID.CHANNEL_WEIGHTS), Eq. 16's mean (MODEL.CID.HEATMAP_LOSS_NORM) and which coordinates are divided into cells
+(MODEL.CID.INDEX_COORDINATES).
 """
 
 import torch
@@ -26,6 +27,7 @@ from dynpose.data import schema_from_cfg
 from dynpose.layers.oks_nms import oks_nms
 from dynpose.modeling.image_model import ImageModel
 from dynpose.modeling.keypoint_maps import enclosing_boxes
+from dynpose.modeling.parameter_rows import layer_rows, of_all, of_each
 from dynpose.modeling.test_time_augmentation import ViewMaps
 
 from .abstraction import InstanceAbstraction, People, own_cells
@@ -64,6 +66,9 @@ class CID(ImageModel):
             contrastive loss out (Table 1).
         smoothing (int): of the people's heatmaps, see :func:`~dynpose.modeling.cid.decoding.decode_keypoints`.
         oks_nms_thresh (float): OKS above which the worse of two poses is dropped.
+        index_coordinates (bool): cells divide the pixel indices of the network's input, as in the release: they begin
+            half a pixel further right and down than those of continuous pixels. What goes in and comes out is in
+            continuous pixels either way.
         pixel_mean, pixel_std (Sequence[float]): of the image channels.
 
     Raises:
@@ -91,6 +96,7 @@ class CID(ImageModel):
         loss_weights,
         smoothing=3,
         oks_nms_thresh=0.8,
+        index_coordinates=False,
         pixel_mean,
         pixel_std,
     ):
@@ -111,6 +117,8 @@ class CID(ImageModel):
         self.loss_weights = loss_weights
         self.smoothing = smoothing
         self.oks_nms_thresh = oks_nms_thresh
+        # where the first cell begins, continuous input pixels
+        self.origin = 0.5 if index_coordinates else 0.0
         self.register_buffer("flip_indices", torch.as_tensor(schema.flip_indices), persistent=False)
 
     @classmethod
@@ -161,6 +169,7 @@ class CID(ImageModel):
             },
             "smoothing": cid.SMOOTHING,
             "oks_nms_thresh": cid.OKS_NMS_THRESH,
+            "index_coordinates": cid.INDEX_COORDINATES,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
@@ -215,6 +224,7 @@ class CID(ImageModel):
             min_box_area=self.min_box_area,
             min_overlap=self.min_overlap,
             max_instances=self.max_instances,
+            origin=self.origin,
             jitter=jitter,
         )
         people = People.at(features, targets.image_index, targets.cells)
@@ -235,9 +245,16 @@ class CID(ImageModel):
             sizes (list[tuple[int, int]]): B, height and width of each image in cells.
 
         Returns:
-            Tensor: (N, K, 3) as of :func:`~dynpose.modeling.cid.decoding.decode_keypoints`, input pixels.
+            Tensor: (N, K, 3) as of :func:`~dynpose.modeling.cid.decoding.decode_keypoints`, continuous input pixels.
         """
         return self._locate([features], [people], [False], own_cells(sizes, features))
+
+    def keypoint_rows(self, note):
+        """Say which rows of the parameters are for which keypoint: see :mod:`dynpose.modeling.parameter_rows`."""
+        number = len(note["keypoints"])
+        # the last of the multi-person maps is that of the centres
+        centers = of_all(1)
+        return layer_rows({"iia.heatmaps": of_each(number) + centers}) + layer_rows({"gfd.heatmaps": of_each(number)})
 
     def tta_maps(self, batched_inputs):
         """Maps of some views (:class:`~dynpose.modeling.test_time_augmentation.AveragesMaps`): features and centres."""
@@ -283,9 +300,15 @@ class CID(ImageModel):
                 heatmaps = self.gfd.decouple(maps, of_view[chunk], own)
                 total = total + (heatmaps[:, self.flip_indices] if is_mirrored else heatmaps)
             some = people[0][chunk]
-            own_of_some = own[some.image_index]
             keypoints.append(
-                decode_keypoints(total / len(views), own_of_some, some.scores, self.stride, smoothing=self.smoothing)
+                decode_keypoints(
+                    total / len(views),
+                    own[some.image_index],
+                    some.scores,
+                    self.stride,
+                    smoothing=self.smoothing,
+                    origin=self.origin,
+                )
             )
         return torch.cat(keypoints)
 

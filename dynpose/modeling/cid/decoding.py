@@ -8,7 +8,7 @@ import torch
 from .abstraction import smooth
 
 
-def decode_keypoints(heatmaps, own, scores, stride, *, smoothing=3):
+def decode_keypoints(heatmaps, own, scores, stride, *, smoothing=3, origin=0.0):
     """Read keypoints off heatmaps: the largest cell, and a quarter of a cell towards its higher neighbour.
 
     The maps are first smoothed by the mean with their own average over ``smoothing`` cells a side. A cell at the
@@ -20,10 +20,12 @@ def decode_keypoints(heatmaps, own, scores, stride, *, smoothing=3):
         scores (Tensor): (N,) of the people's centres.
         stride (int): s, pixels.
         smoothing (int): cells, an odd number.
+        origin (float): o, where the first cell begins, continuous input pixels; see
+            :func:`~dynpose.modeling.cid.targets.build_targets`.
 
     Returns:
-        Tensor: (N, K, 3) x, y in input pixels, where cell (u, v) has its centre at (u s + s // 2, v s + s // 2), and
-        the smoothed heatmap's value times the centre's score.
+        Tensor: (N, K, 3) x, y in continuous input pixels, where cell (u, v) has its centre at (u s + s // 2 + o,
+        v s + s // 2 + o), and the smoothed heatmap's value times the centre's score.
     """
     width = heatmaps.shape[-1]
     own = own[:, None]
@@ -35,7 +37,7 @@ def decode_keypoints(heatmaps, own, scores, stride, *, smoothing=3):
     shift_u = _towards_higher(smoothed, index, step=1, inside=(u > 0) & (u < last_u))
     shift_v = _towards_higher(smoothed, index, step=width, inside=(v > 0) & (v < last_v))
     cells = torch.stack([u + shift_u / 4, v + shift_v / 4], dim=-1)
-    return torch.cat([cells * stride + stride // 2, (values * scores[:, None])[..., None]], dim=-1)
+    return torch.cat([cells * stride + (stride // 2 + origin), (values * scores[:, None])[..., None]], dim=-1)
 
 
 def _towards_higher(maps, index, *, step, inside):

@@ -58,6 +58,7 @@ def build_targets(
     min_box_area=1024.0,
     min_overlap=0.7,
     max_instances=200,
+    origin=0.0,
     jitter=None,
 ):
     """Make the targets of a batch.
@@ -68,6 +69,10 @@ def build_targets(
 
     The feature of a person is read up to one cell away from the centre's, drawn anew for x and y, and in the centre's
     own where that would be outside of the image. Of several people with the same cell, the smallest is decoupled.
+
+    Cell u of stride s stands for x from o + s u to o + s (u + 1), where o is the ``origin``. It is 0 for continuous
+    pixels, and 0.5 for pixel indices, which the release divides by s: index i is i + 0.5 in continuous pixels. The half
+    pixel of the image that comes before the first cell then belongs to it.
 
     Args:
         gt_instances (list[Instances]): B, with gt_boxes and (where there are people) gt_keypoints. Centres and areas
@@ -81,6 +86,7 @@ def build_targets(
         min_box_area (float): square pixels.
         min_overlap (float): of :func:`gaussian_radii`.
         max_instances (int): N is at most this: others are left out at random.
+        origin (float): o, continuous input pixels.
         jitter (Tensor | None): (G, 2) int64, x and y in cells, in place of the random one.
 
     Returns:
@@ -88,6 +94,7 @@ def build_targets(
         image and then from small to large.
     """
     keypoints, image_index = gather_keypoints(gt_instances, num_keypoints)
+    keypoints[..., :2] = _from_origin(keypoints[..., :2], origin)
     boxes = torch.cat([instances.gt_boxes.tensor for instances in gt_instances])
     flat = keypoint_cells(keypoints, stride, size)
     labelled = flat >= 0
@@ -96,7 +103,8 @@ def build_targets(
 
     limits = torch.tensor(sizes, device=boxes.device).flip(1)[image_index]
     area = torch.cat([_box_areas(instances) for instances in gt_instances])
-    centers = torch.cat([_pose_centers(instances) for instances in gt_instances]) / stride
+    centers = torch.cat([_pose_centers(instances) for instances in gt_instances])
+    centers = _from_origin(centers, origin) / stride
     # comparisons with NaN, the centre of a person without labelled keypoints, are false
     decoupled = ((centers >= 0) & (centers < limits)).all(dim=1) & (area >= min_box_area)
     centers = torch.where(decoupled[:, None], centers, 0).long()
@@ -218,6 +226,11 @@ def learnt_cells(ignore_masks, sizes, maps, stride):
         padded = F.pad(mask[None].float(), (0, -width % stride, 0, -height % stride))
         learnt[image, : size[0], : size[1]] &= F.avg_pool2d(padded, stride)[0] <= 0.5
     return learnt[:, None]
+
+
+def _from_origin(points, origin):
+    """Points as seen from where the first cell begins; those of the image that come before it are in that cell."""
+    return torch.where(points >= 0, (points - origin).clamp(min=0), points - origin)
 
 
 def _box_areas(instances):

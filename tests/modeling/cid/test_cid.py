@@ -7,7 +7,7 @@ from cid_models import CHANNELS, Patches, tiny_model
 from detectron2.config import get_cfg
 from detectron2.data import transforms as T
 from detectron2.modeling import BACKBONE_REGISTRY, build_model
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, Keypoints
 from small_models import SCHEMA, image, one_person, people
 
 from dynpose.config import add_dynpose_config, load_config
@@ -126,6 +126,16 @@ def test_poses_of_the_same_person_are_dropped():
     assert fewer.scores[0] == everybody.scores[0]
 
 
+def test_cells_of_pixel_indices_are_half_an_input_pixel_further():
+    inputs = [{**picture(64, 80), "height": 320, "width": 240}]
+    (plain,) = predict(tiny_model(iia=FIND_ALL), inputs)
+    (moved,) = predict(tiny_model(iia=FIND_ALL, index_coordinates=True), inputs)
+    # 3 and 5 pixels of the result are one of the input
+    expected = plain.pred_keypoints + torch.tensor([1.5, 2.5, 0])
+    torch.testing.assert_close(moved.pred_keypoints, expected, rtol=0, atol=1e-4)
+    assert torch.equal(moved.scores, plain.scores)
+
+
 # Result size
 
 
@@ -204,6 +214,19 @@ def losses_and_gradients(model, inputs):
     sum(losses.values()).backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     return {name: loss.detach() for name, loss in losses.items()}, gradients
+
+
+@pytest.mark.usefixtures("without_jitter")
+def test_training_with_pixel_indices_is_training_with_moved_keypoints():
+    inputs = crowd(5)
+    moved = {**inputs, "instances": Instances((128, 128), **inputs["instances"].get_fields())}
+    moved["instances"].gt_keypoints = Keypoints(inputs["instances"].gt_keypoints.tensor + torch.tensor([0.5, 0.5, 0]))
+    plain, _ = losses_and_gradients(tiny_model(), [inputs])
+    assert losses_and_gradients(tiny_model(index_coordinates=True), [moved])[0] == plain
+    # keypoints that the model was given stay as they are
+    indices, _ = losses_and_gradients(tiny_model(index_coordinates=True), [inputs])
+    assert indices != plain
+    assert losses_and_gradients(tiny_model(), [inputs])[0] == plain
 
 
 @pytest.mark.usefixtures("without_jitter")
@@ -439,8 +462,9 @@ def test_flip_testing_of_a_symmetric_model_changes_nothing():
     assert len(other) != len(plain) or not torch.equal(other.pred_keypoints, plain.pred_keypoints)
 
 
-def test_one_view_is_the_model_itself():
-    model = tiny_model(iia=FIND_ALL)
+@pytest.mark.parametrize("index_coordinates", [False, True])
+def test_one_view_is_the_model_itself(index_coordinates):
+    model = tiny_model(iia=FIND_ALL, index_coordinates=index_coordinates)
     inputs = picture(64, 80)
     (plain,) = predict(model, [inputs])
     assert_same(flip_testing(model, flip=False)([inputs])[0]["instances"], plain)
@@ -545,6 +569,22 @@ def test_the_defaults_are_the_releases():
 def test_refuses(key, value, message):
     with pytest.raises(ValueError, match=message):
         build_model(config(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    "name", ["140e", "140e_ochuman", "140e_coco_to_ochuman", "300e_crowdpose"], ids=lambda name: f"W32_{name}"
+)
+def test_a_release_config_is_its_rows_but_for_the_coordinates(name):
+    row, release = (load_config(f"configs/CID/HRNet_W32_{name}{suffix}.yaml") for suffix in ("", "_release"))
+    assert not row.MODEL.CID.INDEX_COORDINATES
+    assert release.MODEL.CID.INDEX_COORDINATES
+    release.MODEL.CID.INDEX_COORDINATES = False
+    assert row.dump() == release.dump()
+
+
+def test_index_coordinates_of_a_config():
+    assert build_model(config()).origin == 0.0
+    assert build_model(config(INDEX_COORDINATES=True)).origin == 0.5
 
 
 @pytest.mark.parametrize("width", [32, 48])

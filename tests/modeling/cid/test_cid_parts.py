@@ -228,6 +228,10 @@ def test_decoding_by_hand():
     mean = (0.9 + 0.6 + 0.3 + 6 * 1e-4) / 9
     assert keypoints[0, 2].item() == pytest.approx((0.9 + mean) / 2 * 0.5)
     assert keypoints[1, :2].tolist() == [2 * 4 + 2, 4 * 4 + 2]
+    # cells of pixel indices: index 4 u + 2 is half a pixel more in continuous pixels
+    indices = decode(heatmaps, origin=0.5)[0]
+    assert indices[:, :2].tolist() == [[4 * 4.25 + 2.5, 4 * 2.75 + 2.5], [2 * 4 + 2.5, 4 * 4 + 2.5]]
+    assert torch.equal(indices[:, 2], keypoints[:, 2])
     # cell centres of a map of pixels, stride 1, are their indices
     torch.testing.assert_close(decode(heatmaps, stride=1)[0, 0, :2], torch.tensor([4.25, 2.75]))
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
+from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, Keypoints
 from reference_rule import assert_matches, rule_input, rule_state_dict
@@ -14,6 +15,8 @@ from reference_rule import assert_matches, rule_input, rule_state_dict
 from dynpose.checkpoint import convert_released, detect_released
 from dynpose.config import add_dynpose_config
 from dynpose.data import COCO_PERSON, AffineResize, schema_to_cfg
+from dynpose.data.affine import matrix_to_original
+from dynpose.evaluation.predictions import collect_predictions, to_coco_results
 from dynpose.layers.oks_nms import oks_nms
 from dynpose.modeling import test_time_augmentation
 from dynpose.modeling.cid import People, targets
@@ -170,6 +173,35 @@ def test_mapped_to_the_original_image(outputs, name):
     scores = torch.from_numpy(outputs[f"{name}/scores"])
     kept = oks_nms(mapped, scores, COCO_PERSON.sigmas, 0.8)
     assert kept.tolist() == outputs[f"{name}/oks_nms_keep"].tolist()
+
+
+def in_results_file(instances):
+    """(N, K, 3) keypoints as COCO's results file has them."""
+    results = to_coco_results(collect_predictions(1, instances, 17, "coco"), [1], "coco")
+    return np.reshape([result["keypoints"] for result in results], (-1, 17, 3))
+
+
+# an image of 300 x 420 pixels becomes one of 128 x 192: half a pixel of it is 300 / 128 / 2 of the image
+HALF_A_PIXEL = 150 / 128
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("index_coordinates", "error"), [(True, 0), (False, -HALF_A_PIXEL)])
+@pytest.mark.parametrize("name", ["eval", "eval_flip"])
+def test_the_results_file_is_the_releases(fed, outputs, monkeypatch, name, index_coordinates, error):
+    """The released code writes its mapped poses as they are: COCO's pixel indices."""
+    model = fed(features_of(1))
+    monkeypatch.setattr(model, "origin", 0.5 if index_coordinates else 0.0)
+    # what the mapper gives, of continuous pixels
+    transforms = T.AugmentationList([AffineResize(128)])(T.AugInput(np.zeros((300, 420, 3), np.uint8)))
+    pixels = {"height": 300, "width": 420, "to_original": matrix_to_original(transforms)}
+    inputs = [{"image": torch.zeros(3, 128, 160), **pixels}]
+    (result,) = model(inputs) if name == "eval" else model.tta_decode(flipped_maps(model), inputs, [False, True])
+    written = in_results_file(result["instances"])
+    expected = outputs[f"{name}/mapped_300x420_poses"][outputs[f"{name}/oks_nms_keep"]]
+    assert written.shape == expected.shape
+    np.testing.assert_allclose(written[..., :2] - expected[..., :2], error, rtol=0, atol=2e-3)
+    np.testing.assert_allclose(written[..., 2], expected[..., 2], rtol=1e-4, atol=1e-6)
 
 
 def flipped_maps(model):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_models import SCHEMA, one_person, people
 
+from dynpose.modeling.cid.decoding import decode_keypoints
 from dynpose.modeling.cid.targets import build_targets, gaussian_radii, gaussians, learnt_cells, multi_person_heatmaps
 
 SIZE = (32, 32)
@@ -109,6 +110,58 @@ def test_people_without_labelled_keypoints_are_not_there():
     assert len(found) == 0
     assert multi.sum() == 0
     assert found.heatmaps(SIZE).shape == (0, 4, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("index", "cell_of_index", "cell_of_continuous"),
+    # index i is i + 0.5 in continuous pixels; the release computes int(i / 4)
+    [
+        (7, 1, 1),
+        (7.4, 1, 1),
+        (7.5, 1, 2),
+        (7.9, 1, 2),
+        (8, 2, 2),
+        (0, 0, 0),
+        (-0.5, 0, 0),
+        (127, 31, 31),
+        (127.4, 31, 31),
+    ],
+)
+def test_cells_of_pixel_indices(index, cell_of_index, cell_of_continuous):
+    x = index + 0.5
+    gt = [people([box(60, 60, 40)], [[(x, 60.5, 2), (60.5, x, 2), (60.5, 60.5, 0), (60.5, 60.5, 0)]])]
+    for origin, cell in ((0.5, cell_of_index), (0.0, cell_of_continuous)):
+        multi, found = make(gt, origin=origin)
+        assert found.labelled.tolist() == [[True, True, False, False]]
+        assert found.keypoint_cells[0, :2].tolist() == [[cell, 15], [15, cell]]
+        assert (multi[0, :2] == 1).nonzero().tolist() == [[0, 15, cell], [1, cell, 15]]
+
+
+def test_centers_of_pixel_indices():
+    # means of 63.75 and 64.25 in continuous pixels, of 63.25 and 63.75 as indices
+    points = [(59.75, 60.25, 2), (67.75, 68.25, 2), (0, 0, 0), (0, 0, 0)]
+    gt = [people([box(64, 64, 40)], [points])]
+    assert make(gt)[1].cells.tolist() == [[15, 16]]
+    assert make(gt, origin=0.5)[1].cells.tolist() == [[15, 15]]
+    gt[0].gt_pose_centers = torch.tensor([[64.5, 0.25]])
+    assert make(gt, origin=0.5)[1].cells.tolist() == [[16, 0]]
+    # one outside of the image stays there
+    gt[0].gt_pose_centers = torch.tensor([[64.5, -0.25]])
+    assert len(make(gt, origin=0.5)[1]) == 0
+
+
+@pytest.mark.parametrize("origin", [0.0, 0.5])
+def test_what_is_learnt_is_decoded_without_bias(origin):
+    """Targets of keypoints spread evenly over a cell are decoded, on average, to their mean."""
+    x = torch.arange(400) / 100 + 40 + origin
+    points = torch.stack([x, x.flip(0), torch.full_like(x, 2)], dim=-1)[:, None].expand(-1, 4, -1)
+    gt = people([box(42, 42, 40)] * 400, points.tolist())
+    _, found = make([gt], origin=origin)
+    # all are in the cell of the first, and of several people with the same cell one is decoupled
+    heatmaps = gaussians(found.keypoint_cells, found.labelled, found.radii, SIZE)
+    own = torch.ones(1, *SIZE, dtype=torch.bool)
+    decoded = decode_keypoints(heatmaps, own, torch.ones(1), 4, origin=origin)
+    torch.testing.assert_close(decoded[0, 0, :2], points[:, 0, :2].mean(dim=0), rtol=0, atol=0.006)
 
 
 def test_keypoints_outside_of_the_map_are_not_labelled():
