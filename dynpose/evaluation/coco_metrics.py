@@ -5,10 +5,11 @@ Axes of the arrays: T similarity thresholds, R recall thresholds, C categories, 
 
 import contextlib
 import io
+import math
 
 import numpy as np
 
-__all__ = ["BACKENDS", "METRICS", "category_ap", "evaluate_detections", "summarize"]
+__all__ = ["BACKENDS", "METRICS", "box_of", "category_ap", "evaluate_detections", "nan_reasons", "summarize"]
 
 BACKENDS = ("faster", "pycocotools")
 
@@ -56,8 +57,7 @@ def evaluate_detections(ground_truth, detections, *, iou_type, sigmas, max_dets,
             this order.
         iou_type (str): key of :data:`METRICS`.
         sigmas (Sequence[float]): K OKS sigmas; read for keypoints.
-        max_dets (int): detections of each category in an image that count for keypoints, highest scores first. For
-            "bbox" it is COCO's 100.
+        max_dets (int): detections of each category in an image that count, highest scores first.
         backend (str): "faster" (faster-coco-eval) or "pycocotools".
         image_ids (Collection): the data set's ids of the images to evaluate; None = all.
 
@@ -84,8 +84,8 @@ def evaluate_detections(ground_truth, detections, *, iou_type, sigmas, max_dets,
         params = evaluation.params
         params.catIds = list(ground_truth.category_ids)
         params.imgIds = [image_numbers[i] for i in (ground_truth.image_ids if image_ids is None else image_ids)]
+        params.maxDets = [max_dets]
         if of_keypoints:
-            params.maxDets = [max_dets]
             params.kpt_oks_sigmas = np.asarray(sigmas, dtype=np.float64)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -124,6 +124,35 @@ def category_ap(accumulated, params):
     }
 
 
+_AREAS = {
+    "small": "has an area of at most 32² square pixels",
+    "medium": "has an area from 32² to 96² square pixels",
+    "large": "has an area of at least 96² square pixels",
+}
+
+
+def nan_reasons(metrics, iou_type):
+    """Why metrics of :func:`summarize` are NaN.
+
+    Args:
+        metrics (dict[str, float]): of all images, in which "AP" is one.
+        iou_type (str): key of :data:`METRICS`.
+
+    Returns:
+        dict[str, list[str]]: reason, in words that follow "since" -> the metrics that are NaN for it.
+    """
+    who = "nobody" if iou_type == "bbox" else "nobody with labelled keypoints"
+    reasons = {}
+    for name, (_, _, area) in METRICS[iou_type].items():
+        if not math.isnan(metrics[name]):
+            continue
+        reason = f"the ground truth has {who}"
+        if not math.isnan(metrics["AP"]):
+            reason = f"{who} {_AREAS[area]}"
+        reasons.setdefault(reason, []).append(name)
+    return reasons
+
+
 def _mean(values, params, *, threshold, area):
     """Mean over all but one area range and limit; ``values`` is (T, ..., A, M)."""
     if threshold is not None:
@@ -133,16 +162,21 @@ def _mean(values, params, *, threshold, area):
     return float(values.mean()) * 100 if values.size else float("nan")
 
 
-def _annotation(detection, detection_id, image_numbers):
-    """A detection as ``loadRes`` would have it, with an image id as in :class:`GroundTruth`.
-
-    Its area is that of its box or, without one, of the box around its keypoints. It decides whether a detection that
-    matches nobody counts as wrong in APm and APl.
-    """
+def box_of(detection):
+    """The box of a detection in COCO's results format, XYWH; without one, that around its keypoints, as in COCO."""
     bbox = detection.get("bbox")
     if bbox is None:
         xs, ys = detection["keypoints"][0::3], detection["keypoints"][1::3]
         bbox = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    return bbox
+
+
+def _annotation(detection, detection_id, image_numbers):
+    """A detection as ``loadRes`` would have it, with an image id as in :class:`GroundTruth`.
+
+    Its area is that of its box. It decides whether a detection that matches nobody counts as wrong in APm and APl.
+    """
+    bbox = box_of(detection)
     return {
         **detection,
         "id": detection_id,

@@ -1,9 +1,9 @@
 """The evaluator that a trainer or ``inference_on_dataset`` is given: OKS with COCO's metrics, for any keypoints."""
 
-import dataclasses
 import itertools
 import json
 import logging
+import math
 import os
 from collections import OrderedDict
 
@@ -15,16 +15,28 @@ from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from dynpose.data import DatasetError, KeypointSchema
+from dynpose.data.known_schemas import keypoint_groups
 
-from .coco_metrics import BACKENDS, category_ap, evaluate_detections, summarize
+from .coco_metrics import BACKENDS, METRICS, category_ap, evaluate_detections, nan_reasons, summarize
+from .config_keys import evaluator_arguments, with_sigmas
 from .ground_truth import read_ground_truth
+from .keypoint_subsets import (
+    common_keypoints,
+    detections_of_keypoints,
+    detections_of_part,
+    ground_truth_of_keypoints,
+)
+from .pck import evaluate_pck, pck_metric_names
 from .predictions import collect_predictions, to_coco_results
+from .reports import first_few, log_nan, log_pck, log_sigmas, warn_of_crowded_images
 
 __all__ = ["PoseEvaluator"]
 
 logger = logging.getLogger(__name__)
 
-_TASKS = ("keypoints", "bbox")
+_TASKS = ("keypoints", "bbox", "pck")
+_PART_METRICS = ("AP", "AR")
+_CROWD_GROUPS = ("easy", "medium", "hard")
 
 
 class PoseEvaluator(DatasetEvaluator):
@@ -35,22 +47,30 @@ class PoseEvaluator(DatasetEvaluator):
     which they are, and mends what an annotation file lacks (see :func:`read_ground_truth`).
 
     The metrics are those that pycocotools computes from the results file that is written, ``max_dets`` aside. With
-    ``keypoint_protocol`` "crowdpose" in the metadata of the data set, they are those of CrowdPose's own tool.
+    ``keypoint_protocol`` "crowdpose" in the metadata of the data set, they are those of CrowdPose's own tool. Where the
+    keypoints are those of a whole body, each part of it has its own AP and AR. docs/evaluation.md says what the metrics
+    are.
 
     Args:
         dataset_name (str): a registered data set with keypoints in its metadata.
-        tasks (Sequence[str]): of "keypoints" and "bbox"; None = keypoints, and boxes if the predictions have them.
+        tasks (Sequence[str]): of "keypoints", "bbox" and "pck" (PCK, AUC and NME of each keypoint; see
+            :mod:`dynpose.evaluation.pck`); None = keypoints, and boxes if the predictions have them.
         sigmas (Sequence[float]): K OKS sigmas, COCO's ``k_i / 2``; () = those of the data set's schema.
         output_dir (str): folder for ``coco_instances_results.json``; None = it is not written.
         distributed (bool): gather the predictions of all processes in the first; False = each evaluates its own.
         max_dets (int): people of an image that count for keypoints, highest scores first. COCO's is 20, whatever
             ``cfg.TEST.DETECTIONS_PER_IMAGE`` is.
+        max_dets_boxes (int): the same for boxes, of which COCO counts 100.
+        parts (dict[str, Sequence[int]]): name -> 0-based keypoints that are evaluated by themselves, too; None = those
+            of a known schema of the whole body, {} = none.
+        model_schema (KeypointSchema): the keypoints of the predictions, where they are not the data set's: they are
+            matched by name. Keypoints that the model does not have count as not labelled. None = the data set's.
         backend (str): "faster" (faster-coco-eval) or "pycocotools"; their metrics are the same.
 
     Raises:
-        DatasetError: the data set has no keypoints or its annotation cannot be used, or the sigmas are not K positive
-            numbers.
-        ValueError: an unknown task or backend.
+        DatasetError: the data set has no keypoints, none that the model has, or its annotation cannot be used, or the
+            sigmas are not K positive numbers.
+        ValueError: an unknown task or backend, a limit below 1, or a part that is no list of keypoints.
 
     Example::
 
@@ -67,6 +87,9 @@ class PoseEvaluator(DatasetEvaluator):
         output_dir=None,
         distributed=True,
         max_dets=20,
+        max_dets_boxes=100,
+        parts=None,
+        model_schema=None,
         backend="faster",
     ):
         unknown = sorted(set(tasks or ()) - set(_TASKS))
@@ -74,33 +97,71 @@ class PoseEvaluator(DatasetEvaluator):
             raise ValueError(f"unknown tasks {', '.join(map(repr, unknown))}: known are {', '.join(_TASKS)}")
         if backend not in BACKENDS:
             raise ValueError(f"unknown backend {backend!r}: known are {', '.join(BACKENDS)}")
+        if min(max_dets, max_dets_boxes) < 1:
+            raise ValueError(f"max_dets and max_dets_boxes must be at least 1, got {max_dets} and {max_dets_boxes}")
         self._dataset_name = dataset_name
         self._metadata = MetadataCatalog.get(dataset_name)
         self._schema = _schema_with_sigmas(self._metadata, sigmas)
-        self._tasks = tasks
+        self._tasks = None if tasks is None else tuple(dict.fromkeys(tasks))
         self._output_dir = output_dir
         self._distributed = distributed
-        self._max_dets = max_dets
+        self._max_dets = {"bbox": max_dets_boxes, "keypoints": max_dets}
         self._backend = backend
+        self._model_schema = model_schema
+        self._matched = None if model_schema is None else common_keypoints(self._schema, model_schema, dataset_name)
+        # The data set's keypoints that the predictions have: 0-based numbers, names and sigmas
+        matched = range(self._schema.num_keypoints) if model_schema is None else self._matched
+        self._evaluated = [i for i, index in enumerate(matched) if index is not None]
+        self._names = [self._schema.names[i] for i in self._evaluated]
+        self._sigmas = [self._schema.sigmas[i] for i in self._evaluated]
+        self._parts = _check_parts(keypoint_groups(self._schema.names) if parts is None else parts, self._schema)
         # Read now, since a fault in the file should not wait until the model has run over all images
         self._ground_truth = None
         if not distributed or comm.is_main_process():
             self._ground_truth = read_ground_truth(dataset_name, self._schema.num_keypoints)
+            self._leave_out_unknown_keypoints()
+            warn_of_crowded_images(
+                dataset_name, self._ground_truth, self._max_dets, self._tasks or ("keypoints", "bbox")
+            )
         self.reset()
 
     @classmethod
     def from_cfg(cls, cfg, dataset_name, **kwargs):
-        """An evaluator with ``cfg.TEST.KEYPOINT_OKS_SIGMAS`` that writes to ``<cfg.OUTPUT_DIR>/inference``.
+        """An evaluator with what ``cfg.TEST`` says, that writes to ``<cfg.OUTPUT_DIR>/inference``.
+
+        Its keys are ``KEYPOINT_OKS_SIGMAS``, ``TASKS``, ``MAX_DETS`` and ``MAP_KEYPOINTS``.
 
         Args:
-            cfg (CfgNode): a detectron2 config. With several ``DATASETS.TEST``, each has a folder of its name in there.
+            cfg (CfgNode): a detectron2 config, with or without dynpose's keys. With several ``DATASETS.TEST``, each has
+                a folder of its name in there.
             dataset_name (str): see the class.
             kwargs: arguments of the class, which take precedence.
+
+        Raises:
+            ConfigError: a key has a value that it cannot take, or that does not fit the data set.
+            DatasetError: see the class.
         """
-        output_dir = os.path.join(cfg.OUTPUT_DIR, "inference")
-        if len(cfg.DATASETS.TEST) > 1:
-            output_dir = os.path.join(output_dir, dataset_name)
-        return cls(dataset_name, **{"sigmas": cfg.TEST.KEYPOINT_OKS_SIGMAS, "output_dir": output_dir, **kwargs})
+        return cls(dataset_name, **{**evaluator_arguments(cfg, dataset_name, _TASKS), **kwargs})
+
+    @property
+    def has_annotation(self):
+        """Whether there is something to evaluate; in the first process, or where the evaluator is not distributed."""
+        return self._ground_truth.annotations is not None
+
+    def metric_names(self):
+        """dict[str, tuple[str]]: task -> the metrics that :meth:`evaluate` gives of it, boxes provided."""
+        class_names = self._metadata.get("thing_classes", ())
+        per_class = [f"AP-{name}" for name in class_names] if len(class_names) > 1 else []
+        own = [f"{metric}_{part}" for part in self._parts for metric in _PART_METRICS]
+        if self._iou_type == "keypoints_crowd":
+            own += [f"AP{group}" for group in _CROWD_GROUPS]
+        pck = pck_metric_names(self._names)
+        names = {
+            "keypoints": (*METRICS[self._iou_type], *own, *per_class),
+            "bbox": (*METRICS["bbox"], *per_class),
+            "pck": (*pck, *(f"{metric}-{name}" for metric in pck for name in self._names)),
+        }
+        return {task: names[task] for task in self._tasks or ("keypoints", "bbox")}
 
     def reset(self):
         """Forget all predictions."""
@@ -121,7 +182,11 @@ class PoseEvaluator(DatasetEvaluator):
         for image, output in zip(inputs, outputs):
             self._predictions.append(
                 collect_predictions(
-                    image["image_id"], output["instances"], self._schema.num_keypoints, self._dataset_name
+                    image["image_id"],
+                    output["instances"],
+                    (self._model_schema or self._schema).num_keypoints,
+                    self._dataset_name,
+                    self._matched,
                 )
             )
 
@@ -135,9 +200,10 @@ class PoseEvaluator(DatasetEvaluator):
         Returns:
             OrderedDict[str, dict[str, float]]: task -> metric -> 0 to 100, NaN where the data set has nobody to compute
             it from. "keypoints" has AP, AP50, AP75, APm, APl and the same of AR, or with CrowdPose's protocol AP, AP50,
-            AP75, the same of AR, APeasy, APmedium and APhard; "bbox" has AP, AP50, AP75, APs, APm and APl; both have
-            ``AP-<class>`` where there is more than one class. Empty in all processes but the first, and where the data
-            set has no annotation.
+            AP75, the same of AR, APeasy, APmedium and APhard, and ``AP_<part>`` and ``AR_<part>`` of each part; "bbox"
+            has AP, AP50, AP75, APs, APm and APl; both have ``AP-<class>`` where there is more than one class. "pck" has
+            PCK, AUC and NME (percent), and each of them of a keypoint, such as ``NME-nose``. Empty in all processes but
+            the first, and where the data set has no annotation.
 
         Raises:
             DatasetError: predictions are of images or classes that the data set does not have.
@@ -154,10 +220,32 @@ class PoseEvaluator(DatasetEvaluator):
         if self._ground_truth.annotations is None:
             logger.info("%s has no annotation: there is nothing to evaluate.", self._ground_truth.source)
             return OrderedDict()
+        if self._matched is not None:
+            detections = detections_of_keypoints(detections, self._evaluated)
         results = OrderedDict()
         for task in self._tasks or _tasks_of(predictions):
-            results[task] = self._evaluate_task(task, detections, img_ids)
+            evaluate = self._evaluate_pck if task == "pck" else self._evaluate_task
+            results[task] = evaluate(task, detections, img_ids)
         return results
+
+    @property
+    def _iou_type(self):
+        return "keypoints_crowd" if self._metadata.get("keypoint_protocol") == "crowdpose" else "keypoints"
+
+    def _leave_out_unknown_keypoints(self):
+        """Restrict the ground truth to the keypoints that the model has."""
+        if self._matched is None:
+            return
+        lacking = [name for name, index in zip(self._schema.names, self._matched) if index is None]
+        logger.info(
+            "%s: evaluated on the %d of its %d keypoints that the model has by name%s",
+            self._dataset_name,
+            len(self._evaluated),
+            self._schema.num_keypoints,
+            f". These count as not labelled: {', '.join(lacking)}" if lacking else "",
+        )
+        if self._ground_truth.annotations is not None:
+            self._ground_truth = ground_truth_of_keypoints(self._ground_truth, self._evaluated)
 
     def _gather(self):
         """The predictions of all processes, one per image; None in all processes but the first."""
@@ -199,7 +287,7 @@ class PoseEvaluator(DatasetEvaluator):
                 self._dataset_name,
                 sum(prediction.num_dropped for prediction in dropped),
                 len(dropped),
-                ", ".join(str(prediction.image_id) for prediction in dropped[:5]) + (", ..." if dropped[5:] else ""),
+                first_few([prediction.image_id for prediction in dropped]),
             )
 
     def _write(self, detections):
@@ -214,27 +302,35 @@ class PoseEvaluator(DatasetEvaluator):
     def _evaluate_task(self, task, detections, img_ids):
         iou_type = task
         if task == "keypoints":
-            self._log_sigmas()
-            if self._ground_truth.protocol == "crowdpose":
-                iou_type = "keypoints_crowd"
+            log_sigmas(self._dataset_name, self._names, self._sigmas, are_default=self._schema.sigmas_are_default)
+            iou_type = self._iou_type
         accumulated, params = self._accumulate(iou_type, detections, img_ids)
         metrics = summarize(accumulated, params, iou_type)
+        reasons = nan_reasons(metrics, iou_type)
         if iou_type == "keypoints_crowd":
-            metrics.update(self._ap_of_groups(iou_type, detections, img_ids))
+            metrics.update(self._ap_of_crowd_groups(iou_type, detections, img_ids, reasons))
         logger.info("%s: evaluation results for %s:\n%s", self._dataset_name, task, create_small_table(metrics))
-        class_names = self._metadata.get("thing_classes", ())
-        if len(class_names) > 1:
-            ap_of = category_ap(accumulated, params)
-            per_class = {
-                f"AP-{name}": ap_of[category_id]
-                for name, category_id in zip(class_names, self._ground_truth.category_ids)
-            }
-            table = tabulate(per_class.items(), headers=("class", "AP"), tablefmt="pipe", floatfmt=".3f")
-            logger.info("%s: %s AP per class:\n%s", self._dataset_name, task, table)
-            metrics.update(per_class)
+        if task == "keypoints" and self._parts:
+            metrics.update(self._metrics_of_parts(iou_type, detections, img_ids, reasons))
+        metrics.update(self._ap_of_classes(task, accumulated, params, reasons))
+        log_nan(self._dataset_name, task, metrics, reasons)
         return metrics
 
-    def _ap_of_groups(self, iou_type, detections, img_ids):
+    def _ap_of_classes(self, task, accumulated, params, reasons):
+        class_names = self._metadata.get("thing_classes", ())
+        if len(class_names) < 2:
+            return {}
+        ap_of = category_ap(accumulated, params)
+        per_class = {
+            f"AP-{name}": ap_of[category_id] for name, category_id in zip(class_names, self._ground_truth.category_ids)
+        }
+        table = tabulate(per_class.items(), headers=("class", "AP"), tablefmt="pipe", floatfmt=".3f")
+        logger.info("%s: %s AP per class:\n%s", self._dataset_name, task, table)
+        who = "nobody" if task == "bbox" else "nobody with labelled keypoints"
+        reasons[f"the ground truth has {who} of the class"] = list(per_class)
+        return per_class
+
+    def _ap_of_crowd_groups(self, iou_type, detections, img_ids, reasons):
         """AP of the images of each group alone, not a share of the AP of all."""
         groups = self._ground_truth.image_groups
         logger.info(
@@ -247,9 +343,50 @@ class PoseEvaluator(DatasetEvaluator):
             chosen = set(members) if img_ids is None else set(members).intersection(img_ids)
             here = [detection for detection in detections if detection["image_id"] in chosen]
             metrics[f"AP{group}"] = summarize(*self._accumulate(iou_type, here, chosen), iou_type)["AP"]
+            what = "nobody with labelled keypoints is in the" if chosen else "there are no"
+            reasons[f"{what} {group} images"] = [f"AP{group}"]
         return metrics
 
-    def _accumulate(self, iou_type, detections, img_ids):
+    def _metrics_of_parts(self, iou_type, detections, img_ids, reasons):
+        """AP and AR of each part of the body, as of COCO-WholeBody's."""
+        metrics, rows = {}, []
+        for part, indices in self._parts.items():
+            # in the numbering of what is evaluated
+            indices = [self._evaluated.index(i) for i in indices if i in self._evaluated]
+            of_part = dict.fromkeys(METRICS[iou_type], math.nan)
+            if indices:
+                accumulated = self._accumulate(
+                    iou_type,
+                    detections_of_part(detections, indices),
+                    img_ids,
+                    ground_truth=ground_truth_of_keypoints(self._ground_truth, indices),
+                    sigmas=[self._sigmas[i] for i in indices],
+                )
+                of_part = summarize(*accumulated, iou_type)
+            rows.append((part, *of_part.values()))
+            own = {f"{metric}_{part}": of_part[metric] for metric in _PART_METRICS}
+            what = "nobody has a labelled keypoint of" if indices else "the model has no keypoint of"
+            reasons[f"{what} {part}"] = list(own)
+            metrics.update(own)
+        table = tabulate(rows, headers=("part", *METRICS[iou_type]), tablefmt="pipe", floatfmt=".3f")
+        logger.info("%s: evaluation results for parts of the body:\n%s", self._dataset_name, table)
+        return metrics
+
+    def _evaluate_pck(self, task, detections, img_ids):
+        results = evaluate_pck(
+            self._ground_truth,
+            detections,
+            names=self._names,
+            sigmas=self._sigmas,
+            max_dets=self._max_dets["keypoints"],
+            image_ids=img_ids,
+        )
+        log_pck(self._dataset_name, results, self._names)
+        metrics = {**results.metrics, **results.of_keypoints(self._names)}
+        log_nan(self._dataset_name, task, metrics, {"nobody labelled, or found, has what it takes": list(metrics)})
+        return metrics
+
+    def _accumulate(self, iou_type, detections, img_ids, *, ground_truth=None, sigmas=None):
         without_box = sum("bbox" not in detection for detection in detections)
         if iou_type == "bbox" and without_box:
             raise ValueError(
@@ -257,45 +394,32 @@ class PoseEvaluator(DatasetEvaluator):
                 f'with tasks=("keypoints",)'
             )
         return evaluate_detections(
-            self._ground_truth,
+            ground_truth or self._ground_truth,
             detections,
             iou_type=iou_type,
-            sigmas=self._schema.sigmas,
-            max_dets=self._max_dets,
+            sigmas=sigmas or self._sigmas,
+            max_dets=self._max_dets["bbox" if iou_type == "bbox" else "keypoints"],
             backend=self._backend,
             image_ids=img_ids,
         )
 
-    def _log_sigmas(self):
-        schema = self._schema
-        if schema.sigmas_are_default:
-            logger.warning(
-                "%s: the data set has no OKS sigmas. It is evaluated with the default %g for each of its %d keypoints, "
-                "which is no measurement but the strictest of COCO's: AP comes out low, and can be compared on this "
-                "data set only. Set its own with sigmas= of register_pose_dataset (in DATASETS.POSE) or with "
-                "TEST.KEYPOINT_OKS_SIGMAS.",
-                self._dataset_name,
-                schema.sigmas[0],
-                schema.num_keypoints,
-            )
-        else:
-            logger.info(
-                "%s: OKS sigmas: %s",
-                self._dataset_name,
-                ", ".join(f"{name} {sigma:g}" for name, sigma in zip(schema.names, schema.sigmas)),
-            )
-
 
 def _schema_with_sigmas(metadata, sigmas):
     schema = KeypointSchema.from_metadata(metadata)
-    if len(sigmas) == 0:
-        return schema
     try:
-        return dataclasses.replace(schema, sigmas=tuple(map(float, sigmas)), sigmas_are_default=False)
+        return with_sigmas(schema, sigmas)
     except DatasetError as error:
-        raise DatasetError(
-            f"data set {metadata.name!r}: {error} (they come from TEST.KEYPOINT_OKS_SIGMAS or the evaluator's sigmas)"
-        ) from None
+        raise DatasetError(f"data set {metadata.name!r}: {error} (they are the evaluator's argument sigmas)") from None
+
+
+def _check_parts(parts, schema):
+    for part, indices in parts.items():
+        if not len(indices) or not set(indices) <= set(range(schema.num_keypoints)):
+            raise ValueError(
+                f"part {part!r} is {list(indices)}; give 0-based numbers of the data set's {schema.num_keypoints} "
+                f"keypoints"
+            )
+    return parts
 
 
 def _tasks_of(predictions):

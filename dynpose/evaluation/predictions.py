@@ -28,38 +28,47 @@ class ImagePredictions(NamedTuple):
     """instances that were not finite and are not among the N"""
 
 
-def collect_predictions(image_id, instances, num_keypoints, dataset_name):
+def collect_predictions(image_id, instances, num_keypoints, dataset_name, matched=None):
     """Take out of a model's instances what evaluation needs.
 
     Args:
         image_id (int | str): of the data set.
         instances (Instances): with ``scores``, ``pred_classes``, ``pred_keypoints`` (N, K, 3) and optionally
             ``pred_boxes``; in continuous pixels of the original image. Without instances the fields may be missing.
-        num_keypoints (int): K of the data set.
+        num_keypoints (int): of the predictions: K of the data set, or those of the model that ``matched`` is about.
         dataset_name (str): for messages.
+        matched (Sequence[int | None] | None): for each keypoint of the data set the model's index, or None where it has
+            no such keypoint; None = they have the same keypoints.
 
     Returns:
-        ImagePredictions: without the instances that have a score, coordinate or confidence that is not finite.
+        ImagePredictions: with the data set's keypoints, at 0, 0 of COCO's pixel indices with confidence 0 where the
+        model has none; without the instances that have a score, coordinate or confidence that is not finite.
 
     Raises:
-        DatasetError: the instances have no keypoints, or not K.
+        DatasetError: the instances have no keypoints, or another number of them.
     """
     boxes = _array(instances.pred_boxes.tensor) if instances.has("pred_boxes") else None
     if not instances.get_fields() or len(instances) == 0:  # without fields it has no length
         return ImagePredictions(
-            image_id, np.zeros(0), np.zeros(0, np.int64), np.zeros((0, num_keypoints, 3)), boxes, num_dropped=0
+            image_id,
+            np.zeros(0),
+            np.zeros(0, np.int64),
+            _of_dataset(np.zeros((0, num_keypoints, 3)), matched),
+            boxes,
+            0,
         )
+    owner = f"data set {dataset_name!r}" if matched is None else "the evaluator's model_schema"
     if not instances.has("pred_keypoints"):
         raise DatasetError(
-            f"data set {dataset_name!r} has {num_keypoints} keypoints, but the predictions have none (no "
-            f"'pred_keypoints'); evaluate a pose model"
+            f"{owner} has {num_keypoints} keypoints, but the predictions have none (no 'pred_keypoints'); evaluate a "
+            f"pose model"
         )
     scores, keypoints = _array(instances.scores), _array(instances.pred_keypoints)
     if keypoints.shape[1:] != (num_keypoints, 3):
         raise DatasetError(
-            f"data set {dataset_name!r} has {num_keypoints} keypoints, but the predictions have {keypoints.shape[1]} "
-            f"(pred_keypoints: {'x'.join(map(str, keypoints.shape))}); evaluate the model on a data set with the "
-            f"keypoints that it was trained on"
+            f"{owner} has {num_keypoints} keypoints, but the predictions have {keypoints.shape[1]} (pred_keypoints: "
+            f"{'x'.join(map(str, keypoints.shape))}); evaluate the model on a data set with the keypoints that it was "
+            f"trained on, or say which they are (model_schema; TEST.MAP_KEYPOINTS)"
         )
     finite = np.isfinite(scores) & np.isfinite(keypoints).all(axis=(1, 2))
     if boxes is not None:
@@ -68,7 +77,7 @@ def collect_predictions(image_id, instances, num_keypoints, dataset_name):
         image_id=image_id,
         scores=scores[finite],
         classes=instances.pred_classes.cpu().numpy()[finite],
-        keypoints=keypoints[finite],
+        keypoints=_of_dataset(keypoints[finite], matched),
         boxes=None if boxes is None else boxes[finite],
         num_dropped=int((~finite).sum()),
     )
@@ -111,6 +120,17 @@ def to_coco_results(predictions, category_ids, dataset_name):
         for result, bbox in zip(results, np.round(boxes, 3).tolist()):
             result["bbox"] = bbox
     return results
+
+
+def _of_dataset(keypoints, matched):
+    """The model's keypoints (N, K', 3) in the places of the data set's (N, K, 3)."""
+    if matched is None:
+        return keypoints
+    result = np.zeros((len(keypoints), len(matched), 3), dtype=keypoints.dtype)
+    result[..., :2] = 0.5  # which is 0 as a pixel index
+    known = [i for i, index in enumerate(matched) if index is not None]
+    result[:, known] = keypoints[:, [matched[i] for i in known]]
+    return result
 
 
 def _array(tensor):

@@ -4,7 +4,6 @@ what pycocotools or detectron2 make of the same files."""
 import contextlib
 import copy
 import io
-import itertools
 import json
 import logging
 import math
@@ -22,6 +21,7 @@ from detectron2.utils import comm
 from processes import run_in_processes
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from small_evaluations import coco, evaluate, person, predict
 
 from dynpose.config import add_dynpose_config
 from dynpose.data import COCO_PERSON, DEFAULT_SIGMA, DatasetError, KeypointSchema, register_pose_dataset
@@ -30,75 +30,6 @@ from dynpose.evaluation import PoseEvaluator
 BACKENDS = ("faster", "pycocotools")
 KEYPOINT_METRICS = ["AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl"]
 BOX_METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
-
-
-@pytest.fixture
-def make_dataset(tmp_path):
-    """Writes an annotation file and registers its metadata."""
-    names = (f"evaluated_{i}" for i in itertools.count())
-    registered = []
-
-    def make(data, num_keypoints=2, sigmas=(), **metadata):
-        name = next(names)
-        json_file = tmp_path / f"{name}.json"
-        json_file.write_text(json.dumps(data))
-        schema = KeypointSchema(names=[f"point_{i}" for i in range(num_keypoints)], sigmas=sigmas)
-        schema.to_metadata(MetadataCatalog.get(name))
-        MetadataCatalog.get(name).set(json_file=str(json_file), **metadata)
-        registered.append(name)
-        return name
-
-    yield make
-    for name in registered:
-        MetadataCatalog.remove(name)
-
-
-def person(keypoints, **fields):
-    """An annotation; a person of 100 x 100 pixels in image 1 unless told otherwise."""
-    keypoints = [float(v) for point in keypoints for v in point]
-    return {
-        "id": 1,
-        "image_id": 1,
-        "category_id": 1,
-        "iscrowd": 0,
-        "bbox": [0, 0, 100, 100],
-        "area": 10000,
-        "num_keypoints": sum(v > 0 for v in keypoints[2::3]),
-        "keypoints": keypoints,
-        **fields,
-    }
-
-
-def coco(annotations, num_images=1, categories=1):
-    return {
-        "images": [{"id": i, "file_name": f"{i}.jpg"} for i in range(1, num_images + 1)],
-        "annotations": annotations,
-        "categories": [{"id": i, "name": f"kind {i}"} for i in range(1, categories + 1)],
-    }
-
-
-def predict(keypoints, scores=None, boxes=None, classes=None):
-    """Instances; ``keypoints`` (N, K, 2 or 3) in COCO's pixel indices, as in the annotation."""
-    keypoints = torch.as_tensor(np.array(keypoints), dtype=torch.float32)
-    num = len(keypoints)
-    if keypoints.shape[2] == 2:
-        keypoints = torch.cat([keypoints, torch.full((*keypoints.shape[:2], 1), 0.5)], dim=2)
-    keypoints[..., :2] += 0.5
-    instances = Instances((480, 640), pred_keypoints=keypoints)
-    instances.scores = torch.linspace(0.9, 0.1, num) if scores is None else torch.tensor(scores)
-    instances.pred_classes = torch.zeros(num, dtype=torch.int64) if classes is None else torch.tensor(classes)
-    if boxes is not None:
-        instances.pred_boxes = Boxes(torch.as_tensor(np.array(boxes), dtype=torch.float32))
-    return instances
-
-
-def evaluate(name, predictions, **kwargs):
-    """Metrics of predictions, a mapping from image id to Instances."""
-    evaluator = PoseEvaluator(name, **kwargs)
-    evaluator.reset()
-    for image_id, instances in predictions.items():
-        evaluator.process([{"image_id": image_id}], [{"instances": instances}])
-    return evaluator.evaluate()
 
 
 def random_people(seed, num_keypoints, num_images=40, num_categories=1, per_image=25):
@@ -220,6 +151,15 @@ class TestByHand:
         assert metrics["AR"] == pytest.approx(100)
         assert metrics["AP"] == pytest.approx(100 / 21)
 
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_only_the_first_max_dets_boxes_count(self, make_dataset, backend):
+        points = [(30, 40), (60, 70)]
+        name = make_dataset(coco([person([(*p, 2) for p in points])]))
+        found_last = {1: predict([points] * 101, boxes=[[500, 500, 600, 600]] * 100 + [[0, 0, 100, 100]])}
+        assert evaluate(name, found_last, backend=backend)["bbox"]["AP"] == 0
+        metrics = evaluate(name, found_last, backend=backend, max_dets_boxes=101)["bbox"]
+        assert metrics["AP"] == pytest.approx(100 / 101)
+
     def test_classes(self, make_dataset):
         points = {1: [(30, 40), (60, 70)], 2: [(230, 240), (260, 270)]}
         people = [person([(*p, 2) for p in points[i]], id=i, category_id=i) for i in (1, 2)]
@@ -270,6 +210,30 @@ class TestAgainstOthers:
                 evaluation.summarize()
                 expected = dict(zip(columns, evaluation.stats * 100))
                 assert faster[task] == pytest.approx(expected, abs=1e-9)
+
+    @pytest.mark.parametrize("limit", [3, 60])
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_pycocotools_with_other_limits(self, make_dataset, tmp_path, limit, backend):
+        data, predictions = random_people(8, 5, num_images=20, per_image=50)
+        name = make_dataset(data, 5, [0.05] * 5)
+        limits = {"max_dets": limit, "max_dets_boxes": limit}
+        results = evaluate(name, predictions, backend=backend, output_dir=str(tmp_path), **limits)
+        with contextlib.redirect_stdout(io.StringIO()):
+            gt = COCO(MetadataCatalog.get(name).json_file)
+            for task in ("keypoints", "bbox"):
+                evaluation = COCOeval(gt, gt.loadRes(str(tmp_path / "coco_instances_results.json")), task)
+                evaluation.params.maxDets = [limit]
+                if task == "keypoints":
+                    evaluation.params.kpt_oks_sigmas = np.array([0.05] * 5)
+                evaluation.evaluate()
+                evaluation.accumulate()
+                precision = evaluation.eval["precision"]
+                # AP of everybody, and of the large
+                for metric, area in (("AP", 0), ("APl", -1)):
+                    expected = precision[:, :, :, area][precision[:, :, :, area] > -1].mean() * 100
+                    assert results[task][metric] == pytest.approx(expected, abs=1e-9)
+        default = evaluate(name, predictions, backend=backend)
+        assert results["keypoints"]["AP"] != pytest.approx(default["keypoints"]["AP"], abs=1e-3)
 
     def test_predictions_without_boxes(self, make_dataset, tmp_path):
         data, predictions = random_people(4, 17)
@@ -331,7 +295,7 @@ class TestMessyGroundTruth:
         data = self.make()
         del data["annotations"][0]["area"]
         PoseEvaluator(make_dataset(data))
-        assert "1 of 2 annotations have no 'area'" in caplog.text
+        assert "1 of 2 annotations have no area: that of the segmentation is taken or, without one, that" in caplog.text
 
     @pytest.mark.parametrize("backend", BACKENDS)
     def test_an_id_of_zero_is_found(self, make_dataset, backend):
@@ -353,7 +317,7 @@ class TestMessyGroundTruth:
         assert [result["image_id"] for result in written] == ["b/1", "a/2"]
 
     @pytest.mark.parametrize("backend", BACKENDS)
-    @pytest.mark.parametrize("change", [{"keypoints": None}, {"keypoints": []}, {"num_keypoints": 0}, {"iscrowd": 1}])
+    @pytest.mark.parametrize("change", [{"keypoints": None}, {"keypoints": []}, {"iscrowd": 1}])
     def test_who_has_no_keypoints_is_neither_found_nor_missed(self, make_dataset, backend, change):
         data = self.make()
         data["annotations"][1].update(change)
@@ -371,19 +335,15 @@ class TestMessyGroundTruth:
             annotation["keypoints"] += [500, 500, 0]
         name = make_dataset(data, num_keypoints=3)
         keypoints = [[*self.POINTS, (0, 0)]]
-        results = evaluate(name, {i: predict(keypoints, boxes=[[30, 40, 60, 70]]) for i in (1, 2)})
+        # 8 pixels on each side, since the size of the image is unknown; the centre of pixel 30 is at 30.5
+        results = evaluate(name, {i: predict(keypoints, boxes=[[22.5, 32.5, 68.5, 78.5]]) for i in (1, 2)})
         assert results["keypoints"]["AP"] == results["bbox"]["AP"] == pytest.approx(100)
-        assert "2 of 2 annotations have no 'bbox'" in caplog.text
-
-    def test_annotations_of_unlisted_images(self, make_dataset, caplog):
-        data = self.make()
-        del data["images"][1]
-        assert evaluate(make_dataset(data), {1: predict([self.POINTS])})["keypoints"]["AR"] == pytest.approx(100)
-        assert "1 of 2 annotations are of images that are not listed" in caplog.text
+        assert "2 of 2 annotations have no box" in caplog.text
 
     def test_other_categories_do_not_count(self, make_dataset):
         data = self.make()
         data["annotations"][1].update(category_id=2, keypoints=[1, 2, 3])
+        data["categories"].append({"id": 2, "name": "car"})
         name = make_dataset(data, thing_dataset_id_to_contiguous_id={1: 0})
         assert evaluate(name, {1: predict([self.POINTS])})["keypoints"]["AR"] == pytest.approx(100)
 
@@ -391,10 +351,10 @@ class TestMessyGroundTruth:
         ("change", "message"),
         [
             (lambda data: data["annotations"][1].update(keypoints=[1, 2, 2]), "annotation 2: keypoints has 3 numbers"),
-            (lambda data: data["annotations"][1].update(keypoints=[math.nan] * 6), "annotation 2: .*finite"),
-            (lambda data: data["annotations"][1].update(bbox=None, keypoints=None), "annotation 2 has neither 'bbox'"),
+            (lambda data: data["annotations"][1].update(keypoints=[math.nan] * 6), "annotation 2: .*not all numbers"),
+            (lambda data: data["images"].pop(), "annotation 2 is of image 2, which is not in 'images'"),
             (lambda data: data["annotations"][1].update(bbox=[1, 2, 3]), "annotation 2: bbox is"),
-            (lambda data: data["images"][1].pop("id"), "an image has no 'id'"),
+            (lambda data: data["images"][1].pop("id"), "image '2.jpg' has no 'id'"),
             (lambda data: data.pop("images"), "no list 'images'"),
             (lambda data: data.update(categories=[]), "no categories"),
             (
@@ -564,6 +524,128 @@ class TestResultsFile:
         assert sorted(tmp_path.iterdir()) == before
 
 
+class TestLimits:
+    POINTS = ((30, 40), (60, 70))
+
+    def make(self, make_dataset, per_image, **changes):
+        people = [
+            {**person([(*p, 2) for p in self.POINTS], image_id=image_id), **changes}
+            for image_id, number in per_image.items()
+            for _ in range(number)
+        ]
+        return make_dataset(coco([{**one, "id": i} for i, one in enumerate(people, start=1)], num_images=9))
+
+    def warnings(self, caplog):
+        return [record.getMessage() for record in caplog.records if "images hold more than" in record.getMessage()]
+
+    def test_images_with_more_people_are_named(self, make_dataset, caplog):
+        name = self.make(make_dataset, {1: 21, 2: 20, 5: 22, 7: 101})
+        PoseEvaluator(name)
+        keypoints, boxes = self.warnings(caplog)
+        assert "3 images hold more than 20 people of a class with labelled keypoints: 1, 5, 7." in keypoints
+        assert "TEST.MAX_DETS.KEYPOINTS" in keypoints
+        assert "1 images hold more than 100 people of a class: 7." in boxes
+        assert "TEST.MAX_DETS.BOXES" in boxes
+
+    def test_of_the_tasks_alone(self, make_dataset, caplog):
+        name = self.make(make_dataset, {1: 101})
+        PoseEvaluator(name, tasks=("bbox",))
+        (warning,) = self.warnings(caplog)
+        assert "more than 100 people" in warning
+
+    def test_other_limits(self, make_dataset, caplog):
+        PoseEvaluator(self.make(make_dataset, {1: 21}), max_dets=21)
+        assert not self.warnings(caplog)
+        PoseEvaluator(self.make(make_dataset, {1: 21}), max_dets=3, max_dets_boxes=4)
+        assert len(self.warnings(caplog)) == 2
+
+    @pytest.mark.parametrize("changes", [{"iscrowd": 1}, {"keypoints": [0] * 6, "num_keypoints": 0}])
+    def test_who_does_not_count_is_not_counted(self, make_dataset, caplog, changes):
+        PoseEvaluator(self.make(make_dataset, {1: 25}, **changes))
+        assert not self.warnings(caplog)
+
+    def test_each_class_has_its_own(self, make_dataset, caplog):
+        people = [person([(*p, 2) for p in self.POINTS], id=i, category_id=i % 2 + 1) for i in range(1, 41)]
+        PoseEvaluator(make_dataset(coco(people, categories=2)))
+        assert not self.warnings(caplog)
+
+    def test_of_the_config(self, make_dataset, caplog):
+        cfg = get_cfg()
+        add_dynpose_config(cfg)
+        cfg.TEST.MAX_DETS.KEYPOINTS, cfg.TEST.MAX_DETS.BOXES = 22, 23
+        name = self.make(make_dataset, {1: 24})
+        PoseEvaluator.from_cfg(cfg, name)
+        assert ["more than 22" in warning or "more than 23" in warning for warning in self.warnings(caplog)] == [
+            True
+        ] * 2
+
+
+class TestWhyNaN:
+    POINTS = ((30, 40), (60, 70))
+
+    def reasons(self, caplog, name, predictions, **kwargs):
+        with caplog.at_level(logging.INFO):
+            results = evaluate(name, predictions, **kwargs)
+        said = [record.getMessage() for record in caplog.records if ": NaN since" in record.getMessage()]
+        num_nan = sum(math.isnan(value) for metrics in results.values() for value in metrics.values())
+        # every metric is in one of the lines
+        assert num_nan == sum(len(line.rsplit(": ", 1)[1].split(", ")) for line in said)
+        return said
+
+    def test_nobody_labelled(self, make_dataset, caplog):
+        name = make_dataset(coco([person([(0, 0, 0)] * 2)]))
+        (line,) = self.reasons(caplog, name, {1: predict([self.POINTS])})
+        assert line == (
+            f"{name}: keypoints: NaN since the ground truth has nobody with labelled keypoints among the images that "
+            f"are evaluated: {', '.join(KEYPOINT_METRICS)}"
+        )
+        assert "WARNING" in caplog.text
+
+    def test_only_crowds(self, make_dataset, caplog):
+        name = make_dataset(coco([person([(*p, 2) for p in self.POINTS], iscrowd=1)]))
+        keypoints, boxes = self.reasons(caplog, name, {1: predict([self.POINTS], boxes=[[0, 0, 9, 9]])})
+        assert "the ground truth has nobody with labelled keypoints among" in keypoints
+        assert "bbox: NaN since the ground truth has nobody among" in boxes
+
+    @pytest.mark.parametrize(
+        ("area", "keypoints", "boxes"),
+        [
+            (9000, ["has an area of at least 96² square pixels: APl, ARl"], ["at most 32² square pixels: APs", "APl"]),
+            (9217, ["has an area from 32² to 96² square pixels: APm, ARm"], ["APs", "32² to 96² square pixels: APm"]),
+            # which is the upper end of small and the lower end of medium
+            (1024, ["APl, ARl"], ["APl"]),
+            (1000, ["APm, ARm", "APl, ARl"], ["APm", "APl"]),
+        ],
+    )
+    def test_nobody_of_a_size(self, make_dataset, caplog, area, keypoints, boxes):
+        name = make_dataset(coco([person([(*p, 2) for p in self.POINTS], area=area)]))
+        said = self.reasons(caplog, name, {1: predict([self.POINTS], boxes=[[0, 0, 100, 100]])})
+        said = [line.replace(" among the images that are evaluated", "") for line in said]
+        assert len(said) == len(keypoints) + len(boxes)
+        for line, end in zip(said, keypoints + boxes):
+            assert line.endswith(end)
+            assert ("nobody with labelled keypoints" in line) == ("keypoints:" in line)
+
+    def test_a_class_without_anybody(self, make_dataset, caplog):
+        name = make_dataset(
+            coco([person([(*p, 2) for p in self.POINTS])], categories=2),
+            thing_classes=["dog", "bird"],
+            thing_dataset_id_to_contiguous_id={1: 0, 2: 1},
+        )
+        said = self.reasons(caplog, name, {1: predict([self.POINTS])})
+        assert said[-1].endswith(
+            "nobody with labelled keypoints of the class among the images that are evaluated: AP-bird"
+        )
+
+    def test_chosen_images(self, make_dataset, caplog):
+        name = make_dataset(coco([person([(*p, 2) for p in self.POINTS])], num_images=2))
+        evaluator = PoseEvaluator(name)
+        evaluator.process([{"image_id": 2}], [{"instances": predict([self.POINTS])}])
+        with caplog.at_level(logging.INFO):
+            assert math.isnan(evaluator.evaluate(img_ids=[2])["keypoints"]["AP"])
+        assert "nobody with labelled keypoints among the images that are evaluated: AP, AP50" in caplog.text
+
+
 class TestSigmas:
     DATA = coco([person([(30, 40, 2), (60, 70, 2)])])
     # 10 pixels off: exp(-100 / 20000 / (2 sigma)^2)
@@ -608,12 +690,18 @@ class TestSigmas:
     @pytest.mark.parametrize("sigmas", [COCO_PERSON.sigmas, (0.1, 0.0), (0.1, math.nan)])
     def test_bad_ones(self, make_dataset, sigmas):
         name = make_dataset(self.DATA)
-        with pytest.raises(DatasetError, match=rf"{name}.*sigma.*TEST.KEYPOINT_OKS_SIGMAS"):
+        with pytest.raises(DatasetError, match=rf"{name}.*OKS sigma.*the evaluator's argument sigmas"):
             PoseEvaluator(name, sigmas=sigmas)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [({"tasks": ("segm",)}, "unknown tasks 'segm'"), ({"backend": "fast"}, "unknown backend")]
+    ("arguments", "message"),
+    [
+        ({"tasks": ("segm",)}, "unknown tasks 'segm'"),
+        ({"backend": "fast"}, "unknown backend"),
+        ({"max_dets": 0}, "must be at least 1, got 0 and 100"),
+        ({"max_dets_boxes": -1}, "must be at least 1, got 20 and -1"),
+    ],
 )
 def test_unknown_arguments(make_dataset, arguments, message):
     with pytest.raises(ValueError, match=message):

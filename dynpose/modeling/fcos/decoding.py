@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import torch
 from detectron2.layers import batched_nms
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 
 from dynpose.layers.ranking import rank_in_group
+from dynpose.modeling.unchecked_boxes import UncheckedBoxes, without_overlap
 
 from .locations import flatten_levels
 
@@ -92,13 +93,14 @@ class FCOSDecoder:
 
         Returns:
             Candidates: their scores are sqrt(class probability * centre-ness), or the class probability where the head
-            has no centre-ness.
+            has no centre-ness. A location whose score is NaN passes, so that a diverged model does not look like one
+            that finds nobody.
         """
         probabilities = flatten_levels(predictions.logits).float().sigmoid()
         quality = probabilities
         if predictions.centerness:
             quality = probabilities * flatten_levels(predictions.centerness).float().sigmoid()
-        passed = (quality if self.thresh_with_centerness else probabilities) > self.score_thresh
+        passed = ~((quality if self.thresh_with_centerness else probabilities) <= self.score_thresh)
         index, classes = passed.nonzero(as_tuple=True)
         quality = quality[index, classes]
         group = locations.image[index]
@@ -120,14 +122,16 @@ class FCOSDecoder:
 
         Returns:
             list[Instances]: one per image, by descending score, with pred_boxes, scores, pred_classes and the fields.
+            What is not finite is handed on, and drops nobody.
         """
+        compared = without_overlap(boxes, candidates.scores)
         results = []
         for image, image_size in enumerate(image_sizes):
             here = (candidates.image == image).nonzero().squeeze(1)
-            kept = batched_nms(boxes[here], candidates.scores[here], candidates.classes[here], self.nms_thresh)
+            kept = batched_nms(compared[here], candidates.scores[here], candidates.classes[here], self.nms_thresh)
             here = here[kept[: self.post_nms_topk]]
             instances = Instances(image_size)
-            instances.pred_boxes = Boxes(boxes[here])
+            instances.pred_boxes = UncheckedBoxes(boxes[here])
             instances.scores = candidates.scores[here]
             instances.pred_classes = candidates.classes[here]
             for name, values in fields.items():

@@ -1,0 +1,74 @@
+"""Finding what is wrong with an evaluation before a training starts."""
+
+import math
+from numbers import Real
+
+from detectron2.utils import comm
+
+from dynpose.config import ConfigError
+
+from .pose_evaluator import PoseEvaluator
+
+__all__ = ["check_evaluation"]
+
+
+def check_evaluation(cfg, dataset_name, *, eval_only=False):
+    """Check what is otherwise read at the first evaluation, or after the last.
+
+    The annotation of the data set is read as an evaluation reads it, in the first process only.
+
+    Args:
+        cfg (CfgNode): a detectron2 config with dynpose's keys.
+        dataset_name (str): of ``cfg.DATASETS.TEST``, registered.
+        eval_only (bool): whether weights are evaluated without a training, which gives no averaged ones.
+
+    Raises:
+        ConfigError: ``TEST.KEYPOINT_OKS_SIGMAS``, ``TASKS``, ``MAX_DETS`` or ``MAP_KEYPOINTS`` has a value that it
+            cannot take; ``TEST.EXPECTED_RESULTS`` is not what detectron2's ``verify_results`` can compare, or names a
+            task or metric that the evaluation does not give.
+        DatasetError: the annotation cannot be used.
+    """
+    evaluator = PoseEvaluator.from_cfg(cfg, dataset_name)
+    if not len(cfg.TEST.EXPECTED_RESULTS):
+        return
+    if len(cfg.DATASETS.TEST) > 1:
+        # detectron2 files the results of several data sets under their names, where its verify_results doesn't look
+        raise ConfigError(
+            f"TEST.EXPECTED_RESULTS is compared with the results of one data set, but DATASETS.TEST names "
+            f"{len(cfg.DATASETS.TEST)}: keep one of them, or set TEST.EXPECTED_RESULTS to []"
+        )
+    if comm.is_main_process() and not evaluator.has_annotation:
+        raise ConfigError(
+            f"TEST.EXPECTED_RESULTS has nothing to be compared with: data set {dataset_name!r} has no annotation; set "
+            f"it to []"
+        )
+    known = _with_suffixes(
+        evaluator.metric_names(), ema=cfg.SOLVER.EMA.ENABLED and not eval_only, tta=cfg.TEST.AUG.ENABLED
+    )
+    for i, entry in enumerate(cfg.TEST.EXPECTED_RESULTS):
+        _check_entry(entry, f"TEST.EXPECTED_RESULTS[{i}]", known)
+
+
+def _with_suffixes(metric_names, *, ema, tta):
+    """The tasks, and those that the averaged weights and test-time augmentation add (PoseTrainer)."""
+    suffixes = ["", "_EMA"] if ema else [""]
+    suffixes += [f"_TTA{suffix}" for suffix in suffixes] if tta else []
+    return {f"{task}{suffix}": names for suffix in suffixes for task, names in metric_names.items()}
+
+
+def _check_entry(entry, where, known):
+    if not isinstance(entry, (list, tuple)) or len(entry) != 4:
+        raise ConfigError(f"{where} is {entry!r}: write [task, metric, expected value, tolerance]")
+    task, metric, expected, tolerance = entry
+    if task not in known:
+        raise ConfigError(f"{where}: there is no task {task!r}; this evaluation gives {', '.join(known)}")
+    if metric not in known[task]:
+        raise ConfigError(
+            f"{where}: task {task!r} has no metric {metric!r}; it has {', '.join(known[task][:20])}"
+            f"{', ...' if known[task][20:] else ''}"
+        )
+    for name, value in (("expected value", expected), ("tolerance", tolerance)):
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise ConfigError(f"{where}: the {name} must be a number, got {value!r}")
+    if tolerance < 0:
+        raise ConfigError(f"{where}: the tolerance must be at least 0, got {tolerance}")

@@ -1,0 +1,225 @@
+"""PCK, AUC and NME: how far keypoints are off, in units that are read without knowing OKS.
+
+PCK at ``a``: the share of labelled keypoints that are predicted within ``a`` times the longer side of the person's box
+(Yang and Ramanan, "Articulated Human Detection with Flexible Mixtures of Parts", TPAMI 2013). PCKh: within half the
+head segment, in its place (Andriluka et al., "2D Human Pose Estimation: New Benchmark and State of the Art Analysis",
+CVPR 2014). AUC: the mean of PCK over all ``a`` from 0 to 0.5. NME: the mean distance of the labelled keypoints of those
+who were found, relative to the distance of the outer corners of the eyes in faces with 300W's or WFLW's landmarks
+(Sagonas et al., ICCVW 2013; Wu et al., CVPR 2018), else to the square root of the box's area (Bulat and Tzimiropoulos,
+ICCV 2017).
+
+Which prediction is whose follows the evaluation of several people on MPII (Pishchulin et al., "DeepCut", CVPR 2016),
+with OKS in the place of PCKh: pairs are made by descending similarity, each prediction and person in one at most.
+
+Axes: N predictions, P people, K keypoints. Coordinates and distances are pixels.
+"""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dynpose.layers.oks_nms import pairwise_oks
+
+__all__ = ["PCK_THRESHOLDS", "PCKResults", "evaluate_pck", "pck_metric_names"]
+
+PCK_THRESHOLDS = (0.05, 0.1, 0.2)
+"""Of the longer side of the box."""
+_AUC_LIMIT = 0.5
+_PCKH = "PCKh@0.5"
+_PCKH_THRESHOLD = 0.5
+_HEAD_SEGMENT = ("headtop", "upperneck")
+# The 0-based outer corners of the eyes among landmarks that are numbered: 68 are 300W's, 98 WFLW's
+_EYE_CORNERS = {68: (36, 45), 98: (60, 72)}
+
+
+@dataclass(frozen=True)
+class PCKResults:
+    """What PCK, AUC and NME are of one data set.
+
+    Attributes:
+        metrics (dict[str, float]): metric -> 0 to 100 (NME: percent of its unit), over the labelled keypoints of
+            everybody taken together; NaN where there are none.
+        per_keypoint (dict[str, ndarray]): metric -> (K,), the same of each keypoint.
+        num_people (int): who count: no crowds, with labelled keypoints and a box of some extent.
+        num_found (int): those of them who have a prediction.
+        nme_unit (str): what distances are divided by in NME.
+    """
+
+    metrics: dict
+    per_keypoint: dict
+    num_people: int
+    num_found: int
+    nme_unit: str
+
+    def of_keypoints(self, names):
+        """dict[str, float]: "<metric>-<keypoint>" -> its value."""
+        return {
+            f"{metric}-{name}": float(value)
+            for metric, values in self.per_keypoint.items()
+            for name, value in zip(names, values)
+        }
+
+
+def pck_metric_names(names):
+    """The metrics of :func:`evaluate_pck`.
+
+    Args:
+        names (Sequence[str]): K keypoint names.
+
+    Returns:
+        tuple[str]
+    """
+    own = (_PCKH,) if _head_segment(names) else ()
+    return (*(f"PCK@{threshold:g}" for threshold in PCK_THRESHOLDS), *own, "AUC", "NME")
+
+
+def evaluate_pck(ground_truth, detections, *, names, sigmas, max_dets, image_ids=None):
+    """Compare predictions with labelled keypoints, one by one.
+
+    The ``max_dets`` best predictions of a class in an image are made pairs with its people by descending OKS above 0.
+    Nobody is paired with a prediction that has none of the person's labelled keypoints within half the longer side of
+    the box, where it counts neither for PCK nor for AUC. All keypoints of a person without a prediction are wrong; NME
+    leaves them out. A wrong prediction costs nothing: that is what AP is for.
+
+    Args:
+        ground_truth (GroundTruth): with annotations.
+        detections (list[dict]): in COCO's results format.
+        names (Sequence[str]): K keypoint names.
+        sigmas (Sequence[float]): K OKS sigmas.
+        max_dets (int): predictions of each class in an image that count, highest scores first.
+        image_ids (Collection): the data set's ids of the images to evaluate; None = all.
+
+    Returns:
+        PCKResults
+    """
+    image_ids = ground_truth.image_ids if image_ids is None else image_ids
+    numbers = {ground_truth.image_numbers[image_id] for image_id in image_ids}
+    people = [person for person in ground_truth.annotations if person["image_id"] in numbers and _counts(person)]
+    keypoints = np.array([person["keypoints"] for person in people], dtype=np.float64).reshape(-1, len(names), 3)
+    boxes = np.array([person["bbox"] for person in people], dtype=np.float64).reshape(-1, 4)
+    areas = np.array([person["area"] for person in people], dtype=np.float64)
+    sides = boxes[:, 2:].max(axis=1)
+
+    distances = np.full(keypoints.shape[:2], np.inf)
+    of_people = defaultdict(list)
+    for i, person in enumerate(people):
+        of_people[person["image_id"], person["category_id"]].append(i)
+    for group, here in _best_of_groups(detections, ground_truth.image_numbers, max_dets).items():
+        theirs = of_people.get(group)
+        if theirs:
+            poses = np.array([detection["keypoints"] for detection in here], dtype=np.float64)
+            poses = poses.reshape(-1, len(names), 3)
+            matched, found = match_people(poses, keypoints[theirs], areas[theirs], sides[theirs], sigmas)
+            distances[np.array(theirs)[found]] = _distances(poses[matched], keypoints[theirs][found])
+    return _summarize(distances, keypoints, boxes, names)
+
+
+def match_people(poses, people, areas, sides, sigmas):
+    """Pair predictions with people, by descending OKS.
+
+    Args:
+        poses (ndarray): (N, K, 3) predictions, best first.
+        people (ndarray): (P, K, 3) x, y, visibility.
+        areas (ndarray): (P,) square pixels.
+        sides (ndarray): (P,) longer sides of the boxes.
+        sigmas (Sequence[float]): K.
+
+    Returns:
+        tuple[list[int], list[int]]: the predictions and the people of the pairs.
+    """
+    labelled = people[..., 2] > 0
+    tensors = (torch.from_numpy(values) for values in (poses, people, areas))
+    oks = pairwise_oks(*tensors, sigmas, visible=torch.from_numpy(labelled)).numpy()
+    near = _distances(poses[:, None], people[None]) <= _AUC_LIMIT * sides[:, None]
+    possible = (oks > 0) & (near & labelled).any(axis=2)
+    matched, found = [], []
+    # of equal ones the better prediction first
+    for i in np.argsort(-oks, axis=None, kind="stable").tolist():
+        pose, person = divmod(i, len(people))
+        if possible[pose, person] and pose not in matched and person not in found:
+            matched.append(pose)
+            found.append(person)
+    return matched, found
+
+
+def _counts(person):
+    return not person["iscrowd"] and person["num_keypoints"] > 0 and min(person["bbox"][2:]) > 0
+
+
+def _best_of_groups(detections, image_numbers, max_dets):
+    """(image number, category) -> its detections that count, best first."""
+    groups = defaultdict(list)
+    for detection in detections:
+        groups[image_numbers[detection["image_id"]], detection["category_id"]].append(detection)
+    return {group: sorted(here, key=lambda detection: -detection["score"])[:max_dets] for group, here in groups.items()}
+
+
+def _distances(poses, people):
+    """Distances of keypoints (..., K, 2 or 3)."""
+    return np.linalg.norm(poses[..., :2] - people[..., :2], axis=-1)
+
+
+def _summarize(distances, keypoints, boxes, names):
+    """From distances (P, K), infinite where a person was not found, to the metrics."""
+    labelled = keypoints[..., 2] > 0
+    relative = distances / boxes[:, 2:].max(axis=1)[:, None]
+    values = {f"PCK@{threshold:g}": (relative <= threshold, labelled) for threshold in PCK_THRESHOLDS}
+    head = _head_segment(names)
+    if head:
+        lengths, has_length = _segment(keypoints, head)
+        values[_PCKH] = (distances <= _PCKH_THRESHOLD * lengths[:, None], labelled & has_length[:, None])
+    # PCK(a) is a step of height 1 from a = relative on: its mean over 0 to the limit is exact
+    values["AUC"] = (np.clip(1 - relative / _AUC_LIMIT, 0, None), labelled)
+
+    found = np.isfinite(distances).all(axis=1)
+    corners = _EYE_CORNERS.get(len(names)) if _are_numbered(names) else None
+    if corners:
+        units, has_unit = _segment(keypoints, corners)
+        nme_unit = f"the distance of the outer corners of the eyes, {names[corners[0]]} and {names[corners[1]]}"
+    else:
+        units, has_unit = np.sqrt(boxes[:, 2] * boxes[:, 3]), np.ones(len(boxes), dtype=bool)
+        nme_unit = "the square root of the box's area"
+    chosen = found & has_unit
+    values["NME"] = (np.where(found[:, None], distances, 0) / units[:, None], labelled & chosen[:, None])
+
+    means = {name: _means(*values[name]) for name in pck_metric_names(names)}
+    return PCKResults(
+        metrics={name: overall for name, (overall, _) in means.items()},
+        per_keypoint={name: each for name, (_, each) in means.items()},
+        num_people=len(keypoints),
+        num_found=int(found.sum()),
+        nme_unit=nme_unit,
+    )
+
+
+def _means(values, counted):
+    """Percent of (P, K) values over those that are counted: of all of them, and (K,) of each keypoint."""
+    sums, counts = np.where(counted, values, 0).sum(axis=0), counted.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return float(np.divide(100 * sums.sum(), counts.sum())), 100 * sums / counts
+
+
+def _segment(keypoints, ends):
+    """Length (P,) between two keypoints, 1 where it is not known; and where it is."""
+    a, b = keypoints[:, ends[0]], keypoints[:, ends[1]]
+    lengths = _distances(a, b)
+    known = (a[:, 2] > 0) & (b[:, 2] > 0) & (lengths > 0)
+    return np.where(known, lengths, 1), known
+
+
+def _head_segment(names):
+    """The 0-based ends of MPII's head segment, or None."""
+    words = [re.sub(r"[^a-z]", "", name.lower()) for name in names]
+    return tuple(words.index(end) for end in _HEAD_SEGMENT) if set(_HEAD_SEGMENT) <= set(words) else None
+
+
+def _are_numbered(names):
+    """Whether names are counted: "1", "2", ... or "landmark_0", "landmark_1", ... ."""
+    parts = [re.fullmatch(r"(\D*)(\d+)", name) for name in names]
+    if not all(parts):
+        return False
+    numbers = [int(part[2]) for part in parts]
+    return len({part[1] for part in parts}) == 1 and numbers == list(range(numbers[0], numbers[0] + len(numbers)))

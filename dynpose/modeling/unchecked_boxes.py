@@ -1,0 +1,51 @@
+"""Boxes that detectron2's post-processing hands on where they are not finite."""
+
+import torch
+from detectron2.structures import Boxes
+
+
+class UncheckedBoxes(Boxes):
+    """Predicted boxes, of which those with a NaN or infinite coordinate are neither clipped nor dropped.
+
+    detectron2's ``Boxes.clip`` stops with an assertion at such a box, and ``nonempty`` drops it without a word. Here it
+    reaches the evaluator, which leaves it out and says how many there are, in which images. Indexing gives plain
+    ``Boxes``, so that this ends with ``detector_postprocess``.
+
+    Example::
+
+        >>> boxes = UncheckedBoxes(torch.tensor([[0.0, 0, 20, 20], [0, 0, float("nan"), 20]]))
+        >>> boxes.clip((10, 10))
+        >>> boxes.tensor, boxes.nonempty()
+        (tensor([[0., 0., 10., 10.], [0., 0., nan, 20.]]), tensor([True, True]))
+    """
+
+    def clip(self, box_size):
+        """Limit the finite boxes to (height, width), in place."""
+        finite = is_finite(self.tensor)
+        clipped = Boxes(torch.where(finite, self.tensor, 0))
+        clipped.clip(box_size)
+        self.tensor = torch.where(finite, clipped.tensor, self.tensor)
+
+    def nonempty(self, threshold=0.0):
+        """(N,) bool: both sides are longer than ``threshold``, or the box is not finite."""
+        return super().nonempty(threshold) | ~is_finite(self.tensor)[:, 0]
+
+
+def is_finite(boxes):
+    """(N, 1) bool: all coordinates of a box (N, 4) are finite numbers."""
+    return boxes.isfinite().all(dim=1, keepdim=True)
+
+
+def without_overlap(boxes, scores):
+    """Boxes for non-maximum suppression, in which what is not finite neither suppresses nor is suppressed.
+
+    torchvision's NMS of several classes shifts boxes by the largest coordinate: with one NaN, it would suppress none.
+
+    Args:
+        boxes (Tensor): (N, 4) XYXY.
+        scores (Tensor): (N,).
+
+    Returns:
+        Tensor: (N, 4), a point at the origin where a coordinate or the score is not finite.
+    """
+    return torch.where(is_finite(boxes) & scores.isfinite()[:, None], boxes, 0)
