@@ -24,6 +24,7 @@ setup(
         "faster-coco-eval>=1.6",
         "opencv-python-headless",
         "numpy",
+        "msgspec",
         "scipy",
         "Pillow",
         "tqdm",

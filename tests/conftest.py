@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+# What one test reads must not be remembered for another; tests of the memory name a folder of their own.
+os.environ["DYNPOSE_CACHE"] = ""
 # Before anything imports Triton: without a GPU driver its kernels are tested in the interpreter.
 if not shutil.which("nvidia-smi"):
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -48,6 +50,28 @@ def clean_run(catalogs):
     for name in ("detectron2", "fvcore", "dynpose"):
         for handler in list(logging.getLogger(name).handlers):
             logging.getLogger(name).removeHandler(handler)
+    logging.getLogger("dynpose").propagate = True
+
+
+class _Relay(logging.Handler):
+    """Hands on what a run's own set-up keeps from the root logger, where caplog listens."""
+
+    def __init__(self, target):
+        super().__init__()
+        self.target = target
+
+    def emit(self, record):
+        if not logging.getLogger("dynpose").propagate:
+            self.target.handle(record)
+
+
+@pytest.fixture
+def caplog(caplog):
+    """pytest's, which hears dynpose also after train_net.py's set-up."""
+    relay = _Relay(caplog.handler)
+    logging.getLogger("dynpose").addHandler(relay)
+    yield caplog
+    logging.getLogger("dynpose").removeHandler(relay)
 
 
 def pytest_collection_modifyitems(items):

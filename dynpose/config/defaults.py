@@ -22,6 +22,7 @@ def add_dynpose_config(cfg):
     """
     _add_data(cfg)
     _add_input(cfg)
+    _add_evaluation(cfg)
     _add_test_time_augmentation(cfg)
     _add_solver(cfg)
     _add_backbones(cfg)
@@ -37,8 +38,8 @@ def add_dynpose_config(cfg):
 
 def _add_data(cfg):
     # The user's own data sets: a list of mappings with the arguments of dynpose.data.register_pose_dataset (name,
-    # json_file, image_root; optional category, flip_pairs, sigmas, protocol). They are registered when a config is set
-    # up, and are then named in DATASETS.TRAIN / DATASETS.TEST like any other.
+    # json_file, image_root; optional category, classes, schema, keypoints, skeleton, flip_pairs, sigmas, protocol).
+    # They are registered when a config is set up, and are then named in DATASETS.TRAIN / DATASETS.TEST like any other.
     cfg.DATASETS.POSE = []
     # Look for missing and truncated images before a run starts
     cfg.DATASETS.CHECK_IMAGES = True
@@ -72,6 +73,10 @@ def _add_data(cfg):
     cfg.MODEL.KEYPOINT_SCHEMA.SKELETON = []
     # One OKS sigma per keypoint; a COCO-style k_i = 2 sigma_i
     cfg.MODEL.KEYPOINT_SCHEMA.SIGMAS = []
+
+    # Names of the classes in the order of their indices. Left empty, they come from DATASETS.TRAIN (or TEST) and are
+    # written into the config that a run saves. Data sets and weights are compared with them by name.
+    cfg.MODEL.CLASS_NAMES = []
 
     # OKS sigmas for evaluation, one per keypoint; [] = those of the data set's schema
     # (cfg.TEST.KEYPOINT_OKS_SIGMAS is detectron2's own key, with the same meaning.)
@@ -107,6 +112,19 @@ def _add_input(cfg):
     cfg.INPUT.AFFINE_RESIZE_TEST = False
     # In training, give the model the masks of crowds and of people without labelled keypoints, for it to leave out
     cfg.INPUT.IGNORE_MASKS = False
+
+
+def _add_evaluation(cfg):
+    # What dynpose.evaluation.PoseEvaluator computes (docs/evaluation.md): some of "keypoints" (AP by OKS), "bbox" (box
+    # AP) and "pck" (PCK, AUC and NME of each keypoint); [] = keypoints, and bbox where the predictions have boxes
+    cfg.TEST.TASKS = []
+    # Predictions of each class in an image that count, highest scores first: COCO's numbers
+    cfg.TEST.MAX_DETS = CN()
+    cfg.TEST.MAX_DETS.KEYPOINTS = 20
+    cfg.TEST.MAX_DETS.BOXES = 100
+    # Match the keypoints of the model (MODEL.KEYPOINT_SCHEMA) with those of a data set by name, for a data set that has
+    # others; what the model does not have counts as not labelled
+    cfg.TEST.MAP_KEYPOINTS = False
 
 
 def _add_test_time_augmentation(cfg):
@@ -393,7 +411,7 @@ def _add_inspose_released(cfg):
 
 
 def _add_cid(cfg):
-    # CID (CVPR 2022). Where paper and release differ, the default is the release's.
+    # CID (CVPR 2022). Where paper and release differ, the default is the release's, but for INDEX_COORDINATES.
     cfg.MODEL.CID = CN()
     # The one output of the backbone that everything is read from, at the resolution of the heatmaps
     cfg.MODEL.CID.IN_FEATURES = ["concat"]
@@ -412,6 +430,10 @@ def _add_cid(cfg):
     cfg.MODEL.CID.CHANNEL_WEIGHTS = "linear"
     # Relative coordinates are divided by this many cells
     cfg.MODEL.CID.COORD_SCALE = 32.0
+    # Cells divide the pixel indices of the network's input, as in the release. False = its continuous pixels, which are
+    # half a pixel larger. Weights are of the one or of the other: those of the authors need True, with False their
+    # keypoints are half a pixel of the network's input too far left and up. Flip testing is symmetric with False only.
+    cfg.MODEL.CID.INDEX_COORDINATES = False
 
     # Targets: people whose annotated box is smaller, square pixels of the augmented image, are in the multi-person maps
     # but are not decoupled (release, COCO and OCHuman: 32^2; CrowdPose: 0)

@@ -2,89 +2,246 @@
 
 detectron2's ``load_coco_json`` trusts the file; people's own files are rarely that clean. This loader gives the same
 dicts (with the same half-pixel shift) and checks each item first, so that a fault is one message with the file, the
-item and the mend instead of a shape error in the middle of an epoch. No file outside the image folder is opened,
+item and the remedy instead of a shape error in the middle of an epoch. No file outside the image folder is opened,
 whatever the annotation says.
+
+A file is read in two steps. :func:`read_pose_file` reads images and annotations, mends what can be mended
+(dynpose/data/rules.py) and remembers the result, so that the next start does not parse the file again;
+:func:`load_pose_json` adds the image folder. The evaluator takes its ground truth from the first.
 """
 
+import contextlib
+import functools
+import gc
 import json
 import logging
-import math
 import os
 import re
 from collections import defaultdict
+from dataclasses import asdict, dataclass
 
+import msgspec
 import numpy as np
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
-from .faults import Fault, raise_fault
-from .ignored_regions import has_labelled_keypoints, read_segmentation
+from .cache import load_arrays, store_arrays
+from .categories import WHOLE_FILE, PoseClass, Selection, categories_by_id, select_classes
+from .faults import Fault, raise_fault, short
+from .people import MAX_COORDINATE, People, read_people, whole_number
+from .rules import Remarks
 
-__all__ = ["load_pose_json", "read_coco_json", "select_categories"]
+__all__ = ["PoseFile", "expand_path", "load_pose_json", "read_coco_json", "read_pose_file"]
 
 logger = logging.getLogger(__name__)
 
-# Boxes and keypoints lie within this many pixels of the origin; float32 still tells pixels apart there.
-_MAX_COORDINATE = 2.0**24
 # Control characters, and halves of characters that no file system has
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+# A name that can't lead out of a folder, so that it needs no closer look
+_PLAIN = re.compile(r"[\w-][\w. -]*(?:/[\w-][\w. -]*)*", re.ASCII)
 # Most pixels of an image: what pycocotools can count
 _MAX_PIXELS = 2**31
+# Part of what is remembered: to be raised whenever the same file is read otherwise than before
+_READER_VERSION = 1
 
 
-def load_pose_json(json_file, image_root, *, category=None, annotated=True, on_fault=raise_fault):
+@dataclass
+class PoseFile:
+    """What a COCO-format file holds, read and mended; see :func:`read_pose_file`.
+
+    Attributes:
+        json_file (str): the file.
+        image_ids (list[int | str]): (I,) in the order of the file.
+        file_names (list): (I,) as the file has them; None where it has none.
+        sizes (ndarray): (I, 2) width and height, pixels; NaN where the file has none of use.
+        size_faults (dict[int, str]): by image, what is written in place of a size.
+        crowd_indices (list): (I,) ``crowdIndex`` of each image as the file has it, None where it has none.
+        classes (list[PoseClass]): those that were selected; [] where the caller knew them.
+        class_of (dict[int, int]): category id -> class.
+        people (People | None): the annotations; None for a file without any.
+        remarks (Remarks): what was mended, left out and remarked on.
+    """
+
+    json_file: str
+    image_ids: list
+    file_names: list
+    sizes: np.ndarray
+    size_faults: dict
+    crowd_indices: list
+    classes: list
+    class_of: dict
+    people: People | None
+    remarks: Remarks
+
+    @property
+    def num_learnable(self):
+        """int: people that a training on this file can learn from."""
+        return 0 if self.people is None else int(self.people.is_learnable(self.sizes).sum())
+
+
+def load_pose_json(
+    json_file,
+    image_root,
+    *,
+    category=None,
+    classes=None,
+    keypoints=None,
+    annotated=True,
+    on_fault=raise_fault,
+    on_remarks=None,
+):
     """Read a COCO-format keypoint file.
 
     Args:
         json_file (str | Path): the annotation.
         image_root (str | Path): the folder that its file names start from.
-        category (str): name of the one category to read; None = all that have keypoints, which must then be the same
-            ones. Annotations of other categories are left out.
+        category, classes, keypoints: what of the file is read; see :class:`~dynpose.data.categories.Selection`.
         annotated (bool): False for a list of images without people (a test set): only ``"images"`` is read.
         on_fault (Callable[[Fault], None]): called with every faulty item, which is then left out; the default raises at
             the first one.
+        on_remarks (Callable[[Remarks], None]): called with what was mended, left out and remarked on; the default logs
+            it.
 
     Returns:
         list[dict]: one of detectron2's dataset dicts per image, in the order of the image ids, those without people
         included (detectron2's ``DATALOADER.FILTER_EMPTY_ANNOTATIONS`` and ``MIN_KEYPOINTS_PER_IMAGE`` keep them out of
         training). Each of its ``annotations`` has ``bbox`` (``BoxMode.XYWH_ABS``), ``category_id`` (0-based),
         ``keypoints`` (3K numbers; x and y in continuous pixels, which is COCO's index + 0.5, as in ``load_coco_json``;
-        visibility 0 throughout where the file has none), ``iscrowd`` and ``area`` (square pixels; the box's where the
-        file has none). Crowds and people without labelled keypoints also have the ``segmentation`` of the file, as in
-        ``load_coco_json``, for ``INPUT.IGNORE_MASKS``; to keep the others' would only take memory.
+        visibility 0 throughout where the file has none), ``iscrowd`` and ``area`` (square pixels); boxes and areas are
+        mended by the rules of :mod:`dynpose.data.rules`. Crowds and people without labelled keypoints also have the
+        ``segmentation`` of the file, as in ``load_coco_json``, for ``INPUT.IGNORE_MASKS``; to keep the others' would
+        only take memory.
 
     Raises:
         DatasetError: the file or an image is missing, or an item is not what the format says; the message names the
             file, the item and what to do.
     """
-    json_file, image_root = os.fspath(json_file), os.fspath(image_root)
+    json_file, image_root = expand_path(json_file), expand_path(image_root)
+    selection = Selection(_as_tuple(category), _as_tuple(classes), _as_tuple(keypoints))
 
-    def report(kind, problem, mend):
-        on_fault(Fault(json_file, kind, problem, mend))
+    def report(kind, problem, remedy):
+        on_fault(Fault(json_file, kind, problem, remedy))
 
-    data = read_coco_json(json_file, required=("images", "annotations", "categories") if annotated else ("images",))
-    records = {}
-    for image in data["images"]:
-        record = _read_image(image, image_root, report)
-        if record is None:
-            continue
-        if record["image_id"] in records:
-            report("image ids", f"image id {record['image_id']!r} occurs more than once", "give each image its own id")
-            continue
-        records[record["image_id"]] = record
-    _check_image_files(records, image_root, report)
-    if annotated:
-        known_images = {image.get("id") for image in data["images"] if _is_id(image.get("id"))}
-        _add_annotations(records, known_images, data, select_categories(data, json_file, category), json_file, report)
-    # Sorted as in load_coco_json, so that the order does not depend on how the file was written
-    return [records[image_id] for image_id in sorted(records, key=lambda i: (isinstance(i, str), i))]
+    with _without_garbage_collection():
+        pose_file = read_pose_file(json_file, selection, annotated=annotated, on_fault=on_fault)
+        remarks, with_slashes = pose_file.remarks, []
+        records = [_read_image(pose_file, i, image_root, with_slashes, report) for i in range(len(pose_file.image_ids))]
+        remarks.add("backslashes", with_slashes)
+        _check_image_files(records, image_root, report)
+        if pose_file.people is not None:
+            _add_people(records, pose_file.people)
+        records = [record for record in records if record is not None]
+        # As in load_coco_json, so that the order does not depend on how the file was written
+        records.sort(key=lambda record: (isinstance(record["image_id"], str), record["image_id"]))
+    (on_remarks or functools.partial(log_remarks, json_file))(remarks)
+    return records
 
 
-def read_coco_json(json_file, required=("images", "annotations", "categories")):
-    """Parse a COCO-format file.
+def read_pose_file(
+    json_file,
+    selection=WHOLE_FILE,
+    *,
+    annotated=True,
+    class_of=None,
+    num_keypoints=None,
+    on_fault=raise_fault,
+):
+    """Read the images and annotations of a COCO-format file, whatever images lie on the disk.
 
     Args:
         json_file (str): its path.
+        selection (Selection): the categories, and the keypoints, that are read.
+        annotated (bool): False = only ``"images"`` is read. True = a file without annotations is a fault; None = it is
+            a list of images.
+        class_of (dict[int, int]): category id -> class, with ``num_keypoints`` in place of ``selection``, for a data
+            set whose metadata say what its classes are. The file then needs no categories. {} = those of the file, in
+            the order of their ids.
+        num_keypoints (int): K, with ``class_of``.
+        on_fault (Callable[[Fault], None]): called with every faulty item, which is then left out; the default raises at
+            the first one.
+
+    Returns:
+        PoseFile: nothing in it depends on ``on_fault`` where there is no fault. It is remembered, and read again where
+        the file has changed.
+
+    Raises:
+        DatasetError: the file is missing or not in COCO's format, or there are no such categories.
+    """
+    arguments = repr((selection, annotated is False, class_of, num_keypoints))
+    key = json.dumps([_READER_VERSION, os.path.abspath(json_file), arguments])
+    stamp = _stamp(json_file)
+    remembered = load_arrays("annotations", key) if stamp is not None else None
+    if remembered is not None and remembered["stamp"].tolist() == stamp:
+        pose_file = _from_arrays(json_file, remembered)
+        if pose_file.people is not None or annotated is not True:
+            return pose_file
+    num_faults = 0
+
+    def report(kind, problem, remedy):
+        nonlocal num_faults
+        num_faults += 1
+        on_fault(Fault(json_file, kind, problem, remedy))
+
+    with _without_garbage_collection():
+        pose_file = _parse_pose_file(json_file, selection, annotated, class_of, num_keypoints, report)
+    if stamp is not None and not num_faults:
+        store_arrays("annotations", key, {"stamp": np.array(stamp), **_to_arrays(pose_file)})
+    return pose_file
+
+
+def _parse_pose_file(json_file, selection, annotated, class_of, num_keypoints, report):
+    required = ["images"]
+    if annotated:
+        required += ["annotations"] + ([] if class_of is not None else ["categories"])
+    data = read_coco_json(json_file, required=required)
+    remarks = Remarks()
+    image_index, pose_file = _read_images(data["images"], json_file, remarks, report)
+    has_annotations = annotated or (annotated is None and data.get("annotations"))
+    if class_of is None:
+        if not has_annotations:
+            return pose_file
+        classes = pose_file.classes = select_classes(data, json_file, selection)
+        pose_file.class_of = {category_id: i for i, item in enumerate(classes) for category_id in item.category_ids}
+        num_keypoints = len(classes[0].keypoints)
+        categories = {key: item["name"] for key, item in categories_by_id(data, json_file).items()}
+    else:
+        categories = _lenient_categories(data)
+        pose_file.class_of = class_of or {category_id: i for i, category_id in enumerate(sorted(categories))}
+        if not has_annotations:
+            return pose_file
+        if not pose_file.class_of:
+            raise Fault(
+                json_file, "categories", "it has no categories",
+                "add them, or set thing_dataset_id_to_contiguous_id in the metadata of the data set",
+            ).error()  # fmt: skip
+    pose_file.people = read_people(
+        data["annotations"],
+        image_index,
+        pose_file.sizes,
+        pose_file.class_of,
+        categories,
+        num_keypoints,
+        report,
+        remarks,
+    )
+    return pose_file
+
+
+def _lenient_categories(data):
+    """id -> name of the categories of a file of which only the ids count."""
+    found = {}
+    for item in data.get("categories") or ():
+        category_id = whole_number(item.get("id")) if isinstance(item, dict) else None
+        if category_id is not None:
+            found[category_id] = str(item.get("name", category_id))
+    return found
+
+
+def read_coco_json(json_file, required=("images", "annotations", "categories")):
+    """Parse a COCO-format file, in UTF-8, with or without a byte-order mark, UTF-16 or UTF-32.
+
+    Args:
+        json_file (str): its path; ``~`` is the user's home.
         required (Sequence[str]): keys that must be there, each with a list of dicts.
 
     Returns:
@@ -94,17 +251,16 @@ def read_coco_json(json_file, required=("images", "annotations", "categories")):
         DatasetError: the file is missing, no JSON, or not in COCO's format.
     """
     try:
-        with PathManager.open(json_file, "r", encoding="utf-8") as f:
-            data = json.load(f)
+        with PathManager.open(expand_path(json_file), "rb") as f:
+            content = f.read()
     except FileNotFoundError:
         raise _fault(json_file, "the file does not exist", "check json_file, or download the annotation") from None
     except OSError as error:
         raise _fault(json_file, f"the file cannot be read ({error})", "check its permissions and the disk") from error
-    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; brackets nested thousandfold
-        raise _fault(json_file, f"the file is no valid JSON ({error})", "it may be cut off: copy it again") from error
+    data = _parse_json(content, json_file)
     for key in required:
-        content = data.get(key) if isinstance(data, dict) else None
-        if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+        listed = data.get(key) if isinstance(data, dict) else None
+        if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
             raise _fault(
                 json_file,
                 f"the file is not in COCO's format: it has no list {key!r} of objects",
@@ -113,97 +269,101 @@ def read_coco_json(json_file, required=("images", "annotations", "categories")):
     return data
 
 
-def select_categories(data, json_file, category=None):
-    """The categories of a file that pose is learned on.
-
-    Args:
-        data (dict): content of the file.
-        json_file (str): the file, for messages.
-        category (str): name of one category; None = all with keypoints.
-
-    Returns:
-        list[dict]: in the order of their ids; class ``i`` is the ``i``-th. All have the same keypoints.
-
-    Raises:
-        DatasetError: there is no such category, it has no keypoints, or the categories have different ones.
-    """
-    by_id = {}
-    for item in data["categories"]:
-        if not _is_whole(item.get("id")) or not isinstance(item.get("name"), str):
-            raise _fault(json_file, f"category {item.get('name', item.get('id'))!r} lacks 'id' or 'name'", "add it")
-        if item["id"] in by_id:
-            raise _fault(json_file, f"category id {item['id']} occurs more than once", "give each category its own id")
-        keypoints = item.get("keypoints")
-        if keypoints and not (isinstance(keypoints, list) and all(isinstance(name, str) for name in keypoints)):
-            raise _fault(
-                json_file,
-                f"category {item['name']!r}: keypoints is {_short(keypoints)}",
-                "write a list of names, or take it out",
-            )
-        by_id[item["id"]] = item
-    known = ", ".join(repr(item["name"]) for item in by_id.values()) or "none"
-    if category is None:
-        selected = [item for item in by_id.values() if item.get("keypoints")]
-        if not selected:
-            raise _fault(
-                json_file,
-                f"none of its categories has keypoints (it has: {known})",
-                "give the category a list 'keypoints' of names",
-            )
-    else:
-        selected = [item for item in by_id.values() if item["name"] == category]
-        if not selected:
-            raise _fault(json_file, f"it has no category {category!r} (it has: {known})", "correct category")
-        if not selected[0].get("keypoints"):
-            raise _fault(
-                json_file,
-                f"category {category!r} has no keypoints",
-                "give it a list 'keypoints' of names, or choose another",
-            )
-    selected.sort(key=lambda item: item["id"])
-    for item in selected[1:]:
-        if item["keypoints"] != selected[0]["keypoints"]:
-            raise _fault(
-                json_file,
-                f"categories {selected[0]['name']!r} and {item['name']!r} have different keypoints "
-                f"({len(selected[0]['keypoints'])} and {len(item['keypoints'])})",
-                "choose one of them with category=",
-            )
-    return selected
+def _parse_json(content, json_file):
+    try:
+        return msgspec.json.decode(content)
+    except (ValueError, RecursionError):
+        pass  # not UTF-8, a NaN, or no JSON at all: the standard library reads more, and says better what is wrong
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; brackets nested thousandfold
+        raise _fault(json_file, f"the file is no valid JSON ({error})", "it may be cut off: copy it again") from error
 
 
-def _read_image(image, image_root, report):
-    """An entry of ``"images"`` as a dataset dict without people; None if it is faulty."""
-    image_id, file_name = image.get("id"), image.get("file_name")
-    if not _is_id(image_id):
-        return report("image ids", f"image {_short(file_name)} has no 'id'", "give it a number of its own")
-    item = f"image {_short(image_id)}"
+def expand_path(path):
+    """A path as text, with the user's home for a leading ``~``."""
+    path = os.fspath(path)
+    return os.path.expanduser(path) if path.startswith("~") else path
+
+
+def log_remarks(source, remarks):
+    """Log what was mended and left out as warnings, and what is odd as information, once for each file and content."""
+    for level, decisions in ((logging.WARNING, ("mended", "left out")), (logging.INFO, ("remarked on",))):
+        for line in remarks.of(*decisions):
+            if (source, line) not in _logged:
+                _logged.add((source, line))
+                logger.log(level, "%s: %s", source, line)
+
+
+# What was logged already: a run reads a data set several times
+_logged = set()
+
+
+def _read_images(images, json_file, remarks, report):
+    """Index of each usable image by its id (None for a faulty one), and a PoseFile without people."""
+    image_index, ids, file_names, sizes, size_faults, crowd_indices = {}, [], [], [], {}, []
+    for image in images:
+        image_id = image.get("id")
+        if type(image_id) is not int and not isinstance(image_id, str):
+            image_id = whole_number(image_id)
+        if image_id is None:
+            report("image ids", f"image {short(image.get('file_name'))} has no 'id'", "give it a number of its own")
+            continue
+        if image_id in image_index:
+            report("image ids", f"image id {image_id!r} occurs more than once", "give each image its own id")
+            continue
+        image_index[image_id] = len(ids)
+        ids.append(image_id)
+        file_names.append(image.get("file_name"))
+        sizes.append([_size(image.get(key)) for key in ("width", "height")])
+        if sizes[-1][0] != sizes[-1][0] or sizes[-1][1] != sizes[-1][1]:
+            key = "height" if sizes[-1][1] != sizes[-1][1] else "width"
+            size_faults[len(sizes) - 1] = f"{key} is {short(image.get(key))}"
+        crowd_indices.append(image.get("crowdIndex"))
+    names = [name for name in file_names if isinstance(name, str)]
+    if len(set(names)) < len(names):
+        seen = set()
+        remarks.add("images twice", [name for name in names if name in seen or seen.add(name)])
+    remarks.totals["images"] = len(images)
+    sizes = np.array(sizes, dtype=np.float64).reshape(-1, 2)
+    return image_index, PoseFile(json_file, ids, file_names, sizes, size_faults, crowd_indices, [], {}, None, remarks)
+
+
+def _size(value):
+    """A side in pixels; NaN where it is none."""
+    value = whole_number(value)
+    return value if value is not None and 0 < value <= MAX_COORDINATE else np.nan
+
+
+def _read_image(pose_file, index, image_root, with_slashes, report):
+    """An image as a dataset dict without people; None if it is faulty."""
+    image_id, file_name = pose_file.image_ids[index], pose_file.file_names[index]
     if not isinstance(file_name, str) or not file_name:
-        return report("file names", f"{item} has no 'file_name'", "add it, relative to image_root")
+        return report("file names", f"image {short(image_id)} has no 'file_name'", "add it, relative to image_root")
     path = os.path.join(image_root, file_name)
-    if _UNPRINTABLE.search(file_name) or "://" in file_name or not _is_inside(path, image_root):
+    if "\\" in file_name and os.sep == "/" and not os.path.exists(path):  # Windows wrote the file
+        file_name = file_name.replace("\\", "/")
+        path = os.path.join(image_root, file_name)
+        with_slashes.append(file_name)
+    if not _PLAIN.fullmatch(file_name) and (
+        _UNPRINTABLE.search(file_name) or "://" in file_name or not _is_inside(path, image_root)
+    ):
         return report(
             "file names",
-            f"{item}: file_name {_short(file_name)} is no path inside the image folder",
+            f"image {short(image_id)}: file_name {short(file_name)} is no path inside the image folder",
             f"write it relative to image_root ({image_root}), without '..', or give the folder that holds all images",
         )
-    for key in ("height", "width"):
-        value = image.get(key)
-        if not _is_whole(value) or not 0 < value <= _MAX_COORDINATE:
-            return report("image sizes", f"{item}: {key} is {_short(value)}", "write the image's size in whole pixels")
-    if image["height"] * image["width"] > _MAX_PIXELS:
+    if index in pose_file.size_faults:
+        problem = f"image {short(image_id)}: {pose_file.size_faults[index]}"
+        return report("image sizes", problem, "write the image's size in whole pixels")
+    width, height = pose_file.sizes[index].tolist()
+    if height * width > _MAX_PIXELS:
         return report(
             "image sizes",
-            f"{item}: {image['width']} x {image['height']} pixels are more than an image can have",
+            f"image {short(image_id)}: {width:.0f} x {height:.0f} pixels are more than an image can have",
             "correct width and height",
         )
-    return {
-        "file_name": path,
-        "height": image["height"],
-        "width": image["width"],
-        "image_id": image_id,
-        "annotations": [],
-    }
+    return {"file_name": path, "height": int(height), "width": int(width), "image_id": image_id, "annotations": []}
 
 
 def _is_inside(path, folder):
@@ -213,41 +373,54 @@ def _is_inside(path, folder):
 
 
 def _check_image_files(records, image_root, report):
-    """Images must be there, be files, and lie inside the folder where links lead too; others leave ``records``.
+    """Images must be there, be files, and lie inside the folder where links lead too; others become None.
 
     One listing per folder: 100,000 single look-ups take minutes on a network disk.
     """
     if "://" in image_root:
         return  # not a disk: only reading an image tells
-    ids_by_folder = defaultdict(list)
-    for image_id, record in records.items():
-        ids_by_folder[os.path.dirname(record["file_name"])].append(image_id)
+    by_folder = defaultdict(list)
+    for i, record in enumerate(records):
+        if record is not None:
+            folder, base = os.path.split(record["file_name"])
+            by_folder[folder].append((i, base))
     real_root = os.path.realpath(image_root)
     missing = []
-    for folder, image_ids in ids_by_folder.items():
+    for folder, indices in by_folder.items():
         files = _list_files(folder or ".", real_root)
-        for image_id in image_ids:
-            name = records[image_id]["file_name"]
-            is_inside = files.get(os.path.basename(name))
+        for i, base in indices:
+            is_inside = files.get(base)
             if is_inside is None:
-                missing.append(image_id)
+                missing.append(i)
             elif not is_inside:
+                name = records[i]["file_name"]
                 report(
                     "file names",
-                    f"image {_short(image_id)}: {name} is a link that leads out of the image folder",
+                    f"image {short(records[i]['image_id'])}: {name} is a link that leads out of the image folder",
                     f"put the image itself into image_root ({image_root}), or let that be the folder that holds all",
                 )
-                del records[image_id]
+                records[i] = None
     if missing:
-        names = [records[image_id]["file_name"] for image_id in missing]
+        names = [records[i]["file_name"] for i in missing]
         first = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         report(
             "missing images",
             f"{len(missing)} of its {len(records)} images are missing: {first}",
-            f"check image_root ({image_root}), or take them out of the file",
+            f"check image_root ({image_root}{_better_root(names[0], image_root)}), or take them out of the file",
         )
-    for image_id in missing:
-        del records[image_id]
+    for i in missing:
+        records[i] = None
+
+
+def _better_root(name, image_root):
+    """A hint where the first missing image lies one folder up, or with its name alone in the folder itself."""
+    relative = os.path.relpath(name, image_root)
+    parent = os.path.dirname(os.path.abspath(image_root))
+    if os.path.isfile(os.path.join(parent, relative)):
+        return f"; the images are in {parent}"
+    if os.path.isfile(os.path.join(image_root, os.path.basename(relative))):
+        return "; the images are in it, without the folders of their file_name"
+    return ""
 
 
 def _list_files(folder, real_root):
@@ -268,152 +441,135 @@ def _list_files(folder, real_root):
     return files
 
 
-def _add_annotations(records, known_images, data, categories, json_file, report):
-    """Check the entries of ``"annotations"`` and add them to the records of their images, in place."""
-    num_keypoints = len(categories[0]["keypoints"])
-    class_of_category = {item["id"]: i for i, item in enumerate(categories)}
-    known_categories = {item["id"] for item in data["categories"]}
-    seen, left_out = set(), 0
-    for annotation in data["annotations"]:
-        annotation_id, image_id, category_id = (annotation.get(key) for key in ("id", "image_id", "category_id"))
-        item = f"annotation {_short(annotation_id)}"
-        if not _is_key(annotation_id) or annotation_id in seen:
-            report("annotation ids", f"{item}: its id is missing or not the only one", "give each one its own id")
+def _add_people(records, people):
+    """Add annotations in detectron2's format to the records of their images, in place."""
+    written = people.keypoints.any(axis=(1, 2))
+    size = 3 * people.keypoints.shape[1]
+    continuous = iter((people.keypoints[written] + _HALF_A_PIXEL).reshape(-1, size).tolist())
+    visibility = iter(people.keypoints[written][..., 2].astype(np.int64).tolist())
+    nothing = [0.5, 0.5, 0] * people.keypoints.shape[1]
+    columns = people.images, people.classes, people.iscrowd.astype(np.int64), people.boxes, people.areas, written
+    rows = zip(*(column.tolist() for column in columns))
+    for i, (image, category, iscrowd, bbox, area, has_keypoints) in enumerate(rows):
+        if has_keypoints:
+            keypoints = next(continuous)
+            keypoints[2::3] = next(visibility)
+        else:
+            keypoints = nothing.copy()
+        if records[image] is None:
             continue
-        seen.add(annotation_id)
-        if not _is_key(image_id) or image_id not in known_images:
-            report(
-                "unknown images",
-                f"{item} is of image {_short(image_id)}, which is not in 'images'",
-                "add the image or take the annotation out",
-            )
-            continue
-        if not _is_key(category_id) or category_id not in known_categories:
-            report(
-                "unknown categories",
-                f"{item} is of category {_short(category_id)}, which is not in 'categories'",
-                "add the category or correct category_id",
-            )
-            continue
-        if category_id not in class_of_category:
-            left_out += 1
-            continue
-        bbox = _read_bbox(annotation, item, report)
-        keypoints = _read_keypoints(annotation, num_keypoints, item, report)
-        iscrowd = _read_iscrowd(annotation, item, report)
-        record = records.get(image_id)  # None: a fault of its own
-        if bbox is None or keypoints is None or iscrowd is None or record is None:
-            continue
-        area = _finite_numbers([annotation.get("area")])
         person = {
             "iscrowd": iscrowd,
             "bbox": bbox,
             "bbox_mode": BoxMode.XYWH_ABS,
-            "category_id": class_of_category[category_id],
+            "category_id": category,
             "keypoints": keypoints,
-            "area": bbox[2] * bbox[3] if area is None or not 0 <= area[0] <= _MAX_PIXELS else annotation["area"],
+            "area": area,
         }
-        if person["iscrowd"] or not has_labelled_keypoints(person):
-            segmentation = _read_segmentation(annotation, record, item, report)
-            if segmentation is not None:
-                person["segmentation"] = segmentation
-        record["annotations"].append(person)
-    logger.info(
-        "%s: %d images, %d annotations with keypoints in %d of %d categories, %d of the others left out",
-        json_file,
-        len(records),
-        len(seen) - left_out,
-        len(categories),
-        len(known_categories),
-        left_out,
+        if i in people.segmentations:
+            person["segmentation"] = people.segmentations[i]
+        records[image]["annotations"].append(person)
+
+
+# From COCO's index of a pixel to its centre, as in load_coco_json
+_HALF_A_PIXEL = np.array([0.5, 0.5, 0.0])
+
+
+def _to_arrays(pose_file):
+    """What is remembered of a file: numbers as arrays, everything else as JSON in bytes."""
+    people, remarks = pose_file.people, pose_file.remarks
+    others = {
+        "image_ids": pose_file.image_ids,
+        "file_names": pose_file.file_names,
+        "size_faults": list(pose_file.size_faults.items()),
+        "crowd_indices": pose_file.crowd_indices,
+        "class_of": list(pose_file.class_of.items()),
+        "classes": [asdict(item) for item in pose_file.classes],
+        "remarks": [remarks.counts, remarks.examples, remarks.totals],
+    }
+    arrays = {"sizes": pose_file.sizes}
+    if people is not None:
+        others |= {"names": people.names, "segmentations": [_as_text(item) for item in people.segmentations.items()]}
+        for name in _COLUMNS:
+            arrays[name] = getattr(people, name)
+    return {**arrays, "others": np.frombuffer(_dump_json(others), np.uint8)}
+
+
+_COLUMNS = ("rows", "images", "classes", "iscrowd", "boxes", "areas", "keypoints")
+
+
+def _from_arrays(json_file, arrays):
+    with _without_garbage_collection():
+        others = _parse_json(arrays["others"].tobytes(), json_file)
+    remarks = Remarks()
+    remarks.counts, remarks.examples, remarks.totals = others["remarks"]
+    people = None
+    if "names" in others:
+        columns = {name: arrays[name] for name in _COLUMNS}
+        people = People(others["names"], **columns, segmentations=dict(map(_from_text, others["segmentations"])))
+    return PoseFile(
+        json_file=json_file,
+        image_ids=others["image_ids"],
+        file_names=others["file_names"],
+        sizes=arrays["sizes"],
+        size_faults=dict(others["size_faults"]),
+        crowd_indices=others["crowd_indices"],
+        classes=[
+            PoseClass(item["name"], tuple(item["category_ids"]), tuple(item["keypoints"]), item["category"])
+            for item in others["classes"]
+        ],
+        class_of=dict(others["class_of"]),
+        people=people,
+        remarks=remarks,
     )
 
 
-def _read_bbox(annotation, item, report):
-    bbox = _finite_numbers(annotation.get("bbox"))
-    if bbox is None or len(bbox) != 4 or min(bbox[2:]) < 0 or np.abs(bbox).max() > _MAX_COORDINATE:
-        return report(
-            "boxes",
-            f"{item}: bbox is {_short(annotation.get('bbox'))}",
-            "write [x, y, width, height] in pixels, or take the annotation out",
-        )
-    return bbox.tolist()
-
-
-def _read_keypoints(annotation, num_keypoints, item, report):
-    keypoints = annotation.get("keypoints")
-    mend = "write x, y, visibility for each, three zeros where a keypoint is not labelled"
-    if keypoints is None or keypoints == []:
-        keypoints = [0] * (3 * num_keypoints)
-    if not isinstance(keypoints, list):
-        return report("keypoints", f"{item}: keypoints is {_short(keypoints)}", mend)
-    if len(keypoints) != 3 * num_keypoints:
-        return report(
-            "keypoints",
-            f"{item}: keypoints has {len(keypoints)} numbers where its category's {num_keypoints} keypoints make "
-            f"{3 * num_keypoints}",
-            mend,
-        )
-    keypoints = _finite_numbers(keypoints)
-    if keypoints is None or not set(keypoints[2::3].tolist()) <= {0, 1, 2}:
-        return report("keypoints", f"{item}: keypoints are not all numbers with a visibility of 0, 1 or 2", mend)
-    if np.abs(keypoints).max() > _MAX_COORDINATE:
-        return report("keypoints", f"{item}: a keypoint is at {np.abs(keypoints).max():g}, in no image", mend)
-    # The shift of load_coco_json: from the index of a pixel to its centre
-    keypoints[0::3] += 0.5
-    keypoints[1::3] += 0.5
-    return keypoints.tolist()
-
-
-def _read_iscrowd(annotation, item, report):
-    iscrowd = annotation.get("iscrowd")
-    if not (iscrowd is None or (isinstance(iscrowd, int) and iscrowd in (0, 1))):
-        return report("crowds", f"{item}: iscrowd is {_short(iscrowd)}", "write 0 or 1")
-    return int(iscrowd or 0)
-
-
-def _read_segmentation(annotation, record, item, report):
+def _dump_json(value):
     try:
-        return read_segmentation(annotation.get("segmentation"), record["height"], record["width"])
-    except ValueError as error:
-        return report(
-            "segmentations",
-            f"{item}: segmentation {error}",
-            "write polygons [[x, y, x, y, ...], ...] or an RLE of the image's size, or take it out",
-        )
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError):  # numbers and characters that are in no standard JSON
+        return json.dumps(value).encode()
 
 
-def _is_whole(value):
-    return isinstance(value, int) and not isinstance(value, bool)
+def _as_text(item):
+    """The index and the segmentation of an annotation as JSON takes them, with whether an RLE's counts are bytes."""
+    index, segmentation = item
+    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], bytes):
+        return [index, {**segmentation, "counts": segmentation["counts"].decode("ascii")}, True]
+    return [index, segmentation, False]
 
 
-def _is_id(value):
-    return _is_whole(value) or isinstance(value, str)
+def _from_text(item):
+    index, segmentation, is_bytes = item
+    if is_bytes:
+        segmentation["counts"] = segmentation["counts"].encode("ascii")
+    return index, segmentation
 
 
-def _is_key(value):
-    """Whether a value can be looked up among ids; some tools write 7.0 for 7."""
-    return _is_id(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _short(value):
-    """A value of a file in a message: on one line, and cut to a length."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _finite_numbers(values):
-    """float64 array of a flat list of finite numbers, or None if it is something else."""
-    if not isinstance(values, list):
-        return None
+def _stamp(json_file):
+    """Size and time of a file, by which a change is noticed; None where it is not on a disk."""
     try:
-        array = np.asarray(values)
-    except ValueError:  # lists of unequal length inside
+        status = os.stat(json_file)
+    except (OSError, ValueError):
         return None
-    if array.ndim != 1 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-        return None
-    return array.astype(np.float64)
+    return [status.st_size, status.st_mtime_ns]
 
 
-def _fault(json_file, problem, mend):
-    return Fault(json_file, "file", problem, mend).error()
+@contextlib.contextmanager
+def _without_garbage_collection():
+    """Millions of objects are made and kept: to look through them for cycles, over and over, takes most of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _as_tuple(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fault(json_file, problem, remedy):
+    return Fault(json_file, "file", problem, remedy).error()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from .coco_json import load_pose_json, read_coco_json, select_categories
+from .coco_json import load_pose_json, read_pose_file
 from .datasets import annotation_files, check_dataset_files
 from .schema import COCO_PERSON, CROWDPOSE_PERSON, DatasetError
 
@@ -79,28 +79,39 @@ class _Benchmark:
 
     name: str
 
-    def __call__(self):
+    def __call__(self, **options):
+        """Load the dicts; options are those of :func:`load_pose_json`."""
         check_dataset_files(self.name)
-        metadata = MetadataCatalog.get(self.name)
+        image_root = MetadataCatalog.get(self.name).image_root
         records = []
-        for json_file in annotation_files(self.name):
-            # Parsed twice, which takes a second for the largest: the loader gives no categories
-            _check_category(json_file, metadata)
-            records += load_pose_json(json_file, metadata.image_root)
+        for pose_file in self.read_files(on_fault=lambda fault: None):
+            records += load_pose_json(pose_file.json_file, image_root, **options)
         return records
 
+    def read_files(self, **options):
+        """Read images and annotations, without the image folder; options are those of :func:`read_pose_file`.
 
-def _check_category(json_file, metadata):
+        Returns:
+            list[PoseFile]: one, or those of the parts.
+        """
+        pose_files = []
+        for json_file in annotation_files(self.name):
+            pose_files.append(read_pose_file(json_file, **options))
+            _check_category(pose_files[-1], MetadataCatalog.get(self.name))
+        return pose_files
+
+
+def _check_category(pose_file, metadata):
     """The metadata were written without the file, so it must be what they say."""
-    categories = select_categories(read_coco_json(json_file, required=("categories",)), json_file)
-    ids, names = [item["id"] for item in categories], categories[0]["keypoints"]
-    if ids == [_CATEGORY_ID] and tuple(names) == metadata.keypoint_names:
+    ids = [category_id for item in pose_file.classes for category_id in item.category_ids]
+    names = pose_file.classes[0].keypoints
+    if ids == [_CATEGORY_ID] and names == tuple(metadata.keypoint_names):
         return
     raise DatasetError(
-        f"{json_file}: data set {metadata.name!r} has one category of id {_CATEGORY_ID} with the "
+        f"{pose_file.json_file}: data set {metadata.name!r} has one category of id {_CATEGORY_ID} with the "
         f"{len(metadata.keypoint_names)} keypoints {', '.join(metadata.keypoint_names)}; this file has category id "
-        f"{', '.join(map(str, ids))} with the {len(names)} keypoints {', '.join(map(str, names))}. Put the original "
-        f"file there, or register this one under another name in DATASETS.POSE"
+        f"{', '.join(map(str, ids))} with the {len(names)} keypoints {', '.join(names)}. Put the original file there, "
+        f"or register this one under another name in DATASETS.POSE"
     )
 
 

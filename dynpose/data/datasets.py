@@ -5,13 +5,16 @@ the metadata of ``keypoints_coco_*``. It opens no file.
 """
 
 import functools
+import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from .coco_json import load_pose_json, read_coco_json, select_categories
+from .categories import Selection
+from .coco_json import expand_path, load_pose_json, read_pose_file
+from .known_schemas import known_schema
 from .schema import COCO_PERSON, CROWDPOSE_PERSON, DatasetError, KeypointSchema
 
 __all__ = [
@@ -22,22 +25,45 @@ __all__ = [
     "register_pose_dataset",
 ]
 
+logger = logging.getLogger(__name__)
+
+_BEYOND_FLOAT = 1e308
 _COCO_TEST_DEV = "keypoints_coco_2017_test-dev"
 _PROTOCOLS = ("coco", "crowdpose")
 _SYNTHETIC = ("synthetic_pose_train", "synthetic_pose_val")
 
 
-def register_pose_dataset(name, json_file, image_root, *, category=None, flip_pairs=None, sigmas=None, protocol="coco"):
+def register_pose_dataset(
+    name,
+    json_file,
+    image_root,
+    *,
+    category=None,
+    classes=None,
+    schema=None,
+    keypoints=None,
+    skeleton=None,
+    flip_pairs=None,
+    sigmas=None,
+    protocol="coco",
+):
     """Register a COCO-format keypoint file with detectron2's DatasetCatalog and MetadataCatalog.
 
-    The categories of the file are read now, for the metadata; images and annotation when the data set is first used.
+    The file is read now, for the metadata, and remembered for when the data set is first used.
 
     Args:
         name (str): what it is called in ``cfg.DATASETS.TRAIN`` and ``TEST``.
-        json_file (str | Path): the annotation.
+        json_file (str | Path): the annotation; ``~`` is the user's home.
         image_root (str | Path): the folder that its file names start from.
-        category (str): name of the one category to use; None = all that have keypoints, each a class of its own.
-        flip_pairs, sigmas: see :meth:`KeypointSchema.from_category`.
+        category (str | Sequence[str]): name of the one category to use, names of categories that are learned as one
+            class, or "all as one"; None = all that have keypoints, each a class of its own.
+        classes (Sequence[str]): names of the classes in the order of their indices; None = in the order of the
+            category ids.
+        schema (str): a known schema, such as "coco" or "coco_wholebody" (docs/schemas.md): its names, limbs, pairs and
+            sigmas take the place of the file's.
+        keypoints (Sequence[str]): K keypoint names in place of the file's, which may have none.
+        skeleton, flip_pairs, sigmas: in place of those of the file or of ``schema``; see
+            :meth:`KeypointSchema.from_category`.
         protocol (str): how it is evaluated: "coco", or "crowdpose" (see docs/evaluation.md), which needs a
             ``crowdIndex`` of each image. With the latter and CrowdPose's 14 keypoints, the limbs and, unless they are
             given, the sigmas are :data:`CROWDPOSE_PERSON`'s, whatever the file says.
@@ -55,15 +81,18 @@ def register_pose_dataset(name, json_file, image_root, *, category=None, flip_pa
         >>> cfg.DATASETS.TRAIN = ("hands_train",)
     """
     dataset = _PoseDataset(
-        json_file=os.fspath(json_file),
-        image_root=os.fspath(image_root),
-        category=category,
-        flip_pairs=None if flip_pairs is None else tuple(tuple(pair) for pair in flip_pairs),
-        sigmas=None if sigmas is None else tuple(sigmas),
+        json_file=expand_path(json_file),
+        image_root=expand_path(image_root),
+        category=_as_tuples(category),
+        classes=_as_tuples(classes),
+        schema=schema,
+        keypoints=_as_tuples(keypoints),
+        skeleton=_as_tuples(skeleton),
+        flip_pairs=_as_tuples(flip_pairs),
+        sigmas=_as_tuples(sigmas),
         protocol=protocol,
     )
-    if protocol not in _PROTOCOLS:
-        raise DatasetError(f"data set {name!r}: unknown protocol {protocol!r}; known are {', '.join(_PROTOCOLS)}")
+    _check_arguments(name, dataset)
     if name in DatasetCatalog:
         if DatasetCatalog[name] != dataset:
             raise DatasetError(
@@ -72,26 +101,26 @@ def register_pose_dataset(name, json_file, image_root, *, category=None, flip_pa
             )
         return KeypointSchema.from_metadata(MetadataCatalog.get(name))
 
-    # Parsed again when it is loaded: to keep a file of COCO's size until then would cost every process gigabytes.
-    required = ("categories", "images") if protocol == "crowdpose" else ("categories",)
-    data = read_coco_json(dataset.json_file, required=required)
-    categories = select_categories(data, dataset.json_file, category)
-    schema = _read_schema(categories[0], dataset)
+    # Faulty annotations are for the loader to report, when the data set is used.
+    (pose_file,) = dataset.read_files(on_fault=lambda fault: None)
+    keypoint_schema = _read_schema(pose_file.classes[0].category, dataset)
     if protocol == "crowdpose":
         # Now, since its lack would otherwise be noticed at the first evaluation, hours into a run
-        read_crowd_indices(data["images"], dataset.json_file)
+        read_crowd_indices(pose_file)
     metadata = MetadataCatalog.get(name)
-    schema.to_metadata(metadata)
+    keypoint_schema.to_metadata(metadata)
     metadata.set(
         json_file=dataset.json_file,
         image_root=dataset.image_root,
         evaluator_type="pose",
         keypoint_protocol=protocol,
-        thing_classes=[item["name"] for item in categories],
-        thing_dataset_id_to_contiguous_id={item["id"]: i for i, item in enumerate(categories)},
+        thing_classes=[item.name for item in pose_file.classes],
+        thing_dataset_id_to_contiguous_id={
+            category_id: i for i, item in enumerate(pose_file.classes) for category_id in item.category_ids
+        },
     )
     DatasetCatalog.register(name, dataset)
-    return schema
+    return keypoint_schema
 
 
 @dataclass(frozen=True)
@@ -100,53 +129,127 @@ class _PoseDataset:
 
     json_file: str
     image_root: str
-    category: str | None = None
+    category: str | tuple | None = None
+    classes: tuple | None = None
+    schema: str | None = None
+    keypoints: tuple | None = None
+    skeleton: tuple | None = None
     flip_pairs: tuple | None = None
     sigmas: tuple | None = None
     protocol: str = "coco"
 
-    def __call__(self):
-        return load_pose_json(self.json_file, self.image_root, category=self.category)
+    def __call__(self, **options):
+        """Load the dicts; options are those of :func:`load_pose_json`."""
+        selection = self._selection()
+        return load_pose_json(
+            self.json_file,
+            self.image_root,
+            category=selection.category,
+            classes=selection.classes,
+            keypoints=selection.keypoints,
+            **options,
+        )
+
+    def read_files(self, **options):
+        """Read images and annotations, without the image folder; options are those of :func:`read_pose_file`.
+
+        Returns:
+            list[PoseFile]
+        """
+        return [read_pose_file(self.json_file, self._selection(), **options)]
+
+    def _selection(self):
+        keypoints = self.keypoints if self.schema is None else known_schema(self.schema).names
+        return Selection(self.category, self.classes, keypoints)
+
+
+def _check_arguments(name, dataset):
+    if dataset.protocol not in _PROTOCOLS:
+        raise DatasetError(
+            f"data set {name!r}: unknown protocol {dataset.protocol!r}; known are {', '.join(_PROTOCOLS)}"
+        )
+    if dataset.schema is not None and dataset.keypoints is not None:
+        raise DatasetError(
+            f"data set {name!r}: schema {dataset.schema!r} has keypoints of its own; give keypoints or schema, not both"
+        )
+    for key in ("category", "classes", "keypoints"):
+        value = getattr(dataset, key)
+        is_text = key == "category" and isinstance(value, str)
+        is_names = isinstance(value, tuple) and value and all(isinstance(item, str) for item in value)
+        if value is not None and not is_text and not is_names:
+            raise DatasetError(f"data set {name!r}: {key} is {value!r}; write a list of names")
+
+
+def _as_tuples(value):
+    """Lists from YAML as tuples, so that data sets can be compared."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
+
+
+def read_schema(json_file, *, category=None, schema=None):
+    """The keypoints of a COCO-format file.
+
+    Args:
+        json_file, category, schema: see :func:`register_pose_dataset`.
+
+    Returns:
+        KeypointSchema
+
+    Raises:
+        DatasetError: the file cannot be read or has no usable category.
+    """
+    dataset = _PoseDataset(expand_path(json_file), "", category=_as_tuples(category), schema=schema)
+    (pose_file,) = dataset.read_files(on_fault=lambda fault: None)
+    return _read_schema(pose_file.classes[0].category, dataset)
 
 
 def _read_schema(category, dataset):
-    if dataset.protocol == "crowdpose" and tuple(category["keypoints"]) == CROWDPOSE_PERSON.names:
-        given = {"flip_pairs": dataset.flip_pairs, "sigmas": dataset.sigmas}
-        return replace(CROWDPOSE_PERSON, **{k: v for k, v in given.items() if v is not None})
-    return KeypointSchema.from_category(
-        category, flip_pairs=dataset.flip_pairs, sigmas=dataset.sigmas, source=dataset.json_file
-    )
+    given = {"flip_pairs": dataset.flip_pairs, "sigmas": dataset.sigmas}
+    if dataset.schema is not None or (
+        dataset.protocol == "crowdpose" and tuple(category["keypoints"]) == CROWDPOSE_PERSON.names
+    ):
+        known = CROWDPOSE_PERSON if dataset.schema is None else known_schema(dataset.schema)
+        category = {
+            "name": category["name"],
+            "keypoints": list(known.names),
+            "skeleton": [[a + 1, b + 1] for a, b in known.skeleton],
+        }
+        defaults = {
+            "flip_pairs": known.flip_pairs,
+            "sigmas": None if known.sigmas_are_default else known.sigmas,
+        }
+        given = {key: defaults[key] if value is None else value for key, value in given.items()}
+    return KeypointSchema.from_category(category, skeleton=dataset.skeleton, source=dataset.json_file, **given)
 
 
-def read_crowd_indices(images, source):
-    """CrowdPose's measure of how crowded images are, from 0 (nobody's box holds keypoints of others) to 1.
+def read_crowd_indices(pose_file):
+    """CrowdPose's measure of how crowded images are: 0 where nobody's box holds keypoints of others, and unbounded.
 
     Args:
-        images (Sequence[dict]): the ``"images"`` of a COCO-format file, each with ``id`` and ``crowdIndex``.
-        source (str): the file, for messages.
+        pose_file (PoseFile): a COCO-format file whose images have a ``crowdIndex`` each.
 
     Returns:
         dict[int | str, float]: image id -> crowd index.
 
     Raises:
-        DatasetError: an image has none.
+        DatasetError: an image has none, or something else than a finite number of at least 0.
     """
     indices = {}
-    for image in images:
-        if not isinstance(image.get("id"), (int, str)):
-            raise DatasetError(f"{source}: image {image.get('file_name')!r} has no 'id'; give it a number of its own")
-        value = image.get("crowdIndex")
-        if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+    for image_id, value in zip(pose_file.image_ids, pose_file.crowd_indices):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _BEYOND_FLOAT:
             raise DatasetError(
-                f"{source}: image {image['id']!r}: crowdIndex is {value!r}, but CrowdPose's protocol tells easy "
-                f"from hard images by it; write a number from 0 to 1, or evaluate with protocol: coco"
+                f"{pose_file.json_file}: image {image_id!r}: crowdIndex is {value!r}, but CrowdPose's protocol tells "
+                "easy from hard images by it; write a number of at least 0, or evaluate with protocol: coco"
             )
-        indices[image["id"]] = float(value)
+        indices[image_id] = float(value)
     return indices
 
 
 def register_datasets_from_cfg(cfg):
     """Register ``cfg.DATASETS.POSE``, and the synthetic people where ``DATASETS.TRAIN`` or ``TEST`` names them.
+
+    Data sets that the config uses get the classes of the model: those of ``cfg.MODEL.CLASS_NAMES``, else of the first
+    of ``DATASETS.TRAIN`` (or ``TEST``). A file that has the same names in another order, or some of them, is read in
+    the model's order; one that has others stays as it is, for whoever compares them to say so.
 
     It can be called any number of times.
 
@@ -156,13 +259,54 @@ def register_datasets_from_cfg(cfg):
     Raises:
         DatasetError: an entry has unknown or missing keys, or see :func:`register_pose_dataset`.
     """
+    entries = {}
     for i, entry in enumerate(cfg.DATASETS.POSE):
         _check_entry(entry, f"DATASETS.POSE[{i}]")
-        register_pose_dataset(**entry)
-    if set(_SYNTHETIC) & {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}:
+        if entries.setdefault(entry["name"], entry) != entry:
+            raise DatasetError(f"DATASETS.POSE names two data sets {entry['name']!r}; give each its own name")
+    used = list(dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]))
+    model_classes = list(cfg.MODEL.CLASS_NAMES)
+    for name in used:
+        if name in entries:
+            _register_for_classes(entries[name], model_classes)
+        if not model_classes and name in DatasetCatalog:
+            model_classes = list(MetadataCatalog.get(name).get("thing_classes") or [])
+    for name, entry in entries.items():
+        if name not in used:
+            register_pose_dataset(**entry)
+    if set(_SYNTHETIC) & set(used):
         from .synthetic import register_synthetic_pose_from_cfg
 
         register_synthetic_pose_from_cfg(cfg)
+
+
+def _register_for_classes(entry, model_classes):
+    """Register a data set, with its classes in the model's order where it has no others."""
+    name = entry["name"]
+    ordered = {**entry, "classes": model_classes}
+    earlier = DatasetCatalog[name] if name in DatasetCatalog else None  # noqa: SIM401  get() would load it
+    if isinstance(earlier, _PoseDataset) and earlier.classes is not None and "classes" not in entry:
+        # as an earlier config of this process needed it
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    register_pose_dataset(**entry)
+    found = list(MetadataCatalog.get(name).thing_classes)
+    if "classes" in entry or not model_classes or found == model_classes:
+        return
+    if len(found) == len(model_classes) == 1:
+        logger.warning(
+            "data set %r calls its one class %r, the model %r: they are taken for the same",
+            name,
+            *found,
+            *model_classes,
+        )
+    elif not set(found) <= set(model_classes):
+        return
+    else:
+        logger.info("data set %r has the classes %s: read in the model's order", name, ", ".join(found))
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+    register_pose_dataset(**ordered)
 
 
 def annotation_files(name):
@@ -219,7 +363,7 @@ def _absolute(path):
 
 
 _REQUIRED = ("name", "json_file", "image_root")
-_OPTIONAL = ("category", "flip_pairs", "sigmas", "protocol")
+_OPTIONAL = ("category", "classes", "schema", "keypoints", "skeleton", "flip_pairs", "sigmas", "protocol")
 
 
 def _check_entry(entry, where):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from .schema import DatasetError
 
-__all__ = ["Fault", "FaultLog", "raise_fault"]
+__all__ = ["Fault", "FaultLog", "raise_fault", "short"]
 
 
 @dataclass(frozen=True)
@@ -80,3 +80,9 @@ class FaultLog:
 
     def __len__(self):
         return sum(self.counts.values())
+
+
+def short(value):
+    """A value of a file in a message: on one line, and cut to a length."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -3,11 +3,13 @@
 Segmentations are COCO's: polygons in continuous pixels, or run-length encodings (RLE) of the whole image.
 """
 
+import math
+
 import numpy as np
-from detectron2.structures import BoxMode
+from detectron2.structures import BoxMode, PolygonMasks
 from pycocotools import mask as mask_util
 
-__all__ = ["draw_ignored_regions", "has_labelled_keypoints", "read_segmentation"]
+__all__ = ["draw_ignored_regions", "has_labelled_keypoints", "read_segmentation", "segmentation_area"]
 
 # Runs in COCO's compressed encoding: groups of five bits per character, from "0" on
 _FIRST_CHARACTER = ord("0")
@@ -15,6 +17,7 @@ _FIRST_CHARACTER = ord("0")
 _MAX_BITS = 40
 # pycocotools walks along the edges of polygons: longest path of one, in half circumferences (H + W) of its image
 _MAX_LENGTH = 100
+_PLAIN_NUMBERS = {int, float}
 
 
 def draw_ignored_regions(annotations, height, width):
@@ -51,7 +54,33 @@ def draw_ignored_regions(annotations, height, width):
 
 def has_labelled_keypoints(annotation):
     """Whether an annotation in detectron2's format has a keypoint of visibility 1 or 2."""
-    return any((annotation.get("keypoints") or ())[2::3])
+    keypoints = annotation.get("keypoints")
+    # an array of a user's own loader has no truth value
+    return keypoints is not None and any(keypoints[2::3])
+
+
+def segmentation_area(segmentation, height, width):
+    """The area of a segmentation as COCO counts it.
+
+    Args:
+        segmentation (object): as a file has it.
+        height, width (float): of its image, pixels; NaN = unknown.
+
+    Returns:
+        float | None: the sum of the polygons' areas, or the RLE's number of pixels; None where there is no segmentation
+        of use.
+    """
+    if not segmentation or math.isnan(height) or math.isnan(width):
+        return None
+    try:
+        segmentation = read_segmentation(segmentation, int(height), int(width))
+    except ValueError:
+        return None
+    if segmentation is None:
+        return None
+    if isinstance(segmentation, list):
+        return PolygonMasks([segmentation]).area().item()
+    return float(mask_util.area(segmentation))
 
 
 def read_segmentation(segmentation, height, width):
@@ -75,8 +104,24 @@ def read_segmentation(segmentation, height, width):
     if not isinstance(segmentation, list):
         raise ValueError(f"is {segmentation!r}, neither polygons nor an RLE")
     for polygon in segmentation:
-        _check_polygon(polygon, height, width)
+        if not _is_plain_polygon(polygon, height, width):
+            _check_polygon(polygon, height, width)
     return [polygon for polygon in segmentation if len(polygon) >= 6] or None
+
+
+def _is_plain_polygon(polygon, height, width):
+    """Whether a polygon is so plain that it needs no closer look: few points, all of them in the image.
+
+    Data sets have a hundred thousand of these, for which arrays are slow.
+    """
+    if type(polygon) is not list or len(polygon) % 2 or not 0 < len(polygon) <= 2 * _MAX_LENGTH:
+        return False
+    if not set(map(type, polygon)) <= _PLAIN_NUMBERS:
+        return False
+    xs, ys = polygon[0::2], polygon[1::2]
+    inside = min(xs) >= 0 and max(xs) <= width and min(ys) >= 0 and max(ys) <= height
+    # min and max pass over a NaN
+    return inside and not math.isnan(math.fsum(polygon))
 
 
 def _check_polygon(polygon, height, width):

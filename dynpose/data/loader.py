@@ -7,13 +7,22 @@ has to be saved, and neither the number of data workers nor that of the processe
 Axes: B images in a batch of all processes together (SOLVER.IMS_PER_BATCH), N images in the data set.
 """
 
+import itertools
 import logging
 import random
+from contextlib import suppress
 from signal import SIG_IGN, SIGINT, SIGTERM, SIGUSR1, signal
 
 import numpy as np
 import torch
-from detectron2.data import DatasetFromList, get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetFromList,
+    MetadataCatalog,
+    load_proposals_into_dataset,
+    print_instances_class_histogram,
+)
+from detectron2.data.build import filter_images_with_few_keypoints, filter_images_with_only_crowd_annotations
+from detectron2.data.detection_utils import check_metadata_consistency
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
@@ -22,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from dynpose.config import ConfigError
 from dynpose.utils.random_state import preserved_rng, seed_rng
 
+from .dataset_dicts import load_dataset_dicts
 from .mapper import PoseDatasetMapper
 from .schema import DatasetError
 
@@ -60,11 +70,6 @@ def build_pose_train_loader(cfg, mapper=None):
     mapper = mapper or PoseDatasetMapper(cfg, is_train=True)
     proposal_files = cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None
     dicts = training_dicts(cfg, proposal_files=proposal_files)
-    if not isinstance(dicts, list):
-        raise DatasetError(
-            f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}: {type(dicts).__name__} is no list of dicts; register a "
-            "function that returns one, or override PoseTrainer.build_train_loader"
-        )
     seed = comm.shared_random_seed() if cfg.SEED < 0 else cfg.SEED
     schedule = TrainingSchedule(
         len(dicts),
@@ -76,23 +81,52 @@ def build_pose_train_loader(cfg, mapper=None):
     return PoseTrainLoader(dicts, mapper, schedule, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 
-def training_dicts(cfg, **options):
+def training_dicts(cfg, *, proposal_files=None):
     """The images of ``DATASETS.TRAIN`` that are left after detectron2's filtering, as in its own loader.
+
+    They are read by :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`.
 
     Args:
         cfg (CfgNode): DATALOADER.FILTER_EMPTY_ANNOTATIONS and, with MODEL.KEYPOINT_ON,
             MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE are what decides.
-        **options: of detectron2's ``get_detection_dataset_dicts``.
+        proposal_files (Sequence[str]): of detectron2's ``get_detection_dataset_dicts``.
 
     Returns:
         list[dict]
+
+    Raises:
+        DatasetError: see :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`, and where no image is left.
     """
-    return get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-        **options,
-    )
+    names = cfg.DATASETS.TRAIN
+    loaded = [load_dataset_dicts(name) for name in names]
+    for name, dicts in zip(names, loaded):
+        if not isinstance(dicts, list):
+            raise DatasetError(
+                f"DATASETS.TRAIN {tuple(names)}: {type(dicts).__name__} of {name!r} is no list of dicts; register a "
+                "function that returns one, or override PoseTrainer.build_train_loader"
+            )
+        if not dicts:
+            raise DatasetError(f"data set {name!r} has no images; add some, or take it out of DATASETS.TRAIN")
+    if proposal_files is not None:
+        loaded = [load_proposals_into_dataset(dicts, file) for dicts, file in zip(loaded, proposal_files)]
+    dicts = list(itertools.chain.from_iterable(loaded))
+    if "annotations" not in dicts[0]:
+        return dicts
+    min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        dicts = filter_images_with_only_crowd_annotations(dicts)
+    if min_keypoints > 0:
+        dicts = filter_images_with_few_keypoints(dicts, min_keypoints)
+    if not dicts:
+        raise DatasetError(
+            f"DATASETS.TRAIN {tuple(names)}: no image is left to train on: none has somebody who is no crowd "
+            f"(DATALOADER.FILTER_EMPTY_ANNOTATIONS) and at least {min_keypoints} labelled keypoints "
+            "(MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE); label some, or change these keys"
+        )
+    with suppress(AttributeError):  # data sets that name no classes
+        check_metadata_consistency("thing_classes", names)
+        print_instances_class_histogram(dicts, MetadataCatalog.get(names[0]).thing_classes)
+    return dicts
 
 
 def _aspect_ratio_groups(dicts):

@@ -31,7 +31,7 @@ def schema_from_cfg(cfg):
 
     It is ``cfg.MODEL.KEYPOINT_SCHEMA`` where that names keypoints; no data set is then opened, but those of the config
     that are already registered must agree with it. Otherwise the config's data sets are registered and the first of
-    ``cfg.DATASETS.TRAIN`` and ``TEST`` decides.
+    ``cfg.DATASETS.TRAIN`` and ``TEST`` decides. With ``cfg.TEST.MAP_KEYPOINTS``, those of ``TEST`` may have others.
 
     Args:
         cfg (CfgNode): a detectron2 config with dynpose's keys.
@@ -55,12 +55,15 @@ def schema_from_cfg(cfg):
             "MODEL.KEYPOINT_SCHEMA"
         )
     for name in names:
+        if cfg.TEST.MAP_KEYPOINTS and name not in cfg.DATASETS.TRAIN:
+            continue
         other = KeypointSchema.from_metadata(MetadataCatalog.get(name))
         if not schema.has_same_keypoints(other):
             raise DatasetError(
                 f"{owner} has {schema.num_keypoints} keypoints, data set {name!r} has {other.num_keypoints}"
                 f"{_first_difference(schema, other)}: one model needs the same keypoints in the same order with the "
-                f"same flip pairs; change DATASETS.TRAIN and DATASETS.TEST, or the annotation"
+                f"same flip pairs; change DATASETS.TRAIN and DATASETS.TEST, or the annotation, or set "
+                f"TEST.MAP_KEYPOINTS True to evaluate what both have, matched by name"
             )
     return schema
 
@@ -84,8 +87,9 @@ def _register_all(cfg, names):
     register_datasets_from_cfg(cfg)
     for name in names:
         if name not in DatasetCatalog:
+            known = ", ".join(sorted(entry["name"] for entry in cfg.DATASETS.POSE)) or "none"
             raise DatasetError(
-                f"data set {name!r} is not registered: add it to DATASETS.POSE, or call "
+                f"data set {name!r} is not registered (DATASETS.POSE has: {known}): add it to DATASETS.POSE, or call "
                 f"dynpose.data.register_pose_dataset first"
             )
 

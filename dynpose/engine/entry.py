@@ -1,26 +1,21 @@
 """From command-line arguments to a finished run: what train_net.py calls."""
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+import logging
+
 from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import setup_logger
 
 from dynpose.checkpoint import PoseCheckpointer
-from dynpose.config import ConfigError, check_at_least_one, load_config
-from dynpose.data import (
-    check_dataset_files,
-    check_images,
-    register_datasets_from_cfg,
-    schema_from_cfg,
-    schema_to_cfg,
-)
-from dynpose.data.affine import check_reads_to_original
-from dynpose.evaluation.ground_truth import read_ground_truth
+from dynpose.config import load_config
 
+from .preflight import check_and_complete
 from .resuming import resolve_seed
-from .schedule import resolve_epochs, resolve_reference_batch
 from .trainer import PoseTrainer
+
+logger = logging.getLogger(__name__)
 
 
 def setup(args):
@@ -40,71 +35,24 @@ def setup(args):
         ConfigError, DatasetError: with the file, the item and the mend.
     """
     cfg = load_config(args.config_file, args.opts)
-    check_affine_resize(cfg)
-    register_datasets_from_cfg(cfg)
-    for name in cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        check_dataset_files(name)
-        _check_classes(cfg, name)
-        if cfg.DATASETS.CHECK_IMAGES and comm.is_main_process():
-            check_images(DatasetCatalog.get(name))
-    schema = schema_from_cfg(cfg)
-    schema_to_cfg(cfg, schema)
-    if comm.is_main_process():
-        _check_crowd_indices(cfg.DATASETS.TEST, schema.num_keypoints)
+    _log_to(cfg.OUTPUT_DIR)
+    check_and_complete(cfg, eval_only=args.eval_only)
     if not args.eval_only:
-        check_at_least_one(cfg, "SOLVER.IMS_PER_BATCH")
-        resolve_epochs(cfg)
-        resolve_reference_batch(cfg)
         resolve_seed(cfg, resume=args.resume)
     cfg.freeze()
     default_setup(cfg, args)
+    logger.info("Keypoints of the model: %s", ", ".join(cfg.MODEL.KEYPOINT_SCHEMA.NAMES))
     return cfg
 
 
-def check_affine_resize(cfg):
-    """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a meta-architecture that does not read what it adds.
+def _log_to(folder):
+    """Show what dynpose logs, and write it to ``log.txt`` beside what detectron2 logs.
 
-    Raises:
-        ConfigError: see :func:`~dynpose.data.affine.check_reads_to_original`.
+    detectron2's own set-up attaches handlers to its own loggers only.
     """
-    if cfg.INPUT.AFFINE_RESIZE_TEST:
-        check_reads_to_original(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE))
-
-
-# Where each meta-architecture reads how many classes it tells apart
-_NUM_CLASSES_KEYS = {
-    "FCPose": "FCOS",
-    "InsPose": "FCOS",
-    "InsPoseReleased": "FCOS",
-    "QueryPose": "QUERYPOSE",
-    "GeneralizedRCNN": "ROI_HEADS",
-}
-_ONE_CLASS = ("CID",)
-
-
-def _check_classes(cfg, name):
-    architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture in _ONE_CLASS:
-        num_classes, mend = 1, ""
-    elif architecture in _NUM_CLASSES_KEYS:
-        key = _NUM_CLASSES_KEYS[architecture]
-        num_classes, mend = cfg.MODEL[key].NUM_CLASSES, f"set MODEL.{key}.NUM_CLASSES to {{}}, or "
-    else:
-        return  # the user's own
-    classes = MetadataCatalog.get(name).get("thing_classes") or []
-    if len(classes) != num_classes:
-        raise ConfigError(
-            f"data set {name!r} has {len(classes)} classes ({', '.join(classes[:3])}, ...), {architecture} has "
-            f"{num_classes}: {mend.format(len(classes))}choose one category of the data set (key category in "
-            "DATASETS.POSE)"
-        )
-
-
-def _check_crowd_indices(names, num_keypoints):
-    """Find what CrowdPose's protocol lacks now: an evaluation would, hours into a run."""
-    for name in names:
-        if MetadataCatalog.get(name).get("keypoint_protocol") == "crowdpose":
-            read_ground_truth(name, num_keypoints)
+    if comm.is_main_process() and folder:
+        PathManager.mkdirs(folder)
+    setup_logger(folder or None, distributed_rank=comm.get_rank(), name="dynpose")
 
 
 def main(args):

@@ -17,7 +17,7 @@ from dynpose.data.affine import matrix_to_original
 from dynpose.data.image_check import read_image
 from dynpose.modeling.test_time_augmentation import PoseTTA
 
-from .entry import check_affine_resize
+from .preflight import check_affine_resize
 
 
 class PosePredictor:

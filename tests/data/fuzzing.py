@@ -28,7 +28,8 @@ from dynpose.data import (
     check_images,
     load_pose_json,
 )
-from dynpose.data.coco_json import read_coco_json, select_categories
+from dynpose.data.categories import select_classes
+from dynpose.data.coco_json import read_coco_json
 from dynpose.data.transforms import ResizeShortestEdge
 
 # Seconds that a case may take; the largest image takes one
@@ -229,8 +230,8 @@ _OURS = tuple(os.path.realpath(folder) + os.sep for folder in _OWN)
 
 def _load_and_map(files, seed):
     json_file, image_root = str(files.json_file), str(files.image_root)
-    categories = select_categories(read_coco_json(json_file, required=("categories",)), json_file)
-    schema = KeypointSchema.from_category(categories[0], source=json_file)
+    classes = select_classes(read_coco_json(json_file, required=("categories",)), json_file)
+    schema = KeypointSchema.from_category(classes[0].category, source=json_file)
     records = load_pose_json(json_file, image_root)
     check_images(records)
     np.random.seed(seed)
@@ -239,7 +240,7 @@ def _load_and_map(files, seed):
             True, augmentations=augmentations, image_format="BGR", schema=schema, ignore_masks=True
         )
         for record in records:
-            check_sample(mapper(record), schema, len(categories))
+            check_sample(mapper(record), schema, len(classes))
 
 
 def check_sample(sample, schema, num_classes):

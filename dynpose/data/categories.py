@@ -1,0 +1,220 @@
+"""Which categories of a file pose is learned on, and which of them are one class."""
+
+from dataclasses import dataclass, replace
+
+from .faults import Fault, short
+from .people import whole_number
+
+__all__ = ["ALL_AS_ONE", "WHOLE_FILE", "PoseClass", "Selection", "categories_by_id", "select_classes"]
+
+ALL_AS_ONE = "all as one"
+"""``category`` for: every category that has keypoints, as one class."""
+
+_MERGED_NAME = "object"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is read of a file.
+
+    Args:
+        category (str | tuple[str] | None): the name of one category; names that are learned as one class;
+            :data:`ALL_AS_ONE`; None = every category with keypoints is a class of its own.
+        classes (tuple[str] | None): names of the classes in the order of their indices, such as a model's. Categories
+            of other names are left out, and a class that the file lacks has no annotations. None = the order of the
+            category ids.
+        keypoints (tuple[str] | None): K names in place of those of the file.
+    """
+
+    category: str | tuple | None = None
+    classes: tuple | None = None
+    keypoints: tuple | None = None
+
+
+WHOLE_FILE = Selection()
+"""Every category with keypoints."""
+
+
+@dataclass(frozen=True)
+class PoseClass:
+    """A class.
+
+    Args:
+        name (str): of its category, or of those that it is made of: what they have in common in ``supercategory``, else
+            "object".
+        category_ids (tuple[int]): ids of its categories in the file; () = the file has none.
+        keypoints (tuple[str]): their names.
+        category (dict): the first of its categories, with ``keypoints`` and, where the file has it, ``skeleton``.
+    """
+
+    name: str
+    category_ids: tuple
+    keypoints: tuple
+    category: dict
+
+
+def categories_by_id(data, json_file):
+    """The categories of a file.
+
+    Args:
+        data (dict): content of the file.
+        json_file (str): the file, for messages.
+
+    Returns:
+        dict[int, dict]: by id, in the order of the file.
+
+    Raises:
+        DatasetError: one has no id or name or another's id, or keypoints that are no list of names.
+    """
+    by_id = {}
+    for item in data["categories"]:
+        category_id = whole_number(item.get("id"))
+        if category_id is None or not isinstance(item.get("name"), str):
+            raise _fault(
+                json_file, f"category {short(item.get('name', item.get('id')))} lacks 'id' or 'name'", "add it"
+            )
+        if category_id in by_id:
+            raise _fault(json_file, f"category id {category_id} occurs more than once", "give each category its own id")
+        keypoints = item.get("keypoints")
+        if keypoints and not (isinstance(keypoints, list) and all(isinstance(name, str) for name in keypoints)):
+            raise _fault(
+                json_file,
+                f"category {item['name']!r}: keypoints is {short(keypoints)}",
+                "write a list of names, or take it out",
+            )
+        by_id[category_id] = {**item, "id": category_id}
+    return by_id
+
+
+def select_classes(data, json_file, selection=WHOLE_FILE):
+    """The classes that pose is learned on.
+
+    Categories of the same name and keypoints are one class.
+
+    Args:
+        data (dict): content of the file.
+        json_file (str): the file, for messages.
+        selection (Selection): what is asked for.
+
+    Returns:
+        list[PoseClass]: class ``i`` is the ``i``-th; ordered by the ids of the categories, unless ``classes`` says
+        otherwise. All have the same keypoints.
+
+    Raises:
+        DatasetError: there is no such category, it has no keypoints, or categories that are to be one class, or the
+            classes, have different ones.
+    """
+    by_id = categories_by_id(data, json_file)
+    selected = _select(by_id, data, json_file, selection)
+    if selection.keypoints is not None:
+        selected = [{**item, "keypoints": list(selection.keypoints)} for item in selected]
+    for item in selected[1:]:
+        _check_same_keypoints(selected[0], item, json_file)
+    if selection.category is not None and not _names_one(selection.category):
+        classes = [_as_class(_common_name(selected), selected)]
+    else:
+        grouped = {}
+        for item in selected:
+            grouped.setdefault(item["name"], []).append(item)
+        classes = [_as_class(name, items) for name, items in grouped.items()]
+    return classes if selection.classes is None else _ordered(classes, selection.classes)
+
+
+def _select(by_id, data, json_file, selection):
+    """The categories that are asked for, with keypoints, in the order of their ids."""
+    known = ", ".join(sorted({repr(item["name"]) for item in by_id.values()})) or "none"
+    candidates = [by_id[category_id] for category_id in sorted(by_id)]
+    wanted = selection.category
+    if wanted is None or wanted == ALL_AS_ONE:
+        wanted = selection.classes if wanted is None else None
+        if wanted is not None:
+            candidates = [item for item in candidates if item["name"] in wanted] or candidates
+        selected = [item for item in candidates if item.get("keypoints")]
+        if not selected and selection.keypoints is not None:
+            selected = _with_annotated_keypoints(candidates, data)
+        if not selected:
+            raise _fault(
+                json_file,
+                f"none of its categories has keypoints (it has: {known})",
+                "give the category a list 'keypoints' of names in the file, or give their names, or a known schema, "
+                "where the data set is registered (keypoints: or schema: in DATASETS.POSE)",
+            )
+        _check_twins(selected, by_id, json_file)
+        return selected
+    wanted = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    for name in wanted:
+        found = [item for item in candidates if item["name"] == name]
+        if not found:
+            raise _fault(json_file, f"it has no category {name!r} (it has: {known})", "correct category")
+        if selection.keypoints is None and not any(item.get("keypoints") for item in found):
+            raise _fault(
+                json_file,
+                f"category {name!r} has no keypoints",
+                "give it a list 'keypoints' of names, or choose another",
+            )
+    selected = [item for item in candidates if item["name"] in wanted]
+    _check_twins(selected, by_id, json_file)
+    return [item for item in selected if item.get("keypoints") or selection.keypoints is not None]
+
+
+def _check_twins(selected, by_id, json_file):
+    """A category without keypoints beside another of its name that has them: nobody can tell what was meant."""
+    named = {item["name"]: item for item in selected if item.get("keypoints")}
+    for item in by_id.values():
+        twin = named.get(item["name"])
+        if twin is not None and not item.get("keypoints"):
+            raise _fault(
+                json_file,
+                f"two categories are called {item['name']!r}, id {twin['id']} with keypoints and id {item['id']} "
+                "without",
+                "give the second the same keypoints, or another name",
+            )
+
+
+def _check_same_keypoints(first, second, json_file):
+    if first["keypoints"] == second["keypoints"]:
+        return
+    differ = f"different keypoints ({len(first['keypoints'])} and {len(second['keypoints'])})"
+    if first["name"] == second["name"]:
+        problem = f"two categories are called {first['name']!r}, ids {first['id']} and {second['id']}, with {differ}"
+        raise _fault(json_file, problem, "give them the same keypoints, or other names")
+    problem = f"categories {first['name']!r} and {second['name']!r} have {differ}"
+    raise _fault(json_file, problem, "choose one of them with category=")
+
+
+def _with_annotated_keypoints(candidates, data):
+    """Where names come from elsewhere, a category counts if it is the only one or its annotations have keypoints."""
+    if len(candidates) < 2:
+        return candidates
+    used = {item.get("category_id") for item in data.get("annotations", ()) if item.get("keypoints")}
+    return [item for item in candidates if item["id"] in used]
+
+
+def _names_one(category):
+    return isinstance(category, str) and category != ALL_AS_ONE
+
+
+def _common_name(categories):
+    names = {item["name"] for item in categories}
+    if len(names) == 1:
+        return names.pop()
+    groups = {item.get("supercategory") for item in categories}
+    group = groups.pop() if len(groups) == 1 else None
+    return group if isinstance(group, str) and group else _MERGED_NAME
+
+
+def _as_class(name, categories):
+    keypoints = tuple(categories[0]["keypoints"])
+    return PoseClass(name, tuple(item["id"] for item in categories), keypoints, categories[0])
+
+
+def _ordered(classes, names):
+    by_name = {item.name: item for item in classes}
+    if len(names) == 1 and len(classes) == 1:  # merged categories, or another word for the one class
+        return [replace(classes[0], name=names[0])]
+    keypoints, category = classes[0].keypoints, classes[0].category
+    return [by_name.get(name, PoseClass(name, (), keypoints, category)) for name in names]
+
+
+def _fault(json_file, problem, remedy):
+    return Fault(json_file, "categories", problem, remedy).error()

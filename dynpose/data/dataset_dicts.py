@@ -1,0 +1,163 @@
+"""The dicts of registered data sets, by the one reading of annotations: also those that a user's own function gives."""
+
+import functools
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from .coco_json import PoseFile, load_pose_json, log_remarks
+from .faults import Fault, raise_fault, short
+from .people import read_people, whole_number
+from .rules import Remarks
+from .schema import KeypointSchema
+
+__all__ = ["load_dataset_dicts", "mend_dataset_dicts", "pose_file_of_dicts"]
+
+_XYWH = BoxMode.XYWH_ABS
+
+
+def load_dataset_dicts(name, *, on_fault=raise_fault, on_remarks=None):
+    """Load a registered data set, for training or to check its images.
+
+    detectron2's own ``keypoints_coco_*`` are read by :func:`load_pose_json`, in place of ``load_coco_json``. The dicts
+    of a user's own function are mended by the same rules.
+
+    Args:
+        name (str): a registered data set.
+        on_fault, on_remarks: see :func:`load_pose_json`.
+
+    Returns:
+        list[dict]: in detectron2's format. What a user's function gives otherwise, such as an iterable, is returned as
+        it is.
+
+    Raises:
+        DatasetError: see :func:`load_pose_json` and :func:`mend_dataset_dicts`.
+    """
+    loader, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
+    options = {"on_fault": on_fault, "on_remarks": on_remarks}
+    if hasattr(loader, "read_files"):
+        return loader(**options)
+    if name.startswith("keypoints_coco_") and metadata.get("evaluator_type") == "coco":
+        return load_pose_json(metadata.json_file, metadata.image_root, **options)
+    dicts = DatasetCatalog.get(name)
+    if not isinstance(dicts, list) or not metadata.get("keypoint_names"):
+        return dicts
+    return mend_dataset_dicts(
+        dicts, KeypointSchema.from_metadata(metadata).num_keypoints, f"data set {name!r}", **options
+    )
+
+
+def mend_dataset_dicts(dicts, num_keypoints, source, *, on_fault=raise_fault, on_remarks=None):
+    """Read the dicts that a user's own function gave by the rules of :mod:`dynpose.data.rules`.
+
+    Args:
+        dicts (list[dict]): in detectron2's format, with lists or arrays. They are left as they are.
+        num_keypoints (int): K.
+        source (str): where they come from, for messages.
+        on_fault (Callable[[Fault], None]): called with every faulty annotation, which is then left out; the default
+            raises at the first one.
+        on_remarks (Callable[[Remarks], None]): see :func:`load_pose_json`.
+
+    Returns:
+        list[dict]: copies whose annotations have lists of plain numbers for ``bbox`` (XYWH_ABS) and ``keypoints``, and
+        an ``area``; all other fields are as they were.
+
+    Raises:
+        DatasetError: an annotation is faulty.
+    """
+    pose_file = pose_file_of_dicts(dicts, num_keypoints, source, on_fault)
+    (on_remarks or functools.partial(log_remarks, source))(pose_file.remarks)
+    people = pose_file.people
+    originals = [annotation for record in dicts for annotation in record.get("annotations", ())]
+    mended = [{**record, "annotations": []} if "annotations" in record else record for record in dicts]
+    keypoints = people.continuous_keypoints().reshape(-1, 3 * num_keypoints).tolist()
+    rows = zip(people.rows.tolist(), people.images.tolist(), people.boxes.tolist(), people.areas.tolist(), keypoints)
+    for row, image, bbox, area, points in rows:
+        changes = {"bbox": bbox, "bbox_mode": BoxMode.XYWH_ABS, "area": area, "keypoints": points}
+        mended[image]["annotations"].append({**originals[row], **changes})
+    return mended
+
+
+def pose_file_of_dicts(dicts, num_keypoints, source, on_fault=raise_fault):
+    """Read dicts in detectron2's format as :func:`read_pose_file` reads a file.
+
+    Args:
+        dicts, num_keypoints, source, on_fault: see :func:`mend_dataset_dicts`.
+
+    Returns:
+        PoseFile: its classes are the contiguous ``category_id`` of the dicts.
+
+    Raises:
+        DatasetError: an annotation is faulty, or an image has no id.
+    """
+
+    def report(kind, problem, remedy):
+        on_fault(Fault(source, kind, problem, remedy))
+
+    annotations, remarks = [], Remarks()
+    for i, record in enumerate(dicts):
+        for j, annotation in enumerate(record.get("annotations", ())):
+            annotations.append(_as_coco(annotation, i, f"{j} of {record.get('file_name', i)}"))
+    category_ids = [annotation["category_id"] for annotation in annotations]
+    class_of = {category_id: category_id for category_id in category_ids if whole_number(category_id) is not None}
+    sizes = np.array([[_plain(record.get(key, np.nan)) for key in ("width", "height")] for record in dicts], float)
+    people = read_people(
+        annotations,
+        {i: i for i in range(len(dicts))},
+        sizes.reshape(-1, 2),
+        class_of,
+        {key: str(key) for key in class_of},
+        num_keypoints,
+        report,
+        remarks,
+        keypoint_offset=0.5,
+    )
+    return PoseFile(
+        json_file=source,
+        image_ids=[_image_id(record, source) for record in dicts],
+        file_names=[record.get("file_name") for record in dicts],
+        sizes=sizes.reshape(-1, 2),
+        size_faults={},
+        crowd_indices=[record.get("crowdIndex") for record in dicts],
+        classes=[],
+        class_of=class_of,
+        people=people,
+        remarks=remarks,
+    )
+
+
+def _as_coco(annotation, image_index, name):
+    """An annotation of a dict as a file has it, but for keypoints in continuous pixels."""
+    bbox = _plain(annotation.get("bbox"))
+    if isinstance(bbox, (list, tuple)) and len(bbox) == 4 and annotation.get("bbox_mode") not in (None, _XYWH):
+        bbox = [float(value) for value in BoxMode.convert(list(bbox), annotation["bbox_mode"], _XYWH)]
+    return {
+        "id": name,
+        "image_id": image_index,
+        "category_id": _plain(annotation.get("category_id")),
+        "iscrowd": _plain(annotation.get("iscrowd")),
+        "bbox": list(bbox) if isinstance(bbox, tuple) else bbox,
+        "area": _plain(annotation.get("area")),
+        "keypoints": _plain(annotation.get("keypoints")),
+        "num_keypoints": _plain(annotation.get("num_keypoints")),
+        "segmentation": _plain_polygons(annotation.get("segmentation")),
+    }
+
+
+def _plain(value):
+    """Arrays, tensors and NumPy's numbers as lists and Python's numbers."""
+    return value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, tuple) else value
+
+
+def _plain_polygons(segmentation):
+    return [_plain(polygon) for polygon in segmentation] if isinstance(segmentation, list) else segmentation
+
+
+def _image_id(record, source):
+    image_id = _plain(record.get("image_id"))
+    if not isinstance(image_id, (int, str)):
+        raise Fault(
+            source, "image ids", f"image {short(record.get('file_name'))} has no 'image_id'", "give it one of its own"
+        ).error()
+    return image_id

@@ -1,0 +1,578 @@
+"""The one reading of annotations: training, evaluation and ``dynpose check-data`` see what is read here.
+
+Axes: M annotations, K keypoints, I images. Keypoints are (M, K, 3) x, y, visibility in COCO's pixel indices, boxes
+(M, 4) x, y, width, height in continuous pixels, as in the file.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .faults import short
+from .ignored_regions import read_segmentation, segmentation_area
+from .rules import boxes_from_keypoints, implausible_areas, is_learnable, less_than_a_pixel, outside_image
+
+__all__ = ["People", "read_people", "whole_number"]
+
+# Boxes and keypoints lie within this many pixels of the origin; float32 still tells pixels apart there.
+MAX_COORDINATE = 2.0**24
+_CHUNK = 4096
+# COCO-WholeBody's keypoints: the fields of an annotation in the order of its 133, with how many each has
+_SPLIT_FIELDS = (
+    ("keypoints", 17), ("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21),
+)  # fmt: skip
+_NUM_SPLIT = sum(number for _, number in _SPLIT_FIELDS)
+_KEYPOINTS_REMEDY = "write x, y, visibility for each, three zeros where a keypoint is not labelled"
+
+
+@dataclass
+class People:
+    """The annotations of a file, read and mended.
+
+    Attributes:
+        names (list[str]): (M,) what each is called in messages.
+        rows (ndarray): (M,) where it stands in the list that was read.
+        images (ndarray): (M,) index of its image.
+        classes (ndarray): (M,) index of its class.
+        iscrowd (ndarray): (M,) bool.
+        boxes (ndarray): (M, 4).
+        areas (ndarray): (M,) square pixels.
+        keypoints (ndarray): (M, K, 3).
+        segmentations (dict[int, list | dict]): by annotation: of crowds and of people without labelled keypoints.
+    """
+
+    names: list
+    rows: np.ndarray
+    images: np.ndarray
+    classes: np.ndarray
+    iscrowd: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    keypoints: np.ndarray
+    segmentations: dict = field(default_factory=dict)
+
+    def __len__(self):
+        return len(self.images)
+
+    def select(self, chosen):
+        """The annotations of a (M,) bool mask."""
+        if chosen.all():
+            return self
+        new_index = np.cumsum(chosen) - 1
+        return People(
+            names=[name for name, keep in zip(self.names, chosen) if keep],
+            rows=self.rows[chosen],
+            images=self.images[chosen],
+            classes=self.classes[chosen],
+            iscrowd=self.iscrowd[chosen],
+            boxes=self.boxes[chosen],
+            areas=self.areas[chosen],
+            keypoints=self.keypoints[chosen],
+            segmentations={int(new_index[i]): value for i, value in self.segmentations.items() if chosen[i]},
+        )
+
+    def continuous_keypoints(self):
+        """(M, K, 3) keypoints in continuous pixels: COCO's index of a pixel + 0.5 is its centre."""
+        return self.keypoints + np.array([0.5, 0.5, 0])
+
+    def is_learnable(self, sizes):
+        """(M,) bool: see :func:`dynpose.data.rules.is_learnable`; ``sizes`` (I, 2) are those of the images."""
+        return is_learnable(self.continuous_keypoints(), self.boxes, self.iscrowd, sizes[self.images])
+
+
+def read_people(
+    annotations, image_index, sizes, class_of, categories, num_keypoints, report, remarks, *, keypoint_offset=0.0
+):
+    """Read the ``"annotations"`` of a COCO-format file.
+
+    Args:
+        annotations (list[dict]): as the file has them. It is empty afterwards: the people that are read take the place
+            of a list that is several times as large.
+        image_index (dict[int | str, int]): image id -> index of the image.
+        sizes (ndarray): (I, 2) width and height of the images, pixels; NaN where unknown.
+        class_of (dict[int, int]): category id -> class; annotations of other known categories are left out.
+        categories (dict[int, str]): id -> name of all categories of the file.
+        num_keypoints (int): K.
+        report (Callable[[str, str, str], None]): called with kind, problem and remedy of every faulty annotation, which
+            is then left out.
+        remarks (Remarks): counts what is mended, left out and remarked on.
+        keypoint_offset (float): what has to be taken from x and y to make them COCO's pixel indices.
+
+    Returns:
+        People
+    """
+    kept, people = _find_images_and_classes(annotations, image_index, class_of, categories, report, remarks)
+    remarks.totals["annotations"] = remarks.totals.get("annotations", 0) + len(annotations)
+    people.keypoints, has_keypoints = _read_keypoints(kept, num_keypoints, people.names, report, remarks)
+    people.keypoints[..., :2] -= keypoint_offset
+    people.boxes, has_sound_box = _read_boxes(kept, people.names, report)
+    people.areas = np.array([_number(annotation.get("area")) for annotation in kept])
+    _remark_num_keypoints(kept, people, remarks)
+    segmentations = _needed_segmentations(kept, people)
+    kept.clear()
+    annotations.clear()
+    sound = has_keypoints & has_sound_box
+    if not sound.all():
+        segmentations = [segmentation for segmentation, keep in zip(segmentations, sound) if keep]
+        people = people.select(sound)
+    _check_units(people, sizes, report)
+    people, chosen = _mend(people, sizes, segmentations.__getitem__, remarks)
+    segmentations = [segmentation for segmentation, keep in zip(segmentations, chosen) if keep]
+    return _read_segmentations(segmentations, people, sizes, report)
+
+
+def _needed_segmentations(kept, people):
+    """Segmentations as they are written, but None for people whose box and area are plainly sound.
+
+    They are most of a file, and are let go of before anything is made of the rest.
+    """
+    labelled = (people.keypoints[..., 2] > 0).any(axis=1)
+    with np.errstate(invalid="ignore"):
+        is_sound = (people.areas > 1) & (people.areas <= people.boxes[:, 2] * people.boxes[:, 3])
+    needed = ~(labelled & ~people.iscrowd & is_sound)
+    return [annotation.get("segmentation") if need else None for annotation, need in zip(kept, needed.tolist())]
+
+
+def _mend(people, sizes, segmentation_of, remarks):
+    """Apply the rules of :mod:`dynpose.data.rules` to boxes and areas, and count what is odd.
+
+    Args:
+        people (People): as they are written; a box or an area of NaN is missing.
+        sizes (ndarray): (I, 2) width and height of the images.
+        segmentation_of (Callable[[int], object]): the segmentation of annotation i, as it is written.
+        remarks (Remarks): counts.
+
+    Returns:
+        tuple[People, ndarray]: those who are left, with boxes and areas; and the (M,) bool mask of them.
+    """
+    sizes = sizes[people.images]
+    keypoints = people.continuous_keypoints()
+    labelled = (people.keypoints[..., 2] > 0).any(axis=1)
+    missing = np.isnan(people.boxes).any(axis=1)
+    with np.errstate(invalid="ignore"):
+        made_up = labelled & (missing | (people.boxes[:, 2:] <= 0).any(axis=1))
+    if made_up.any():
+        people.boxes[made_up] = boxes_from_keypoints(keypoints[made_up], sizes[made_up])
+    remarks.add("box", _names(people, made_up))
+    for i in np.flatnonzero(missing & ~labelled):
+        box = _segmentation_box(segmentation_of(i), sizes[i])
+        if box is not None:
+            people.boxes[i], missing[i] = box, False
+            remarks.add("box from segmentation", [people.names[i]])
+    chosen = ~missing | labelled
+    remarks.add("nothing annotated", _names(people, ~chosen))
+    people.areas = _mend_areas(people, ~made_up, sizes, segmentation_of, remarks)
+    people, sizes, keypoints = people.select(chosen), sizes[chosen], keypoints[chosen]
+    _remark(people, keypoints, sizes, remarks)
+    return people, chosen
+
+
+def _mend_areas(people, has_own_box, sizes, segmentation_of, remarks):
+    """(M,) areas: as written where a region can have them, else the segmentation's or the box's."""
+    areas, boxes = people.areas.copy(), people.boxes
+    missing = np.isnan(areas)
+    implausible = implausible_areas(areas, boxes, has_own_box, sizes)
+    for i in np.flatnonzero(missing | implausible):
+        area = segmentation_area(segmentation_of(i), *sizes[i, ::-1])
+        if implausible[i] and area is not None and areas[i] >= 0 and _agree(areas[i], area):
+            implausible[i] = False
+            continue
+        areas[i] = boxes[i, 2] * boxes[i, 3] if area is None else area
+    remarks.add("missing area", _names(people, missing))
+    remarks.add("implausible area", _names(people, implausible))
+    return areas
+
+
+def _agree(area, other):
+    """Whether two areas are one: rasterised and exact outlines of a small region differ by a pixel or by half."""
+    return abs(area - other) <= 1 or other / 2 <= area <= other * 2
+
+
+def _remark(people, keypoints, sizes, remarks):
+    labelled = keypoints[..., 2] > 0
+    outside = (labelled & outside_image(keypoints, sizes)).any(axis=1)
+    remarks.add("outside the image", _names(people, outside))
+    low, extent = people.boxes[:, None, :2], people.boxes[:, None, 2:]
+    far = ((keypoints[..., :2] < low - extent) | (keypoints[..., :2] > low + 2 * extent)).any(axis=2)
+    remarks.add("far from the box", _names(people, (far & labelled).any(axis=1)))
+    remarks.add("not labelled", _names(people, ~labelled.any(axis=1) & ~people.iscrowd))
+    remarks.add("less than a pixel", _names(people, less_than_a_pixel(people.boxes, sizes)))
+    remarks.add("annotated twice", _names(people, _repeated(people, labelled)))
+    first = np.where(labelled[..., None], keypoints[..., :2], np.inf).min(axis=1)
+    from_origin = (people.boxes[:, :2] == 0).all(axis=1) & labelled.any(axis=1)
+    remarks.add("box from (0, 0)", _names(people, from_origin & (first > people.boxes[:, 2:] / 4).all(axis=1)))
+    at_origin = ((people.keypoints[..., :2] == 0).all(axis=2) & labelled).any(axis=1)
+    remarks.add("point at (0, 0)", _names(people, at_origin))
+
+
+def _repeated(people, labelled):
+    """(M,) bool: annotations whose labelled keypoints are those of an earlier one of the same image."""
+    written = np.where(labelled[..., None], people.keypoints, 0)
+    seen, repeated = set(), np.zeros(len(people), dtype=bool)
+    for i in np.flatnonzero(labelled.any(axis=1) & ~people.iscrowd).tolist():
+        key = hash((people.images[i], written[i].tobytes()))
+        repeated[i] = key in seen
+        seen.add(key)
+    return repeated
+
+
+def _names(people, mask):
+    return [people.names[i] for i in np.flatnonzero(mask)]
+
+
+def _find_images_and_classes(annotations, image_index, class_of, categories, report, remarks):
+    """The annotations of known images and selected categories, and the columns that are found on the way."""
+    kept, names, rows, images, classes, iscrowd = [], [], [], [], [], []
+    seen, anew, left_out, assumed = set(), [], [], []
+    only_category = next(iter(class_of)) if len(class_of) == 1 and len(categories) <= 1 else None
+    for row, annotation in enumerate(annotations):
+        annotation_id, image_id, category_id = (annotation.get(key) for key in ("id", "image_id", "category_id"))
+        name = f"annotation {annotation_id}" if type(annotation_id) is int else f"annotation {short(annotation_id)}"
+        if (type(annotation_id) is not int and not _is_key(annotation_id)) or annotation_id in seen:
+            anew.append(name)
+        else:
+            seen.add(annotation_id)
+        if (type(image_id) is not int and not _is_key(image_id)) or image_id not in image_index:
+            report("unknown images", f"{name} is of image {short(image_id)}, which is not in 'images'"
+                   + _other_type(image_id, image_index), "add the image or take the annotation out")  # fmt: skip
+            continue
+        if category_id is None and only_category is not None:
+            category_id = only_category
+            assumed.append(name)
+        known = type(category_id) is int or _is_key(category_id)
+        if not known or (category_id not in class_of and category_id not in categories):
+            _report_category(name, category_id, categories, report)
+            continue
+        if category_id not in class_of:
+            left_out.append(repr(categories[category_id]))
+            continue
+        crowd = annotation.get("iscrowd")
+        if crowd is not None and crowd != 0 and (crowd != 1 or not isinstance(crowd, (int, float))):
+            report("crowds", f"{name}: iscrowd is {short(crowd)}", "write 0 or 1")
+            continue
+        if image_index[image_id] is None:  # the image has a fault of its own
+            continue
+        kept.append(annotation)
+        names.append(name)
+        rows.append(row)
+        images.append(image_index[image_id])
+        classes.append(class_of[category_id])
+        iscrowd.append(bool(crowd))
+    remarks.add("annotation ids", anew)
+    remarks.add("missing category", assumed)
+    remarks.add("other categories", _counted(left_out))
+    columns = [np.array(column, dtype=np.int64) for column in (rows, images, classes)]
+    return kept, People(names, *columns, np.array(iscrowd, dtype=bool), boxes=None, areas=None, keypoints=None)
+
+
+class _counted(list):
+    """Category names in the order of their frequency, which ``Remarks`` counts one by one and shows once each."""
+
+    def __getitem__(self, index):
+        number = {}
+        for name in self:
+            number[name] = number.get(name, 0) + 1
+        shown = [f"{count} of {name}" for name, count in sorted(number.items(), key=lambda item: -item[1])]
+        return shown[index]
+
+
+def _other_type(image_id, image_index):
+    """The usual reason for an unknown image: its number is written as text in one of the two places."""
+    try:
+        other = int(image_id) if isinstance(image_id, str) else str(image_id)
+    except ValueError:
+        return ""
+    return f" (but {other!r} is: write both as a number or both as text)" if other in image_index else ""
+
+
+def _report_category(name, category_id, categories, report):
+    known = ", ".join(f"{key} {value!r}" for key, value in list(categories.items())[:5])
+    if category_id is None:
+        return report(
+            "unknown categories",
+            f"{name} has no 'category_id', and the file has {len(categories)} categories ({known})",
+            "add it",
+        )
+    return report(
+        "unknown categories",
+        f"{name} is of category {short(category_id)}, which is not in 'categories' ({known})",
+        "add the category with its keypoints, or write the id of one that is there",
+    )
+
+
+def _read_keypoints(kept, num_keypoints, names, report, remarks):
+    """(M, K, 3) keypoints, and (M,) bool: those without a fault."""
+    raw = _raw_keypoints(kept, num_keypoints, names, remarks)
+    size = 3 * num_keypoints
+    empty = [0] * size
+    values, sound = np.zeros((len(raw), size)), np.ones(len(raw), dtype=bool)
+    alone, holes = [], []
+    for start in range(0, len(raw), _CHUNK):
+        rows = [row or empty if type(row) is list or row is None else row for row in raw[start : start + _CHUNK]]
+        chunk = _number_rows(rows, size)
+        if chunk is not None and _are_keypoints(chunk).all():
+            values[start : start + len(rows)] = chunk
+            continue
+        for i, row in enumerate(rows, start):
+            try:
+                values[i], how = _read_row(row, num_keypoints)
+            except ValueError as error:
+                sound[i] = False
+                report("keypoints", f"{names[i]}: {error}", _KEYPOINTS_REMEDY)
+                continue
+            if how == "x and y alone":
+                alone.append(names[i])
+            elif how == "missing coordinates":
+                holes.append(names[i])
+    remarks.add("x and y alone", alone)
+    remarks.add("missing coordinates", holes)
+    return values.reshape(-1, num_keypoints, 3), sound
+
+
+def _raw_keypoints(kept, num_keypoints, names, remarks):
+    """Each annotation's keypoints as written; COCO-WholeBody's from their five fields, where K is 133."""
+    raw = [annotation.get("keypoints") for annotation in kept]
+    split = [i for i, annotation in enumerate(kept) if "face_kpts" in annotation or "foot_kpts" in annotation]
+    if split and num_keypoints == _NUM_SPLIT:
+        for i in split:
+            if isinstance(raw[i], (list, type(None))) and len(raw[i] or ()) < 3 * _NUM_SPLIT:
+                raw[i] = _join_fields(kept[i])
+        remarks.add("split fields", [names[i] for i in split])
+    else:
+        remarks.add("unread fields", [names[i] for i in split])
+    return raw
+
+
+def _join_fields(annotation):
+    joined = []
+    for key, number in _SPLIT_FIELDS:
+        value = annotation.get(key) or [0] * (3 * number)
+        if not isinstance(value, list) or len(value) != 3 * number:
+            return value  # its length is what the fault is about
+        joined += value
+    return joined
+
+
+def _number_rows(rows, size):
+    """(N, size) float64 of lists of plain numbers, or None if one is anything else."""
+    if not all(type(row) is list and len(row) == size for row in rows):
+        return None
+    try:
+        array = np.asarray(rows)
+    except (ValueError, OverflowError):  # lists inside
+        return None
+    if array.ndim != 2 or array.dtype.kind not in "iuf":
+        return None
+    return array.astype(np.float64)
+
+
+def _are_keypoints(rows):
+    """(N,) bool: finite, near enough to the origin, with visibilities of 0, 1 and 2."""
+    visibility = rows[:, 2::3]
+    with np.errstate(invalid="ignore"):
+        is_near = (np.abs(rows) <= MAX_COORDINATE).all(axis=1)
+    return is_near & ((visibility == 0) | (visibility == 1) | (visibility == 2)).all(axis=1)
+
+
+def _read_row(row, num_keypoints):
+    """One annotation's keypoints, as written by somebody who took the format another way.
+
+    Returns:
+        tuple[ndarray, str]: (3K,) and the rule by which it was read, "" where it is as in COCO.
+
+    Raises:
+        ValueError: there is not one meaning; says what is there.
+    """
+    if not isinstance(row, list):
+        raise ValueError(f"keypoints is {short(row)}")
+    flat, how = row, ""
+    if all(isinstance(point, list) for point in row) and len(row) == num_keypoints:
+        sides = {len(point) for point in row}
+        if sides == {2}:
+            flat, how = [v for x, y in row for v in (x, y, int(not (x == 0 and y == 0)) * 2)], "x and y alone"
+        elif sides == {3}:
+            flat = [v for point in row for v in point]
+    elif len(row) == 2 * num_keypoints and not _could_be_triples(row):
+        pairs = zip(row[0::2], row[1::2])
+        flat, how = [v for x, y in pairs for v in (x, y, int(not (x == 0 and y == 0)) * 2)], "x and y alone"
+    if len(flat) != 3 * num_keypoints:
+        raise ValueError(
+            f"keypoints has {len(row)} numbers where its category's {num_keypoints} keypoints make {3 * num_keypoints}"
+        )
+    if any(value is None or value != value for value in flat):
+        points = list(zip(flat[0::3], flat[1::3], flat[2::3]))
+        flat = [v for x, y, seen in points for v in ((0, 0, 0) if _is_hole(x, y, seen) else (x, y, seen))]
+        how = "missing coordinates"
+    values = _number_rows([flat], len(flat))
+    if values is None or not np.isfinite(values).all() or not np.isin(values[0, 2::3], (0, 1, 2)).all():
+        raise ValueError("keypoints are not all numbers with a visibility of 0, 1 or 2")
+    if np.abs(values).max() > MAX_COORDINATE:
+        raise ValueError(f"a keypoint is at {np.abs(values).max():g}, in no image")
+    return values[0], how
+
+
+def _could_be_triples(row):
+    """Whether a list of 2K numbers may be x, y, visibility of fewer keypoints."""
+    return len(row) % 3 == 0 and all(value in (0, 1, 2) for value in row[2::3])
+
+
+def _is_hole(x, y, visibility):
+    """A keypoint that a tool wrote as null or NaN, because it is not labelled."""
+    absent = [value is None or value != value for value in (x, y, visibility)]
+    return all(absent[:2]) and visibility == 0
+
+
+def _read_boxes(kept, names, report):
+    """(M, 4) boxes, NaN where there is none, and (M,) bool: those without a fault."""
+    raw = [annotation.get("bbox") for annotation in kept]
+    boxes, sound = np.full((len(raw), 4), np.nan), np.ones(len(raw), dtype=bool)
+    for start in range(0, len(raw), _CHUNK):
+        rows = raw[start : start + _CHUNK]
+        chunk = _number_rows(rows, 4)
+        if chunk is not None and _are_boxes(chunk).all():
+            boxes[start : start + len(rows)] = chunk
+            continue
+        for i, row in enumerate(rows, start):
+            if row is None or row == []:
+                continue
+            box = _number_rows([row], 4)
+            if box is None or not _are_boxes(box).all():
+                sound[i] = False
+                report(
+                    "boxes",
+                    f"{names[i]}: bbox is {short(row)}",
+                    "write [x, y, width, height] in pixels, or leave it out for a box around the keypoints",
+                )
+                continue
+            boxes[i] = box[0]
+    return boxes, sound
+
+
+def _are_boxes(rows):
+    with np.errstate(invalid="ignore"):
+        return (np.abs(rows) <= MAX_COORDINATE).all(axis=1) & (rows[:, 2:] >= 0).all(axis=1)
+
+
+def _check_units(people, sizes, report):
+    """Faults of a file as a whole that make every number of it wrong: coordinates in shares, corners for sizes."""
+    points = people.keypoints[people.keypoints[..., 2] > 0][:, :2]
+    large = not (sizes <= 4).any()  # NaN included
+    if large and len(points) and _are_shares(points):
+        report(
+            "keypoints",
+            f"all {len(points)} labelled keypoints lie between 0 and 1: they are shares of the image's size",
+            "multiply x by the image's width and y by its height (and boxes likewise)",
+        )
+        return
+    boxes = people.boxes[(people.boxes[:, 2:] > 0).all(axis=1)]
+    if large and len(boxes) and _are_shares(boxes):
+        report(
+            "boxes",
+            f"all {len(boxes)} boxes lie between 0 and 1: they are shares of the image's size",
+            "multiply x and width by the image's width, y and height by its height",
+        )
+        return
+    leaving = _boxes_that_are_corners(people, sizes)
+    if leaving:
+        report(
+            "boxes",
+            f"{leaving} of {len(boxes)} boxes leave their image if they are [x, y, width, height], and all fit if they "
+            "are the corners [x1, y1, x2, y2]",
+            "subtract x1 and y1 from the last two",
+        )
+
+
+def _are_shares(values):
+    return values.min() >= 0 and values.max() <= 1 and (values != np.round(values)).any()
+
+
+def _boxes_that_are_corners(people, sizes):
+    """How many boxes leave the image as they are written, where all of them make sense as two corners; else 0.
+
+    That takes every box of the file to have its second corner beyond the first, within the image and around the
+    labelled keypoints, and half of them to reach out of the image by more than a tenth of its side.
+    """
+    has_box = (people.boxes[:, 2:] > 0).all(axis=1)
+    if not has_box.any():
+        return 0
+    boxes, keypoints, sizes = people.boxes[has_box], people.keypoints[has_box], sizes[people.images[has_box]]
+    first, second = boxes[:, :2], boxes[:, 2:]
+    if not ((second > first) & (second <= sizes + 1)).all():
+        return 0
+    labelled = keypoints[..., 2] > 0
+    around = (keypoints[..., :2] >= first[:, None] - 2) & (keypoints[..., :2] <= second[:, None] + 2)
+    if not around.all(axis=2)[labelled].all():
+        return 0
+    leaving = (first + second > sizes * 1.1).any(axis=1).sum()
+    return int(leaving) if 2 * leaving >= len(boxes) else 0
+
+
+def _remark_num_keypoints(kept, people, remarks):
+    """COCO-WholeBody counts its body alone, so its number is compared with the ``keypoints`` of the file."""
+    labelled = people.keypoints[..., 2] > 0
+    body = _SPLIT_FIELDS[0][1]
+    numbers, of_body = labelled.sum(axis=1).tolist(), labelled[:, :body].sum(axis=1).tolist()
+    differing = [
+        people.names[i]
+        for i, annotation in enumerate(kept)
+        if (written := annotation.get("num_keypoints")) is not None
+        and written != (of_body[i] if "foot_kpts" in annotation else numbers[i])
+    ]
+    remarks.add("num_keypoints", differing)
+
+
+def _read_segmentations(segmentations, people, sizes, report):
+    """Segmentations of crowds and of people without labelled keypoints; whoever has a faulty one is left out."""
+    ignored = people.iscrowd | ~(people.keypoints[..., 2] > 0).any(axis=1)
+    sound = np.ones(len(people), dtype=bool)
+    for i in np.flatnonzero(ignored).tolist():
+        width, height = sizes[people.images[i]]
+        if np.isnan(width):
+            continue
+        try:
+            segmentation = read_segmentation(segmentations[i], int(height), int(width))
+        except ValueError as error:
+            sound[i] = False
+            report(
+                "segmentations",
+                f"{people.names[i]}: segmentation {error}",
+                "write polygons [[x, y, x, y, ...], ...] or an RLE of the image's size, or take it out",
+            )
+            continue
+        if segmentation is not None:
+            people.segmentations[i] = segmentation
+    return people.select(sound)
+
+
+def _segmentation_box(segmentation, size):
+    """x, y, width, height of polygons; None where they are of no use."""
+    if np.isnan(size).any() or not isinstance(segmentation, list):
+        return None
+    try:
+        polygons = read_segmentation(segmentation, int(size[1]), int(size[0]))
+    except ValueError:
+        return None
+    if not polygons:
+        return None
+    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons])
+    low, high = points.min(axis=0), points.max(axis=0)
+    return np.concatenate([low, high - low])
+
+
+def whole_number(value):
+    """An int, also where it is written as 7.0; None for anything else."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _is_key(value):
+    """Whether a value can be looked up among ids; 7.0 finds 7."""
+    return isinstance(value, str) or whole_number(value) is not None
+
+
+def _number(value):
+    """A finite float, or NaN for anything that is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 2**63:
+        return np.nan
+    return float(value)

@@ -1,0 +1,248 @@
+"""How an annotation is judged: the rules that training, evaluation and ``dynpose check-data`` share.
+
+:data:`RULES` names everything that is read otherwise than it is written, left out, or read as it is but worth a remark.
+Whatever is neither sound nor in this table is a fault, and refused. docs/datasets.md has the same table with reasons.
+
+The functions below it decide what a box or an area is worth. They work on arrays of M annotations, so that one can see
+which files they touch: none whose boxes have an extent and whose areas are such as a region of that box can have.
+
+Boxes are (M, 4) x, y, width, height and keypoints (M, K, 3) x, y, visibility, all in continuous pixels; NaN is missing.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from detectron2.structures import BoxMode
+
+__all__ = [
+    "RULES",
+    "Remarks",
+    "Rule",
+    "boxes_from_keypoints",
+    "implausible_areas",
+    "is_learnable",
+    "is_learnable_person",
+]
+
+BOX_MARGIN = 0.1
+"""What a box from keypoints adds on each side, as a share of the longer side of their extent."""
+
+MIN_BOX_MARGIN = 0.025
+"""The least that it adds, as a share of the image's longer side: a single keypoint has no extent."""
+
+MIN_BOX_MARGIN_PIXELS = 8.0
+"""The least that it adds where the size of the image is unknown, pixels."""
+
+
+class Rule(NamedTuple):
+    """What happens to an item, and how a log goes on after the number of items."""
+
+    decision: str
+    text: str
+
+
+RULES = {
+    # mended: read as what was meant
+    "box": Rule(
+        "mended", "have no box, or one without an extent: a box around their labelled keypoints takes its place"
+    ),
+    "box from segmentation": Rule("mended", "have no box and no labelled keypoint: their segmentation's is taken"),
+    "missing area": Rule("mended", "have no area: that of the segmentation is taken or, without one, that of the box"),
+    "implausible area": Rule(
+        "mended",
+        "have an area that a region of their box cannot have (0, a placeholder of 1, negative, larger than the box): "
+        "it is treated as missing",
+    ),
+    "annotation ids": Rule("mended", "have no id or one that occurs twice: they are counted anew"),
+    "missing category": Rule("mended", "have no category_id: they are taken for the file's only category"),
+    "missing coordinates": Rule("mended", "have keypoints without coordinates and with visibility 0: not labelled"),
+    "x and y alone": Rule(
+        "mended", "have keypoints of x and y without a visibility: all are taken as labelled, but for those at (0, 0)"
+    ),
+    "backslashes": Rule("mended", "have a file_name with backslashes: read as slashes"),
+    "split fields": Rule("mended", "have keypoints in several fields (foot_kpts, face_kpts, ...): read as one list"),
+    # left out
+    "other categories": Rule("left out", "are of categories that are not selected"),
+    "nothing annotated": Rule("left out", "have neither a box nor a labelled keypoint nor a segmentation"),
+    # remarked on: read as they are
+    "num_keypoints": Rule("remarked on", "have another num_keypoints than labelled keypoints: the flags decide"),
+    "outside the image": Rule(
+        "remarked on", "have labelled keypoints outside the image: not learned, and evaluated as pycocotools does"
+    ),
+    "far from the box": Rule("remarked on", "have labelled keypoints far outside their box"),
+    "not labelled": Rule("remarked on", "have no labelled keypoint: learned as boxes"),
+    "less than a pixel": Rule("remarked on", "have less than a pixel of their box in the image: not learned"),
+    "annotated twice": Rule("remarked on", "have the same labelled keypoints as another annotation of their image"),
+    "box from (0, 0)": Rule("remarked on", "have a box that starts at (0, 0), far from their keypoints"),
+    "point at (0, 0)": Rule("remarked on", "have a labelled keypoint at exactly (0, 0): often a missing one"),
+    "unread fields": Rule("remarked on", "have foot_kpts, face_kpts, ...: read with schema: coco_wholebody alone"),
+    "images twice": Rule("remarked on", "are listed more than once, under several ids"),
+}  # fmt: skip
+"""Name -> rule. The counted items are annotations, but for "backslashes" and "images twice": images."""
+
+_OF_IMAGES = ("backslashes", "images twice")
+
+
+class Remarks:
+    """Counts the items that a rule met, and keeps a few of each.
+
+    Args:
+        num_examples (int): kept of each rule.
+
+    Attributes:
+        counts (dict[str, int]): by the rule's name.
+        examples (dict[str, list[str]]): by the rule's name, where they are.
+        totals (dict[str, int]): number of items of each rule's kind that were looked at.
+    """
+
+    def __init__(self, num_examples=3):
+        self.num_examples = num_examples
+        self.counts, self.examples, self.totals = {}, {}, {}
+
+    def add(self, rule, items):
+        """Count items.
+
+        Args:
+            rule (str): key of :data:`RULES`.
+            items (Sequence[str]): what each of them is, or more than one word of them for the same rule.
+        """
+        if len(items) == 0:
+            return
+        self.counts[rule] = self.counts.get(rule, 0) + len(items)
+        kept = self.examples.setdefault(rule, [])
+        kept.extend(items[: self.num_examples - len(kept)])
+
+    def merge(self, other):
+        """Add the counts and examples of another one, such as those of another file."""
+        for rule, count in other.counts.items():
+            self.counts[rule] = self.counts.get(rule, 0) + count
+            kept = self.examples.setdefault(rule, [])
+            kept.extend(other.examples[rule][: self.num_examples - len(kept)])
+        for kind, total in other.totals.items():
+            self.totals[kind] = self.totals.get(kind, 0) + total
+
+    def of(self, *decisions):
+        """Lines such as "3 of 20 annotations have no area: ...", for the rules of some decisions.
+
+        Args:
+            decisions (str): "mended", "left out" or "remarked on".
+
+        Returns:
+            list[str]
+        """
+        lines = []
+        for rule, count in self.counts.items():
+            if RULES[rule].decision in decisions:
+                kind = "images" if rule in _OF_IMAGES else "annotations"
+                examples = ", ".join(self.examples[rule]) + (", ..." if count > len(self.examples[rule]) else "")
+                lines.append(f"{count} of {self.totals.get(kind, count)} {kind} {RULES[rule].text} ({examples})")
+        return lines
+
+
+def boxes_from_keypoints(keypoints, sizes):
+    """Boxes around labelled keypoints, for people who have none.
+
+    The extent of the labelled keypoints grows on each side by :data:`BOX_MARGIN` of its longer side, at least by
+    :data:`MIN_BOX_MARGIN` of the image's longer side, and is cut at the image's edges where the keypoints lie inside.
+
+    Args:
+        keypoints (ndarray): (M, K, 3), at least one labelled in each of the M.
+        sizes (ndarray): (M, 2) width and height of their images, pixels.
+
+    Returns:
+        ndarray: (M, 4).
+
+    Example::
+
+        >>> boxes_from_keypoints(np.array([[[100.0, 50.0, 2.0]]]), np.array([[640.0, 480.0]]))
+        array([[84., 34., 32., 32.]])
+    """
+    labelled = keypoints[..., 2:] > 0
+    low = np.where(labelled, keypoints[..., :2], np.inf).min(axis=1)
+    high = np.where(labelled, keypoints[..., :2], -np.inf).max(axis=1)
+    least = np.where(np.isnan(sizes), 0, sizes).max(axis=1) * MIN_BOX_MARGIN
+    least = np.where(least > 0, least, MIN_BOX_MARGIN_PIXELS)
+    margin = np.maximum((high - low).max(axis=1) * BOX_MARGIN, least)[:, None]
+    # a keypoint outside the image keeps its margin
+    first = np.where(low >= 0, np.maximum(low - margin, 0), low - margin)
+    last = np.where(high <= sizes, np.fmin(high + margin, sizes), high + margin)
+    return np.concatenate([first, last - first], axis=1)
+
+
+def implausible_areas(areas, boxes, has_own_box, sizes):
+    """Which areas no region can have that just fits into a box of that size.
+
+    Sound are areas above 0 and up to ``(width + 1) * (height + 1)`` of the box, whose sides may be rounded by a pixel.
+    However small it is beside its box, such an area is believed: somebody of whom a hand and a foot can be seen has a
+    large box. Two placeholders are not: exactly 1 in a box of more than 4 square pixels, and less than 1 in a box of
+    more than 100 (an area in shares of the image). A box that was made up from keypoints refutes nothing: there, the
+    area must be less than the image's.
+
+    Whoever asks then looks at the segmentation: one that has that very area confirms it.
+
+    Args:
+        areas (ndarray): (M,) square pixels.
+        boxes (ndarray): (M, 4).
+        has_own_box (ndarray): (M,) bool, False where the box is one of :func:`boxes_from_keypoints`.
+        sizes (ndarray): (M, 2) width and height of the images.
+
+    Returns:
+        ndarray: (M,) bool; False where the area is NaN.
+    """
+    width, height = boxes[:, 2], boxes[:, 3]
+    with np.errstate(invalid="ignore", over="ignore"):
+        box_areas = width * height
+        too_large = np.where(has_own_box, areas > (width + 1) * (height + 1), areas >= sizes.prod(axis=1))
+        placeholder = ((areas == 1) & (box_areas > 4)) | ((areas < 1) & (box_areas > 100))
+        return ~np.isnan(areas) & ((areas <= 0) | np.isinf(areas) | too_large | placeholder)
+
+
+def is_learnable(keypoints, boxes, iscrowd, sizes):
+    """Who can be learned from: no crowd, with a labelled keypoint and a pixel of the box in the image.
+
+    Args:
+        keypoints (ndarray): (M, K, 3).
+        boxes (ndarray): (M, 4).
+        iscrowd (ndarray): (M,) bool.
+        sizes (ndarray): (M, 2) width and height of the images.
+
+    Returns:
+        ndarray: (M,) bool.
+    """
+    inside = (keypoints[..., 2] > 0) & ~outside_image(keypoints, sizes)
+    return ~iscrowd & inside.any(axis=1) & ~less_than_a_pixel(boxes, sizes)
+
+
+def is_learnable_person(person, record):
+    """The same for an annotation of a dataset dict.
+
+    Args:
+        person (dict): in detectron2's format.
+        record (dict): of its image, with ``width`` and ``height`` where they are known.
+
+    Returns:
+        bool
+    """
+    keypoints = person.get("keypoints")
+    if person.get("iscrowd") or keypoints is None:
+        return False
+    box = BoxMode.convert(list(person["bbox"]), person["bbox_mode"], BoxMode.XYWH_ABS)
+    size = [record.get("width", np.inf), record.get("height", np.inf)]
+    return bool(
+        is_learnable(
+            np.reshape(keypoints, (1, -1, 3)).astype(float), np.array([box]), np.array([False]), np.array([size])
+        )[0]
+    )
+
+
+def outside_image(keypoints, sizes):
+    """(M, K) bool: keypoints, labelled or not, that no cell of the image's maps can hold."""
+    x, y = keypoints[..., 0], keypoints[..., 1]
+    return (x < 0) | (y < 0) | (x >= sizes[:, :1]) | (y >= sizes[:, 1:])
+
+
+def less_than_a_pixel(boxes, sizes):
+    """(M,) bool: boxes of which less than a pixel's width or height lies in the image."""
+    low = np.maximum(boxes[:, :2], 0)
+    high = np.fmin(boxes[:, :2] + boxes[:, 2:], sizes)
+    return ((high - low) < 1).any(axis=1)

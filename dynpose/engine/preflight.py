@@ -1,0 +1,202 @@
+"""What must be right before a run's first step: the one check that train_net.py and ``dynpose check-data`` share."""
+
+import logging
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+
+from dynpose.checkpoint import CheckpointError
+from dynpose.config import ConfigError, check_at_least_one
+from dynpose.data import (
+    DatasetError,
+    build_pose_augmentation,
+    check_dataset_files,
+    check_images,
+    register_datasets_from_cfg,
+    schema_from_cfg,
+    schema_to_cfg,
+)
+from dynpose.data.affine import check_reads_to_original
+from dynpose.data.dataset_dicts import load_dataset_dicts
+from dynpose.data.flip_names import flip_pairs_concern
+from dynpose.data.loader import training_dicts
+from dynpose.data.rules import is_learnable_person
+from dynpose.evaluation import check_evaluation
+
+from .schedule import resolve_epochs, resolve_reference_batch
+from .trainer import PoseTrainer
+
+__all__ = ["check_affine_resize", "check_and_complete", "check_first_step"]
+
+logger = logging.getLogger(__name__)
+
+
+def check_and_complete(cfg, *, eval_only=False):
+    """Check everything that a run would otherwise meet later, and write into the config what follows from its data.
+
+    That is the keypoint schema and the names of the classes and, for training, the iterations of a schedule in epochs
+    and the learning rate for the batch.
+
+    Args:
+        cfg (CfgNode): not frozen; completed in place.
+        eval_only (bool): DATASETS.TRAIN and SOLVER do not count.
+
+    Raises:
+        ConfigError, DatasetError: the first fault, with the key or the file, the item and the remedy.
+    """
+    check_affine_resize(cfg)
+    register_datasets_from_cfg(cfg)
+    names = _data_sets(cfg, eval_only)
+    for name in names:
+        check_dataset_files(name)
+    cfg.MODEL.CLASS_NAMES = _check_classes(cfg, names)
+    schema = schema_from_cfg(cfg)
+    schema_to_cfg(cfg, schema)
+    build_pose_augmentation(cfg, is_train=False)
+    if not eval_only:
+        build_pose_augmentation(cfg, is_train=True)
+        concern = flip_pairs_concern(schema) if cfg.INPUT.RANDOM_FLIP != "none" else None
+        if concern:
+            logger.warning("%s", concern)
+    if comm.is_main_process():
+        for name in names:
+            dicts = load_dataset_dicts(name)
+            if cfg.DATASETS.CHECK_IMAGES and isinstance(dicts, list):
+                check_images(dicts)
+        for name in cfg.DATASETS.TEST:
+            check_evaluation(cfg, name, eval_only=eval_only)
+    if not eval_only:
+        check_at_least_one(cfg, "SOLVER.IMS_PER_BATCH")
+        num_images = len(_check_learnable(training_dicts(cfg), cfg))
+        resolve_epochs(cfg, num_images)
+        resolve_reference_batch(cfg)
+        if num_images < cfg.SOLVER.IMS_PER_BATCH:
+            logger.warning(
+                "DATASETS.TRAIN has %d images, fewer than SOLVER.IMS_PER_BATCH %d: a batch holds images of several "
+                "epochs, some of them twice",
+                num_images,
+                cfg.SOLVER.IMS_PER_BATCH,
+            )
+
+
+def check_first_step(cfg):
+    """Do what a training does up to its first step: build the model and what trains it, and load the first batch.
+
+    Args:
+        cfg (CfgNode): of :func:`check_and_complete`. The model is built on the CPU, and its weights are not loaded.
+
+    Raises:
+        ConfigError, DatasetError, CheckpointError: what the training would raise. Whatever else it would raise, too.
+    """
+    cfg = cfg.clone()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.SEED = max(cfg.SEED, 0)
+    weights = cfg.MODEL.WEIGHTS
+    if weights and "://" not in weights and not PathManager.isfile(weights):
+        raise CheckpointError(f"MODEL.WEIGHTS {weights}: no such file; give weights that are there, or ''")
+    model = PoseTrainer.build_model(cfg)
+    PoseTrainer.build_lr_scheduler(cfg, PoseTrainer.build_optimizer(cfg, model))
+    next(iter(PoseTrainer.build_train_loader(cfg)))
+
+
+def check_affine_resize(cfg):
+    """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a meta-architecture that does not read what it adds.
+
+    Raises:
+        ConfigError: see :func:`~dynpose.data.affine.check_reads_to_original`.
+    """
+    if cfg.INPUT.AFFINE_RESIZE_TEST:
+        check_reads_to_original(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE))
+
+
+def _data_sets(cfg, eval_only):
+    """The data sets of a run, which must be registered."""
+    keys = ("TEST",) if eval_only else ("TRAIN", "TEST")
+    for key in keys:
+        if key == keys[0] and not len(cfg.DATASETS[key]):
+            raise ConfigError(f"DATASETS.{key} is empty: name a data set to {'evaluate' if eval_only else 'train'} on")
+        for name in cfg.DATASETS[key]:
+            if name not in DatasetCatalog:
+                own = ", ".join(entry["name"] for entry in cfg.DATASETS.POSE) or "none"
+                raise DatasetError(
+                    f"DATASETS.{key}: data set {name!r} is not registered; known are those of DATASETS.POSE ({own}), "
+                    f"and {', '.join(sorted(known for known in DatasetCatalog if _has_keypoints(known)))}"
+                )
+    return list(dict.fromkeys(name for key in keys for name in cfg.DATASETS[key]))
+
+
+def _has_keypoints(name):
+    return MetadataCatalog.get(name).get("keypoint_names") is not None
+
+
+# Where each meta-architecture reads how many classes it tells apart
+_NUM_CLASSES_KEYS = {
+    "FCPose": "FCOS",
+    "InsPose": "FCOS",
+    "InsPoseReleased": "FCOS",
+    "QueryPose": "QUERYPOSE",
+    "GeneralizedRCNN": "ROI_HEADS",
+}
+_ONE_CLASS = ("CID",)
+
+
+def _check_classes(cfg, names):
+    """The names of the model's classes, which those of every data set must be, in this order.
+
+    A data set whose one class is called otherwise than the model's one is taken at its word.
+    """
+    expected = list(cfg.MODEL.CLASS_NAMES) or list(MetadataCatalog.get(names[0]).get("thing_classes") or [])
+    _check_number(cfg, names[0], expected)
+    for name in names:
+        classes = list(MetadataCatalog.get(name).get("thing_classes") or [])
+        if classes == expected:
+            continue
+        if len(classes) == len(expected) == 1:
+            logger.warning(
+                "data set %r calls its one class %r, the model %r: they are taken for the same",
+                name, *classes, *expected,
+            )  # fmt: skip
+            continue
+        _check_number(cfg, name, classes)
+        order = "the same classes in another order" if set(classes) == set(expected) else "other classes"
+        raise ConfigError(
+            f"data set {name!r} has {order} ({', '.join(classes[:5])}) than the model ({', '.join(expected[:5])}): "
+            f"register it with classes={expected[:5]!r} (key classes in DATASETS.POSE), or choose another data set"
+        )
+    return expected
+
+
+def _check_number(cfg, name, classes):
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture in _ONE_CLASS:
+        num_classes, remedy = 1, ""
+    elif architecture in _NUM_CLASSES_KEYS:
+        key = _NUM_CLASSES_KEYS[architecture]
+        num_classes, remedy = cfg.MODEL[key].NUM_CLASSES, f"set MODEL.{key}.NUM_CLASSES to {len(classes)}, or "
+    else:
+        return  # the user's own
+    if len(classes) != num_classes:
+        raise ConfigError(
+            f"data set {name!r} has {len(classes)} classes ({', '.join(classes[:3])}, ...), {architecture} has "
+            f"{num_classes}: {remedy}choose one category of the data set, or learn several as one (key category in "
+            "DATASETS.POSE)"
+        )
+
+
+def _check_learnable(dicts, cfg):
+    """The dicts, of which one at least must show somebody to learn from.
+
+    That is a person who is no crowd, with a labelled keypoint and a pixel of the box in the image.
+    """
+    if "annotations" in dicts[0] and not any(
+        is_learnable_person(person, record) for record in dicts for person in record["annotations"]
+    ):
+        raise DatasetError(
+            f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}: nobody is left to learn from: none of {len(dicts)} images "
+            "has a person who is no crowd, with a labelled keypoint (visibility 1 or 2) and a pixel of the box in the "
+            "image; dynpose check-data says what was left out"
+        )
+    return dicts
