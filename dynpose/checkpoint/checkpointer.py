@@ -8,6 +8,9 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from dynpose.data.schema import COCO_PERSON, CROWDPOSE_PERSON, match_keypoints
+
+from .carrying import carry_rows, fits
 from .imagenet import convert_imagenet, detect_imagenet, find_backbone
 from .reading import UnsafeCheckpointError, read_checkpoint
 from .released import convert_released, detect_released
@@ -25,10 +28,13 @@ class CheckpointError(ValueError):
 class PoseCheckpointer(DetectionCheckpointer):
     """Reads dynpose's checkpoints, the authors' released ones, and whatever detectron2 reads.
 
-    - Released weights (recognised by their keys) are renamed in memory. They must fit completely.
-    - A dynpose checkpoint says which method and which keypoints it is of. Another method's is refused. One with other
-      keypoints is refused too, unless ``new_keypoints`` allows to fine-tune it: then the layers whose shape depends on
-      the keypoints start afresh, and the log names them.
+    - Released weights (recognised by their keys) are renamed in memory. They must fit completely, but for other
+      keypoints than COCO's or CrowdPose's where ``new_keypoints`` allows them.
+    - A dynpose checkpoint says which method, keypoints and classes it is of. Another method's is refused.
+    - The same keypoints or classes in another order are put in the model's order.
+    - Other keypoints are refused, unless ``new_keypoints`` allows to fine-tune them: then what was learned of those
+      that both have, by name, is carried over, and the others start afresh; the log names them. As many keypoints
+      without a common name are taken to be the same under other names. So are classes; ``complete`` refuses others.
     - ImageNet weights of HRNet, DLA and Swin, from their original releases or timm (.pth or .safetensors), are renamed
       too. They must fill the whole backbone.
     - Anything else, such as a ResNet's ImageNet weights, is left to detectron2, as long as something of it fits.
@@ -40,6 +46,8 @@ class PoseCheckpointer(DetectionCheckpointer):
         new_keypoints (bool): allow a checkpoint of the same method with other keypoints.
         complete (bool): take only weights that fill the whole model, to evaluate it or to predict with it: what would
             be a start for training finds noise.
+        class_names (Sequence[str] | None): of the model's classes, in order; empty = unknown. None = the model's
+            ``class_names``, if it has any.
         **kwargs: of detectron2's DetectionCheckpointer.
 
     Example::
@@ -47,18 +55,24 @@ class PoseCheckpointer(DetectionCheckpointer):
         >>> PoseCheckpointer(model).load("R_50_3X.pth")
     """
 
-    def __init__(self, model, save_dir="", *, new_keypoints=False, complete=False, **kwargs):
+    def __init__(self, model, save_dir="", *, new_keypoints=False, complete=False, class_names=None, **kwargs):
         super().__init__(model, save_dir, **kwargs)
         self.new_keypoints = new_keypoints
         self.complete = complete
+        self.class_names = list(getattr(self.model, "class_names", ()) if class_names is None else class_names)
         self._path = ""
+        self._resumes = False
 
     def save(self, name, **kwargs):
-        """Save like detectron2, with a note of the method and its keypoints."""
+        """Save like detectron2, with a note of the method, its keypoints and classes."""
         super().save(name, dynpose=self._description(), **kwargs)
 
-    def load(self, path, *args, **kwargs):
+    def load(self, path, checkpointables=None):
         """Load like detectron2.
+
+        Args:
+            path (str): of the weights; "" = none.
+            checkpointables (list[str] | None): what is loaded beside the model; None = all that the checkpointer has.
 
         Raises:
             CheckpointError: the file is missing or can't be read, or its weights do not fit the model.
@@ -66,11 +80,18 @@ class PoseCheckpointer(DetectionCheckpointer):
         if path and "://" not in path and not os.path.isfile(path):
             raise CheckpointError(f"{path}: no such file; give the weights of a trained model as MODEL.WEIGHTS")
         self._path = path
-        return super().load(path, *args, **kwargs)
+        self._resumes = checkpointables is None and bool(self.checkpointables)
+        return super().load(path, checkpointables)
 
     def _description(self):
         schema = getattr(self.model, "schema", None)
-        return {"method": type(self.model).__name__, "keypoints": list(schema.names) if schema else []}
+        note = {
+            "method": type(self.model).__name__,
+            "keypoints": list(schema.names) if schema else [],
+            "classes": self.class_names,
+        }
+        parts = getattr(self.model, "part_names", None)
+        return note if parts is None else {**note, "parts": parts}
 
     def _load_file(self, filename):
         try:
@@ -91,12 +112,11 @@ class PoseCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint):
         keys = list(checkpoint["model"])
-        self._rename(checkpoint)
-        theirs, ours = checkpoint.get("dynpose"), self._description()
+        theirs, ours = self._rename(checkpoint) or checkpoint.get("dynpose"), self._description()
         if theirs is not None:
             self._check_method(theirs["method"], "dynpose's")
-            if theirs["keypoints"] != ours["keypoints"]:
-                self._check_new_keypoints(theirs["keypoints"], ours["keypoints"])
+            self._carry_keypoints(checkpoint["model"], theirs, ours)
+            self._carry_classes(checkpoint["model"], theirs.get("classes", []), ours["classes"])
         incompatible = super()._load_model(checkpoint)
         if theirs is not None:
             self._check_shapes(incompatible.incorrect_shapes, same_keypoints=theirs["keypoints"] == ours["keypoints"])
@@ -104,18 +124,25 @@ class PoseCheckpointer(DetectionCheckpointer):
         return incompatible
 
     def _rename(self, checkpoint):
-        """Give released and ImageNet weights the model's names, in place."""
+        """Give released and ImageNet weights the model's names, in place.
+
+        Returns:
+            dict | None: what a dynpose checkpoint would say of released weights, where their keypoints are known and
+            not taken to be the model's.
+        """
         released = detect_released(checkpoint["model"])
         if released is not None:
             self._check_method(released.method, released.name)
-            checkpoint["model"] = self._convert(checkpoint["model"], released)
-        elif (imagenet := detect_imagenet(checkpoint["model"])) is not None:
+            checkpoint["model"], note = self._convert(checkpoint["model"], released)
+            return note
+        if (imagenet := detect_imagenet(checkpoint["model"])) is not None:
             checkpoint["model"] = self._convert_imagenet(checkpoint["model"], imagenet)
         elif checkpoint.get("matching_heuristics") and find_backbone(self.model):
             raise CheckpointError(
                 f"{self._path}: these are not weights of {self._backbone_name()}, the model's backbone; give its "
                 "ImageNet weights as MODEL.WEIGHTS, or '' to start from none"
             )
+        return None
 
     def _check_shapes(self, misfits, same_keypoints):
         """Refuse parameters of another shape, unless the keypoints explain it; ``misfits`` as fvcore gives them."""
@@ -161,15 +188,103 @@ class PoseCheckpointer(DetectionCheckpointer):
                 f"Give weights of {ours}, or a config of {method}"
             )
 
-    def _check_new_keypoints(self, theirs, ours):
-        if not self.new_keypoints:
-            raise CheckpointError(
-                f"{self._path}: the checkpoint has {len(theirs)} keypoints ({', '.join(theirs[:3])}, ...), the model "
-                f"{len(ours)} ({', '.join(ours[:3])}, ...). Evaluate and predict with the config.yaml of its run; to "
-                "learn other keypoints, train with these MODEL.WEIGHTS"
-            )
-        if len(theirs) == len(ours):
+    def _carry_keypoints(self, weights, theirs, ours):
+        """Put weights of other keypoints, or of the same in another order, in the model's order, in place."""
+        parts_differ = "parts" in theirs and "parts" in ours and theirs["parts"] != ours["parts"]
+        if theirs["keypoints"] == ours["keypoints"] and not parts_differ:
+            return
+        reordered = sorted(theirs["keypoints"]) == sorted(ours["keypoints"])
+        self._check_new_keypoints(theirs, ours, reordered)
+        if not hasattr(self.model, "keypoint_rows"):
+            return
+        match = _match_names(ours["keypoints"], theirs["keypoints"], exactly=reordered)
+        if len(theirs["keypoints"]) == len(ours["keypoints"]) and not any(index is not None for index in match):
             logger.warning(f"{self._path}: as many keypoints as the model, but other names; all layers are taken over")
+            return
+        rows = self.model.keypoint_rows(ours), self.model.keypoint_rows(theirs)
+        carried = carry_rows(weights, self.model.state_dict(), *rows, match)
+        if self.complete and not carried.exact:
+            raise CheckpointError(
+                f"{self._path}: it has the model's keypoints in another order or in other parts, and its parameters do "
+                f"not go with them ({_few(carried.unknown or carried.changed)}). It was trained with another config; "
+                "use the config.yaml of its run"
+            )
+        self._report("keypoints", ours["keypoints"], match, carried, reordered)
+
+    def _check_new_keypoints(self, theirs, ours, reordered):
+        """Refuse other keypoints where they can't be used; ``reordered``: they are the model's in another order."""
+        names, our_names = theirs["keypoints"], ours["keypoints"]
+        lists = (
+            f"the checkpoint has {len(names)} keypoints ({', '.join(names[:3])}, ...), the model {len(our_names)} "
+            f"({', '.join(our_names[:3])}, ...)"
+        )
+        if self._resumes:
+            raise CheckpointError(
+                f"{self._path}: {lists}. A run goes on with the keypoints and parts that it began with, in their "
+                "order; to learn others, train with these MODEL.WEIGHTS in another OUTPUT_DIR"
+            )
+        reason = getattr(self.model, "fixed_keypoint_order", "")
+        if self.new_keypoints:
+            if reason:
+                logger.warning(f"{self._path}: {lists}: {reason}; let it name the same keypoints")
+            return
+        if not reordered:
+            raise CheckpointError(
+                f"{self._path}: {lists}. Evaluate and predict with the config.yaml of its run; to learn other "
+                "keypoints, train with these MODEL.WEIGHTS"
+            )
+        if not reason and not hasattr(self.model, "keypoint_rows"):
+            reason = "it does not say which of its parameters are for which keypoint"
+        if not reason and "parts" in ours and "parts" not in theirs:
+            reason = "the weights do not say which parts the keypoints are in"
+        if reason:
+            raise CheckpointError(
+                f"{self._path}: {lists}: the same in another order, in which {ours['method']} can't use them, since "
+                f"{reason}. Evaluate and predict with the config.yaml of its run"
+            )
+
+    def _carry_classes(self, weights, theirs, ours):
+        """Put weights of other classes, or of the same in another order, in the model's order, in place."""
+        if theirs == ours or not theirs or not ours:
+            return
+        reordered = sorted(theirs) == sorted(ours)
+        lists = f"the checkpoint has the classes {', '.join(theirs)}, the model {', '.join(ours)}"
+        if self._resumes:
+            raise CheckpointError(
+                f"{self._path}: {lists}. A run goes on with the classes that it began with, in their order; to learn "
+                "others, train with these MODEL.WEIGHTS in another OUTPUT_DIR"
+            )
+        if self.complete and not reordered:
+            raise CheckpointError(
+                f"{self._path}: {lists}. Evaluate and predict with the config.yaml of its run and data with its "
+                "classes; to learn other classes, train with these MODEL.WEIGHTS"
+            )
+        match = _match_names(ours, theirs, exactly=True)
+        if len(theirs) == len(ours) and not any(index is not None for index in match):
+            logger.warning(f"{self._path}: {lists}: as many, but other names; all layers are taken over")
+            return
+        if not hasattr(self.model, "class_rows"):
+            return
+        rows = self.model.class_rows(len(ours)), self.model.class_rows(len(theirs))
+        self._report("classes", ours, match, carry_rows(weights, self.model.state_dict(), *rows, match), reordered)
+
+    def _report(self, kind, names, match, carried, reordered):
+        """Log which keypoints or classes were carried over."""
+        if carried.exact and reordered:
+            logger.info(f"{self._path}: the same {kind} in another order, put in the model's: {', '.join(names)}")
+            return
+        if carried.unknown:
+            logger.warning(
+                f"{self._path}: trained with another config: nothing can be carried over by name in "
+                f"{', '.join(carried.unknown)}"
+            )
+        if carried.changed:
+            known = [name for name, index in zip(names, match) if index is not None]
+            fresh = [name for name, index in zip(names, match) if index is None]
+            logger.warning(
+                f"Other {kind} than in {self._path}: carried over: {', '.join(known) or 'none'}; initialised afresh: "
+                f"{', '.join(fresh) or 'none'} (in {len(carried.changed)} parameters: {_few(carried.changed, 8)})"
+            )
 
     def _backbone_name(self):
         backbone = getattr(self.model, "backbone", self.model)
@@ -208,16 +323,21 @@ class PoseCheckpointer(DetectionCheckpointer):
         return report.converted
 
     def _convert(self, state_dict, released):
-        """Rename released weights, report, and refuse them unless they fit completely."""
+        """Rename released weights, report, and refuse them unless they fit completely.
+
+        Returns:
+            tuple: the renamed weights, and the note of :meth:`_rename` or None.
+        """
         converted, unknown = convert_released(state_dict, released)
         state = self.model.state_dict()
+        note, varying = self._other_released_keypoints(converted)
         expected = {key: tuple(value.shape) for key, value in state.items() if "num_batches_tracked" not in key}
-        missing = sorted(expected.keys() - converted.keys())
-        unused = sorted([*unknown, *(key for key in converted if key not in state)])
+        missing = sorted(expected.keys() - converted.keys() - varying)
+        unused = sorted([*unknown, *(key for key in converted if key not in state and key not in varying)])
         misfits = [
             f"{key} {tuple(converted[key].shape)} instead of {shape}"
             for key, shape in expected.items()
-            if key in converted and tuple(converted[key].shape) != shape
+            if key in converted and key not in varying and tuple(converted[key].shape) != shape
         ]
         logger.info(
             f"{self._path}: {released.name} weights, {len(converted)} parameters converted; {len(unused)} unused "
@@ -227,10 +347,35 @@ class PoseCheckpointer(DetectionCheckpointer):
             raise CheckpointError(
                 f"{self._path}: {released.name} weights do not fit this model: {len(missing)} parameters missing "
                 f"{missing[:3]}, {len(unused)} unused {unused[:3]}, {len(misfits)} of another shape {misfits[:3]}. "
-                f"They load into {released.config}. To fine-tune them on other keypoints, convert them first with "
-                "'dynpose convert-weights' and train from the converted file"
+                f"They load into {released.config}. To learn other keypoints, train with such a config and these "
+                "MODEL.WEIGHTS"
             )
-        return converted
+        return converted, note
+
+    def _other_released_keypoints(self, converted):
+        """What released weights of other keypoints than the model's would note, and the parameters that depend on them.
+
+        They are COCO's or CrowdPose's, whichever fits. Where the model has as many under other names, they are those of
+        somebody's own training, unless they are to be learned anew.
+
+        Args:
+            converted (dict[str, Tensor]): under the model's names.
+
+        Returns:
+            tuple[dict | None, set[str]]
+        """
+        ours = self._description()
+        if not hasattr(self.model, "keypoint_rows"):
+            return None, set()
+        for schema in (COCO_PERSON, CROWDPOSE_PERSON):
+            note = {"method": ours["method"], "keypoints": list(schema.names)}
+            groups = self.model.keypoint_rows(note)
+            is_other = note["keypoints"] != ours["keypoints"]
+            if not is_other or not all(fits(converted, group) for group in groups):
+                continue
+            if self.new_keypoints or sorted(note["keypoints"]) == sorted(ours["keypoints"]):
+                return note, {name for group in (*groups, *self.model.keypoint_rows(ours)) for name in group}
+        return None, set()
 
 
 def _find_fault(weights):
@@ -250,3 +395,10 @@ def _find_fault(weights):
 def _few(names, number=3):
     """The first names of a list that may be long."""
     return ", ".join(names[:number]) + (", ..." if len(names) > number else "")
+
+
+def _match_names(ours, theirs, exactly):
+    """Of each of our names, the place of the same in theirs, or None; ``exactly``: spelled the same, too."""
+    if exactly:
+        return [theirs.index(name) if name in theirs else None for name in ours]
+    return match_keypoints(ours, theirs)

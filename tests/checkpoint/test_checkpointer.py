@@ -32,7 +32,7 @@ def test_round_trip(saved):
     PoseCheckpointer(other).load(path)
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
-    assert torch.load(path)["dynpose"] == {"method": "FCPose", "keypoints": list(SCHEMA.names)}
+    assert torch.load(path)["dynpose"] == {"method": "FCPose", "keypoints": list(SCHEMA.names), "classes": []}
 
 
 def test_other_keypoints_are_refused_unless_to_be_learned(saved, caplog):
@@ -43,10 +43,15 @@ def test_other_keypoints_are_refused_unless_to_be_learned(saved, caplog):
         PoseCheckpointer(other).load(path)
     with caplog.at_level(logging.WARNING):
         PoseCheckpointer(other, new_keypoints=True).load(path)
-    fresh = {"controller.linear.weight", "controller.linear.bias", "refinement.conv.weight", "refinement.conv.bias"}
-    assert all(name in caplog.text for name in fresh)
+    fresh = ["controller.linear.weight", "controller.linear.bias", "refinement.conv.weight", "refinement.conv.bias"]
+    assert f"carried over: none; initialised afresh: a, b, c, d, e (in 4 parameters: {', '.join(fresh)})" in caplog.text
+    # of the generated networks (8 channels, 2 coordinates, width 8), the two hidden layers are everybody's
+    hidden = {"controller.linear": 10 * 8 + 8 + 8 * 8 + 8, "refinement.conv": 0}
     for name, value in other.state_dict().items():
-        expected = before[name] if name in fresh else model.state_dict()[name]
+        expected = model.state_dict()[name]
+        if name in fresh:
+            rows = hidden[name.rpartition(".")[0]]
+            expected = torch.cat([expected[:rows], before[name][rows:]])
         assert torch.equal(value, expected), name
 
 
@@ -192,6 +197,58 @@ def test_released_fcpose_loads_by_itself(released_fcpose, tmp_path, caplog):
     for name, value in converted.items():
         assert torch.equal(state[name], value), name
     assert state["controller.linear.weight"].shape == (2737, 2304)
+
+
+SHUFFLED = KeypointSchema(names=("beak", "right_knee", "nose"), sigmas=(0.05,) * 3)
+
+
+def release_model(schema):
+    cfg = load_config("configs/FCPose/R_50_3x_release.yaml", ["MODEL.DEVICE", "cpu"])
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
+    schema_to_cfg(cfg, schema)
+    return build_model(cfg)
+
+
+def test_released_fcpose_is_fine_tuned_on_other_keypoints(released_fcpose, tmp_path, caplog):
+    """Its layers of two numbers a keypoint: right_knee is COCO's 14th, nose its first."""
+    torch.save({"model": released_fcpose}, tmp_path / "R_50_3X.pth")
+    model = release_model(SHUFFLED)
+    with pytest.raises(CheckpointError, match=r"do not fit this model.*To learn other keypoints, train with such a"):
+        PoseCheckpointer(model).load(str(tmp_path / "R_50_3X.pth"))
+    own = model.basis.project.bias.clone()
+    with caplog.at_level(logging.INFO, logger="dynpose"):
+        PoseCheckpointer(model, new_keypoints=True).load(str(tmp_path / "R_50_3X.pth"))
+    assert "388 parameters converted; 0 unused []; 0 missing []; 0 of another shape []" in caplog.text
+    assert "carried over: right_knee, nose; initialised afresh: beak (in 9 parameters: " in caplog.text
+    theirs = released_fcpose["proposal_generator.basis_module.tower.4.bias"]
+    expected = torch.cat([theirs[:32], own[32:34], theirs[32 + 28 : 32 + 30], theirs[32:34]])
+    assert torch.equal(model.basis.project.bias, expected)
+    # a whole 3 x 3 controller: 2176 rows of hidden layers, then 17 x 32 weights
+    theirs = released_fcpose["proposal_generator.fcpose_head.atten_producer.weight"].flatten(1)
+    ours = model.controller.linear.weight
+    assert torch.equal(ours[:2176], theirs[:2176])
+    assert torch.equal(ours[2176 + 32 : 2176 + 64], theirs[2176 + 14 * 32 : 2176 + 15 * 32])
+    # the transposed convolution reads 128 channels and the coarse maps
+    theirs = released_fcpose["proposal_generator.basis_module.upsampler.0.weight"]
+    assert torch.equal(model.aux_heatmaps.upsample.weight[:128], theirs[:128])
+    assert torch.equal(model.aux_heatmaps.upsample.weight[129:], theirs[[128 + 14, 128]])
+
+
+def test_released_weights_of_cocos_keypoints_in_another_order(released_fcpose, tmp_path):
+    torch.save({"model": released_fcpose}, tmp_path / "R_50_3X.pth")
+    model = release_model(KeypointSchema(names=COCO_PERSON.names[::-1], sigmas=COCO_PERSON.sigmas[::-1]))
+    PoseCheckpointer(model, complete=True).load(str(tmp_path / "R_50_3X.pth"))
+    coarse = released_fcpose["proposal_generator.basis_module.p3_logits.bias"]
+    assert torch.equal(model.aux_heatmaps.coarse.bias, coarse.flip(0))
+
+
+def test_seventeen_keypoints_of_ones_own_in_the_released_format(released_fcpose, tmp_path):
+    """Trained with AdelaiDet on other data: whoever predicts with them knows what they are."""
+    torch.save({"model": released_fcpose}, tmp_path / "animals.pth")
+    model = release_model(KeypointSchema(names=[f"point{i}" for i in range(17)], sigmas=[0.05] * 17))
+    PoseCheckpointer(model, complete=True).load(str(tmp_path / "animals.pth"))
+    coarse = released_fcpose["proposal_generator.basis_module.p3_logits.bias"]
+    assert torch.equal(model.aux_heatmaps.coarse.bias, coarse)
 
 
 def test_released_fcpose_does_not_load_into_the_paper_variant(released_fcpose, tmp_path):

@@ -13,7 +13,7 @@ from small_models import SCHEMA
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer, convert_released, detect_released
 from dynpose.config import add_dynpose_config
-from dynpose.data import COCO_PERSON, CROWDPOSE_PERSON, schema_to_cfg
+from dynpose.data import COCO_PERSON, CROWDPOSE_PERSON, KeypointSchema, schema_to_cfg
 from dynpose.tools import cli
 
 
@@ -93,6 +93,25 @@ def test_crowdposes_weights_name_their_config(state, tmp_path):
     PoseCheckpointer(cid(CROWDPOSE_PERSON)).load(str(tmp_path / "crowdpose.pth"))
 
 
+@pytest.mark.parametrize("crowdpose", [False, True])
+def test_other_keypoints_start_from_released_weights(state, tmp_path, caplog, crowdpose):
+    """COCO's and CrowdPose's have different numbers: 13 is COCO's left knee and CrowdPose's neck."""
+    rows = {"iia.keypoint_center_conv": 15, "gfd.heatmap_conv": 14} if crowdpose else {}
+    released = {
+        key: value[: rows.get(key.rpartition(".")[0])] if value.dim() else value for key, value in state.items()
+    }
+    torch.save(released, tmp_path / "released.pth")
+    model = cid(KeypointSchema(names=("neck", "left_knee"), sigmas=(0.05, 0.05)))
+    own = model.gfd.heatmaps.weight.clone()
+    with caplog.at_level(logging.INFO, logger="dynpose"):
+        PoseCheckpointer(model, new_keypoints=True).load(str(tmp_path / "released.pth"))
+    assert "0 unused []; 0 missing []; 0 of another shape []" in caplog.text
+    theirs = released["gfd.heatmap_conv.weight"]
+    expected = [theirs[13], theirs[8]] if crowdpose else [own[0], theirs[13]]
+    assert torch.equal(model.gfd.heatmaps.weight, torch.stack(expected))
+    assert torch.equal(model.iia.heatmaps.bias[2], released["iia.keypoint_center_conv.bias"][-1])
+
+
 def test_incomplete_and_strange_weights_are_refused(state, tmp_path):
     broken = {**state, "gfd.extra.weight": torch.zeros(1)}
     del broken["gfd.s_attn.conv.bias"]
@@ -118,8 +137,11 @@ def test_other_keypoints_start_from_converted_weights(state, released_file, tmp_
         PoseCheckpointer(model).load(str(converted))
     with caplog.at_level(logging.WARNING, logger="dynpose"):
         PoseCheckpointer(model, new_keypoints=True).load(str(converted))
-    for name in ("iia.heatmaps.weight", "iia.heatmaps.bias", "gfd.heatmaps.weight", "gfd.heatmaps.bias"):
-        assert name in caplog.text
+    names = "iia.heatmaps.weight, iia.heatmaps.bias, gfd.heatmaps.weight, gfd.heatmaps.bias"
+    expected = f"initialised afresh: head, left_hand, right_hand, foot (in 4 parameters: {names})"
+    assert expected in caplog.text
+    # the centres' map is nobody's, and stays the last
+    assert torch.equal(model.iia.heatmaps.weight[4], state["iia.keypoint_center_conv.weight"][17])
     assert torch.equal(model.gfd.fuse.weight, state["gfd.fuse_attn.weight"])
 
 

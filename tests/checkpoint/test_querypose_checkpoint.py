@@ -9,12 +9,11 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from reference_rule import assert_matches, rule_input, rule_state_dict
-from small_models import SCHEMA
 
 from dynpose import modeling
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer, convert_released, detect_released
 from dynpose.config import load_config
-from dynpose.data import COCO_PERSON, CROWDPOSE_PERSON, schema_to_cfg
+from dynpose.data import COCO_PERSON, CROWDPOSE_PERSON, KeypointSchema, schema_to_cfg
 from dynpose.tools import cli
 
 FULL, LIGHT = "configs/QueryPose/HRNet_W32_2x.yaml", "configs/QueryPose/HRNet_W32_2x_light.yaml"
@@ -216,41 +215,49 @@ def test_converted_weights_have_cocos_keypoints(test_data, tmp_path, capsys):
     assert f"unused:    {', '.join(unused)}, 1 counters of steps (num_batches_tracked) (constants" in report
 
 
-def fresh_and_kept(model, path, caplog):
-    """Load into a model of other keypoints; the parameters that the log names, and those that were taken over."""
+@pytest.mark.parametrize("name", ["converted", "released"])
+def test_crowdpose_starts_from_all_but_head_and_neck(test_data, converted_file, tmp_path, caplog, name):
+    """The same parts but for the keypoints of the head, whose part goes on; the keypoints of a part have two rows each.
+
+    CrowdPose's first part, the head and the neck, has two keypoints where COCO's has five.
+    """
+    state = state_of(test_data, "keys_light", stages="0")
+    path = converted_file if name == "converted" else save(state, tmp_path / "released.pth")
+    model = querypose(LIGHT, QUERYPOSE + "NUM_STAGES", 1, schema=CROWDPOSE_PERSON)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(CheckpointError, match=r"the checkpoint has 17 keypoints"):
+    with pytest.raises(CheckpointError, match=r"the checkpoint has 17 keypoints|do not fit this model"):
         PoseCheckpointer(model).load(path)
-    caplog.clear()
     with caplog.at_level(logging.WARNING, logger="dynpose"):
         PoseCheckpointer(model, new_keypoints=True).load(path)
-    kept = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
-    return {key for key in before if re.search(rf"[ ,]{re.escape(key)}(,|\n|$)", caplog.text)}, kept
-
-
-def test_crowdpose_starts_from_all_but_the_head(converted_file, caplog):
-    model = querypose(LIGHT, QUERYPOSE + "NUM_STAGES", 1, schema=CROWDPOSE_PERSON)
-    fresh, kept = fresh_and_kept(model, converted_file, caplog)
-    heads = ("coord_heads", "sigma_heads")
-    assert fresh == {f"keypoint_stages.0.{head}.0.{kind}" for head in heads for kind in ("weight", "bias")}
-    assert not fresh & kept
-    for key in ("part_queries.weight", "keypoint_stages.0.coord_heads.1.weight", "flow.t.0.0.weight"):
-        assert key in kept
+    assert "left_ankle, right_ankle; initialised afresh: head, neck (in " in caplog.text
+    kinds = ("weight", "bias")
+    fresh = {f"keypoint_stages.0.{heads}_heads.0.{kind}" for heads in ("coord", "sigma") for kind in kinds}
+    converted, _ = convert_released(state, detect_released(state))
+    for key, value in model.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            assert torch.equal(value, before[key] if key in fresh else converted[key]), key
 
 
 def test_other_keypoints_start_from_converted_weights(converted_file, caplog):
-    """Four parts of one keypoint: no head of the release's is of that size."""
-    model = querypose(LIGHT, QUERYPOSE + "NUM_STAGES", 1, schema=SCHEMA)
-    fresh, kept = fresh_and_kept(model, converted_file, caplog)
-    expected = {
-        f"keypoint_stages.0.{head}.{part}.{kind}"
-        for head in ("coord_heads", "sigma_heads")
-        for part in range(4)
-        for kind in ("weight", "bias")
-    } | {f"keypoint_stages.0.interaction.attention.{kind}" for kind in ("weight", "bias")}
-    assert fresh == expected | {"part_queries.weight"}
-    assert not fresh & kept
-    assert {"instance_queries.weight", "keypoint_stages.0.convs.0.weight", "box_stages.0.norm1.bias"} <= kept
+    """Parts of one keypoint, each from that which its keypoint was in: COCO's are the head, the shoulders, ..."""
+    model = querypose(LIGHT, QUERYPOSE + "NUM_STAGES", 1, schema=KeypointSchema(("tail", "left_wrist", "nose")))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with caplog.at_level(logging.WARNING, logger="dynpose"):
+        PoseCheckpointer(model, new_keypoints=True).load(converted_file)
+    assert "carried over: left_wrist, nose; initialised afresh: tail (in " in caplog.text
+    theirs, ours = torch.load(converted_file)["model"], model.state_dict()
+    stage = "keypoint_stages.0."
+    for key in ("part_queries.weight", stage + "interaction.attention.weight", stage + "interaction.attention.bias"):
+        assert torch.equal(ours[key], torch.stack([before[key][0], theirs[key][2], theirs[key][0]])), key
+    heads = stage + "coord_heads."
+    assert torch.equal(ours[heads + "0.weight"], before[heads + "0.weight"])
+    # the third part is the left elbow, then the wrist; the nose is the head's first
+    assert torch.equal(ours[heads + "1.weight"], theirs[heads + "2.weight"][2:])
+    assert torch.equal(ours[heads + "2.bias"], theirs[heads + "0.bias"][:2])
+    residual = stage + "instance_residuals."
+    assert torch.equal(ours[residual + "2.weight"], theirs[residual + "0.weight"])
+    for key in ("instance_queries.weight", stage + "convs.0.weight", "box_stages.0.norm1.bias"):
+        assert torch.equal(ours[key], theirs[key]), key
 
 
 def test_single_person_pose_weights_fill_the_backbone(test_data, tmp_path, caplog):

@@ -72,6 +72,14 @@ class KPNetSpec:
         """P, the length of one instance's parameter vector."""
         return sum(self.param_sizes)
 
+    @property
+    def param_keypoints(self) -> tuple[int | None, ...]:
+        """The keypoint that each of the P packed parameters is for; None in the hidden layers, which serve all."""
+        num_hidden = sum(self.param_sizes[:-2])
+        n_in, n_out = self.layer_sizes[-1]
+        weight = (keypoint for keypoint in range(n_out) for _ in range(n_in))
+        return (*[None] * num_hidden, *weight, *range(n_out))
+
     def unpack(self, params: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Split parameter vectors into the weights and biases of the layers, as views.
 

@@ -115,6 +115,7 @@ class InstanceAbstraction(nn.Module):
 
         Returns:
             tuple: image_index (N,) int64, cells (N, 2) int64 (u, v) and scores (N,), by image, then descending score.
+            Cells of an image that are NaN are among them, first of all: evaluation counts such predictions and says so.
         """
         own = own_cells(sizes, centers)
         smoothed = smooth(centers * own, self.smoothing) * own
@@ -123,9 +124,11 @@ class InstanceAbstraction(nn.Module):
         for window in windows.unique().tolist():
             images = (windows == window).nonzero()[:, 0].to(centers.device)
             highest[images] = F.max_pool2d(smoothed[images], window, stride=1, padding=window // 2)
-        candidates = torch.where(smoothed == highest, smoothed, 0).flatten(1)
+        is_candidate = (smoothed == highest) | (smoothed.isnan() & own)
+        candidates = torch.where(is_candidate, smoothed, 0).flatten(1)
         scores, index = candidates.topk(min(self.max_proposals, candidates.shape[1]), dim=1)
-        image, rank = (scores > self.score_thresh).nonzero(as_tuple=True)
+        # unlike >, not <= lets NaN through
+        image, rank = (~(scores <= self.score_thresh)).nonzero(as_tuple=True)
         index = index[image, rank]
         width = centers.shape[-1]
         cells = torch.stack([index % width, torch.div(index, width, rounding_mode="floor")], dim=1)

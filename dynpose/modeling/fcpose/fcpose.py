@@ -5,6 +5,8 @@ the feature map F of the whole image; the peaks of its heatmaps are refined by o
 config keys alone.
 """
 
+from dataclasses import replace
+
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
@@ -28,6 +30,7 @@ from dynpose.modeling.fcos import (
 )
 from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
 from dynpose.modeling.keypoint_maps import gather_keypoints, gaussian_heatmaps
+from dynpose.modeling.parameter_rows import layer_rows, of_all, of_each, of_generated
 
 from .basis import AuxHeatmaps, BasisBranch
 from .losses import head_weights, heatmap_mse
@@ -219,6 +222,30 @@ class FCPose(DenseDetector):
         keypoints = self.refinement.locate(nets, offsets)
         give_keypoints(results, keypoints)
         return results
+
+    def keypoint_rows(self, note):
+        """Say which rows of the parameters are for which keypoint: see :mod:`dynpose.modeling.parameter_rows`."""
+        number = len(note["keypoints"])
+        spec = replace(self.spec, num_keypoints=number)
+        refinement = self.refinement.keypoint_rows(number)
+        layers = {
+            "controller.linear": of_generated(spec) + refinement.generated,
+            **{f"refinement.{name}": owners for name, owners in refinement.layers.items()},
+        }
+        if refinement.shared:
+            layers["basis.project"] = of_all(spec.in_channels) + refinement.shared
+        if self.aux_heatmaps is not None:
+            layers.update({f"aux_heatmaps.{name}": of_each(number) for name in ("coarse", "fine")})
+        groups = [group for name, owners in layers.items() for group in layer_rows({name: owners})]
+        if self.aux_heatmaps is not None:
+            # of a transposed convolution, whose first axis is that of the input
+            inputs = of_all(self.aux_heatmaps.coarse.in_channels) + of_each(number)
+            groups.append({"aux_heatmaps.upsample.weight": inputs})
+        return groups
+
+    def class_rows(self, number):
+        """Say which rows of the parameters are for which class: see :mod:`dynpose.modeling.parameter_rows`."""
+        return layer_rows({"head.cls_logits": of_each(number)})
 
     def _maps(self, features):
         """Merged levels, F, and the shared offset map (or None)."""

@@ -6,12 +6,30 @@ image; ``losses`` and ``map_loss`` for training; ``locate`` for inference.
 Axes: N generated networks, K keypoints, B images, H x W cells of F.
 """
 
+from dataclasses import replace
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
 from dynpose.layers import KPNetSpec, expected_distance, upsampled_cross_entropy
 from dynpose.layers.losses import normalizer
 from dynpose.modeling.keypoint_maps import cell_centers, keypoint_cells, offset_targets, offsets_at
+from dynpose.modeling.parameter_rows import of_each, of_generated
+
+
+class RefinementRows(NamedTuple):
+    """Owners (see :mod:`dynpose.modeling.parameter_rows`) of what a refinement has.
+
+    Attributes:
+        generated (list[tuple[int]]): of the values that the controller generates for it.
+        shared (list[tuple[int]]): of the channels that the basis branch gives it.
+        layers (dict[str, list[tuple[int]]]): of the output channels of its own layers.
+    """
+
+    generated: list
+    shared: list
+    layers: dict
 
 
 class NoRefinement(nn.Module):
@@ -37,6 +55,10 @@ class NoRefinement(nn.Module):
             raise ValueError(f"MODEL.FCPOSE.HEATMAP_TARGET must be 'nearest' or 'paper', got {target_rule!r}")
         self.heatmap_loss = heatmap_loss
         self.target_rule = target_rule
+
+    def keypoint_rows(self, number):
+        """Say which keypoint each value and channel is for, with ``number`` keypoints: RefinementRows."""
+        return RefinementRows([], [], {})
 
     def offsets(self, p3, shared):
         """Compute what is shared by all people of an image.
@@ -165,6 +187,10 @@ class SharedOffsets(NoRefinement):
             nn.init.normal_(self.conv.weight, std=0.01)
             nn.init.zeros_(self.conv.bias)
 
+    def keypoint_rows(self, number):  # noqa: D102
+        offsets = of_each(number, rows=2)
+        return RefinementRows([], offsets, {}) if self.conv is None else RefinementRows([], [], {"conv": offsets})
+
     def offsets(self, p3, shared):  # noqa: D102
         return (shared if self.conv is None else self.conv(p3)).float() * self.scale
 
@@ -233,6 +259,11 @@ class InstanceOffsets(NoRefinement):
         )
         self.num_params = self.conv_spec.num_params
 
+    def keypoint_rows(self, number):  # noqa: D102
+        # its outputs are x0, y0, x1, y1, ...
+        outputs = of_generated(replace(self.conv_spec, num_keypoints=2 * number))
+        return RefinementRows([(output // 2,) for (output,) in outputs], [], {})
+
     def losses(self, nets, offsets, keypoints, box_sizes):  # noqa: D102
         losses = super().losses(nets, offsets, keypoints, box_sizes)
         cells = keypoint_cells(keypoints, nets.stride, nets.size, self.target_rule)
@@ -275,6 +306,9 @@ class DeconvRefinement(NoRefinement):
         tent = 1 - (torch.arange(2 * factor) + 0.5 - factor).abs() / factor
         self.deconv.weight.data.copy_(torch.outer(tent, tent).expand_as(self.deconv.weight))
         nn.init.zeros_(self.deconv.bias)
+
+    def keypoint_rows(self, number):  # noqa: D102
+        return RefinementRows([], [], {"deconv": of_each(number)})
 
     def map_cross_entropy(self, nets, logits, keypoints):  # noqa: D102
         logits = self.upsample(logits)

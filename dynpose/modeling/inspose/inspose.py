@@ -6,6 +6,8 @@ people share. Boxes are neither predicted nor learned unless they are asked for:
 enclose the keypoints.
 """
 
+from dataclasses import replace
+
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
@@ -27,6 +29,7 @@ from dynpose.modeling.fcos import (
 )
 from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, gaussian_heatmaps, offsets_at
+from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
 
 from .branches import AuxHeatmap, DiskOffsets, KeypointFeatures
 from .losses import (
@@ -270,6 +273,20 @@ class InsPose(DenseDetector):
         # a rectangle without extent overlaps nothing, and detectron2 drops it when it rescales the results
         boxes = enclosing_boxes(keypoints[..., :2], min_size=float(self.map_stride))
         return self.decoder.select(candidates, boxes, images.image_sizes, pred_keypoints=keypoints)
+
+    def keypoint_rows(self, note):
+        """Say which rows of the parameters are for which keypoint: see :mod:`dynpose.modeling.parameter_rows`."""
+        number = len(note["keypoints"])
+        layers = {"controller.linear": of_generated(replace(self.spec, num_keypoints=number))}
+        if self.disk_offsets is not None:
+            layers["disk_offsets.predict"] = of_each(number, rows=2)
+        if self.aux_heatmap is not None:
+            layers["aux_heatmap.predict"] = of_each(number)
+        return [group for name, owners in layers.items() for group in layer_rows({name: owners})]
+
+    def class_rows(self, number):
+        """Say which rows of the parameters are for which class: see :mod:`dynpose.modeling.parameter_rows`."""
+        return layer_rows({"head.cls_logits": of_each(number)})
 
     def _generate(self, p3, tower, locations, index):
         """Generate the KP-Nets of some locations, to run over F_kp: section 3.2."""

@@ -3,6 +3,8 @@
 It is a meta-architecture of its own, since nearly every part differs from the paper (`projects/InsPose` lists how).
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
@@ -35,6 +37,8 @@ from dynpose.modeling.fcos import (
 )
 from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, keypoint_cells
+from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
+from dynpose.modeling.unchecked_boxes import UncheckedBoxes, without_overlap
 
 from .losses import heatmap_focal_loss
 from .released_head import AuxBranch, KeypointFeatures, ReleasedHead
@@ -88,6 +92,11 @@ class InsPoseReleased(DenseDetector):
         kp_net_backend (str): backend of the KP-Net operator.
         pixel_mean, pixel_std (Sequence[float]): of the image channels.
     """
+
+    # why weights of the same keypoints in another order can't be evaluated as they are
+    fixed_keypoint_order = (
+        "its star-shaped convolutions look at keypoints that MODEL.INSPOSE_RELEASED.STAR_KEYPOINTS names by their place"
+    )
 
     @configurable
     def __init__(
@@ -284,6 +293,25 @@ class InsPoseReleased(DenseDetector):
         give_keypoints(results, keypoints)
         return results
 
+    def keypoint_rows(self, note):
+        """Say which rows of the parameters are for which keypoint: see :mod:`dynpose.modeling.parameter_rows`.
+
+        The weights of the stars are not among them: they belong to the places in STAR_KEYPOINTS.
+        """
+        number = len(note["keypoints"])
+        layers = {
+            "controller.linear": of_generated(replace(self.spec, num_keypoints=number)),
+            "head.keypoint_offsets": of_each(number, rows=2),
+            "aux_branch.heatmaps": of_each(number),
+            "aux_branch.tags": of_each(number),
+            "aux_branch.disk_offsets": of_each(number, rows=2),
+        }
+        return [group for name, owners in layers.items() for group in layer_rows({name: owners})]
+
+    def class_rows(self, number):
+        """Say which rows of the parameters are for which class: see :mod:`dynpose.modeling.parameter_rows`."""
+        return layer_rows({"head.cls_logits": of_each(number)})
+
     def _areas(self, instances):
         """(G,) areas of the people of an image, square pixels."""
         if instances.has("gt_areas"):
@@ -365,14 +393,16 @@ class InsPoseReleased(DenseDetector):
     def _select(self, candidates, boxes, image_sizes):
         """Soft-NMS within the images and classes, then the best of each image."""
         groups = candidates.image * self.head.num_classes + candidates.classes
+        # A score that is no number goes through as the best, of a box that overlaps nothing
         kept, scores = soft_nms(
-            boxes,
-            candidates.scores,
+            without_overlap(boxes, candidates.scores),
+            candidates.scores.nan_to_num(nan=1.0),
             groups,
             iou_threshold=self.decoder.nms_thresh,
             max_per_group=self.decoder.post_nms_topk,
             **self.nms,
         )
+        scores = torch.where(candidates.scores[kept].isfinite(), scores, candidates.scores[kept])
         image = candidates.image[kept]
         best = rank_in_group(scores, image) < self.decoder.post_nms_topk
         kept, scores, image = kept[best], scores[best], image[best]
@@ -380,7 +410,7 @@ class InsPoseReleased(DenseDetector):
         for number, image_size in enumerate(image_sizes):
             here = image == number
             instances = Instances(image_size)
-            instances.pred_boxes = Boxes(boxes[kept[here]])
+            instances.pred_boxes = UncheckedBoxes(boxes[kept[here]])
             instances.scores = scores[here]
             instances.pred_classes = candidates.classes[kept[here]]
             instances.location_index = candidates.index[kept[here]]
@@ -458,8 +488,9 @@ def _to_index_coordinates(one):
 def _to_continuous_coordinates(instances):
     """The opposite in place, at the original scale of a prediction."""
     instances.pred_keypoints[..., :2] += 0.5
-    instances.pred_boxes.tensor += 0.5
-    instances.pred_boxes.clip(instances.image_size)
+    boxes = UncheckedBoxes(instances.pred_boxes.tensor + 0.5)
+    boxes.clip(instances.image_size)
+    instances.pred_boxes = Boxes(boxes.tensor)
 
 
 def _check_config(cfg):

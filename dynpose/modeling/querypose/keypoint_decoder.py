@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from detectron2.config import configurable
 from torch import nn
 
+from dynpose.modeling.parameter_rows import layer_rows
+
 from .box_decoder import DynamicInteraction, FeedForward
 from .interactions import build_interaction
 
@@ -104,6 +106,7 @@ class KeypointStage(nn.Module):
                 f"{part_dim} and {num_heads}"
             )
         num_parts = len(parts)
+        self.parts = tuple(map(tuple, parts))
         self.part_query_shape = (num_parts, part_dim) if query == "part" else None
         self.convs = _convs(hidden_dim, conv_dim, num_convs)
         self.dynamic_mlp = dynamic_mlp
@@ -114,6 +117,7 @@ class KeypointStage(nn.Module):
             self.instance_ffn = FeedForward(hidden_dim, feedforward_dim, dropout)
 
         self.pools = interaction == "pool"
+        self.attends_by_part = interaction == "spegm"
         if not self.pools:
             self.interaction = build_interaction(
                 interaction,
@@ -168,6 +172,26 @@ class KeypointStage(nn.Module):
             "iteration": querypose.ITERATION,
             "norm": querypose.KEYPOINT_NORM,
         }
+
+    def keypoint_rows(self, parts):
+        """Say which rows of the parameters are for which part or keypoint.
+
+        Args:
+            parts (Sequence[tuple[int]]): as of the constructor, of this stage or of one with other keypoints.
+
+        Returns:
+            list[dict]: groups of :mod:`dynpose.modeling.parameter_rows`.
+        """
+        groups = []
+        for name in ("coord_heads", "sigma_heads"):
+            of_parts = ([(keypoint,) for keypoint in part for _ in range(2)] for part in parts)
+            groups += layer_rows({f"{name}.{index}": owners for index, owners in enumerate(of_parts)})
+        if self.attends_by_part:
+            groups += layer_rows({"interaction.attention": list(parts)})
+        if self.part_query_shape is not None:
+            dim = self.part_query_shape[1]
+            groups += layer_rows({f"instance_residuals.{index}": [part] * dim for index, part in enumerate(parts)})
+        return groups
 
     def update_instances(self, roi_features, queries):
         """Let instance queries learn from their RoIs (Figure 3b).

@@ -22,10 +22,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from dynpose.data import schema_from_cfg
+from dynpose.data import KeypointSchema, schema_from_cfg
 from dynpose.layers.losses import normalizer
 from dynpose.modeling.image_model import ImageModel
 from dynpose.modeling.keypoint_maps import gather_keypoints
+from dynpose.modeling.parameter_rows import layer_rows, of_each
+from dynpose.modeling.unchecked_boxes import UncheckedBoxes
 
 from .box_decoder import BoxStage, boxes_from_centers
 from .flow import RealNVP, residual_log_likelihood
@@ -318,6 +320,39 @@ class QueryPose(ImageModel):
         keypoint_map = [features[self.keypoint_in_feature]]
         return self._run(self._update_and_decode, keypoint_stage, keypoint_map, boxes, queries, part_queries)
 
+    @property
+    def part_names(self):
+        """The names of the keypoints of each part, in the order of its heads: what a checkpoint notes of them."""
+        return [[self.schema.names[keypoint] for keypoint in part] for part in self.keypoint_stages[0].parts]
+
+    def keypoint_rows(self, note):
+        """Say which rows of the parameters are for which keypoint or part: see :mod:`dynpose.modeling.parameter_rows`.
+
+        A checkpoint that does not note its parts is taken to have those of PARTS "auto", as the released ones.
+        """
+        parts = self._parts_of(note)
+        groups = [] if self.part_queries is None else [{"part_queries.weight": list(parts)}]
+        for index, stage in enumerate(self.keypoint_stages):
+            for group in stage.keypoint_rows(parts):
+                groups.append({f"keypoint_stages.{index}.{name}": owners for name, owners in group.items()})
+        return groups
+
+    def class_rows(self, number):
+        """Say which rows of the parameters are for which class: see :mod:`dynpose.modeling.parameter_rows`."""
+        stages = range(len(self.box_stages))
+        return [
+            group for index in stages for group in layer_rows({f"box_stages.{index}.class_logits": of_each(number)})
+        ]
+
+    def _parts_of(self, note):
+        """The parts of a checkpoint, each the indices of its keypoints."""
+        names = note["keypoints"]
+        if "parts" in note:
+            return [tuple(names.index(name) for name in part) for part in note["parts"]]
+        if self.part_queries is None:
+            return [tuple(range(len(names)))]
+        return divide_into_parts(KeypointSchema(names=names))
+
     def losses(self, features, image_sizes, gt_instances):
         """Compute the losses of all stages (section 3.4).
 
@@ -392,7 +427,7 @@ class QueryPose(ImageModel):
         results = []
         for image, size in enumerate(image_sizes):
             instances = Instances(size)
-            instances.pred_boxes = Boxes(boxes[image, queries[image]])
+            instances.pred_boxes = UncheckedBoxes(boxes[image, queries[image]])
             instances.pred_boxes.clip(size)
             instances.scores = scores[image]
             instances.pred_classes = chosen[image] % num_classes
