@@ -244,7 +244,7 @@ def _find_images_and_classes(annotations, image_index, class_of, categories, rep
             _report_category(name, category_id, categories, report)
             continue
         if category_id not in class_of:
-            left_out.append(repr(categories[category_id]))
+            left_out.append(categories[category_id])
             continue
         crowd = annotation.get("iscrowd")
         if crowd is not None and crowd != 0 and (crowd != 1 or not isinstance(crowd, (int, float))):
@@ -260,20 +260,9 @@ def _find_images_and_classes(annotations, image_index, class_of, categories, rep
         iscrowd.append(bool(crowd))
     remarks.add("annotation ids", anew)
     remarks.add("missing category", assumed)
-    remarks.add("other categories", _counted(left_out))
+    remarks.add("other categories", left_out)
     columns = [np.array(column, dtype=np.int64) for column in (rows, images, classes)]
     return kept, People(names, *columns, np.array(iscrowd, dtype=bool), boxes=None, areas=None, keypoints=None)
-
-
-class _counted(list):
-    """Category names in the order of their frequency, which ``Remarks`` counts one by one and shows once each."""
-
-    def __getitem__(self, index):
-        number = {}
-        for name in self:
-            number[name] = number.get(name, 0) + 1
-        shown = [f"{count} of {name}" for name, count in sorted(number.items(), key=lambda item: -item[1])]
-        return shown[index]
 
 
 def _other_type(image_id, image_index):

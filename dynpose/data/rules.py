@@ -9,6 +9,7 @@ which files they touch: none whose boxes have an extent and whose areas are such
 Boxes are (M, 4) x, y, width, height and keypoints (M, K, 3) x, y, visibility, all in continuous pixels; NaN is missing.
 """
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -104,13 +105,17 @@ class Remarks:
 
         Args:
             rule (str): key of :data:`RULES`.
-            items (Sequence[str]): what each of them is, or more than one word of them for the same rule.
+            items (Sequence[str]): what each of them is called. For "other categories", the name of its category.
         """
         if len(items) == 0:
             return
         self.counts[rule] = self.counts.get(rule, 0) + len(items)
         kept = self.examples.setdefault(rule, [])
+        if rule == "other categories":
+            items = [f"{count} of {name!r}" for name, count in Counter(items).most_common()]
         kept.extend(items[: self.num_examples - len(kept)])
+        if rule == "other categories" and len(items) > len(kept):
+            kept.append("...")
 
     def merge(self, other):
         """Add the counts and examples of another one, such as those of another file."""
@@ -134,7 +139,9 @@ class Remarks:
         for rule, count in self.counts.items():
             if RULES[rule].decision in decisions:
                 kind = "images" if rule in _OF_IMAGES else "annotations"
-                examples = ", ".join(self.examples[rule]) + (", ..." if count > len(self.examples[rule]) else "")
+                examples = ", ".join(self.examples[rule])
+                if count > len(self.examples[rule]) and rule != "other categories":
+                    examples += ", ..."
                 lines.append(f"{count} of {self.totals.get(kind, count)} {kind} {RULES[rule].text} ({examples})")
         return lines
 

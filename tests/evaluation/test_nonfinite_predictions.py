@@ -46,6 +46,8 @@ POISONED = [
         id="InsPoseReleased, everything, Gaussian soft-NMS",
     ),
     pytest.param("CID", [], "gfd", id="CID, heatmaps"),
+    pytest.param("CID", [], "iia", id="CID, centres"),
+    pytest.param("CID", [], "", id="CID, everything"),
     pytest.param("QueryPose", [], "box_stages", id="QueryPose, boxes"),
     pytest.param("QueryPose", [], "keypoint_stages", id="QueryPose, keypoints"),
     pytest.param("QueryPose", [], "", id="QueryPose, everything"),
