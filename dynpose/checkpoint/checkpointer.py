@@ -133,6 +133,7 @@ class PoseCheckpointer(DetectionCheckpointer):
         released = detect_released(checkpoint["model"])
         if released is not None:
             self._check_method(released.method, released.name)
+            self._check_expectations(released)
             checkpoint["model"], note = self._convert(checkpoint["model"], released)
             return note
         if (imagenet := detect_imagenet(checkpoint["model"])) is not None:
@@ -187,6 +188,16 @@ class PoseCheckpointer(DetectionCheckpointer):
                 f"{self._path}: these are {origin} weights of {method}, but the model is {ours}. "
                 f"Give weights of {ours}, or a config of {method}"
             )
+
+    def _check_expectations(self, released):
+        """The same parameters give other results in a model that reads them otherwise than their authors' does."""
+        for name, value, key in released.expects:
+            if getattr(self.model, name, value) == value:
+                continue
+            message = f"{self._path}: {released.name} weights give what they gave their authors with {key} alone"
+            if self.complete:
+                raise CheckpointError(f"{message}; set it, or use {released.config}")
+            logger.warning(f"{message}: training has to learn the difference")
 
     def _carry_keypoints(self, weights, theirs, ours):
         """Put weights of other keypoints, or of the same in another order, in the model's order, in place."""

@@ -21,6 +21,8 @@ class ReleasedFormat:
         unused (tuple[str]): patterns of keys that hold nothing learned.
         linear (tuple[str]): dynpose's names of weights that are convolutions' there and linear layers' here.
         config (str): the configs that it loads into.
+        expects (tuple[tuple[str, object, str]]): attributes that a model must have for the weights to mean what they
+            meant to their authors: name, value, and the config key that gives it.
     """
 
     name: str
@@ -30,6 +32,7 @@ class ReleasedFormat:
     unused: tuple = ()
     linear: tuple = ()
     config: str = ""
+    expects: tuple = ()
 
 
 RELEASED_FORMATS = (
@@ -56,8 +59,9 @@ RELEASED_FORMATS = (
         signature=("gfd.heatmap_conv.weight", "gfd.conv_down.weight"),
         renames=CID_RENAMES,
         unused=CID_UNUSED,
-        config="configs/CID/HRNet_W32_140e.yaml (or HRNet_W48_140e.yaml), or for CrowdPose's 14 keypoints "
-        "HRNet_W32_300e_crowdpose.yaml (or HRNet_W48_300e_crowdpose.yaml)",
+        config="configs/CID/HRNet_W32_140e_release.yaml, or for CrowdPose's 14 keypoints "
+        "HRNet_W32_300e_crowdpose_release.yaml (for HRNet-W48, its config with MODEL.CID.INDEX_COORDINATES True)",
+        expects=(("origin", 0.5, "MODEL.CID.INDEX_COORDINATES True"),),
     ),
     # before the light version, all of whose keys it has
     ReleasedFormat(

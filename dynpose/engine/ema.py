@@ -88,7 +88,8 @@ class EMAHook(HookBase):
         """Save, if all iterations are done."""
         if self.trainer.iter >= self.trainer.max_iter:
             os.makedirs(self.folder, exist_ok=True)
-            PoseCheckpointer(self.trainer.ema.model, self.folder).save("model_final")
+            class_names = self.trainer.cfg.MODEL.CLASS_NAMES
+            PoseCheckpointer(self.trainer.ema.model, self.folder, class_names=class_names).save("model_final")
 
 
 def _average_of_floats(decay):

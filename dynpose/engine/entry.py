@@ -76,7 +76,7 @@ def main(args):
         return getattr(trainer, "_last_eval_results", {})
 
     model = PoseTrainer.build_model(cfg)
-    checkpointer = PoseCheckpointer(model, save_dir=cfg.OUTPUT_DIR, complete=True)
+    checkpointer = PoseCheckpointer(model, save_dir=cfg.OUTPUT_DIR, complete=True, class_names=cfg.MODEL.CLASS_NAMES)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = PoseTrainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:

@@ -58,7 +58,7 @@ class PosePredictor:
         self.metadata = _metadata(self.cfg, self.schema)
         check_affine_resize(self.cfg)
         self.model = build_model(self.cfg).eval()
-        PoseCheckpointer(self.model, complete=True).load(self.cfg.MODEL.WEIGHTS)
+        PoseCheckpointer(self.model, complete=True, class_names=cfg.MODEL.CLASS_NAMES).load(self.cfg.MODEL.WEIGHTS)
         self._augmentations = T.AugmentationList(build_pose_augmentation(self.cfg, is_train=False))
         if cfg.TEST.AUG.ENABLED:
             self.model = PoseTTA(self.cfg, self.model)

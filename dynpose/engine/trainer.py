@@ -71,6 +71,7 @@ class PoseTrainer(DefaultTrainer):
             self.cfg.OUTPUT_DIR,
             kept=self.cfg.SOLVER.CHECKPOINTS_KEPT,
             new_keypoints=True,
+            class_names=self.cfg.MODEL.CLASS_NAMES,
             trainer=weakref.proxy(self),
         )
         built = [hook for hook in super().build_hooks() if not isinstance(hook, hooks.PeriodicCheckpointer)]

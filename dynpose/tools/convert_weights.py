@@ -3,16 +3,11 @@
     dynpose convert-weights --input R_50_3X.pth --output fcpose_r50.pth \\
         --config-file configs/FCPose/R_50_3x_release.yaml
 
-To predict or to evaluate, released weights need no conversion: they are recognised when they are loaded. Convert them
-to fine-tune on other keypoints, or to have dynpose's names in the file. With --config-file the weights are loaded into
-that model, which finds what is missing and what has another shape. Nothing is written unless all is well.
+Released weights need no conversion: they are recognised when they are loaded, to predict, to evaluate and to fine-tune
+on other keypoints (docs/training.md). Convert them to have dynpose's names in the file. With --config-file the weights
+are loaded into that model, which finds what is missing and what has another shape. Nothing is written unless all is well.
 
-The converted file keeps the keypoints of the released one. Training with other keypoints starts the layers afresh whose
-shape depends on them, and takes over the rest; the log names the former. In QueryPose these are the linear layers of
-each part's coordinates and their uncertainty (two numbers a keypoint), and, with another number of parts, the learned
-part queries and the attention maps. A part with as many keypoints as the one at its place in the released division (the
-head, the shoulders, left elbow and wrist, right elbow and wrist, the hips, left knee and ankle, right knee and ankle)
-takes its layers over: CrowdPose's 14 keypoints, divided so, start from all but those of the head.
+The converted file names the released keypoints, COCO's 17 or CrowdPose's 14 unless a config says otherwise.
 """
 
 import fnmatch
@@ -54,7 +49,7 @@ def run(args):
     if args.config_file:
         keypoints = _fit(args.input, args.config_file)
     else:
-        keypoints = _coco_keypoints(converted, released, args.input)
+        keypoints = _released_keypoints(converted, released, args.input)
 
     note = {"method": released.method, "keypoints": list(keypoints)}
     _write_atomically(Path(args.output), {"model": converted, "dynpose": note})
@@ -112,10 +107,10 @@ def _fit(path, config_file):
     return PosePredictor.from_files(config_file, path, device="cpu").schema.names
 
 
-def _coco_keypoints(converted, released, path):
-    """The keypoint names of weights without a config: everything released for COCO has COCO's."""
+def _released_keypoints(converted, released, path):
+    """The keypoint names of weights without a config: what was released is COCO's or CrowdPose's."""
     from dynpose.checkpoint import CheckpointError
-    from dynpose.data import COCO_PERSON
+    from dynpose.data import COCO_PERSON, CROWDPOSE_PERSON
 
     pattern, rows = _ROWS_PER_KEYPOINT[released.method]
     counted = [len(converted[key]) for key in fnmatch.filter(converted, pattern)]
@@ -124,12 +119,14 @@ def _coco_keypoints(converted, released, path):
             f"{path}: {pattern} is missing from these weights of {released.name}; copy the file again"
         )
     num_keypoints = sum(counted) // rows
-    if num_keypoints != COCO_PERSON.num_keypoints:
-        raise CheckpointError(
-            f"{path}: has {num_keypoints} keypoints, not the {COCO_PERSON.num_keypoints} of COCO; give --config-file "
-            "with a config that names them in MODEL.KEYPOINT_SCHEMA"
-        )
-    return COCO_PERSON.names
+    for schema in (COCO_PERSON, CROWDPOSE_PERSON):
+        if num_keypoints == schema.num_keypoints:
+            return schema.names
+    raise CheckpointError(
+        f"{path}: has {num_keypoints} keypoints, not the {COCO_PERSON.num_keypoints} of COCO or the "
+        f"{CROWDPOSE_PERSON.num_keypoints} of CrowdPose; give --config-file with a config that names them in "
+        "MODEL.KEYPOINT_SCHEMA"
+    )
 
 
 def _write_atomically(path, checkpoint):

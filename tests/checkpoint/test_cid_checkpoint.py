@@ -77,8 +77,18 @@ def test_its_training_checkpoint_loads(state, tmp_path):
     checkpoint = {"epoch": 140, "model": "CID", "state_dict": state, "best_state_dict": best, "optimizer": {}}
     torch.save(checkpoint, tmp_path / "checkpoint.pth.tar")
     model = cid()
+    model.origin = 0.5  # MODEL.CID.INDEX_COORDINATES
     PoseCheckpointer(model, complete=True).load(str(tmp_path / "checkpoint.pth.tar"))
     assert torch.equal(model.gfd.reduce.weight, state["gfd.conv_down.weight"])
+
+
+def test_continuous_cells_would_move_every_keypoint(state, tmp_path, caplog):
+    torch.save(state, tmp_path / "released.pth")
+    message = "the released CID weights give what they gave their authors with MODEL.CID.INDEX_COORDINATES True alone"
+    with pytest.raises(CheckpointError, match=f"{message}; set it, or use .*HRNet_W32_140e_release.yaml"):
+        PoseCheckpointer(cid(), complete=True).load(str(tmp_path / "released.pth"))
+    PoseCheckpointer(cid()).load(str(tmp_path / "released.pth"))
+    assert f"{message}: training has to learn the difference" in caplog.text
 
 
 def test_crowdposes_weights_name_their_config(state, tmp_path):

@@ -108,7 +108,7 @@ def test_a_config_that_does_not_fit(released_file, tmp_path, capsys):
 def test_other_keypoints_than_cocos_need_a_config(tmp_path, capsys):
     torch.save(released_state(small_model(RELEASE, *OPTS)), tmp_path / "four.pth")
     assert convert(tmp_path / "four.pth", tmp_path / "converted.pth") == 2
-    assert "has 4 keypoints, not the 17 of COCO; give --config-file" in capsys.readouterr().err
+    assert "has 4 keypoints, not the 17 of COCO or the 14 of CrowdPose; give --config-file" in capsys.readouterr().err
 
     config = write_config(tmp_path / "config.yaml", schema=SCHEMA)
     assert convert(tmp_path / "four.pth", tmp_path / "converted.pth", "--config-file", config) == 0
