@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data.detection_utils import read_image as read_as_detectron2
-from PIL import Image, ImageFile, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from dynpose.data import DatasetError, check_images, image_check
 from dynpose.data.image_check import find_broken_images, find_image_faults, image_fault, read_image
@@ -182,6 +182,79 @@ def test_orientation_as_pillow_writes_it(tmp_path, decoded, ending, orientation)
     path = tmp_path / f"a.{ending}"
     noise().save(path, exif=exif_bytes(orientation))
     assert_judged_as_detectron2_reads(path, decoded)
+
+
+# --- TIFF, which Pillow turns itself, while detectron2 turns it once more ---
+
+
+@pytest.fixture
+def as_jpeg_and_tiff(tmp_path):
+    """Write the same stored pixels as a JPEG and as a TIFF file: their paths."""
+
+    def write(orientation, **of_tiff):
+        paths = tmp_path / "a.jpg", tmp_path / "a.tiff"
+        noise().save(paths[0], exif=exif_bytes(orientation))
+        with Image.open(paths[0]) as image:
+            stored = Image.fromarray(np.asarray(image))
+        stored.save(paths[1], **({"exif": exif_bytes(orientation)} | of_tiff))
+        return paths
+
+    return write
+
+
+# libtiff, which compresses, writes no other orientations
+@pytest.mark.parametrize(
+    ("compression", "orientation"), [*((None, i) for i in range(10)), *(("tiff_lzw", i) for i in range(1, 9))]
+)
+def test_a_tiff_is_turned_as_the_jpeg_of_the_same_picture(as_jpeg_and_tiff, compression, orientation):
+    jpeg, tiff = as_jpeg_and_tiff(orientation, compression=compression)
+    expected = read_as_detectron2(str(jpeg), "BGR")
+    height, width = expected.shape[:2]
+    assert (width, height) == ((HEIGHT, WIDTH) if orientation in (5, 6, 7, 8) else (WIDTH, HEIGHT))
+    for path in (jpeg, tiff):
+        for decode in (False, True):
+            assert image_fault(record(path, width, height), decode) is None
+            problem = image_fault(record(path, height, width), decode)
+            assert f"the image is {width} x {height} pixels, its annotation says {height} x {width}" in problem
+        check_images([record(path, width, height)])
+        assert np.array_equal(read_image(record(path, width, height), "BGR"), expected)
+        with pytest.raises(DatasetError, match=f"the image is {width} x {height} pixels, its annotation says"):
+            read_image(record(path, height, width), "BGR")
+
+
+def test_a_tiff_upside_down(tmp_path):
+    """Its first pixel is the last one of the picture."""
+    stored = np.zeros((2, 3, 3), np.uint8)
+    stored[0, 0] = 10, 20, 30
+    Image.fromarray(stored).save(tmp_path / "a.tiff", exif=exif_bytes(3))
+    shown = read_image({"file_name": str(tmp_path / "a.tiff")}, "RGB")
+    assert shown[1, 2].tolist() == [10, 20, 30]
+    assert shown.sum() == 60
+
+
+def test_a_tiff_with_an_orientation_in_xmp_alone(as_jpeg_and_tiff):
+    """Pillow gives its size as stored, and turns it on loading."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[700] = XMP.format(6).encode()
+    jpeg, tiff = as_jpeg_and_tiff(6, exif=b"", tiffinfo=tags)
+    assert image_fault(record(tiff, HEIGHT, WIDTH)) is None
+    assert image_fault(record(tiff)) is not None
+    assert np.array_equal(read_image(record(tiff, HEIGHT, WIDTH), "RGB"), read_as_detectron2(str(jpeg), "RGB"))
+
+
+def test_the_cause_of_a_swapped_size_of_a_tiff(as_jpeg_and_tiff):
+    _, tiff = as_jpeg_and_tiff(8)
+    (fault,) = find_image_faults([record(tiff)])
+    assert (fault.size, fault.is_turned) == ((HEIGHT, WIDTH), True)
+    assert "EXIF orientation was not applied in annotating" in image_check.size_cause([fault], [record(tiff)])
+
+
+@pytest.mark.parametrize("kind", ["L", "1", "P", "CMYK", "RGBA", "LAB"])
+def test_tiffs_of_other_modes_are_read_as_by_detectron2(tmp_path, kind):
+    picture = noise().convert(kind)
+    picture.save(tmp_path / "a.tiff")
+    expected = read_as_detectron2(str(tmp_path / "a.tiff"), "BGR")
+    assert np.array_equal(read_image(record(tmp_path / "a.tiff"), "BGR"), expected)
 
 
 # --- header first ---

@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 import os
 from pathlib import Path
 
@@ -165,12 +166,19 @@ class TestAreas:
         record["annotations"].append(unlabelled(POLYGONS))
         assert make_mapper()(record)["instances"].gt_areas.tolist() == [300, 42]
 
+    @pytest.mark.parametrize("area", ["missing", None, math.nan])
     @pytest.mark.parametrize("segmentation", [None, [], [[1, 2, 3, 4]], {"size": [3, 4], "counts": [12]}])
-    def test_without_either_there_are_none(self, record, segmentation):
+    def test_without_either_that_of_the_box_counts(self, record, segmentation, area):
+        """As in a file: the box has 6 x 7 pixels."""
         person = unlabelled(segmentation)
         del person["area"]
-        record["annotations"].append(person)
-        assert not make_mapper()(record)["instances"].has("gt_areas")
+        record["annotations"].append(person if area == "missing" else {**person, "area": area})
+        instances = make_mapper(T.Resize((60, 80)))(record)["instances"]
+        assert instances.gt_areas.tolist() == [4 * 300, 4 * 42]
+
+    def test_of_nobody(self, record):
+        record["annotations"] = []
+        assert make_mapper()(record)["instances"].gt_areas.shape == (0,)
 
     @needs_real_data
     def test_the_released_inspose_on_detectron2s_own_data_set(self):
@@ -429,6 +437,55 @@ class TestPeople:
         result = make_mapper(T.CropTransform(0, 0, 5, 5))(record)
         assert len(result["instances"]) == 0
         assert result["image"].shape == (3, 5, 5)
+
+
+def as_arrays(annotation, integer, dtype):
+    """What a loader of one's own may give: NumPy's numbers, and arrays in the place of lists."""
+    arrays = {key: np.array(annotation[key], dtype) for key in ("bbox", "keypoints") if key in annotation}
+    numbers = {key: integer(annotation[key]) for key in ("category_id", "iscrowd")}
+    return {**annotation, **arrays, **numbers}
+
+
+class TestArrays:
+    @pytest.mark.parametrize(("integer", "dtype"), [(np.int64, np.float64), (np.int32, np.float32)])
+    def test_as_lists(self, record, integer, dtype):
+        """With a crowd without a segmentation, somebody without keypoints, and a box by its corners."""
+        add_person(record, bbox=[0, 0, 5, 6], iscrowd=1)
+        add_person(record, bbox=[20, 3, 5, 6])
+        add_person(record, bbox=[1, 2, 9, 8], keypoints=[3.5, 4.5, 2, 0.5, 0.5, 0, 5.5, 6.5, 1])
+        record["annotations"][-1].update(bbox=[1, 2, 10, 10], bbox_mode=BoxMode.XYXY_ABS)
+        arrays = {**record, "image_id": integer(7), "height": integer(30), "width": integer(40)}
+        arrays["annotations"] = [as_arrays(annotation, integer, dtype) for annotation in record["annotations"]]
+        before = copy.deepcopy(arrays)
+        mapper = make_mapper(T.HFlipTransform(40), ignore_masks=True)
+        result, expected = mapper(arrays), mapper(record)
+        assert len(expected["instances"]) == 3
+        for name, value in expected["instances"].get_fields().items():
+            ours = result["instances"].get(name)
+            ours, value = getattr(ours, "tensor", ours), getattr(value, "tensor", value)
+            torch.testing.assert_close(ours, value, rtol=0, atol=0, equal_nan=True)
+        assert result["instances"].gt_boxes.tensor.tolist() == [[6, 5, 30, 25], [15, 3, 20, 9], [30, 2, 39, 10]]
+        assert result["instances"].gt_pose_centers[2].tolist() == [40 - 4.5, 5.5]
+        assert torch.equal(result["ignore_mask"], expected["ignore_mask"])
+        for one, other in zip(arrays["annotations"], before["annotations"]):
+            assert all(np.array_equal(one[key], other[key]) for key in other)
+
+    def test_keypoints_by_rows(self, record):
+        """(K, 3), and on a tensor as well."""
+        rows = np.reshape(record["annotations"][0]["keypoints"], (3, 3))
+        expected = make_mapper(ignore_masks=True)(record)["instances"].gt_keypoints.tensor
+        for keypoints in (rows, torch.tensor(rows)):
+            record["annotations"][0]["keypoints"] = keypoints
+            result = make_mapper(ignore_masks=True)(record)
+            assert torch.equal(result["instances"].gt_keypoints.tensor, expected)
+            assert not result["ignore_mask"].any()
+
+    def test_none_and_of_another_schema(self, record):
+        record["annotations"][0]["keypoints"] = np.zeros((0, 3))
+        assert make_mapper()(record)["instances"].gt_keypoints.tensor.tolist() == [[[0, 0, 0]] * 3]
+        record["annotations"][0]["keypoints"] = np.zeros((4, 3))
+        with pytest.raises(DatasetError, match=r"a\.png: an annotation has 12 keypoint numbers .* 3 keypoints .* 9"):
+            make_mapper()(record)
 
 
 class TestBadInput:

@@ -1,5 +1,7 @@
 """IIA, GFD and the decoding: by hand, and against the paper's equations written out."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -80,6 +82,22 @@ def test_padding_has_no_peak():
     assert cells.tolist() == alone_cells.tolist()
     assert [3, 2] in cells.tolist()
     torch.testing.assert_close(scores, alone_scores)
+
+
+def test_cells_that_are_nan_are_peaks_and_change_no_other_image():
+    centers = torch.zeros(2, 9, 9)
+    centers[0, 1, 1], centers[0, 7, 2], centers[1, 4, 4] = 0.9, math.nan, 0.72
+    image, cells, scores = abstraction(score_thresh=0.3).peaks(centers, [(8, 9), (9, 9)])
+    # smoothing makes all nine cells around it NaN, of which the last row is padding
+    assert image.tolist() == [0] * 7 + [1]
+    assert sorted(cells[:6].tolist()) == [[u, v] for u in (1, 2, 3) for v in (6, 7)]
+    assert scores[:6].isnan().all()
+    assert cells[6:].tolist() == [[1, 1], [4, 4]]
+    assert scores[6:].tolist() == pytest.approx([0.5, 0.4])
+    # as many as there may be people
+    image, _, scores = abstraction().peaks(torch.full((1, 9, 9), math.nan), [(9, 9)])
+    assert len(image) == 30
+    assert scores.isnan().all()
 
 
 def test_features_are_read_at_the_centers():
