@@ -5,8 +5,9 @@ from .coco_json import load_pose_json
 from .crowd_datasets import register_crowd_datasets
 from .datasets import check_dataset_files, register_datasets_from_cfg, register_pose_dataset
 from .image_check import check_images
+from .known_schemas import KNOWN_SCHEMAS, keypoint_groups, known_schema
 from .mapper import PoseDatasetMapper
-from .schema import COCO_PERSON, CROWDPOSE_PERSON, DEFAULT_SIGMA, DatasetError, KeypointSchema
+from .schema import COCO_PERSON, CROWDPOSE_PERSON, DEFAULT_SIGMA, DatasetError, KeypointSchema, match_keypoints
 from .schema_config import schema_from_cfg, schema_to_cfg
 from .transforms import RandomCropKeepingPeople, build_pose_augmentation
 
@@ -14,6 +15,7 @@ __all__ = [
     "COCO_PERSON",
     "CROWDPOSE_PERSON",
     "DEFAULT_SIGMA",
+    "KNOWN_SCHEMAS",
     "AffineResize",
     "AffineTransform",
     "DatasetError",
@@ -24,7 +26,10 @@ __all__ = [
     "build_pose_augmentation",
     "check_dataset_files",
     "check_images",
+    "keypoint_groups",
+    "known_schema",
     "load_pose_json",
+    "match_keypoints",
     "register_crowd_datasets",
     "register_datasets_from_cfg",
     "register_pose_dataset",

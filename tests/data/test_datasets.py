@@ -23,6 +23,7 @@ from dynpose.data import (
     register_datasets_from_cfg,
     register_pose_dataset,
 )
+from dynpose.evaluation.ground_truth import read_ground_truth
 
 needs_real_data = pytest.mark.skipif(
     "DYNPOSE_TEST_DATA" not in os.environ, reason="DYNPOSE_TEST_DATA names no folder of real data"
@@ -214,7 +215,7 @@ class TestBadInput:
             (_delete(["images", 1, "width"]), "image 3: width is None; write"),
             (_set(["images", 1, "height"], 0), "image 3: height is 0; write"),
             (_set([*PERSON, "image_id"], 8), "annotation 11 is of image 8, which is not in 'images'; add"),
-            (_set([*PERSON, "category_id"], 1), "annotation 11 is of category 1, which is not in 'categories' .5 'person'.; add"),
+            (_set([*PERSON, "category_id"], 1), "annotation 11 is of category 1, which is not in 'categories' .*; add"),
             (_set([*PERSON, "keypoints"], [1, 2, 2]), "annotation 11: keypoints has 3 numbers .* make 9; write"),
             (_set([*PERSON, "keypoints"], [None] * 9), "annotation 11: keypoints are not all numbers"),
             (_set([*PERSON, "keypoints"], [1, 1, 0.9] * 3), "annotation 11: .*visibility of 0, 1 or 2; write"),
@@ -312,6 +313,52 @@ class TestRegister:
         metadata = MetadataCatalog.get("test_people")
         assert metadata.thing_classes == ["statue", "person"]
         assert metadata.thing_dataset_id_to_contiguous_id == {2: 0, 5: 1}
+
+    def test_classes_of_several_sets_are_the_models(self, pose_files, tmp_path):
+        """The second file has the same two classes, its ids the other way round."""
+        category, person = pose_files.data["categories"][0], pose_files.data["annotations"][0]
+        entries = []
+        for name, ids in (("test_first", {"cat": 1, "dog": 2}), ("test_second", {"cat": 9, "dog": 4})):
+            data = {
+                **pose_files.data,
+                "categories": [{**category, "id": i, "name": animal} for animal, i in ids.items()],
+                "annotations": [{**person, "category_id": ids["dog"]}],
+            }
+            path = tmp_path / f"{name}.json"
+            path.write_text(json.dumps(data))
+            entries.append({"name": name, "json_file": str(path), "image_root": pose_files.image_root})
+        cfg = make_cfg(POSE=entries, TRAIN=("test_first",), TEST=("test_second",))
+        for _ in range(2):
+            register_datasets_from_cfg(cfg)
+        for name in ("test_first", "test_second"):
+            assert MetadataCatalog.get(name).thing_classes == ["cat", "dog"]
+            assert DatasetCatalog.get(name)[1]["annotations"][0]["category_id"] == 1
+        assert read_ground_truth("test_second", 3).category_ids == [9, 4]
+
+        # the second alone, and as a config of an earlier run has it
+        cfg.DATASETS.TRAIN = ()
+        register_datasets_from_cfg(cfg)
+        assert MetadataCatalog.get("test_second").thing_classes == ["dog", "cat"]
+        cfg.MODEL.CLASS_NAMES = ["cat", "dog"]
+        register_datasets_from_cfg(cfg)
+        assert MetadataCatalog.get("test_second").thing_classes == ["cat", "dog"]
+
+    def test_one_class_of_another_name(self, pose_files, caplog):
+        entry = {"name": "test_one", "json_file": pose_files.json_file, "image_root": pose_files.image_root}
+        cfg = make_cfg(POSE=[entry], TEST=("test_one",))
+        cfg.MODEL.CLASS_NAMES = ["pedestrian"]
+        register_datasets_from_cfg(cfg)
+        assert "'test_one' calls its one class 'person', the model 'pedestrian': they are taken" in caplog.text
+        assert MetadataCatalog.get("test_one").thing_classes == ["pedestrian"]
+
+    def test_other_classes_stay_for_whoever_compares_them(self, pose_files):
+        pose_files.data["categories"].append({**pose_files.data["categories"][0], "id": 6, "name": "statue"})
+        pose_files.save()
+        entry = {"name": "test_two", "json_file": pose_files.json_file, "image_root": pose_files.image_root}
+        cfg = make_cfg(POSE=[entry], TEST=("test_two",))
+        cfg.MODEL.CLASS_NAMES = ["person", "tree"]
+        register_datasets_from_cfg(cfg)
+        assert MetadataCatalog.get("test_two").thing_classes == ["person", "statue"]
 
     def test_again(self, pose_files):
         arguments = {"json_file": pose_files.json_file, "image_root": pose_files.image_root}
