@@ -388,8 +388,7 @@ def _add_inspose_released(cfg):
     cfg.MODEL.INSPOSE_RELEASED.QUALITY = "released"
     # Its target for people without labelled keypoints
     cfg.MODEL.INSPOSE_RELEASED.UNLABELLED_QUALITY = 0.1
-    # Area of a person for the OKS as a fraction of the box's, in images where somebody has neither an area nor a
-    # segmentation, so that the mapper gives no gt_areas
+    # Area of a person for the OKS as a fraction of the box's, where the dataset mapper gives no gt_areas
     cfg.MODEL.INSPOSE_RELEASED.AREA_OF_BOX = 0.53
     # Where the tag of a keypoint is read in training: "released" = one cell left of and above its own, from the far
     # side of the map where there is none; "cell" = its own

@@ -11,7 +11,6 @@ A file is read in two steps. :func:`read_pose_file` reads images and annotations
 """
 
 import contextlib
-import functools
 import gc
 import json
 import logging
@@ -28,10 +27,10 @@ from detectron2.utils.file_io import PathManager
 from .cache import load_arrays, store_arrays
 from .categories import WHOLE_FILE, PoseClass, Selection, categories_by_id, select_classes
 from .faults import Fault, raise_fault, short
-from .people import MAX_COORDINATE, People, read_people, whole_number
+from .people import HALF_A_PIXEL, MAX_COORDINATE, People, read_people, whole_number
 from .rules import Remarks
 
-__all__ = ["PoseFile", "expand_path", "load_pose_json", "read_coco_json", "read_pose_file"]
+__all__ = ["PoseFile", "expand_path", "forget_logged", "load_pose_json", "read_coco_json", "read_pose_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +40,8 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _PLAIN = re.compile(r"[\w-][\w. -]*(?:/[\w-][\w. -]*)*", re.ASCII)
 # Most pixels of an image: what pycocotools can count
 _MAX_PIXELS = 2**31
+# People whose keypoints are made into lists at once: arrays of all are large
+_CHUNK = 4096
 # Part of what is remembered: to be raised whenever the same file is read otherwise than before
 _READER_VERSION = 1
 
@@ -133,7 +134,11 @@ def load_pose_json(
         records = [record for record in records if record is not None]
         # As in load_coco_json, so that the order does not depend on how the file was written
         records.sort(key=lambda record: (isinstance(record["image_id"], str), record["image_id"]))
-    (on_remarks or functools.partial(log_remarks, json_file))(remarks)
+    if on_remarks is None:
+        _log_once(logging.INFO, json_file, _describe(pose_file, len(records)))
+        log_remarks(json_file, remarks)
+    else:
+        on_remarks(remarks)
     return records
 
 
@@ -290,9 +295,29 @@ def log_remarks(source, remarks):
     """Log what was mended and left out as warnings, and what is odd as information, once for each file and content."""
     for level, decisions in ((logging.WARNING, ("mended", "left out")), (logging.INFO, ("remarked on",))):
         for line in remarks.of(*decisions):
-            if (source, line) not in _logged:
-                _logged.add((source, line))
-                logger.log(level, "%s: %s", source, line)
+            _log_once(level, source, line)
+
+
+def _describe(pose_file, num_images):
+    people = pose_file.people
+    if people is None:
+        return f"{num_images} images"
+    labelled = int((people.keypoints[..., 2] > 0).any(axis=1).sum())
+    crowds = int(people.iscrowd.sum())
+    classes = ", ".join(item.name for item in pose_file.classes[:5]) + (", ..." if pose_file.classes[5:] else "")
+    counts = f"{len(people)} annotations of {classes}: {labelled} with labelled keypoints, {crowds} crowds"
+    return f"{num_images} images, {counts}"
+
+
+def _log_once(level, source, line):
+    if (source, line) not in _logged:
+        _logged.add((source, line))
+        logger.log(level, "%s: %s", source, line)
+
+
+def forget_logged():
+    """Log again what this process has logged of its data sets: a run with a log of its own begins."""
+    _logged.clear()
 
 
 # What was logged already: a run reads a data set several times
@@ -443,19 +468,9 @@ def _list_files(folder, real_root):
 
 def _add_people(records, people):
     """Add annotations in detectron2's format to the records of their images, in place."""
-    written = people.keypoints.any(axis=(1, 2))
-    size = 3 * people.keypoints.shape[1]
-    continuous = iter((people.keypoints[written] + _HALF_A_PIXEL).reshape(-1, size).tolist())
-    visibility = iter(people.keypoints[written][..., 2].astype(np.int64).tolist())
-    nothing = [0.5, 0.5, 0] * people.keypoints.shape[1]
-    columns = people.images, people.classes, people.iscrowd.astype(np.int64), people.boxes, people.areas, written
-    rows = zip(*(column.tolist() for column in columns))
-    for i, (image, category, iscrowd, bbox, area, has_keypoints) in enumerate(rows):
-        if has_keypoints:
-            keypoints = next(continuous)
-            keypoints[2::3] = next(visibility)
-        else:
-            keypoints = nothing.copy()
+    columns = people.images, people.classes, people.iscrowd.astype(np.int64), people.boxes, people.areas
+    rows = zip(*(column.tolist() for column in columns), _continuous_lists(people.keypoints))
+    for i, (image, category, iscrowd, bbox, area, keypoints) in enumerate(rows):
         if records[image] is None:
             continue
         person = {
@@ -471,8 +486,22 @@ def _add_people(records, people):
         records[image]["annotations"].append(person)
 
 
-# From COCO's index of a pixel to its centre, as in load_coco_json
-_HALF_A_PIXEL = np.array([0.5, 0.5, 0.0])
+def _continuous_lists(keypoints):
+    """A list of 3K numbers for each of (M, K, 3) keypoints: x and y in continuous pixels, visibility as an int."""
+    size = 3 * keypoints.shape[1]
+    nothing = [0.5, 0.5, 0] * keypoints.shape[1]
+    for start in range(0, len(keypoints), _CHUNK):
+        chunk = keypoints[start : start + _CHUNK]
+        written = chunk.any(axis=(1, 2))
+        continuous = iter((chunk[written] + HALF_A_PIXEL).reshape(-1, size).tolist())
+        visibility = iter(chunk[written][..., 2].astype(np.int64).tolist())
+        for has_keypoints in written.tolist():
+            if not has_keypoints:
+                yield nothing.copy()
+                continue
+            numbers = next(continuous)
+            numbers[2::3] = next(visibility)
+            yield numbers
 
 
 def _to_arrays(pose_file):
@@ -564,6 +593,11 @@ def _without_garbage_collection():
         yield
     finally:
         if was_enabled:
+            # To the oldest generation with all objects: as young ones they would be looked through twice, soon. Not
+            # where the program has frozen objects of its own, which would thaw.
+            if not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

@@ -10,7 +10,7 @@ from .coco_json import PoseFile, load_pose_json, log_remarks
 from .faults import Fault, raise_fault, short
 from .people import read_people, whole_number
 from .rules import Remarks
-from .schema import KeypointSchema
+from .schema import DatasetError, KeypointSchema
 
 __all__ = ["load_dataset_dicts", "mend_dataset_dicts", "pose_file_of_dicts"]
 
@@ -61,7 +61,7 @@ def mend_dataset_dicts(dicts, num_keypoints, source, *, on_fault=raise_fault, on
 
     Returns:
         list[dict]: copies whose annotations have lists of plain numbers for ``bbox`` (XYWH_ABS) and ``keypoints``, and
-        an ``area``; all other fields are as they were.
+        plain numbers for ``category_id``, ``iscrowd`` and ``area``; all other fields are as they were.
 
     Raises:
         DatasetError: an annotation is faulty.
@@ -72,9 +72,10 @@ def mend_dataset_dicts(dicts, num_keypoints, source, *, on_fault=raise_fault, on
     originals = [annotation for record in dicts for annotation in record.get("annotations", ())]
     mended = [{**record, "annotations": []} if "annotations" in record else record for record in dicts]
     keypoints = people.continuous_keypoints().reshape(-1, 3 * num_keypoints).tolist()
-    rows = zip(people.rows.tolist(), people.images.tolist(), people.boxes.tolist(), people.areas.tolist(), keypoints)
-    for row, image, bbox, area, points in rows:
-        changes = {"bbox": bbox, "bbox_mode": BoxMode.XYWH_ABS, "area": area, "keypoints": points}
+    columns = people.rows, people.images, people.classes, people.iscrowd.astype(int), people.boxes, people.areas
+    for row, image, category, iscrowd, bbox, area, points in zip(*(column.tolist() for column in columns), keypoints):
+        changes = {"category_id": category, "iscrowd": iscrowd, "area": area, "keypoints": points}
+        changes |= {"bbox": bbox, "bbox_mode": BoxMode.XYWH_ABS}
         mended[image]["annotations"].append({**originals[row], **changes})
     return mended
 
@@ -89,8 +90,12 @@ def pose_file_of_dicts(dicts, num_keypoints, source, on_fault=raise_fault):
         PoseFile: its classes are the contiguous ``category_id`` of the dicts.
 
     Raises:
-        DatasetError: an annotation is faulty, or an image has no id.
+        DatasetError: an annotation is faulty, an image has no id, or ``dicts`` is no list.
     """
+    if not isinstance(dicts, list):
+        raise DatasetError(
+            f"{source}: {type(dicts).__name__} is no list of dicts; register a function that returns one"
+        )
 
     def report(kind, problem, remedy):
         on_fault(Fault(source, kind, problem, remedy))

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 _OPPOSITE = {LEFT: RIGHT, RIGHT: LEFT}
 
 
-def infer_flip_pairs(names, where="keypoints"):
+def infer_flip_pairs(names, where=None):
     """Pairs of keypoints whose names differ in left/right only.
 
     A name is paired only with one that is there, once, and is otherwise equal. In this order:
@@ -33,7 +33,7 @@ def infer_flip_pairs(names, where="keypoints"):
 
     Args:
         names (Sequence[str]): K names.
-        where (str): for the warning about a name with a side but no counterpart.
+        where (str): for the warning about a name with a side but no counterpart; None = without a warning.
 
     Returns:
         tuple[tuple[str, str]]: ``(left, right)`` in the order of ``names``.
@@ -42,7 +42,7 @@ def infer_flip_pairs(names, where="keypoints"):
     paired = {name for pair in pairs for name in pair}
     # A lone letter is no side, so only whole words are worth a warning.
     alone = [name for name in names if name not in paired and side_words(name)]
-    if alone:
+    if alone and where is not None:
         logger.warning(
             "%s: %s: one side of a pair whose other side is not there? It keeps its place in a mirrored image. Give "
             "flip_pairs if that is wrong.",

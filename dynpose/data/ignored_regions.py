@@ -121,7 +121,7 @@ def _is_plain_polygon(polygon, height, width):
     xs, ys = polygon[0::2], polygon[1::2]
     inside = min(xs) >= 0 and max(xs) <= width and min(ys) >= 0 and max(ys) <= height
     # min and max pass over a NaN
-    return inside and not math.isnan(math.fsum(polygon))
+    return inside and not math.isnan(sum(polygon))
 
 
 def _check_polygon(polygon, height, width):

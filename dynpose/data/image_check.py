@@ -19,7 +19,7 @@ import numpy as np
 import PIL
 from detectron2.data import detection_utils as utils
 from detectron2.utils.file_io import PathManager
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .cache import load_arrays, store_arrays
 from .schema import DatasetError
@@ -41,6 +41,8 @@ _ENDINGS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9"}
 _TAIL = 4096
 # The EXIF tag, and its values that exchange width and height
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+# The TIFF tags of the stored width and height
+_TIFF_SIZE = (0x0100, 0x0101)
 # Kinds of images that Pillow starts Ghostscript for
 _FOREIGN = ("EPS",)
 # Pillow's name for how 16 bits per channel are stored; those of "BGR;16" are of all three
@@ -219,7 +221,7 @@ def read_image(record, image_format):
             # an EXIF orientation may still exchange the two
             if fault is None and _size_fault(header.size[::-1], record):
                 fault = _size_fault(header.size, record)
-        image = None if fault else utils.read_image(file_name, format=image_format)
+            image = None if fault else _decode(header, file_name, image_format)
     except FileNotFoundError:
         raise DatasetError(f"{file_name}: the image does not exist; check the data set's image folder") from None
     except Exception as error:  # decoders raise whatever they like on a damaged file
@@ -232,6 +234,16 @@ def read_image(record, image_format):
     if fault is not None:
         raise DatasetError(f"{file_name}: {fault}")
     return image
+
+
+def _decode(header, file_name, image_format):
+    """Pixels of an open file, upright, as ``detection_utils.read_image`` has them.
+
+    That function turns a TIFF file a second time: Pillow turns it on loading, while its EXIF data still ask for a turn.
+    """
+    if header.format == "TIFF":
+        return utils.convert_PIL_to_numpy(ImageOps.exif_transpose(header), image_format)
+    return utils.read_image(file_name, format=image_format)
 
 
 def _kind_fault(image):
@@ -324,7 +336,8 @@ def _look_at(record, is_decoded_later=False):
             if problem:
                 return _Seen(problem)
             is_turned, is_complete = _orientation_and_end(image, file)
-            size = image.size[::-1] if is_turned else image.size
+            stored = _stored_size(image)
+            size = stored[::-1] if is_turned else stored
             problem = _size_fault(size, record)
             if problem is None and not is_complete and not is_decoded_later:
                 problem = _decoding_fault(name, image, has_no_end=is_complete is False)
@@ -332,6 +345,11 @@ def _look_at(record, is_decoded_later=False):
     except Exception as error:
         # Pillow raises OSError, SyntaxError, ValueError and more for files that are not quite images
         return _Seen(_in_a_line(error, name))
+
+
+def _stored_size(image):
+    """(width, height) as stored. Pillow gives a TIFF's size as shown, unless XMP alone says how to turn it."""
+    return tuple(image.tag_v2[tag] for tag in _TIFF_SIZE) if image.format == "TIFF" else image.size
 
 
 def _orientation_and_end(image, file):

@@ -10,12 +10,11 @@ import torch
 from detectron2.config import configurable
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
-from detectron2.structures import Boxes, BoxMode, Instances, Keypoints, PolygonMasks
-from pycocotools import mask as mask_util
+from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
 
 from .affine import composed_matrix, matrix_to_original
 from .datasets import register_datasets_from_cfg
-from .ignored_regions import draw_ignored_regions, has_labelled_keypoints, read_segmentation
+from .ignored_regions import draw_ignored_regions, has_labelled_keypoints, segmentation_area
 from .image_check import read_image
 from .schema import DatasetError
 from .schema_config import schema_from_cfg
@@ -80,18 +79,18 @@ class PoseDatasetMapper:
         """Read and augment one image.
 
         Args:
-            dataset_dict (dict): in detectron2's format; it is not modified. ``annotations`` without ``keypoints`` have
-                none labelled.
+            dataset_dict (dict): in detectron2's format, with lists or arrays; it is not modified. ``annotations``
+                without ``keypoints`` have none labelled.
 
         Returns:
             dict: the same without ``annotations``, with ``image`` (C, H, W), uint8, and for training ``instances``, an
-            Instances with ``gt_boxes``, ``gt_classes`` (N,), ``gt_keypoints`` (N, K, 3) and, where all have an ``area``
-            or else a segmentation of use, ``gt_areas`` (N,), the people's areas in square pixels of the augmented
-            image. A keypoint that is not labelled or not inside the image is all zeros; any other has ``0 <= x < W``
-            and ``0 <= y < H``. Crowds are left out, and so are people who are not in the augmented image. What this
-            cutting and the turning of upright boxes lose is in ``gt_pose_centers`` (N, 2), the means of all labelled
-            keypoints, those outside of the image included (NaN without any), and ``gt_box_areas`` (N,), the areas of
-            the annotated boxes in square pixels of the augmented image.
+            Instances with ``gt_boxes``, ``gt_classes`` (N,), ``gt_keypoints`` (N, K, 3) and ``gt_areas`` (N,), the
+            people's areas in square pixels of the augmented image: by their ``area``, without one by their
+            segmentation, without that by their box. A keypoint that is not labelled or not inside the image is all
+            zeros; any other has ``0 <= x < W`` and ``0 <= y < H``. Crowds are left out, and so are people who are not
+            in the augmented image. What this cutting and the turning of upright boxes lose is in ``gt_pose_centers``
+            (N, 2), the means of all labelled keypoints, those outside of the image included (NaN without any), and
+            ``gt_box_areas`` (N,), the areas of the annotated boxes in square pixels of the augmented image.
 
             With ``ignore_masks``, also ``ignore_mask``, (H, W) bool: True where the augmented image shows crowds (by
             their box where they have no segmentation) or people without labelled keypoints (not masked where they have
@@ -119,6 +118,7 @@ class PoseDatasetMapper:
                 dataset_dict["to_original"] = to_original
             return dataset_dict
 
+        annotations = [_with_lists(annotation) for annotation in annotations]
         people = [self._with_keypoints(person, dataset_dict) for person in annotations if not person.get("iscrowd")]
         # The crop of build_pose_augmentation leaves nobody only if nobody is in the image to start with; others, like
         # the random affine warp, may have to be drawn again. An image that stays empty is given as such: every loss is
@@ -147,10 +147,9 @@ class PoseDatasetMapper:
             )
         person = {**annotation, "keypoints": keypoints}
         segmentation = person.pop("segmentation", None)  # not learnt, and slow to transform
-        if "area" not in person:  # detectron2's own loader leaves it out
-            area = _mask_area(segmentation, dataset_dict["height"], dataset_dict["width"])
-            if area is not None:
-                person["area"] = area
+        if person.get("area") is None or np.isnan(person["area"]):  # detectron2's own loader leaves it out
+            area = segmentation_area(segmentation, dataset_dict["height"], dataset_dict["width"])
+            person["area"] = _box_area(person) if area is None else area
         return person
 
     def _transform(self, people, transforms, image_size):
@@ -172,15 +171,20 @@ class PoseDatasetMapper:
         instances.gt_keypoints = Keypoints(keypoints)
         # How many pixels a pixel of the original image becomes
         area_scale = np.abs(np.linalg.det(composed_matrix(transforms)[:, :2]))
-        if all("area" in person for person in people):
-            areas = np.array([person["area"] for person in people], dtype=np.float32)
-            instances.gt_areas = torch.from_numpy(areas * np.float32(area_scale))
+        areas = np.array([person["area"] for person in people], dtype=np.float32)
+        instances.gt_areas = torch.from_numpy(areas * np.float32(area_scale))
         box_areas = np.array([_box_area(person) for person in people], dtype=np.float32)
         instances.gt_box_areas = torch.from_numpy(box_areas * np.float32(area_scale))
         # The mean of points goes where their means go
         centers = transforms.apply_coords(np.reshape([_pose_center(person) for person in people], (-1, 2)))
         instances.gt_pose_centers = torch.from_numpy(centers.astype(np.float32))
         return utils.filter_empty_instances(instances, by_mask=False, box_threshold=_MIN_BOX_SIZE)
+
+
+def _with_lists(annotation):
+    """The annotation with lists in place of arrays: detectron2 converts an array of boxes, but no array of one box."""
+    arrays = [key for key in ("bbox", "keypoints") if hasattr(annotation.get(key), "tolist")]
+    return {**annotation, **{key: np.asarray(annotation[key]).ravel().tolist() for key in arrays}}
 
 
 def _box_area(person):
@@ -204,17 +208,6 @@ def _draw_ignored(annotations, image, dataset_dict):
         raise DatasetError(
             f"{dataset_dict['file_name']}: an annotation's segmentation {error}; correct it or take it out"
         ) from None
-
-
-def _mask_area(segmentation, height, width):
-    """Area of polygons (the sum, as COCO's ``area``) or of an RLE, pixels; None where there is none of use."""
-    try:
-        segmentation = read_segmentation(segmentation, height, width)
-    except ValueError:
-        return None
-    if isinstance(segmentation, list):
-        return PolygonMasks([segmentation]).area().item()
-    return None if segmentation is None else float(mask_util.area(segmentation))
 
 
 def _boxes_to_keep(people):

@@ -4,6 +4,7 @@ Axes: M annotations, K keypoints, I images. Keypoints are (M, K, 3) x, y, visibi
 (M, 4) x, y, width, height in continuous pixels, as in the file.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,8 @@ __all__ = ["People", "read_people", "whole_number"]
 
 # Boxes and keypoints lie within this many pixels of the origin; float32 still tells pixels apart there.
 MAX_COORDINATE = 2.0**24
+# From COCO's index of a pixel to its centre, as in load_coco_json
+HALF_A_PIXEL = np.array([0.5, 0.5, 0.0])
 _CHUNK = 4096
 # COCO-WholeBody's keypoints: the fields of an annotation in the order of its 133, with how many each has
 _SPLIT_FIELDS = (
@@ -73,7 +76,7 @@ class People:
 
     def continuous_keypoints(self):
         """(M, K, 3) keypoints in continuous pixels: COCO's index of a pixel + 0.5 is its centre."""
-        return self.keypoints + np.array([0.5, 0.5, 0])
+        return self.keypoints + HALF_A_PIXEL
 
     def is_learnable(self, sizes):
         """(M,) bool: see :func:`dynpose.data.rules.is_learnable`; ``sizes`` (I, 2) are those of the images."""
@@ -146,13 +149,13 @@ def _mend(people, sizes, segmentation_of, remarks):
         tuple[People, ndarray]: those who are left, with boxes and areas; and the (M,) bool mask of them.
     """
     sizes = sizes[people.images]
-    keypoints = people.continuous_keypoints()
     labelled = (people.keypoints[..., 2] > 0).any(axis=1)
     missing = np.isnan(people.boxes).any(axis=1)
     with np.errstate(invalid="ignore"):
         made_up = labelled & (missing | (people.boxes[:, 2:] <= 0).any(axis=1))
     if made_up.any():
-        people.boxes[made_up] = boxes_from_keypoints(keypoints[made_up], sizes[made_up])
+        keypoints = people.select(made_up).continuous_keypoints()
+        people.boxes[made_up] = boxes_from_keypoints(keypoints, sizes[made_up])
     remarks.add("box", _names(people, made_up))
     for i in np.flatnonzero(missing & ~labelled):
         box = _segmentation_box(segmentation_of(i), sizes[i])
@@ -162,8 +165,8 @@ def _mend(people, sizes, segmentation_of, remarks):
     chosen = ~missing | labelled
     remarks.add("nothing annotated", _names(people, ~chosen))
     people.areas = _mend_areas(people, ~made_up, sizes, segmentation_of, remarks)
-    people, sizes, keypoints = people.select(chosen), sizes[chosen], keypoints[chosen]
-    _remark(people, keypoints, sizes, remarks)
+    people = people.select(chosen)
+    _remark(people, sizes[chosen], remarks)
     return people, chosen
 
 
@@ -188,29 +191,46 @@ def _agree(area, other):
     return abs(area - other) <= 1 or other / 2 <= area <= other * 2
 
 
-def _remark(people, keypoints, sizes, remarks):
-    labelled = keypoints[..., 2] > 0
-    outside = (labelled & outside_image(keypoints, sizes)).any(axis=1)
-    remarks.add("outside the image", _names(people, outside))
-    low, extent = people.boxes[:, None, :2], people.boxes[:, None, 2:]
-    far = ((keypoints[..., :2] < low - extent) | (keypoints[..., :2] > low + 2 * extent)).any(axis=2)
-    remarks.add("far from the box", _names(people, (far & labelled).any(axis=1)))
-    remarks.add("not labelled", _names(people, ~labelled.any(axis=1) & ~people.iscrowd))
-    remarks.add("less than a pixel", _names(people, less_than_a_pixel(people.boxes, sizes)))
-    remarks.add("annotated twice", _names(people, _repeated(people, labelled)))
-    first = np.where(labelled[..., None], keypoints[..., :2], np.inf).min(axis=1)
-    from_origin = (people.boxes[:, :2] == 0).all(axis=1) & labelled.any(axis=1)
-    remarks.add("box from (0, 0)", _names(people, from_origin & (first > people.boxes[:, 2:] / 4).all(axis=1)))
-    at_origin = ((people.keypoints[..., :2] == 0).all(axis=2) & labelled).any(axis=1)
-    remarks.add("point at (0, 0)", _names(people, at_origin))
+def _remark(people, sizes, remarks):
+    """Count what is odd, chunk by chunk: what is worked out on the way is several times as large as the keypoints."""
+    found, seen = defaultdict(list), set()
+    for start in range(0, len(people), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        keypoints, labelled = people.keypoints[part], people.keypoints[part, :, 2] > 0
+        oddities = _oddities(keypoints, labelled, people.boxes[part], people.iscrowd[part], sizes[part])
+        oddities["annotated twice"] = _repeated(people, part, labelled, seen)
+        for rule, mask in oddities.items():
+            found[rule].append(mask)
+    for rule, masks in found.items():
+        remarks.add(rule, _names(people, np.concatenate(masks)))
 
 
-def _repeated(people, labelled):
-    """(M,) bool: annotations whose labelled keypoints are those of an earlier one of the same image."""
-    written = np.where(labelled[..., None], people.keypoints, 0)
-    seen, repeated = set(), np.zeros(len(people), dtype=bool)
-    for i in np.flatnonzero(labelled.any(axis=1) & ~people.iscrowd).tolist():
-        key = hash((people.images[i], written[i].tobytes()))
+def _oddities(keypoints, labelled, boxes, iscrowd, sizes):
+    """Rule -> (M,) bool of keypoints in COCO's pixel indices, of which those of ``labelled`` (M, K) count."""
+    continuous = keypoints + HALF_A_PIXEL
+    points, low, extent = continuous[..., :2], boxes[:, None, :2], boxes[:, None, 2:]
+    far = ((points < low - extent) | (points > low + 2 * extent)).any(axis=2)
+    first = np.where(labelled[..., None], points, np.inf).min(axis=1)
+    from_origin = (boxes[:, :2] == 0).all(axis=1) & labelled.any(axis=1)
+    return {
+        "outside the image": (labelled & outside_image(continuous, sizes)).any(axis=1),
+        "far from the box": (far & labelled).any(axis=1),
+        "not labelled": ~labelled.any(axis=1) & ~iscrowd,
+        "less than a pixel": less_than_a_pixel(boxes, sizes),
+        "box from (0, 0)": from_origin & (first > boxes[:, 2:] / 4).all(axis=1),
+        "point at (0, 0)": ((keypoints[..., :2] == 0).all(axis=2) & labelled).any(axis=1),
+    }
+
+
+def _repeated(people, part, labelled, seen):
+    """(M,) bool: annotations of a slice whose labelled keypoints are those of an earlier one of the same image.
+
+    ``seen`` are the earlier ones; those of the slice are added.
+    """
+    written = np.where(labelled[..., None], people.keypoints[part], 0)
+    images, repeated = people.images[part].tolist(), np.zeros(len(labelled), dtype=bool)
+    for i in np.flatnonzero(labelled.any(axis=1) & ~people.iscrowd[part]).tolist():
+        key = hash((images[i], written[i].tobytes()))
         repeated[i] = key in seen
         seen.add(key)
     return repeated
@@ -226,7 +246,8 @@ def _find_images_and_classes(annotations, image_index, class_of, categories, rep
     seen, anew, left_out, assumed = set(), [], [], []
     only_category = next(iter(class_of)) if len(class_of) == 1 and len(categories) <= 1 else None
     for row, annotation in enumerate(annotations):
-        annotation_id, image_id, category_id = (annotation.get(key) for key in ("id", "image_id", "category_id"))
+        get = annotation.get
+        annotation_id, image_id, category_id = get("id"), get("image_id"), get("category_id")
         name = f"annotation {annotation_id}" if type(annotation_id) is int else f"annotation {short(annotation_id)}"
         if (type(annotation_id) is not int and not _is_key(annotation_id)) or annotation_id in seen:
             anew.append(name)
@@ -246,7 +267,7 @@ def _find_images_and_classes(annotations, image_index, class_of, categories, rep
         if category_id not in class_of:
             left_out.append(categories[category_id])
             continue
-        crowd = annotation.get("iscrowd")
+        crowd = get("iscrowd")
         if crowd is not None and crowd != 0 and (crowd != 1 or not isinstance(crowd, (int, float))):
             report("crowds", f"{name}: iscrowd is {short(crowd)}", "write 0 or 1")
             continue
@@ -444,12 +465,12 @@ def _are_boxes(rows):
 
 def _check_units(people, sizes, report):
     """Faults of a file as a whole that make every number of it wrong: coordinates in shares, corners for sizes."""
-    points = people.keypoints[people.keypoints[..., 2] > 0][:, :2]
+    labelled = people.keypoints[..., 2] > 0
     large = not (sizes <= 4).any()  # NaN included
-    if large and len(points) and _are_shares(points):
+    if large and labelled.any() and _are_shares(people.keypoints[..., :2], labelled[..., None]):
         report(
             "keypoints",
-            f"all {len(points)} labelled keypoints lie between 0 and 1: they are shares of the image's size",
+            f"all {labelled.sum()} labelled keypoints lie between 0 and 1: they are shares of the image's size",
             "multiply x by the image's width and y by its height (and boxes likewise)",
         )
         return
@@ -471,8 +492,11 @@ def _check_units(people, sizes, report):
         )
 
 
-def _are_shares(values):
-    return values.min() >= 0 and values.max() <= 1 and (values != np.round(values)).any()
+def _are_shares(values, chosen=True):
+    """Whether all chosen values lie between 0 and 1, not all of them whole numbers."""
+    if values.max(where=chosen, initial=-np.inf) > 1 or values.min(where=chosen, initial=np.inf) < 0:
+        return False
+    return bool(((values != np.round(values)) & chosen).any())
 
 
 def _boxes_that_are_corners(people, sizes):
@@ -484,10 +508,11 @@ def _boxes_that_are_corners(people, sizes):
     has_box = (people.boxes[:, 2:] > 0).all(axis=1)
     if not has_box.any():
         return 0
-    boxes, keypoints, sizes = people.boxes[has_box], people.keypoints[has_box], sizes[people.images[has_box]]
+    boxes, sizes = people.boxes[has_box], sizes[people.images[has_box]]
     first, second = boxes[:, :2], boxes[:, 2:]
     if not ((second > first) & (second <= sizes + 1)).all():
         return 0
+    keypoints = people.keypoints[has_box]
     labelled = keypoints[..., 2] > 0
     around = (keypoints[..., :2] >= first[:, None] - 2) & (keypoints[..., :2] <= second[:, None] + 2)
     if not around.all(axis=2)[labelled].all():

@@ -95,12 +95,14 @@ def build_pose_augmentation(cfg, is_train):
 
     Raises:
         ConfigError: ``INPUT.RANDOM_FLIP`` is "vertical", or a key of ``INPUT.CROP`` or ``INPUT.AFFINE`` that is used,
-            ``INPUT.CROP_PROBABILITY``, ``INPUT.CROP_MIN_SIZES`` or, for the affine resize, ``INPUT.MAX_SIZE_TEST`` is
-            none of its choices or out of its range.
+            ``INPUT.MIN_SIZE_TRAIN``, its ``_SAMPLING``, ``INPUT.CROP_PROBABILITY``, ``INPUT.CROP_MIN_SIZES`` or, for
+            the affine resize, ``INPUT.MAX_SIZE_TEST`` is none of its choices or out of its range.
     """
     if is_train and cfg.INPUT.RANDOM_FLIP == "vertical":
         # It mirrors too, but detectron2 exchanges the left and right keypoints in a horizontal flip only.
         raise ConfigError("INPUT.RANDOM_FLIP 'vertical' does not go with keypoints: set it to 'horizontal' or 'none'")
+    if is_train:
+        _check_min_sizes(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
     augmentation = [_never_empty(augmentation) for augmentation in utils.build_augmentation(cfg, is_train)]
     if is_train and cfg.INPUT.AFFINE.ENABLED:
         augmentation[0] = _random_affine(cfg.INPUT.AFFINE)
@@ -112,6 +114,17 @@ def build_pose_augmentation(cfg, is_train):
     elif not is_train and cfg.INPUT.AFFINE_RESIZE_TEST and cfg.INPUT.MIN_SIZE_TEST > 0:
         augmentation[0] = _affine_resize(cfg.INPUT)
     return augmentation
+
+
+def _check_min_sizes(sizes, sampling):
+    """Lengths of the shorter side, at which detectron2 fails without naming the keys."""
+    if sampling not in ("range", "choice"):
+        raise ConfigError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING must be 'range' or 'choice', got {sampling!r}")
+    if len(sizes) == 0 or (sampling == "range" and len(sizes) != 2):
+        what = "two lengths, the shortest and the longest" if sampling == "range" else "one length or more"
+        raise ConfigError(
+            f"INPUT.MIN_SIZE_TRAIN must be {what}, got {tuple(sizes)}: INPUT.MIN_SIZE_TRAIN_SAMPLING is {sampling!r}"
+        )
 
 
 def _never_empty(augmentation):

@@ -1,5 +1,6 @@
 """From command-line arguments to a finished run: what train_net.py calls."""
 
+import contextlib
 import logging
 
 from detectron2.engine import default_setup
@@ -10,12 +11,17 @@ from detectron2.utils.logger import setup_logger
 
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import load_config
+from dynpose.data.coco_json import forget_logged
 
 from .preflight import check_and_complete
 from .resuming import resolve_seed
 from .trainer import PoseTrainer
 
 logger = logging.getLogger(__name__)
+
+_LOGGERS = tuple(map(logging.getLogger, ("dynpose", "detectron2", "fvcore")))
+# (logger, handler) that the last set-up of this process has attached to them
+_attached = []
 
 
 def setup(args):
@@ -35,14 +41,38 @@ def setup(args):
         ConfigError, DatasetError: with the file, the item and the mend.
     """
     cfg = load_config(args.config_file, args.opts)
-    _log_to(cfg.OUTPUT_DIR)
-    check_and_complete(cfg, eval_only=args.eval_only)
-    if not args.eval_only:
-        resolve_seed(cfg, resume=args.resume)
-    cfg.freeze()
-    default_setup(cfg, args)
+    with _log_of_its_own():
+        _log_to(cfg.OUTPUT_DIR)
+        forget_logged()
+        check_and_complete(cfg, eval_only=args.eval_only)
+        if not args.eval_only:
+            resolve_seed(cfg, resume=args.resume)
+        cfg.freeze()
+        default_setup(cfg, args)
     logger.info("Keypoints of the model: %s", ", ".join(cfg.MODEL.KEYPOINT_SCHEMA.NAMES))
+    if not args.eval_only:
+        # in the config that detectron2 logs, escape sequences of its colours stand between a key and its value
+        logger.info("SEED is %d", cfg.SEED)
     return cfg
+
+
+@contextlib.contextmanager
+def _log_of_its_own():
+    """Detach what the last set-up of this process has attached to the loggers, and keep track of what this one does.
+
+    Otherwise the lines of a second run appear twice on the screen, and in the first one's ``log.txt`` too.
+    """
+    while _attached:
+        log, handler = _attached.pop()
+        log.removeHandler(handler)
+    # it attaches nothing for a folder that it remembers
+    setup_logger.cache_clear()
+    others = [(log, handler) for log in _LOGGERS for handler in log.handlers]
+    try:
+        yield
+    finally:
+        now = [(log, handler) for log in _LOGGERS for handler in log.handlers]
+        _attached.extend(item for item in now if item not in others)
 
 
 def _log_to(folder):

@@ -35,8 +35,8 @@ class PosePredictor:
         model (nn.Module): in eval mode; a :class:`~dynpose.modeling.test_time_augmentation.PoseTTA` with
             TEST.AUG.ENABLED.
         schema (KeypointSchema): the keypoints.
-        metadata (Metadata): the schema for detectron2's Visualizer, and ``thing_classes`` where a registered data set
-            of the config gives them.
+        metadata (Metadata): the schema for detectron2's Visualizer, and ``thing_classes``, MODEL.CLASS_NAMES or, where
+            these are empty, those of a registered data set of the config; absent where neither is known.
 
     Raises:
         ConfigError, DatasetError: the config does not describe a model or its keypoints.
@@ -90,7 +90,8 @@ class PosePredictor:
         Returns:
             Instances: N people by descending score on the image's own size, on the model's device: ``pred_boxes``,
             ``scores``, ``pred_classes``, and ``pred_keypoints`` (N, K, 3) with x and y in continuous pixels and a
-            confidence in [0, 1].
+            confidence in [0, 1]. What a diverged model predicts as NaN or infinite is among them, see
+            :func:`~dynpose.utils.finite.finite_instances`.
 
         Raises:
             DatasetError: the file is missing or not an image of 8 bits per channel.
@@ -160,11 +161,11 @@ class PosePredictor:
 def _metadata(cfg, schema):
     metadata = Metadata()
     schema.to_metadata(metadata)
-    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        classes = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog else None
-        if classes:
-            metadata.set(thing_classes=classes)
-            break
+    data_sets = [name for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN) if name in DatasetCatalog]
+    of_data_sets = (MetadataCatalog.get(name).get("thing_classes") for name in data_sets)
+    classes = list(cfg.MODEL.CLASS_NAMES) or next(filter(None, of_data_sets), None)
+    if classes:
+        metadata.set(thing_classes=classes)
     return metadata
 
 

@@ -34,7 +34,6 @@ def resolve_seed(cfg, resume=False):
             # seeded by nobody, unlike the global generators
             seed = int(np.random.SeedSequence().generate_state(1)[0]) >> 1
     cfg.SEED = comm.all_gather(seed)[0]
-    logger.info(f"SEED is {cfg.SEED}")
 
 
 def _saved_seed(config_file):

@@ -24,6 +24,7 @@ from dynpose.data.affine import check_reads_to_original, composed_matrix, matrix
 from dynpose.data.image_check import read_image
 from dynpose.data.schema import infer_flip_pairs
 from dynpose.layers.oks_nms import group_by_oks, pose_areas
+from dynpose.utils.finite import finite_instances
 from dynpose.utils.parallel import bare_model
 
 __all__ = ["AveragesMaps", "PoseTTA", "ViewMaps", "merge_poses", "mirror_poses", "resample_map"]
@@ -153,7 +154,8 @@ class PoseTTA(nn.Module):
 
         Returns:
             list[dict]: B, with ``instances``: the fields named in the class (and no other), by descending score; from
-            "maps", whatever the model decodes.
+            "maps", whatever the model decodes. From "poses", what the model predicts as NaN or infinite in any view is
+            left out of the merging and comes last, as it is, for the evaluator to count.
 
         Raises:
             ValueError: an image is too narrow to be resized, an input has precomputed ``proposals`` or has been
@@ -207,17 +209,20 @@ class PoseTTA(nn.Module):
             yield views
 
     def _merge_poses(self, inputs):
-        predictions = []
+        predictions, not_finite = [], []
         for views in self._views(inputs, self._resizes(*inputs["image"].shape[-2:])):
             # Told the original size, the model itself takes its predictions back to it
             outputs = [output["instances"] for output in self.model(views)]
             self._check_predictions(outputs)
-            predictions.append(outputs[0])
-            predictions += [mirror_poses(output, self.flip_indices) for output in outputs[1:]]
+            for output in [outputs[0], *(mirror_poses(output, self.flip_indices) for output in outputs[1:])]:
+                finite, others = _split_by_finiteness(output)
+                predictions.append(finite)
+                not_finite += others
         merged = merge_poses(
             predictions, self.schema.sigmas, match_oks=self.match_oks, weight_of=_WEIGHTS[self.confidence]
         )
-        return {"instances": merged[: self.max_detections] if merged.get_fields() else merged}
+        people = [merged[: self.max_detections]] if merged.get_fields() else []
+        return {"instances": Instances.cat([*people, *not_finite]) if people or not_finite else merged}
 
     def _check_predictions(self, outputs):
         for instances in filter(_is_anybody, outputs):
@@ -478,6 +483,14 @@ _FIELDS = ("pred_boxes", "scores", "pred_classes", "pred_keypoints")
 def _is_anybody(instances):
     # Instances without fields have no length
     return bool(instances.get_fields()) and len(instances) > 0
+
+
+def _split_by_finiteness(instances):
+    """Predictions that are finite, and a list of the others, if there are any."""
+    finite = finite_instances(instances) if _is_anybody(instances) else None
+    if finite is None or finite.all():
+        return instances, []
+    return instances[finite], [_only_poses(instances[~finite])]
 
 
 def _only_poses(instances):

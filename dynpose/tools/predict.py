@@ -5,8 +5,9 @@
 
 The output folder gets a picture for every image, under the image's path below the folder that all inputs share, and
 predictions.json. That file holds everybody the model finds, whatever the score; the pictures show those above
---score-threshold. An image that can't be read is reported and left out, and the exit code is then 1. When the run is
-interrupted, the file holds what was done until then.
+--score-threshold. An image that can't be read is reported and left out, and so is a prediction with a NaN or infinite
+number, which a diverged model makes; the exit code is then 1. When the run is interrupted, the file holds what was done
+until then.
 """
 
 import glob
@@ -47,7 +48,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    """Predict; 1 if an image had to be left out."""
+    """Predict; 1 if an image or a prediction had to be left out."""
     from dynpose.engine.predictor import PosePredictor
 
     output = Path(os.path.abspath(args.output))
@@ -167,29 +168,35 @@ def _read(path):
 
 
 def _predict_batch(predictor, batch, args, record):
+    from dynpose.utils.finite import finite_instances
+
     for (name, pixels, _), instances in zip(batch, predictor.infer([inputs for *_, inputs in batch])):
         instances = instances.to("cpu")
+        finite = finite_instances(instances)
+        instances = instances[finite]
         record["images"].append(
             {
                 "file_name": name,
                 "width": pixels.shape[1],
                 "height": pixels.shape[0],
-                "instances": to_records(instances),
+                "instances": to_records(instances, record["info"]["category_names"]),
+                "not_finite": int((~finite).sum()),
             }
         )
         if not args.no_pictures:
             _draw(Path(args.output, name), pixels, instances, predictor.schema, args.score_threshold)
 
 
-def to_records(instances):
+def to_records(instances, category_names=()):
     """Turn predictions into plain numbers for JSON.
 
     Args:
         instances (Instances): N people on the CPU, in continuous pixels.
+        category_names (Sequence[str]): of the classes, in the order of their indices; empty = unknown.
 
     Returns:
-        list[dict]: ``category`` (index of the class), ``bbox`` (XYWH), ``score`` and ``keypoints``, K of [x, y,
-        confidence] in COCO's pixel convention: half a pixel less.
+        list[dict]: ``category`` (index of the class), ``category_name`` where it is known, ``bbox`` (XYWH), ``score``
+        and ``keypoints``, K of [x, y, confidence] in COCO's pixel convention: half a pixel less.
     """
     boxes = instances.pred_boxes.tensor.clone()
     boxes[:, 2:] -= boxes[:, :2]
@@ -198,6 +205,7 @@ def to_records(instances):
     return [
         {
             "category": category,
+            **({"category_name": category_names[category]} if category < len(category_names) else {}),
             "bbox": [round(value, 3) for value in box],
             "score": round(score, 5),
             "keypoints": [[round(x, 3), round(y, 3), round(confidence, 5)] for x, y, confidence in person],
@@ -221,7 +229,7 @@ def _draw(path, image_bgr, instances, schema, score_threshold):
 def _write_atomically(path, record):
     """Write JSON so that the file is there whole or not at all."""
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    unfinished.write_text(json.dumps(record, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(unfinished, path)
 
 
@@ -234,4 +242,12 @@ def _summarise(record, args):
     )
     if record["skipped"]:
         print(f"{len(record['skipped'])} images skipped; predictions.json says which and why", file=sys.stderr)
-    return 1 if record["skipped"] else 0
+    diverged = [image for image in record["images"] if image["not_finite"]]
+    if diverged:
+        print(
+            f"{sum(image['not_finite'] for image in diverged)} predictions with a NaN or infinite number left out, in "
+            f"{len(diverged)} images (not_finite in predictions.json): the training of {args.weights} may have "
+            "diverged; give weights of an earlier iteration",
+            file=sys.stderr,
+        )
+    return 1 if record["skipped"] or diverged else 0

@@ -31,6 +31,8 @@ def draw_poses(
 ):
     """Draw people with their limbs, keypoints, boxes and scores on a copy of an image.
 
+    Left out are keypoints that are not finite, and people whose score or box is not.
+
     Limbs and keypoints of the left side are blue, of the right side orange, all others green. The best-scored people
     are on top. An image whose shorter side is under 480 pixels is enlarged first, so that lines and scores are legible.
 
@@ -63,7 +65,8 @@ def draw_poses(
     num_keypoints = instances.pred_keypoints.shape[1]
     if num_keypoints != schema.num_keypoints:
         raise ValueError(f"instances of {num_keypoints} keypoints, but a schema of {schema.num_keypoints}")
-    instances = instances[instances.scores >= score_threshold]
+    has_place = instances.pred_boxes.tensor.isfinite().all(dim=1) & instances.scores.isfinite()
+    instances = instances[has_place & (instances.scores >= score_threshold)]
     instances = instances[instances.scores.argsort()]
 
     canvas, scale = _enlarge(np.asarray(image_rgb))

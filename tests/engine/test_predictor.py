@@ -1,5 +1,7 @@
 """PosePredictor against detectron2's own predictor, and its refusals."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from dynpose.checkpoint import CheckpointError, PoseCheckpointer
 from dynpose.config import ConfigError
 from dynpose.data import COCO_PERSON, PoseDatasetMapper
 from dynpose.engine.predictor import PosePredictor
+from dynpose.utils.finite import finite_instances
 
 BASE = "configs/FCPose/Base-FCPose.yaml"
 # an untrained model that finds people everywhere
@@ -144,6 +147,25 @@ def test_class_names_come_from_a_registered_data_set():
     assert not PosePredictor(cfg).metadata.get("thing_classes")
     cfg.DATASETS.TEST = ("keypoints_coco_2017_val",)
     assert PosePredictor(cfg).metadata.thing_classes == ["person"]
+
+
+def test_class_names_of_the_model_go_first():
+    cfg = small_config(BASE, "MODEL.CLASS_NAMES", "['dancer']", schema=COCO_PERSON)
+    assert PosePredictor(cfg).metadata.thing_classes == ["dancer"]
+    cfg.DATASETS.TEST = ("not_registered", "keypoints_coco_2017_val")
+    assert PosePredictor(cfg).metadata.thing_classes == ["dancer"]
+    cfg.MODEL.CLASS_NAMES = []
+    assert PosePredictor(cfg).metadata.thing_classes == ["person"]
+
+
+def test_hands_on_what_a_diverged_model_predicts(cfg):
+    predictor = PosePredictor(cfg)
+    with torch.no_grad():
+        predictor.model.head.box_distances.bias.fill_(math.nan)
+    people = predictor(photo())
+    assert len(people) == 3
+    assert people.pred_boxes.tensor.isnan().all()
+    assert finite_instances(people).tolist() == [False] * 3
 
 
 def test_from_files_reads_the_config_of_a_run(cfg, weights, tmp_path):

@@ -25,6 +25,7 @@ from dynpose.data import COCO_PERSON, AffineResize, DatasetError, KeypointSchema
 from dynpose.data.affine import matrix_to_original
 from dynpose.engine import PosePredictor, main
 from dynpose.modeling.test_time_augmentation import PoseTTA, ViewMaps, merge_poses, mirror_poses, resample_map
+from dynpose.utils.finite import finite_instances
 
 SIZE = (120, 160)
 # head, left hand, right hand, foot of up to three people, who face the camera: their left is on the image's right
@@ -374,6 +375,45 @@ def test_merges_views_without_fields():
     merged = merge_poses([empty, found(pose, scores=[0.6])], [0.1, 0.1])
     assert merged.scores.tolist() == pytest.approx([0.3])
     assert not merge_poses([empty, empty], [0.1, 0.1]).get_fields()
+
+
+class Diverged(DotReader):
+    """Of the first person, the size of the view decides what is not finite; the second has an infinite keypoint."""
+
+    def _read(self, inputs):
+        instances = super()._read(inputs)
+        if inputs["image"].shape[1] == 240:
+            instances.scores[0] = math.nan
+        else:
+            instances.pred_boxes.tensor[0, 3] = math.inf
+        instances.pred_keypoints[1, 2, 1] = -math.inf
+        return instances
+
+
+def test_what_is_not_finite_takes_no_part_in_the_merging_and_comes_last():
+    views = {"min_sizes": (120, 240), "flip": True}
+    people = tta(Diverged().eval(), **views)([inputs()])[0]["instances"]
+    third = picture()
+    third[:2] = 0
+    assert_same(people[:1], tta(DotReader().eval(), **views)([inputs(third)])[0]["instances"][:1])
+    # two people in each of four views
+    assert finite_instances(people).tolist() == [True] + [False] * 8
+    assert people.scores.isnan().sum() == 2
+    assert people.pred_boxes.tensor.isinf().any(dim=1).sum() == 2
+    assert (people.pred_keypoints[:, 1:3, 1] == -math.inf).any(dim=1).sum() == 4
+
+
+def test_of_nobody_who_is_finite():
+    class Lost(DotReader):
+        def _read(self, inputs):
+            instances = super()._read(inputs)
+            instances.scores[:] = math.nan
+            return instances
+
+    people = tta(Lost().eval())([inputs()])[0]["instances"]
+    assert len(people) == 6
+    assert people.scores.isnan().all()
+    assert not finite_instances(people).any()
 
 
 def test_mirrors_by_hand():

@@ -1,15 +1,20 @@
 """`dynpose predict`: which images, what is written, and what happens when something is broken."""
 
 import json
+import math
 
 import numpy as np
 import pytest
+import torch
 from detectron2.data.detection_utils import read_image
+from detectron2.structures import Boxes, Instances
 from PIL import Image
 
+from dynpose.data import KeypointSchema
 from dynpose.engine.predictor import PosePredictor
 from dynpose.tools.cli import main
 from dynpose.tools.predict import find_images
+from dynpose.utils import draw_poses
 
 
 def save_photo(path, size=(60, 80), seed=0):
@@ -92,6 +97,87 @@ def test_the_threshold_is_for_the_pictures_only(run, photos, tmp_path):
     assert len(nobody["images"][0]["instances"]) == 3
     assert np.array_equal(read_image(str(tmp_path / "none" / "large.png")), read_image(str(original)))
     assert not np.array_equal(read_image(str(tmp_path / "all" / "large.png")), read_image(str(original)))
+
+
+def test_class_names_are_those_of_the_config(run, photos):
+    _, record = run([photos], "--no-pictures", "MODEL.CLASS_NAMES", "['dancer']")
+    assert record["info"]["category_names"] == ["dancer"]
+    people = [person for image in record["images"] for person in image["instances"]]
+    assert len(people) == 9
+    assert {(person["category"], person["category_name"]) for person in people} == {(0, "dancer")}
+    _, record = run([photos], "--no-pictures")
+    assert record["info"]["category_names"] == []
+    assert not any("category_name" in person for image in record["images"] for person in image["instances"])
+
+
+# --- a model that has diverged ---
+
+
+def strict(text):
+    """JSON as other programs read it: NaN and Infinity are Python's own."""
+
+    def refuse(word):
+        raise ValueError(word)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture
+def diverged(small_run, tmp_path):
+    """Weights that are NaN, in a file."""
+    checkpoint = torch.load(small_run.weights, weights_only=False)
+    checkpoint["model"]["head.box_distances.bias"].fill_(math.nan)
+    torch.save(checkpoint, tmp_path / "diverged.pth")
+    return str(tmp_path / "diverged.pth")
+
+
+@pytest.mark.parametrize("options", [[], ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(64,)"]])
+def test_a_diverged_model_is_named(small_run, diverged, photos, tmp_path, options, capsys):
+    command = ["predict", "--config-file", small_run.config, "--weights", diverged, "--device", "cpu"]
+    assert main([*command, "--input", str(photos), "--output", str(tmp_path / "out"), "--limit", "2", *options]) == 1
+    record = strict((tmp_path / "out" / "predictions.json").read_text())
+    # three people in two images, and with augmentation in two views
+    of_each = 6 if options else 3
+    assert [(image["instances"], image["not_finite"]) for image in record["images"]] == [([], of_each)] * 2
+    # nobody is drawn
+    picture = read_image(str(tmp_path / "out" / "a" / "x.png"))
+    enlarged = draw_poses(read_image(str(photos / "a" / "x.png"), "RGB"), people_of(0), KeypointSchema(names=("a",)))
+    assert np.array_equal(picture, enlarged)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "diverged" in line]
+    assert line.startswith(f"{2 * of_each} predictions with a NaN or infinite number left out, in 2 images (not_finite")
+    assert f"the training of {diverged} may have diverged" in line
+
+
+def people_of(number):
+    boxes = Boxes(torch.zeros(number, 4))
+    keypoints = torch.zeros(number, 1, 3)
+    return Instances((60, 80), pred_boxes=boxes, scores=torch.zeros(number), pred_keypoints=keypoints)
+
+
+def test_only_what_is_not_finite_is_left_out(run, photos, tmp_path, monkeypatch):
+    """Of three people each: a score, a box, a confidence, a coordinate; nothing in the last image."""
+    infer, calls = PosePredictor.infer, []
+
+    def poisoned(self, inputs):
+        (people,) = infer(self, inputs)
+        calls.append(people)
+        if len(calls) == 1:
+            people.scores[0], people.pred_boxes.tensor[2, 1] = math.nan, -math.inf
+        if len(calls) == 2:
+            people.pred_keypoints[1, 2, 2], people.pred_keypoints[2, 0, 0] = math.nan, math.inf
+        return [people]
+
+    _, sound = run([photos], output="sound")
+    monkeypatch.setattr(PosePredictor, "infer", poisoned)
+    code, record = run([photos])
+    assert code == 1
+    assert [image["not_finite"] for image in sound["images"]] == [0, 0, 0]
+    assert [image["not_finite"] for image in record["images"]] == [2, 2, 0]
+    expected = [image["instances"] for image in sound["images"]]
+    assert [image["instances"] for image in record["images"]] == [expected[0][1:2], expected[1][:1], expected[2]]
+    strict((tmp_path / "out" / "predictions.json").read_text())
+    # the predictor itself hands them on
+    assert [len(people) for people in calls] == [3, 3, 3]
 
 
 def test_limit_and_no_pictures(run, photos, tmp_path):

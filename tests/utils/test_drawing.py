@@ -147,6 +147,21 @@ def test_far_outside_does_not_overflow():
     assert tuple(image[100, 790]) == BLUE
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_who_is_not_finite_is_left_out(value):
+    """The person between the two others stays as if alone; a keypoint alone is left out as one of no confidence."""
+    sound = person()
+    box, score, keypoint = person(), person(), person()
+    box.pred_boxes.tensor[0, 2] = value
+    score.scores[0] = value
+    drawn = draw_poses(black(), Instances.cat([box, sound, score]), FLIPPED)
+    assert np.array_equal(drawn, draw_poses(black(), sound, FLIPPED))
+    keypoint.pred_keypoints[0, 1, 0] = value
+    unseen = person()
+    unseen.pred_keypoints[0, 1, 2] = 0
+    assert np.array_equal(draw_poses(black(), keypoint, FLIPPED), draw_poses(black(), unseen, FLIPPED))
+
+
 def test_another_number_of_keypoints_is_refused():
     with pytest.raises(ValueError, match="3 keypoints, but a schema of 2"):
         draw_poses(black(), person(), KeypointSchema(names=("a", "b")))
