@@ -5,7 +5,8 @@
 
 Released weights need no conversion: they are recognised when they are loaded, to predict, to evaluate and to fine-tune
 on other keypoints (docs/training.md). Convert them to have dynpose's names in the file. With --config-file the weights
-are loaded into that model, which finds what is missing and what has another shape. Nothing is written unless all is well.
+are loaded into that model, which finds what is missing and what has another shape. Nothing is written unless all is
+well.
 
 The converted file names the released keypoints, COCO's 17 or CrowdPose's 14 unless a config says otherwise.
 """
