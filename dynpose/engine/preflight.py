@@ -1,13 +1,14 @@
 """What must be right before a run's first step: the one check that train_net.py and ``dynpose check-data`` share."""
 
+import contextlib
 import logging
+import os
+import tempfile
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 
-from dynpose.checkpoint import CheckpointError
 from dynpose.config import ConfigError, check_at_least_one
 from dynpose.data import (
     DatasetError,
@@ -25,7 +26,7 @@ from dynpose.data.loader import training_dicts
 from dynpose.data.rules import is_learnable_person
 from dynpose.evaluation import check_evaluation
 
-from .schedule import resolve_epochs, resolve_reference_batch
+from .schedule import check_steps, resolve_epochs, resolve_reference_batch
 from .trainer import PoseTrainer
 
 __all__ = ["check_affine_resize", "check_and_complete", "check_first_step"]
@@ -46,6 +47,11 @@ def check_and_complete(cfg, *, eval_only=False):
     Raises:
         ConfigError, DatasetError: the first fault, with the key or the file, the item and the remedy.
     """
+    if cfg.MODEL.META_ARCHITECTURE not in META_ARCH_REGISTRY:
+        raise ConfigError(
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} is not registered; known are "
+            f"{', '.join(sorted(name for name, _ in META_ARCH_REGISTRY))}"
+        )
     check_affine_resize(cfg)
     register_datasets_from_cfg(cfg)
     names = _data_sets(cfg, eval_only)
@@ -63,14 +69,17 @@ def check_and_complete(cfg, *, eval_only=False):
     if comm.is_main_process():
         for name in names:
             dicts = load_dataset_dicts(name)
-            if cfg.DATASETS.CHECK_IMAGES and isinstance(dicts, list):
-                check_images(dicts)
+            if isinstance(dicts, list):
+                _check_class_indices(name, dicts)
+                if cfg.DATASETS.CHECK_IMAGES:
+                    check_images(dicts)
         for name in cfg.DATASETS.TEST:
             check_evaluation(cfg, name, eval_only=eval_only)
     if not eval_only:
         check_at_least_one(cfg, "SOLVER.IMS_PER_BATCH")
         num_images = len(_check_learnable(training_dicts(cfg), cfg))
         resolve_epochs(cfg, num_images)
+        check_steps(cfg)
         resolve_reference_batch(cfg)
         if num_images < cfg.SOLVER.IMS_PER_BATCH:
             logger.warning(
@@ -85,7 +94,8 @@ def check_first_step(cfg):
     """Do what a training does up to its first step: build the model and what trains it, and load the first batch.
 
     Args:
-        cfg (CfgNode): of :func:`check_and_complete`. The model is built on the CPU, and its weights are not loaded.
+        cfg (CfgNode): of :func:`check_and_complete`. The model is built on the CPU, and OUTPUT_DIR stays as it is.
+            Weights that have to be downloaded are not loaded.
 
     Raises:
         ConfigError, DatasetError, CheckpointError: what the training would raise. Whatever else it would raise, too.
@@ -94,12 +104,25 @@ def check_first_step(cfg):
     cfg.MODEL.DEVICE = "cpu"
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.SEED = max(cfg.SEED, 0)
-    weights = cfg.MODEL.WEIGHTS
-    if weights and "://" not in weights and not PathManager.isfile(weights):
-        raise CheckpointError(f"MODEL.WEIGHTS {weights}: no such file; give weights that are there, or ''")
-    model = PoseTrainer.build_model(cfg)
-    PoseTrainer.build_lr_scheduler(cfg, PoseTrainer.build_optimizer(cfg, model))
-    next(iter(PoseTrainer.build_train_loader(cfg)))
+    cfg.DATASETS.SYNTHETIC.ROOT = cfg.DATASETS.SYNTHETIC.ROOT or os.path.join(cfg.OUTPUT_DIR, "synthetic")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _without_set_up_of_logs():
+        cfg.OUTPUT_DIR = folder
+        trainer = PoseTrainer(cfg)
+        if "://" not in cfg.MODEL.WEIGHTS:
+            trainer.resume_or_load(resume=False)
+        next(iter(trainer.data_loader))
+
+
+@contextlib.contextmanager
+def _without_set_up_of_logs():
+    """A trainer shows detectron2's log of level INFO where nobody has set it up."""
+    detectron2_logger = logging.getLogger("detectron2")
+    level = detectron2_logger.level
+    detectron2_logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        detectron2_logger.setLevel(level)
 
 
 def check_affine_resize(cfg):
@@ -184,6 +207,21 @@ def _check_number(cfg, name, classes):
             f"{num_classes}: {remedy}choose one category of the data set, or learn several as one (key category in "
             "DATASETS.POSE)"
         )
+
+
+def _check_class_indices(name, dicts):
+    """A user's own function gives indices of classes, which a loss takes as they are."""
+    classes = MetadataCatalog.get(name).get("thing_classes")
+    if classes is None:
+        return
+    for record in dicts:
+        for person in record.get("annotations", ()):
+            if not 0 <= person["category_id"] < len(classes):
+                raise DatasetError(
+                    f"data set {name!r}: {record.get('file_name', 'an image')}: an annotation has category_id "
+                    f"{person['category_id']}, but the data set has {len(classes)} classes ({', '.join(classes[:3])}): "
+                    "write the index of a class, from 0 on, or name all classes in thing_classes"
+                )
 
 
 def _check_learnable(dicts, cfg):

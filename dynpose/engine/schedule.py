@@ -5,7 +5,7 @@ import math
 
 from detectron2.config import get_cfg
 
-from dynpose.config import ConfigError
+from dynpose.config import ConfigError, check_at_least_one
 from dynpose.data.loader import training_dicts
 
 logger = logging.getLogger(__name__)
@@ -57,8 +57,9 @@ def resolve_epochs(cfg, num_images=None):
         num_images (int): of an epoch; None = :func:`num_training_images`.
 
     Raises:
-        ConfigError: STEPS_EPOCHS without MAX_EPOCHS, steps that are not ascending between 0 and MAX_EPOCHS, or MAX_ITER
-            or STEPS that are given too (are not detectron2's defaults) and say something else.
+        ConfigError: STEPS_EPOCHS without MAX_EPOCHS, steps that are not ascending between 0 and MAX_EPOCHS or fall on
+            the same iteration, or MAX_ITER or STEPS that are given too (are not detectron2's defaults) and say
+            something else.
     """
     solver = cfg.SOLVER
     if solver.MAX_EPOCHS == 0:
@@ -68,8 +69,7 @@ def resolve_epochs(cfg, num_images=None):
                 "or set STEPS_EPOCHS '[]' and train by MAX_ITER and STEPS"
             )
         return
-    bounds = [0, *solver.STEPS_EPOCHS, solver.MAX_EPOCHS]
-    if any(first >= second for first, second in zip(bounds[:-1], bounds[1:])):
+    if not _ascend_between(0, solver.STEPS_EPOCHS, solver.MAX_EPOCHS):
         raise ConfigError(
             f"SOLVER.STEPS_EPOCHS must ascend between 0 and SOLVER.MAX_EPOCHS {solver.MAX_EPOCHS}, "
             f"got {list(solver.STEPS_EPOCHS)}"
@@ -80,6 +80,12 @@ def resolve_epochs(cfg, num_images=None):
     batch_size = solver.IMS_PER_BATCH
     max_iter = epochs_to_iterations(solver.MAX_EPOCHS, num_images, batch_size)
     steps = tuple(epochs_to_iterations(epoch, num_images, batch_size) for epoch in solver.STEPS_EPOCHS)
+    if _drops_at_steps(cfg) and not _ascend_between(0, steps, max_iter):
+        raise ConfigError(
+            f"SOLVER.STEPS_EPOCHS {list(solver.STEPS_EPOCHS)} are the iterations {', '.join(map(str, steps))} of "
+            f"{max_iter}, for {num_images} images in batches of {batch_size}: the learning rate can't drop at each of "
+            "them; lower SOLVER.IMS_PER_BATCH, or set SOLVER.STEPS_EPOCHS to []"
+        )
     defaults = get_cfg().SOLVER
     for key, epochs_key, value in (("MAX_ITER", "MAX_EPOCHS", max_iter), ("STEPS", "STEPS_EPOCHS", steps)):
         default = defaults[key]
@@ -96,6 +102,33 @@ def resolve_epochs(cfg, num_images=None):
     )
     solver.MAX_ITER, solver.STEPS = max_iter, steps
     solver.MAX_EPOCHS, solver.STEPS_EPOCHS = 0, []
+
+
+def check_steps(cfg):
+    """Check ``SOLVER.MAX_ITER`` and ``STEPS``, which detectron2's scheduler refuses without naming them.
+
+    Args:
+        cfg (CfgNode): of :func:`resolve_epochs`. Steps beyond MAX_ITER are none, as in detectron2.
+
+    Raises:
+        ConfigError: MAX_ITER is below 1, or STEPS do not ascend between 0 and it.
+    """
+    check_at_least_one(cfg, "SOLVER.MAX_ITER")
+    solver = cfg.SOLVER
+    steps = [step for step in solver.STEPS if step <= solver.MAX_ITER]
+    if _drops_at_steps(cfg) and not _ascend_between(0, steps, solver.MAX_ITER):
+        raise ConfigError(
+            f"SOLVER.STEPS must ascend between 0 and SOLVER.MAX_ITER {solver.MAX_ITER}, got {tuple(solver.STEPS)}"
+        )
+
+
+def _drops_at_steps(cfg):
+    return cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
+
+
+def _ascend_between(first, values, last):
+    bounds = [first, *values, last]
+    return all(low < high for low, high in zip(bounds[:-1], bounds[1:]))
 
 
 def resolve_reference_batch(cfg):

@@ -5,7 +5,8 @@
 
 Faults are what training stops at; they are counted, and of each kind a few are listed. What is mended or left out, and
 what is read as it is but was perhaps not meant, is listed too (docs/datasets.md has the rules). With a config, all is
-done that a training does before its first step. The exit code is 1 where training would fail.
+done that a training does before its first step, but for downloading weights. The exit code is 1 where training would
+fail before it.
 
 The page shows people cut out of random images, each beside the flipped twin that training makes of it: left limbs are
 blue, right ones orange, keypoints have their numbers. Whoever faces the camera has blue at the right in both pictures.
@@ -51,7 +52,7 @@ def run(args):
     num_faults, samples = 0, []
     for data_set in data_sets:
         log, remarks, records = check(data_set, args.examples, args.decode)
-        num_faults += len(log)
+        num_faults += len(log) - log.counts.get(_MET_LATER, 0)
         _report(data_set, log, remarks, records)
         if data_set.schema is not None:
             samples += [(record, person, data_set.schema) for record, person in _labelled_people(records, log)]
@@ -60,6 +61,10 @@ def run(args):
         print(f"training would stop at: {_printable(problem)}")
     print("training would fail" if num_faults or problem else "training can start")
     return 1 if num_faults or problem else 0
+
+
+# The kind of a fault that the first step need not meet
+_MET_LATER = "images that can't be read, and are not looked for (DATASETS.CHECK_IMAGES)"
 
 
 @dataclasses.dataclass
@@ -73,6 +78,7 @@ class DataSet:
         schema (KeypointSchema | None): its keypoints; None = they can't be read.
         is_train (bool): there must be somebody to learn from.
         is_flipped (bool): training mirrors its images.
+        checks_images (bool): training looks for images that can't be read before it starts.
     """
 
     name: str
@@ -81,6 +87,7 @@ class DataSet:
     schema: object = None
     is_train: bool = True
     is_flipped: bool = True
+    checks_images: bool = True
 
 
 def _of_files(args):
@@ -109,13 +116,15 @@ def _of_config(args):
 
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    from dynpose.config import load_config
-    from dynpose.data import KeypointSchema
+    from dynpose.config import ConfigError, load_config
     from dynpose.data.dataset_dicts import load_dataset_dicts
     from dynpose.data.datasets import annotation_files
     from dynpose.engine.preflight import check_and_complete, check_first_step
 
-    cfg = load_config(args.config_file, args.opts)
+    try:
+        cfg = load_config(args.config_file, args.opts)
+    except ConfigError as error:
+        return [], error
     completed, problem = cfg.clone(), None
     try:
         check_and_complete(completed)
@@ -126,18 +135,29 @@ def _of_config(args):
     for name in dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]):
         if name not in DatasetCatalog:
             continue
-        metadata = MetadataCatalog.get(name)
         data_sets.append(
             DataSet(
                 name,
                 functools.partial(load_dataset_dicts, name),
                 next(iter(annotation_files(name)), name),
-                KeypointSchema.from_metadata(metadata) if metadata.get("keypoint_names") else None,
-                is_train=name in cfg.DATASETS.TRAIN,
+                _schema(MetadataCatalog.get(name)),
+                # of several, one is enough
+                is_train=tuple(cfg.DATASETS.TRAIN) == (name,),
                 is_flipped=name in cfg.DATASETS.TRAIN and cfg.INPUT.RANDOM_FLIP != "none",
+                checks_images=cfg.DATASETS.CHECK_IMAGES,
             )
         )
     return data_sets, problem
+
+
+def _schema(metadata):
+    """The keypoints in detectron2's metadata, None where there are none of use."""
+    from dynpose.data import DatasetError, KeypointSchema
+
+    try:
+        return KeypointSchema.from_metadata(metadata)
+    except DatasetError:
+        return None  # what training would stop at
 
 
 def check(data_set, num_examples=5, decode=False):
@@ -162,10 +182,14 @@ def check(data_set, num_examples=5, decode=False):
         records = data_set.load(on_fault=log, on_remarks=remarks.merge)
     except DatasetError as error:
         log(Fault.from_error(data_set.source, "file", error))
+    except Exception as error:  # a user's own function raises whatever it likes
+        log(Fault(data_set.source, "file", f"{type(error).__name__}: {error}", "correct what the data set is read by"))
+    if not isinstance(records, list):  # an iterable, which can be evaluated on but not looked through
+        records = []
     remedy = "copy it again, correct it, or take it out of the annotation"
     broken = find_broken_images(records, (lambda record: image_fault(record, True)) if decode else None)
     for name, problem in broken:
-        log(Fault(name, "images", problem, remedy))
+        log(Fault(name, "images" if data_set.checks_images else _MET_LATER, problem, remedy))
     log.broken_images = {name for name, _ in broken}
     if data_set.is_train and not len(log) and not any(True for _ in _learnable_people(records, log)):
         what = "nobody is left to learn from"
@@ -181,10 +205,14 @@ def _learnable_people(records, log):
 
 
 def _labelled_people(records, log):
-    """(record, annotation) of everybody with labelled keypoints, in images that can be read."""
+    """(record, annotation) of everybody with labelled keypoints, in images that can be read and have a size."""
     from dynpose.data.ignored_regions import has_labelled_keypoints
 
-    return [(record, person) for record, person in _people(records, log) if has_labelled_keypoints(person)]
+    return [
+        (record, person)
+        for record, person in _people(records, log)
+        if has_labelled_keypoints(person) and "width" in record and "height" in record
+    ]
 
 
 def _people(records, log):

@@ -1,10 +1,14 @@
 """Small data sets in files with a config each, and the two that read them: ``dynpose check-data`` and train_net.py.
 
 A data set is sound until a case changes it. A case is a dict from a place to what is written there. The first word of
-a place says of what: ``train`` and ``test`` are the annotation files (``both`` = the two), ``train_entry`` and
-``test_entry`` (``both_entries``) their entries in DATASETS.POSE, ``config`` the config, ``files`` what is in the image
-folder, ``encoding`` that of the annotation files, ``functions`` data sets that the user registers: name -> what gives
-the dicts, from the folder of images, and the metadata.
+a place says of what:
+
+- ``train`` and ``test`` are the annotation files, ``both`` the two, and ``encoding`` theirs;
+- ``train_entry``, ``test_entry`` and ``both_entries`` are what DATASETS.POSE says of them;
+- ``config`` is the config;
+- ``files`` is the image folder: bytes, or the width and height of an image, by their names;
+- ``functions`` are data sets that the user registers: what gives their dicts, called with the image folder, and their
+  metadata, by their names.
 """
 
 import contextlib
@@ -13,6 +17,7 @@ import functools
 import json
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -23,7 +28,7 @@ from PIL import Image
 from torch import nn
 
 from dynpose.data import schema_from_cfg
-from dynpose.engine import PoseTrainer, setup
+from dynpose.engine import PoseTrainer, entry, setup
 from dynpose.tools import cli
 
 QUICK = str(Path(__file__).parents[2] / "configs" / "quick")
@@ -109,8 +114,8 @@ def make_run(folder, changes):
 
     Args:
         folder (Path)
-        changes (dict): of a case. A place such as ``train.annotations.*.bbox`` names keys and numbers of list items, "*"
-            = all of them. A function is called with what is there.
+        changes (dict): of a case. A place such as ``train.annotations.*.bbox`` names keys and numbers of list items, or
+            all items. A function is called with what is there.
 
     Returns:
         str: the config's name.
@@ -126,7 +131,10 @@ def make_run(folder, changes):
             (folder / f"{split}.json").write_text(text, encoding=run["encoding"])
     (folder / "images" / "night").mkdir(parents=True)
     for name, content in run["files"].items():
-        _write_image(folder / "images" / name, content)
+        if isinstance(content, bytes):
+            (folder / "images" / name).write_bytes(content)
+        else:
+            Image.new("RGB", content).save(folder / "images" / name)
     entries = [run[f"{split}_entry"] for split in ("train", "test")]
     entries = [entry for entry in entries if entry is not None] + run.get("more_entries", [])
     run["config"]["DATASETS"].setdefault("POSE", entries)
@@ -158,16 +166,6 @@ def _change_one(container, key, rest, value):
         container[key] = value(container[key]) if callable(value) else copy.deepcopy(value)
 
 
-def _write_image(path, content):
-    """An image of a size, an image that Pillow has, bytes as they are, or none."""
-    if isinstance(content, tuple):
-        content = Image.new("RGB", content)
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        content.save(path, exif=content.getexif())
-
-
 def run_check_data(config, page):
     """The exit code of ``dynpose check-data``."""
     with _registered_for_a_while():
@@ -178,16 +176,18 @@ def take_first_step(config):
     """Do what train_net.py does, up to and including the first step.
 
     Returns:
-        tuple[str | None, bool]: what it raised, if anything, and whether a step was taken.
+        tuple[Exception | None, bool]: what it raised, if anything, and whether a step was taken.
     """
-    with _registered_for_a_while():
+    with _registered_for_a_while(), pytest.MonkeyPatch.context() as patch:
+        # detectron2's, which takes most of the time to write down config and environment
+        patch.setattr(entry, "default_setup", lambda cfg, args: Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True))
         try:
             cfg = setup(default_argument_parser().parse_args(["--config-file", config]))
             trainer = PoseTrainer(cfg)
             trainer.resume_or_load(resume=False)
             return None, _step(trainer)
         except Exception as error:
-            return " ".join(str(error).split()), False
+            return error, False
 
 
 def _step(trainer):

@@ -1,23 +1,32 @@
 """`dynpose check-data` says of a config what train_net.py does with it: a first step, or what stops it before."""
 
+import io
+import logging
 import math
 
 import numpy as np
 import pytest
+import torch
 from detectron2.structures import BoxMode
 from PIL import Image
 from small_runs import GONE, NAMES, QUICK, annotation, make_run, run_check_data, take_first_step
+
+from dynpose.checkpoint import CheckpointError
+from dynpose.config import ConfigError
+from dynpose.data import DatasetError
 
 PERSON = annotation()["annotations"][0]
 CATEGORY = annotation()["categories"][0]
 OF_ANIMALS = [{**CATEGORY, "id": 5, "name": "cat"}, {**CATEGORY, "id": 9, "name": "dog"}]
 # cats in the one image, a dog in the other
 ANIMALS = {"both.categories": OF_ANIMALS, "both.annotations.2.category_id": 9}
+FILES = {"a.png": (64, 48), "night/b.png": (40, 56)}
 CROWDPOSE = {"test_entry.protocol": "crowdpose"}
 FCPOSE = {
     "config._BASE_": f"{QUICK}/fcpose_small.yaml",
-    **{"config.MODEL.META_ARCHITECTURE": "FCPose", "config.MODEL.FPN.OUT_CHANNELS": 16},
+    **{"config.MODEL.META_ARCHITECTURE": "FCPose", "config.MODEL.FPN.OUT_CHANNELS": 32},
     **{"config.MODEL.FCPOSE.BASIS.CONVS_DIM": 16, "config.INPUT.CROP.ENABLED": False},
+    "config.INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice",
 }
 CID = {
     "config._BASE_": f"{QUICK}/cid_small.yaml",
@@ -58,22 +67,43 @@ def shares(keypoints):
     return [value if i % 3 == 2 else value / 64 for i, value in enumerate(keypoints)]
 
 
-def corners(box):
-    x, y, width, height = box
-    return [x, y, x + width, y + height]
-
-
 def and_one_more(**changes):
     return lambda people: [*people, {**PERSON, "id": 21, **changes}]
 
 
+def split_fields(person):
+    """Somebody of COCO-WholeBody, of whom the body and the feet are labelled."""
+    fields = {
+        "foot_kpts": [20, 40, 2] * 6,
+        "face_kpts": [0] * 204,
+        "lefthand_kpts": [0] * 63,
+        "righthand_kpts": [0] * 63,
+    }
+    return {**person, **fields, "keypoints": [20, 30, 2] * 17, "num_keypoints": 17}
+
+
+def weights(method, number=1):
+    """The content of a checkpoint of a method, and the config that reads it."""
+    content = io.BytesIO()
+    note = {"method": method, "keypoints": NAMES, "classes": ["person"]}
+    torch.save({"model": {"weight": torch.ones(number)}, "dynpose": note}, content)
+    return {"files": {**FILES, "weights.pth": content.getvalue()}, "config.MODEL.WEIGHTS": "images/weights.pth"}
+
+
 def turned(width, height):
-    image = Image.new("RGB", (width, height))
-    image.getexif()[0x0112] = 6
-    return image
+    """The bytes of an image whose EXIF orientation exchanges width and height."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return png(Image.new("RGB", (width, height)), exif=exif)
 
 
-def own_dicts(root, *, box=list, keypoints=list, number=int, sizes=True, **changes):
+def png(image, **options):
+    content = io.BytesIO()
+    image.save(content, "PNG", **options)
+    return content.getvalue()
+
+
+def own_dicts(root, *, first_id=0, box=list, keypoints=list, number=int, sizes=True, **changes):
     """Two images with one person each, as a user's own function gives them."""
     person = {
         "bbox": box([10.0, 5.0, 50.0, 41.0]),
@@ -86,7 +116,7 @@ def own_dicts(root, *, box=list, keypoints=list, number=int, sizes=True, **chang
     dicts = []
     for i in range(2):
         size = {"width": number(64), "height": number(48)} if sizes else {}
-        dicts.append({"file_name": f"{root}/a.png", "image_id": number(i), **size, "annotations": [person]})
+        dicts.append({"file_name": f"{root}/a.png", "image_id": number(first_id + i), **size, "annotations": [person]})
     return dicts
 
 
@@ -97,6 +127,10 @@ def own(function=own_dicts, metadata=None, **options):
         "functions": {"own": (lambda root: function(root, **options), metadata)},
         **{"config.DATASETS.TRAIN": ["own"], "config.DATASETS.TEST": ["own"], "config.DATASETS.POSE": []},
     }
+
+
+def some_without_category(root):
+    return own_dicts(root) + own_dicts(root, first_id=2, category_id=None)
 
 
 def raising(root):
@@ -189,6 +223,10 @@ SOUND = {
         "both_entries.keypoints": NAMES,
     },
     "names of a schema": {**with_keypoints(17), "both_entries.schema": "coco"},
+    "fields of COCO-WholeBody": {
+        **{"both.annotations.*": split_fields, "both.categories.0": {"id": 5, "name": "person"}},
+        "both_entries.schema": "coco_wholebody",
+    },
     "names that have sides but no pairs": {"both.categories.0.keypoints": ["nose", "left_wrist", "right_paw"]},
     "no pairs, no mirroring": {
         "both.categories.0.keypoints": ["a", "b", "c"],
@@ -220,7 +258,7 @@ SOUND = {
         "both.annotations": and_one_more(image_id=8),
     },
     "the user's home": {"train_entry.json_file": "~/train.json", "test_entry.image_root": "~/images"},
-    "EXIF orientation applied": {"files": {"a.png": turned(48, 64), "night/b.png": (40, 56)}},
+    "EXIF orientation applied": {"files": {**FILES, "a.png": turned(48, 64)}},
     # evaluation
     "crowd indices above 1": {**CROWDPOSE, "test.images.*.crowdIndex": 3.02},
     "limits of the evaluation": {"config.TEST.MAX_DETS.KEYPOINTS": 1, "config.TEST.MAX_DETS.BOXES": 1},
@@ -230,12 +268,22 @@ SOUND = {
     # training
     "fewer images than a batch": {"config.SOLVER.IMS_PER_BATCH": 7},
     "epochs": {"config.SOLVER.MAX_EPOCHS": 140, "config.SOLVER.STEPS_EPOCHS": [90, 120]},
+    "epochs shorter than a batch, without steps": {
+        **{
+            "config.SOLVER.MAX_EPOCHS": 140,
+            "config.SOLVER.STEPS_EPOCHS": [90, 120],
+            "config.SOLVER.IMS_PER_BATCH": 100,
+        },
+        "config.SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR",
+    },
+    "a batch in parts": {"config.SOLVER.IMS_PER_BATCH": 3, "config.SOLVER.IMS_PER_PROCESS": 2},
+    "weights": weights("OneWeight"),
     "CID's epochs": {**CID, **CID_SCHEDULE, "config.SOLVER.IMS_PER_BATCH": 7},
     "a crop": {"config.INPUT.CROP.ENABLED": True, "config.INPUT.CROP.SIZE": [1.0, 0.1]},
     "averaged weights": {"config.SOLVER.EMA.ENABLED": True},
     "a broken test image that is not looked for": {
         "config.DATASETS.CHECK_IMAGES": False,
-        "files": {"a.png": (64, 48), "night/b.png": (40, 56), "c.png": b"no image"},
+        "files": {**FILES, "c.png": b"no image"},
         "test.images": lambda images: [*images, {"id": 8, "file_name": "c.png", "width": 64, "height": 48}],
     },
     "a second training set without people": {
@@ -248,6 +296,7 @@ SOUND = {
     "dicts of arrays": own(box=np.array, keypoints=np.array, number=np.int64),
     "dicts without sizes": {**own(sizes=False), "config.DATALOADER.ASPECT_RATIO_GROUPING": False},
     "dicts with a box around nothing": own(bbox=[0, 0, 0, 0]),
+    "dicts of which some have no category_id": own(some_without_category),
 }
 
 # name of a case -> what it changes, and a word of the message
@@ -322,6 +371,10 @@ FAULTY = {
     "too few sigmas": ({"train_entry.sigmas": [0.1]}, "1 OKS sigmas for 3 keypoints"),
     "a negative sigma": ({"test_entry.sigmas": [0.1, 0.1, -0.1]}, "is not a positive number"),
     "a test set of other keypoints": ({"test.categories.0.keypoints": NAMES[::-1]}, "the first difference"),
+    "a model of other keypoints": (
+        {"config.MODEL.KEYPOINT_SCHEMA.NAMES": ["a", "b"]},
+        "MODEL.KEYPOINT_SCHEMA of the config has 2 keypoints",
+    ),
     # annotations
     "too few numbers": ({"train.annotations.1.keypoints": [12, 8, 2, 6, 20, 1]}, "6 numbers where"),
     "visibility 3": ({"train.annotations.1.keypoints": [12, 8, 3, 6, 20, 1, 0, 0, 0]}, "visibility of 0, 1 or 2"),
@@ -333,7 +386,15 @@ FAULTY = {
     ),
     "keypoints in shares": ({"train.annotations.*.keypoints": shares}, "they are shares of the image's size"),
     "boxes in shares": ({"train.annotations.*.bbox": [0.1, 0.1, 0.6, 0.7]}, "they are shares of the image's size"),
-    "boxes of corners": ({"train.annotations.*.bbox": corners}, "[x1, y1, x2, y2]"),
+    "boxes of corners": (
+        # as x, y, width and height it would reach to (92, 66)
+        {
+            "train.annotations": lambda people: people[:1],
+            "train.annotations.0.bbox": [30, 20, 62, 46],
+            "train.annotations.0.keypoints": [40, 24, 2, 34, 30, 2, 60, 44, 1],
+        },
+        "[x1, y1, x2, y2]",
+    ),
     "a negative width": ({"train.annotations.1.bbox": [24, 4, -20, 30]}, "bbox is [24, 4, -20, 30]"),
     "a box of text": ({"train.annotations.1.bbox": ["4", "4", "20", "30"]}, "bbox is ['4'"),
     "a box of three numbers": ({"train.annotations.1.bbox": [4, 4, 20]}, "bbox is [4, 4, 20]"),
@@ -354,10 +415,14 @@ FAULTY = {
     "half a pixel": ({"train.images.0.width": 64.5}, "width is 64.5"),
     "a file outside the folder": ({"train.images.0.file_name": "../a.png"}, "no path inside the image folder"),
     "a missing image": ({"files": {"a.png": (64, 48)}}, "1 of its 2 images are missing"),
-    "another image folder": ({"train_entry.image_root": "nowhere"}, "2 of its 2 images are missing"),
-    "a truncated image": ({"files": {"a.png": b"\x89PNG\r\n\x1a\n", "night/b.png": (40, 56)}}, "can't be read"),
+    "another image folder": (
+        {"train_entry.image_root": lambda folder: f"{folder}/night"},
+        "2 of its 2 images are missing",
+    ),
+    "no image folder": ({"train_entry.image_root": "nowhere"}, "nowhere does not exist"),
+    "a truncated image": ({"files": {**FILES, "a.png": b"\x89PNG\r\n\x1a\n"}}, "can't be read"),
     "an image of 16 bits": (
-        {"files": {"a.png": Image.fromarray(np.zeros((48, 64), np.uint16)), "night/b.png": (40, 56)}},
+        {"files": {**FILES, "a.png": png(Image.fromarray(np.zeros((48, 64), np.uint16)))}},
         "more than 8 bits per channel",
     ),
     "an image of another size": ({"both.images.0.width": 65}, "64 x 48 pixels, its annotation says 65 x 48"),
@@ -367,7 +432,7 @@ FAULTY = {
                 *({**image, "width": 64, "height": 48} for image in images),
                 {"id": 8, "file_name": "c.png", "width": 64, "height": 48},
             ],
-            "files": {"a.png": (64, 48), "night/b.png": (40, 56), "c.png": (30, 30)},
+            "files": {**FILES, "c.png": (30, 30)},
         },
         "the annotation tool wrote one size for all",
     ),
@@ -387,7 +452,7 @@ FAULTY = {
     "a broken training image that is not looked for": (
         {
             "config.DATASETS.CHECK_IMAGES": False,
-            "files": {"a.png": b"no image", "night/b.png": (40, 56)},
+            "files": {**FILES, "a.png": b"no image"},
             "config.DATALOADER.ASPECT_RATIO_GROUPING": False,
         },
         "cannot be read",
@@ -440,6 +505,8 @@ FAULTY = {
         {"config.INPUT.CROP.ENABLED": True, "config.INPUT.CROP.SIZE": [1.5, 0.5]},
         "INPUT.CROP.SIZE",
     ),
+    "one length for a range": ({"config.INPUT.MIN_SIZE_TRAIN_SAMPLING": "range"}, "must be two lengths"),
+    "no lengths": ({"config.INPUT.MIN_SIZE_TRAIN": []}, "INPUT.MIN_SIZE_TRAIN must be one length or more"),
     "mirrored upside down": ({"config.INPUT.RANDOM_FLIP": "vertical"}, "INPUT.RANDOM_FLIP 'vertical'"),
     "no images in a batch": ({"config.SOLVER.IMS_PER_BATCH": 0}, "SOLVER.IMS_PER_BATCH must be at least 1"),
     "fewer than no images at once": ({"config.SOLVER.IMS_PER_PROCESS": -1}, "SOLVER.IMS_PER_PROCESS must be"),
@@ -472,6 +539,8 @@ FAULTY = {
     "an unknown sampler": ({"config.DATALOADER.SAMPLER_TRAIN": "Sampler"}, "DATALOADER.SAMPLER_TRAIN must be"),
     "an unknown architecture": ({"config.MODEL.META_ARCHITECTURE": "PoseNet"}, "PoseNet"),
     "weights that are not there": ({"config.MODEL.WEIGHTS": "nowhere.pth"}, "nowhere.pth"),
+    "weights of another method": (weights("CID"), "weights.pth"),
+    "weights of another shape": (weights("OneWeight", 2), "weights.pth"),
     "weights that are none": ({"config.MODEL.WEIGHTS": __file__}, "test_check_data_agrees.py"),
     "an unknown key of the config": ({"config.SOLVER.EPOCHS": 3}, "unknown config key SOLVER.EPOCHS"),
     # a user's own function
@@ -479,17 +548,22 @@ FAULTY = {
     "dicts with a class that is not there": (own(category_id=1), "category_id 1"),
     "dicts with too few keypoints": (own(keypoints=lambda points: points[:6]), "6 numbers where"),
     "dicts without sizes": (own(sizes=False), "has no width and height"),
+    "two images of an id": (own(lambda root: own_dicts(root) * 2), "image 0 is in data set 'own' too"),
     "no list of dicts": (own(lambda root: iter(own_dicts(root))), "is no list of dicts"),
     "a function that fails": (own(raising), "no such column"),
     "no names in the metadata": (own(metadata={"keypoint_names": None}), "has no keypoints"),
     "too few sigmas in the metadata": (own(metadata={"keypoint_sigmas": [0.1]}), "1 OKS sigmas for 3 keypoints"),
 }
 
+# what is raised by a user's function, and by a module that works without a config too
+RAISED_BY_OTHERS = {"a function that fails": KeyError, "an unknown merge of the views": ValueError}
+
 
 @pytest.fixture
 def both(tmp_path, monkeypatch, capsys):
     """What the two make of a case: exit code and output of check-data; what training raised, and whether it stepped."""
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
 
     def run(changes):
         config = make_run(tmp_path, changes)
@@ -515,7 +589,29 @@ def test_faulty(both, name):
     changes, words = FAULTY[name]
     code, output, error, stepped = both(changes)
     assert not stepped
-    assert words in error
-    assert error in output
+    assert isinstance(error, RAISED_BY_OTHERS.get(name, (ConfigError, DatasetError, CheckpointError)))
+    message = " ".join(str(error).split())
+    assert words in message
+    assert message in output
     assert output.endswith("training would fail")
     assert code == 1
+
+
+@pytest.mark.usefixtures("catalogs")
+def test_check_data_leaves_nothing_behind(tmp_path):
+    """But the page: neither a run's folder nor a set-up log."""
+    config = make_run(tmp_path, {})
+    before, logger = set(tmp_path.iterdir()), logging.getLogger("detectron2")
+    handlers, level = list(logger.handlers), logger.level
+    assert run_check_data(config, str(tmp_path / "page.jpg")) == 0
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "page.jpg"}
+    assert (logger.handlers, logger.level) == (handlers, level)
+
+
+@pytest.mark.usefixtures("clean_run")
+def test_names_without_pairs_are_a_warning(both, caplog):
+    """Training says it in the log, check-data in the report."""
+    code, output, error, stepped = both(SOUND["names that have sides but no pairs"])
+    assert (code, error, stepped) == (0, None, True)
+    for text in (output, caplog.text):
+        assert "left_wrist, right_paw: in no flip pair although the name has a side" in text
