@@ -149,6 +149,40 @@ def test_faulty_files(tmp_path):
         load_config(str(orphan))
 
 
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a": ""}, "a.yaml: the file is empty; write"),
+        ({"a": "# nothing\n"}, "a.yaml: the file is empty"),
+        ({"a": "- 1\n"}, "a.yaml: the file holds a list"),
+        ({"a": "words"}, "a.yaml: the file holds a str"),
+        ({"a": "_BASE_: a.yaml\n"}, r"_BASE_ leads back to the file itself: .*a\.yaml -> .*a\.yaml; take one out"),
+        ({"a": "_BASE_: b.yaml\n", "b": "_BASE_: [c.yaml]\n", "c": "_BASE_: a.yaml\n"}, r"a\.y.* -> .*c\.y.* -> .*a"),
+        ({"a": "_BASE_: http://localhost:9/b.yaml\n"}, "_BASE_ http://localhost:9/b.yaml is a URL, which is not read"),
+        ({"a": "_BASE_: gone.yaml\n"}, r"a\.yaml: _BASE_ .*gone\.yaml does not exist; correct the path"),
+        ({"a": "_BASE_: 3\n"}, "_BASE_ is 3; write the path"),
+        ({"a": "SEED: 1\nMODEL:\n  DEVICE: cpu\n  DEVICE: cuda\n"}, "key 'DEVICE' occurs twice in .*line 3"),
+        ({"a": "_BASE_: b.yaml\n", "b": "SEED: 1\nSEED: 2\n"}, r"b\.yaml: key 'SEED' occurs twice"),
+        ({"a": "MODEL: {\n"}, r"a\.yaml: while parsing .*; correct the file"),
+    ],
+)  # fmt: skip
+def test_files_that_would_be_raw_errors_or_read_otherwise(tmp_path, files, message):
+    for name, content in files.items():
+        (tmp_path / f"{name}.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=message) as error:
+        load_config(str(tmp_path / "a.yaml"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_base_of_a_base(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "c.yaml").write_text("SEED: 3\nMODEL: {DEVICE: cpu}\n")
+    (tmp_path / "b.yaml").write_text("_BASE_: sub/c.yaml\nSEED: 2\n")
+    (tmp_path / "a.yaml").write_text("_BASE_: [b.yaml, sub/c.yaml]\nMODEL: &m {DEVICE: cuda}\n")
+    cfg = load_config(str(tmp_path / "a.yaml"))
+    assert (cfg.SEED, cfg.MODEL.DEVICE) == (3, "cuda")
+
+
 def test_a_config_runs_no_code(tmp_path):
     path, made = tmp_path / "evil.yaml", tmp_path / "made"
     path.write_text(f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{made}']\n")
