@@ -24,11 +24,13 @@ class Selection:
             of other names are left out, and a class that the file lacks has no annotations. None = the order of the
             category ids.
         keypoints (tuple[str] | None): K names in place of those of the file.
+        class_name (str | None): what the one class is called; None = as :class:`PoseClass` says.
     """
 
     category: str | tuple | None = None
     classes: tuple | None = None
     keypoints: tuple | None = None
+    class_name: str | None = None
 
 
 WHOLE_FILE = Selection()
@@ -101,8 +103,8 @@ def select_classes(data, json_file, selection=WHOLE_FILE):
         otherwise. All have the same keypoints.
 
     Raises:
-        DatasetError: there is no such category, it has no keypoints, or categories that are to be one class, or the
-            classes, have different ones.
+        DatasetError: there is no such category or class, it has no keypoints, or categories that are to be one class,
+            or the classes, have different ones; ``class_name`` is given for several classes.
     """
     by_id = categories_by_id(data, json_file)
     selected = _select(by_id, data, json_file, selection)
@@ -117,7 +119,15 @@ def select_classes(data, json_file, selection=WHOLE_FILE):
         for item in selected:
             grouped.setdefault(item["name"], []).append(item)
         classes = [_as_class(name, items) for name, items in grouped.items()]
-    return classes if selection.classes is None else _ordered(classes, selection.classes)
+    if selection.classes is not None:
+        classes = _ordered(classes, selection.classes, json_file)
+    if selection.class_name is None:
+        return classes
+    if len(classes) > 1:
+        names = ", ".join(repr(item.name) for item in classes[:5])
+        problem = f"class_name {selection.class_name!r} is given for {len(classes)} classes ({names})"
+        raise _fault(json_file, problem, "choose one category, several as one, or leave class_name out")
+    return [replace(classes[0], name=selection.class_name)]
 
 
 def _select(by_id, data, json_file, selection):
@@ -128,7 +138,11 @@ def _select(by_id, data, json_file, selection):
     if wanted is None or wanted == ALL_AS_ONE:
         wanted = selection.classes if wanted is None else None
         if wanted is not None:
-            candidates = [item for item in candidates if item["name"] in wanted] or candidates
+            candidates = [item for item in candidates if item["name"] in wanted]
+            if not candidates:
+                raise _fault(
+                    json_file, f"it has none of the classes {', '.join(wanted)} (it has: {known})", "correct classes"
+                )
         selected = [item for item in candidates if item.get("keypoints")]
         if not selected and selection.keypoints is not None:
             selected = _with_annotated_keypoints(candidates, data)
@@ -137,7 +151,8 @@ def _select(by_id, data, json_file, selection):
                 json_file,
                 f"none of its categories has keypoints (it has: {known})",
                 "give the category a list 'keypoints' of names in the file, or give their names, or a known schema, "
-                "where the data set is registered (keypoints: or schema: in DATASETS.POSE)",
+                "where the data set is registered (keypoints: or schema: in DATASETS.POSE; to check-data with "
+                "--keypoints or --schema)",
             )
         _check_twins(selected, by_id, json_file)
         return selected
@@ -208,10 +223,12 @@ def _as_class(name, categories):
     return PoseClass(name, tuple(item["id"] for item in categories), keypoints, categories[0])
 
 
-def _ordered(classes, names):
+def _ordered(classes, names, json_file):
+    """The classes of these names in their order; those that the file lacks have no category."""
     by_name = {item.name: item for item in classes}
-    if len(names) == 1 and len(classes) == 1:  # merged categories, or another word for the one class
-        return [replace(classes[0], name=names[0])]
+    if not set(names) & set(by_name):
+        found = ", ".join(map(repr, by_name))
+        raise _fault(json_file, f"it has none of the classes {', '.join(names)} (it has: {found})", "correct classes")
     keypoints, category = classes[0].keypoints, classes[0].category
     return [by_name.get(name, PoseClass(name, (), keypoints, category)) for name in names]
 

@@ -11,13 +11,16 @@ A file is read in two steps. :func:`read_pose_file` reads images and annotations
 """
 
 import contextlib
+import functools
 import gc
+import hashlib
 import json
 import logging
 import os
 import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass
+from importlib import resources
 
 import msgspec
 import numpy as np
@@ -27,6 +30,7 @@ from detectron2.utils.file_io import PathManager
 from .cache import load_arrays, store_arrays
 from .categories import WHOLE_FILE, PoseClass, Selection, categories_by_id, select_classes
 from .faults import Fault, raise_fault, short
+from .json_keys import repeated_key
 from .people import HALF_A_PIXEL, MAX_COORDINATE, People, read_people, whole_number
 from .rules import Remarks
 
@@ -42,8 +46,6 @@ _PLAIN = re.compile(r"[\w-][\w. -]*(?:/[\w-][\w. -]*)*", re.ASCII)
 _MAX_PIXELS = 2**31
 # People whose keypoints are made into lists at once: arrays of all are large
 _CHUNK = 4096
-# Part of what is remembered: to be raised whenever the same file is read otherwise than before
-_READER_VERSION = 1
 
 
 @dataclass
@@ -74,11 +76,6 @@ class PoseFile:
     people: People | None
     remarks: Remarks
 
-    @property
-    def num_learnable(self):
-        """int: people that a training on this file can learn from."""
-        return 0 if self.people is None else int(self.people.is_learnable(self.sizes).sum())
-
 
 def load_pose_json(
     json_file,
@@ -87,6 +84,9 @@ def load_pose_json(
     category=None,
     classes=None,
     keypoints=None,
+    class_name=None,
+    class_of=None,
+    num_keypoints=None,
     annotated=True,
     on_fault=raise_fault,
     on_remarks=None,
@@ -96,7 +96,9 @@ def load_pose_json(
     Args:
         json_file (str | Path): the annotation.
         image_root (str | Path): the folder that its file names start from.
-        category, classes, keypoints: what of the file is read; see :class:`~dynpose.data.categories.Selection`.
+        category, classes, keypoints, class_name: what of the file is read; see
+            :class:`~dynpose.data.categories.Selection`.
+        class_of, num_keypoints: in place of these four, see :func:`read_pose_file`.
         annotated (bool): False for a list of images without people (a test set): only ``"images"`` is read.
         on_fault (Callable[[Fault], None]): called with every faulty item, which is then left out; the default raises at
             the first one.
@@ -118,13 +120,20 @@ def load_pose_json(
             file, the item and what to do.
     """
     json_file, image_root = expand_path(json_file), expand_path(image_root)
-    selection = Selection(_as_tuple(category), _as_tuple(classes), _as_tuple(keypoints))
+    selection = Selection(_as_tuple(category), _as_tuple(classes), _as_tuple(keypoints), class_name)
 
     def report(kind, problem, remedy):
         on_fault(Fault(json_file, kind, problem, remedy))
 
     with _without_garbage_collection():
-        pose_file = read_pose_file(json_file, selection, annotated=annotated, on_fault=on_fault)
+        pose_file = read_pose_file(
+            json_file,
+            selection,
+            annotated=annotated,
+            class_of=class_of,
+            num_keypoints=num_keypoints,
+            on_fault=on_fault,
+        )
         remarks, with_slashes = pose_file.remarks, []
         records = [_read_image(pose_file, i, image_root, with_slashes, report) for i in range(len(pose_file.image_ids))]
         remarks.add("backslashes", with_slashes)
@@ -173,13 +182,11 @@ def read_pose_file(
         DatasetError: the file is missing or not in COCO's format, or there are no such categories.
     """
     arguments = repr((selection, annotated is False, class_of, num_keypoints))
-    key = json.dumps([_READER_VERSION, os.path.abspath(json_file), arguments])
+    key = json.dumps([_reader_version(), os.path.abspath(json_file), arguments])
     stamp = _stamp(json_file)
-    remembered = load_arrays("annotations", key) if stamp is not None else None
-    if remembered is not None and remembered["stamp"].tolist() == stamp:
-        pose_file = _from_arrays(json_file, remembered)
-        if pose_file.people is not None or annotated is not True:
-            return pose_file
+    pose_file = _remembered(key, stamp, json_file)
+    if pose_file is not None and (pose_file.people is not None or annotated is not True):
+        return pose_file
     num_faults = 0
 
     def report(kind, problem, remedy):
@@ -192,6 +199,27 @@ def read_pose_file(
     if stamp is not None and not num_faults:
         store_arrays("annotations", key, {"stamp": np.array(stamp), **_to_arrays(pose_file)})
     return pose_file
+
+
+def _remembered(key, stamp, json_file):
+    """What an earlier run has read of the same file; None where there is nothing of use."""
+    arrays = load_arrays("annotations", key) if stamp is not None else None
+    if arrays is None:
+        return None
+    try:
+        return _from_arrays(json_file, arrays) if arrays["stamp"].tolist() == stamp else None
+    except Exception as error:  # whatever a damaged entry makes of it
+        logger.info("%s: read again, since what was remembered is damaged (%s)", json_file, type(error).__name__)
+        return None
+
+
+@functools.cache
+def _reader_version():
+    """What is remembered is of the code that read it: another version of that code reads again."""
+    digest = hashlib.sha256()
+    for name in ("coco_json", "people", "rules", "categories", "ignored_regions"):
+        digest.update(resources.files(__package__).joinpath(f"{name}.py").read_bytes())
+    return digest.hexdigest()
 
 
 def _parse_pose_file(json_file, selection, annotated, class_of, num_keypoints, report):
@@ -263,6 +291,7 @@ def read_coco_json(json_file, required=("images", "annotations", "categories")):
     except OSError as error:
         raise _fault(json_file, f"the file cannot be read ({error})", "check its permissions and the disk") from error
     data = _parse_json(content, json_file)
+    _refuse_repeated_keys(content, json_file)
     for key in required:
         listed = data.get(key) if isinstance(data, dict) else None
         if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
@@ -283,6 +312,16 @@ def _parse_json(content, json_file):
         return json.loads(content)
     except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; brackets nested thousandfold
         raise _fault(json_file, f"the file is no valid JSON ({error})", "it may be cut off: copy it again") from error
+
+
+def _refuse_repeated_keys(content, json_file):
+    key = repeated_key(content)
+    if key is not None:
+        raise _fault(
+            json_file,
+            f"the file has the key {short(key)} more than once, of which only the last would be read",
+            "join their contents under one key",
+        )
 
 
 def expand_path(path):
@@ -325,7 +364,7 @@ _logged = set()
 
 
 def _read_images(images, json_file, remarks, report):
-    """Index of each usable image by its id (None for a faulty one), and a PoseFile without people."""
+    """Index of each image with an id of its own by that id, and a PoseFile without people."""
     image_index, ids, file_names, sizes, size_faults, crowd_indices = {}, [], [], [], {}, []
     for image in images:
         image_id = image.get("id")
@@ -511,12 +550,12 @@ def _to_arrays(pose_file):
         "image_ids": pose_file.image_ids,
         "file_names": pose_file.file_names,
         "size_faults": list(pose_file.size_faults.items()),
-        "crowd_indices": pose_file.crowd_indices,
         "class_of": list(pose_file.class_of.items()),
-        "classes": [asdict(item) for item in pose_file.classes],
         "remarks": [remarks.counts, remarks.examples, remarks.totals],
     }
-    arrays = {"sizes": pose_file.sizes}
+    # as the file has them, a NaN that msgspec would write as null included
+    as_written = {"crowd_indices": pose_file.crowd_indices, "classes": [asdict(item) for item in pose_file.classes]}
+    arrays = {"sizes": pose_file.sizes, "as_written": np.frombuffer(json.dumps(as_written).encode(), np.uint8)}
     if people is not None:
         others |= {"names": people.names, "segmentations": [_as_text(item) for item in people.segmentations.items()]}
         for name in _COLUMNS:
@@ -530,6 +569,7 @@ _COLUMNS = ("rows", "images", "classes", "iscrowd", "boxes", "areas", "keypoints
 def _from_arrays(json_file, arrays):
     with _without_garbage_collection():
         others = _parse_json(arrays["others"].tobytes(), json_file)
+    as_written = json.loads(arrays["as_written"].tobytes())
     remarks = Remarks()
     remarks.counts, remarks.examples, remarks.totals = others["remarks"]
     people = None
@@ -542,10 +582,10 @@ def _from_arrays(json_file, arrays):
         file_names=others["file_names"],
         sizes=arrays["sizes"],
         size_faults=dict(others["size_faults"]),
-        crowd_indices=others["crowd_indices"],
+        crowd_indices=as_written["crowd_indices"],
         classes=[
             PoseClass(item["name"], tuple(item["category_ids"]), tuple(item["keypoints"]), item["category"])
-            for item in others["classes"]
+            for item in as_written["classes"]
         ],
         class_of=dict(others["class_of"]),
         people=people,
@@ -576,12 +616,12 @@ def _from_text(item):
 
 
 def _stamp(json_file):
-    """Size and time of a file, by which a change is noticed; None where it is not on a disk."""
+    """What changes of a file when it is written or replaced; None where it is not on a disk."""
     try:
         status = os.stat(json_file)
     except (OSError, ValueError):
         return None
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .coco_json import load_pose_json, read_pose_file
-from .datasets import annotation_files, check_dataset_files
+from .datasets import annotation_files, check_dataset_files, remarks_of_protocol
 from .schema import COCO_PERSON, CROWDPOSE_PERSON, DatasetError
 
 __all__ = ["register_crowd_datasets"]
@@ -79,12 +79,13 @@ class _Benchmark:
 
     name: str
 
-    def __call__(self, **options):
+    def __call__(self, *, on_remarks=None, **options):
         """Load the dicts; options are those of :func:`load_pose_json`."""
         check_dataset_files(self.name)
-        image_root = MetadataCatalog.get(self.name).image_root
-        records = []
+        metadata = MetadataCatalog.get(self.name)
+        image_root, records = metadata.image_root, []
         for pose_file in self.read_files(on_fault=lambda fault: None):
+            options["on_remarks"] = remarks_of_protocol(metadata.keypoint_protocol, pose_file.json_file, on_remarks)
             records += load_pose_json(pose_file.json_file, image_root, **options)
         return records
 

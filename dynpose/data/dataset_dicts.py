@@ -5,6 +5,7 @@ import functools
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from pycocotools import mask as mask_util
 
 from .coco_json import PoseFile, load_pose_json, log_remarks
 from .faults import Fault, raise_fault, short
@@ -17,14 +18,17 @@ __all__ = ["load_dataset_dicts", "mend_dataset_dicts", "pose_file_of_dicts"]
 _XYWH = BoxMode.XYWH_ABS
 
 
-def load_dataset_dicts(name, *, on_fault=raise_fault, on_remarks=None):
+def load_dataset_dicts(name, *, as_registered=False, on_fault=raise_fault, on_remarks=None):
     """Load a registered data set, for training or to check its images.
 
-    detectron2's own ``keypoints_coco_*`` are read by :func:`load_pose_json`, in place of ``load_coco_json``. The dicts
-    of a user's own function are mended by the same rules.
+    What detectron2 itself reads by ``load_coco_json``, its ``keypoints_coco_*`` and whatever
+    ``register_coco_instances`` has registered, is read from its file by :func:`load_pose_json` instead: the dicts of
+    the former have no areas. The dicts of a user's own function are mended by the same rules.
 
     Args:
         name (str): a registered data set.
+        as_registered (bool): mend the dicts of the registered function in any case, for a mapper that reads more of
+            them than :func:`load_pose_json` gives, such as everybody's segmentation.
         on_fault, on_remarks: see :func:`load_pose_json`.
 
     Returns:
@@ -38,14 +42,18 @@ def load_dataset_dicts(name, *, on_fault=raise_fault, on_remarks=None):
     options = {"on_fault": on_fault, "on_remarks": on_remarks}
     if hasattr(loader, "read_files"):
         return loader(**options)
-    if name.startswith("keypoints_coco_") and metadata.get("evaluator_type") == "coco":
-        return load_pose_json(metadata.json_file, metadata.image_root, **options)
+    if not metadata.get("keypoint_names"):
+        return DatasetCatalog.get(name)
+    num_keypoints = KeypointSchema.from_metadata(metadata).num_keypoints
+    if metadata.get("evaluator_type") == "coco" and metadata.get("json_file") and not as_registered:
+        class_of = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+        return load_pose_json(
+            metadata.json_file, metadata.image_root, class_of=class_of, num_keypoints=num_keypoints, **options
+        )
     dicts = DatasetCatalog.get(name)
-    if not isinstance(dicts, list) or not metadata.get("keypoint_names"):
+    if not isinstance(dicts, list):
         return dicts
-    return mend_dataset_dicts(
-        dicts, KeypointSchema.from_metadata(metadata).num_keypoints, f"data set {name!r}", **options
-    )
+    return mend_dataset_dicts(dicts, num_keypoints, f"data set {name!r}", **options)
 
 
 def mend_dataset_dicts(dicts, num_keypoints, source, *, on_fault=raise_fault, on_remarks=None):
@@ -69,8 +77,9 @@ def mend_dataset_dicts(dicts, num_keypoints, source, *, on_fault=raise_fault, on
     pose_file = pose_file_of_dicts(dicts, num_keypoints, source, on_fault)
     (on_remarks or functools.partial(log_remarks, source))(pose_file.remarks)
     people = pose_file.people
-    originals = [annotation for record in dicts for annotation in record.get("annotations", ())]
-    mended = [{**record, "annotations": []} if "annotations" in record else record for record in dicts]
+    originals = [annotation for record in dicts for annotation in record.get("annotations") or ()]
+    has_annotations = any("annotations" in record for record in dicts)
+    mended = [{**record, "annotations": []} if has_annotations else record for record in dicts]
     keypoints = people.continuous_keypoints().reshape(-1, 3 * num_keypoints).tolist()
     columns = people.rows, people.images, people.classes, people.iscrowd.astype(int), people.boxes, people.areas
     for row, image, category, iscrowd, bbox, area, points in zip(*(column.tolist() for column in columns), keypoints):
@@ -90,9 +99,9 @@ def pose_file_of_dicts(dicts, num_keypoints, source, on_fault=raise_fault):
         PoseFile: its classes are the contiguous ``category_id`` of the dicts.
 
     Raises:
-        DatasetError: an annotation is faulty, an image has no id, or ``dicts`` is no list.
+        DatasetError: an annotation is faulty, an image has no id, or ``dicts`` is no list of dicts.
     """
-    if not isinstance(dicts, list):
+    if not isinstance(dicts, list) or not all(isinstance(record, dict) for record in dicts):
         raise DatasetError(
             f"{source}: {type(dicts).__name__} is no list of dicts; register a function that returns one"
         )
@@ -102,8 +111,15 @@ def pose_file_of_dicts(dicts, num_keypoints, source, on_fault=raise_fault):
 
     annotations, remarks = [], Remarks()
     for i, record in enumerate(dicts):
-        for j, annotation in enumerate(record.get("annotations", ())):
-            annotations.append(_as_coco(annotation, i, f"{j} of {record.get('file_name', i)}"))
+        for j, annotation in enumerate(record.get("annotations") or ()):
+            item = f"{j} of {record.get('file_name', i)}"
+            try:
+                annotations.append(_as_coco(annotation, i, item))
+            except (AssertionError, AttributeError, TypeError, ValueError) as error:  # of BoxMode and NumPy
+                problem = f"annotation {item!r} is no annotation of detectron2's ({' '.join(str(error).split())})"
+                raise Fault(
+                    source, "annotations", problem, "see detectron2's standard dataset dicts"
+                ).error() from error
     category_ids = [annotation["category_id"] for annotation in annotations]
     class_of = {category_id: category_id for category_id in category_ids if whole_number(category_id) is not None}
     sizes = np.array([[_plain(record.get(key, np.nan)) for key in ("width", "height")] for record in dicts], float)
@@ -156,6 +172,9 @@ def _plain(value):
 
 
 def _plain_polygons(segmentation):
+    """Polygons as lists, and a mask (H, W) as the RLE that it is elsewhere."""
+    if isinstance(segmentation, np.ndarray) and segmentation.ndim == 2:
+        return mask_util.encode(np.asfortranarray(segmentation.astype(np.uint8)))
     return [_plain(polygon) for polygon in segmentation] if isinstance(segmentation, list) else segmentation
 
 

@@ -13,7 +13,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from .categories import Selection
-from .coco_json import expand_path, load_pose_json, read_pose_file
+from .coco_json import expand_path, load_pose_json, log_remarks, read_pose_file
+from .faults import short
 from .known_schemas import known_schema
 from .schema import COCO_PERSON, CROWDPOSE_PERSON, DatasetError, KeypointSchema
 
@@ -40,6 +41,7 @@ def register_pose_dataset(
     *,
     category=None,
     classes=None,
+    class_name=None,
     schema=None,
     keypoints=None,
     skeleton=None,
@@ -57,8 +59,10 @@ def register_pose_dataset(
         image_root (str | Path): the folder that its file names start from.
         category (str | Sequence[str]): name of the one category to use, names of categories that are learned as one
             class, or "all as one"; None = all that have keypoints, each a class of its own.
-        classes (Sequence[str]): names of the classes in the order of their indices; None = in the order of the
-            category ids.
+        classes (Sequence[str]): names of the classes in the order of their indices. Categories of other names are left
+            out. None = all, in the order of the category ids.
+        class_name (str): what the class is called, where there is one; None = its category's name, or for several
+            categories as one what they have in common.
         schema (str): a known schema, such as "coco" or "coco_wholebody" (docs/schemas.md): its names, limbs, pairs and
             sigmas take the place of the file's.
         keypoints (Sequence[str]): K keypoint names in place of the file's, which may have none.
@@ -85,6 +89,7 @@ def register_pose_dataset(
         image_root=expand_path(image_root),
         category=_as_tuples(category),
         classes=_as_tuples(classes),
+        class_name=class_name,
         schema=schema,
         keypoints=_as_tuples(keypoints),
         skeleton=_as_tuples(skeleton),
@@ -107,6 +112,9 @@ def register_pose_dataset(
     if protocol == "crowdpose":
         # Now, since its lack would otherwise be noticed at the first evaluation, hours into a run
         read_crowd_indices(pose_file)
+    lacking = [item.name for item in pose_file.classes if not item.category_ids]
+    if lacking:
+        logger.warning("%s: it has nobody of the classes %s", dataset.json_file, ", ".join(lacking))
     metadata = MetadataCatalog.get(name)
     keypoint_schema.to_metadata(metadata)
     metadata.set(
@@ -131,6 +139,7 @@ class _PoseDataset:
     image_root: str
     category: str | tuple | None = None
     classes: tuple | None = None
+    class_name: str | None = None
     schema: str | None = None
     keypoints: tuple | None = None
     skeleton: tuple | None = None
@@ -138,15 +147,17 @@ class _PoseDataset:
     sigmas: tuple | None = None
     protocol: str = "coco"
 
-    def __call__(self, **options):
+    def __call__(self, *, on_remarks=None, **options):
         """Load the dicts; options are those of :func:`load_pose_json`."""
         selection = self._selection()
+        options["on_remarks"] = remarks_of_protocol(self.protocol, self.json_file, on_remarks)
         return load_pose_json(
             self.json_file,
             self.image_root,
             category=selection.category,
             classes=selection.classes,
             keypoints=selection.keypoints,
+            class_name=selection.class_name,
             **options,
         )
 
@@ -160,7 +171,30 @@ class _PoseDataset:
 
     def _selection(self):
         keypoints = self.keypoints if self.schema is None else known_schema(self.schema).names
-        return Selection(self.category, self.classes, keypoints)
+        return Selection(self.category, self.classes, keypoints, self.class_name)
+
+
+def remarks_of_protocol(protocol, source, on_remarks=None):
+    """What takes the remarks of a data set, less what its protocol makes pointless.
+
+    CrowdPose's annotation has no areas, and its evaluation reads none.
+
+    Args:
+        protocol (str): see :func:`register_pose_dataset`.
+        source (str): the file, for the log.
+        on_remarks (Callable[[Remarks], None]): see :func:`load_pose_json`.
+
+    Returns:
+        Callable[[Remarks], None]: or None, for what ``load_pose_json`` does by itself.
+    """
+    if protocol != "crowdpose":
+        return on_remarks
+
+    def take(remarks):
+        remarks.drop("missing area")
+        (on_remarks or functools.partial(log_remarks, source))(remarks)
+
+    return take
 
 
 def _check_arguments(name, dataset):
@@ -178,6 +212,10 @@ def _check_arguments(name, dataset):
         is_names = isinstance(value, tuple) and value and all(isinstance(item, str) for item in value)
         if value is not None and not is_text and not is_names:
             raise DatasetError(f"data set {name!r}: {key} is {value!r}; write a list of names")
+        if is_names and len(set(value)) < len(value):
+            raise DatasetError(f"data set {name!r}: {key} names one twice: {', '.join(value)}; write each once")
+    if dataset.class_name is not None and (not isinstance(dataset.class_name, str) or not dataset.class_name):
+        raise DatasetError(f"data set {name!r}: class_name is {dataset.class_name!r}; write a name")
 
 
 def _as_tuples(value):
@@ -185,11 +223,11 @@ def _as_tuples(value):
     return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
-def read_schema(json_file, *, category=None, schema=None):
+def read_schema(json_file, *, category=None, keypoints=None, schema=None):
     """The keypoints of a COCO-format file.
 
     Args:
-        json_file, category, schema: see :func:`register_pose_dataset`.
+        json_file, category, keypoints, schema: see :func:`register_pose_dataset`.
 
     Returns:
         KeypointSchema
@@ -197,7 +235,10 @@ def read_schema(json_file, *, category=None, schema=None):
     Raises:
         DatasetError: the file cannot be read or has no usable category.
     """
-    dataset = _PoseDataset(expand_path(json_file), "", category=_as_tuples(category), schema=schema)
+    dataset = _PoseDataset(
+        expand_path(json_file), "", category=_as_tuples(category), keypoints=_as_tuples(keypoints), schema=schema
+    )
+    _check_arguments(json_file, dataset)
     (pose_file,) = dataset.read_files(on_fault=lambda fault: None)
     return _read_schema(pose_file.classes[0].category, dataset)
 
@@ -237,8 +278,8 @@ def read_crowd_indices(pose_file):
     for image_id, value in zip(pose_file.image_ids, pose_file.crowd_indices):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _BEYOND_FLOAT:
             raise DatasetError(
-                f"{pose_file.json_file}: image {image_id!r}: crowdIndex is {value!r}, but CrowdPose's protocol tells "
-                "easy from hard images by it; write a number of at least 0, or evaluate with protocol: coco"
+                f"{pose_file.json_file}: image {image_id!r}: crowdIndex is {short(value)}, but CrowdPose's protocol "
+                "tells easy from hard images by it; write a number of at least 0, or evaluate with protocol: coco"
             )
         indices[image_id] = float(value)
     return indices
@@ -268,7 +309,9 @@ def register_datasets_from_cfg(cfg):
     model_classes = list(cfg.MODEL.CLASS_NAMES)
     for name in used:
         if name in entries:
-            _register_for_classes(entries[name], model_classes)
+            # two training sets of one class each, called differently, are for the user to bring together
+            may_rename = name not in cfg.DATASETS.TRAIN or bool(cfg.MODEL.CLASS_NAMES)
+            _register_for_classes(entries[name], model_classes, may_rename)
         if not model_classes and name in DatasetCatalog:
             model_classes = list(MetadataCatalog.get(name).get("thing_classes") or [])
     for name, entry in entries.items():
@@ -280,33 +323,39 @@ def register_datasets_from_cfg(cfg):
         register_synthetic_pose_from_cfg(cfg)
 
 
-def _register_for_classes(entry, model_classes):
-    """Register a data set, with its classes in the model's order where it has no others."""
+def _register_for_classes(entry, model_classes, may_rename):
+    """Register a data set, with its classes in the model's order and, where there is one, of the model's name."""
     name = entry["name"]
-    ordered = {**entry, "classes": model_classes}
     earlier = DatasetCatalog[name] if name in DatasetCatalog else None  # noqa: SIM401  get() would load it
-    if isinstance(earlier, _PoseDataset) and earlier.classes is not None and "classes" not in entry:
+    if isinstance(earlier, _PoseDataset) and (earlier.classes, earlier.class_name) != (None, None):
         # as an earlier config of this process needed it
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+        _forget(name)
     register_pose_dataset(**entry)
     found = list(MetadataCatalog.get(name).thing_classes)
-    if "classes" in entry or not model_classes or found == model_classes:
+    if "classes" in entry or "class_name" in entry or not model_classes or found == model_classes:
         return
     if len(found) == len(model_classes) == 1:
+        if not may_rename:
+            return
         logger.warning(
             "data set %r calls its one class %r, the model %r: they are taken for the same",
             name,
             *found,
             *model_classes,
         )
-    elif not set(found) <= set(model_classes):
-        return
-    else:
+        changed = {"class_name": model_classes[0]}
+    elif set(found) <= set(model_classes):
         logger.info("data set %r has the classes %s: read in the model's order", name, ", ".join(found))
+        changed = {"classes": model_classes}
+    else:
+        return
+    _forget(name)
+    register_pose_dataset(**entry, **changed)
+
+
+def _forget(name):
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)
-    register_pose_dataset(**ordered)
 
 
 def annotation_files(name):
@@ -363,7 +412,7 @@ def _absolute(path):
 
 
 _REQUIRED = ("name", "json_file", "image_root")
-_OPTIONAL = ("category", "classes", "schema", "keypoints", "skeleton", "flip_pairs", "sigmas", "protocol")
+_OPTIONAL = ("category", "classes", "class_name", "schema", "keypoints", "skeleton", "flip_pairs", "sigmas", "protocol")
 
 
 def _check_entry(entry, where):
@@ -374,6 +423,9 @@ def _check_entry(entry, where):
         raise DatasetError(
             f"{where} has unknown keys {', '.join(map(repr, unknown))}; allowed are {', '.join(_REQUIRED + _OPTIONAL)}"
         )
+    for key in _REQUIRED:
+        if key in entry and (not isinstance(entry[key], str) or not entry[key]):
+            raise DatasetError(f"{where}: {key} is {entry[key]!r}; write a text")
     missing = [key for key in _REQUIRED if key not in entry]
     if missing:
         raise DatasetError(f"{where} ({entry.get('name', 'without a name')}) lacks {', '.join(missing)}; add it")

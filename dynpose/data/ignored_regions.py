@@ -55,7 +55,8 @@ def draw_ignored_regions(annotations, height, width):
 def has_labelled_keypoints(annotation):
     """Whether an annotation in detectron2's format has a keypoint of visibility 1 or 2."""
     keypoints = annotation.get("keypoints")
-    # an array of a user's own loader has no truth value
+    if hasattr(keypoints, "reshape"):  # of a user's own loader: K x 3, or flat
+        keypoints = keypoints.reshape(-1)
     return keypoints is not None and any(keypoints[2::3])
 
 
@@ -70,7 +71,7 @@ def segmentation_area(segmentation, height, width):
         float | None: the sum of the polygons' areas, or the RLE's number of pixels; None where there is no segmentation
         of use.
     """
-    if not segmentation or math.isnan(height) or math.isnan(width):
+    if not isinstance(segmentation, (list, dict)) or math.isnan(height) or math.isnan(width):
         return None
     try:
         segmentation = read_segmentation(segmentation, int(height), int(width))

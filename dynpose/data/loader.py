@@ -10,8 +10,8 @@ Axes: B images in a batch of all processes together (SOLVER.IMS_PER_BATCH), N im
 import itertools
 import logging
 import random
+import signal
 from contextlib import suppress
-from signal import SIG_IGN, SIGINT, SIGTERM, SIGUSR1, signal
 
 import numpy as np
 import torch
@@ -67,9 +67,10 @@ def build_pose_train_loader(cfg, mapper=None):
         >>> loader.start_iteration = 5000
         >>> batch = next(iter(loader))  # that of iteration 5000
     """
+    as_registered = mapper is not None
     mapper = mapper or PoseDatasetMapper(cfg, is_train=True)
     proposal_files = cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None
-    dicts = training_dicts(cfg, proposal_files=proposal_files)
+    dicts = training_dicts(cfg, proposal_files=proposal_files, as_registered=as_registered)
     seed = comm.shared_random_seed() if cfg.SEED < 0 else cfg.SEED
     schedule = TrainingSchedule(
         len(dicts),
@@ -81,7 +82,7 @@ def build_pose_train_loader(cfg, mapper=None):
     return PoseTrainLoader(dicts, mapper, schedule, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 
-def training_dicts(cfg, *, proposal_files=None):
+def training_dicts(cfg, *, proposal_files=None, as_registered=False):
     """The images of ``DATASETS.TRAIN`` that are left after detectron2's filtering, as in its own loader.
 
     They are read by :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`.
@@ -90,6 +91,7 @@ def training_dicts(cfg, *, proposal_files=None):
         cfg (CfgNode): DATALOADER.FILTER_EMPTY_ANNOTATIONS and, with MODEL.KEYPOINT_ON,
             MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE are what decides.
         proposal_files (Sequence[str]): of detectron2's ``get_detection_dataset_dicts``.
+        as_registered (bool): see :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`.
 
     Returns:
         list[dict]
@@ -98,7 +100,7 @@ def training_dicts(cfg, *, proposal_files=None):
         DatasetError: see :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`, and where no image is left.
     """
     names = cfg.DATASETS.TRAIN
-    loaded = [load_dataset_dicts(name) for name in names]
+    loaded = [load_dataset_dicts(name, as_registered=as_registered) for name in names]
     for name, dicts in zip(names, loaded):
         if not isinstance(dicts, list):
             raise DatasetError(
@@ -108,6 +110,11 @@ def training_dicts(cfg, *, proposal_files=None):
         if not dicts:
             raise DatasetError(f"data set {name!r} has no images; add some, or take it out of DATASETS.TRAIN")
     if proposal_files is not None:
+        if len(proposal_files) != len(names):
+            raise ConfigError(
+                f"DATASETS.PROPOSAL_FILES_TRAIN names {len(proposal_files)} files for {len(names)} DATASETS.TRAIN: "
+                "name one for each, or set MODEL.LOAD_PROPOSALS False"
+            )
         loaded = [load_proposals_into_dataset(dicts, file) for dicts, file in zip(loaded, proposal_files)]
     dicts = list(itertools.chain.from_iterable(loaded))
     if "annotations" not in dicts[0]:
@@ -365,5 +372,6 @@ def _as_list(batch):
 
 def _ignore_signals(worker_id):
     """SLURM signals all processes of a job: the main one ends its iteration first, and needs its workers for it."""
-    for number in (SIGINT, SIGTERM, SIGUSR1):
-        signal(number, SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):  # Windows has no SIGUSR1
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -8,10 +8,18 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
+from pycocotools import mask as mask_util
 
 from .faults import short
 from .ignored_regions import read_segmentation, segmentation_area
-from .rules import boxes_from_keypoints, implausible_areas, is_learnable, less_than_a_pixel, outside_image
+from .rules import (
+    MIN_EXTENT,
+    boxes_from_keypoints,
+    implausible_areas,
+    leaves_image,
+    less_than_a_pixel,
+    outside_image,
+)
 
 __all__ = ["People", "read_people", "whole_number"]
 
@@ -20,6 +28,8 @@ MAX_COORDINATE = 2.0**24
 # From COCO's index of a pixel to its centre, as in load_coco_json
 HALF_A_PIXEL = np.array([0.5, 0.5, 0.0])
 _CHUNK = 4096
+# Labelled keypoints and boxes that a verdict on the whole file takes
+_MIN_POINTS, _MIN_BOXES = 3, 2
 # COCO-WholeBody's keypoints: the fields of an annotation in the order of its 133, with how many each has
 _SPLIT_FIELDS = (
     ("keypoints", 17), ("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21),
@@ -78,10 +88,6 @@ class People:
         """(M, K, 3) keypoints in continuous pixels: COCO's index of a pixel + 0.5 is its centre."""
         return self.keypoints + HALF_A_PIXEL
 
-    def is_learnable(self, sizes):
-        """(M,) bool: see :func:`dynpose.data.rules.is_learnable`; ``sizes`` (I, 2) are those of the images."""
-        return is_learnable(self.continuous_keypoints(), self.boxes, self.iscrowd, sizes[self.images])
-
 
 def read_people(
     annotations, image_index, sizes, class_of, categories, num_keypoints, report, remarks, *, keypoint_offset=0.0
@@ -110,14 +116,14 @@ def read_people(
     people.keypoints[..., :2] -= keypoint_offset
     people.boxes, has_sound_box = _read_boxes(kept, people.names, report)
     people.areas = np.array([_number(annotation.get("area")) for annotation in kept])
+    sound = has_keypoints & has_sound_box
+    if not sound.all():
+        kept = [annotation for annotation, keep in zip(kept, sound) if keep]
+        people = people.select(sound)
     _remark_num_keypoints(kept, people, remarks)
     segmentations = _needed_segmentations(kept, people)
     kept.clear()
     annotations.clear()
-    sound = has_keypoints & has_sound_box
-    if not sound.all():
-        segmentations = [segmentation for segmentation, keep in zip(segmentations, sound) if keep]
-        people = people.select(sound)
     _check_units(people, sizes, report)
     people, chosen = _mend(people, sizes, segmentations.__getitem__, remarks)
     segmentations = [segmentation for segmentation, keep in zip(segmentations, chosen) if keep]
@@ -152,14 +158,15 @@ def _mend(people, sizes, segmentation_of, remarks):
     labelled = (people.keypoints[..., 2] > 0).any(axis=1)
     missing = np.isnan(people.boxes).any(axis=1)
     with np.errstate(invalid="ignore"):
-        made_up = labelled & (missing | (people.boxes[:, 2:] <= 0).any(axis=1))
+        is_flat = (people.boxes[:, 2:] < MIN_EXTENT).any(axis=1)
+    made_up = labelled & (missing | is_flat)
     if made_up.any():
         keypoints = people.select(made_up).continuous_keypoints()
         people.boxes[made_up] = boxes_from_keypoints(keypoints, sizes[made_up])
     remarks.add("box", _names(people, made_up))
-    for i in np.flatnonzero(missing & ~labelled):
+    for i in np.flatnonzero((missing | is_flat) & ~labelled):
         box = _segmentation_box(segmentation_of(i), sizes[i])
-        if box is not None:
+        if box is not None and (box[2:] >= MIN_EXTENT).all():
             people.boxes[i], missing[i] = box, False
             remarks.add("box from segmentation", [people.names[i]])
     chosen = ~missing | labelled
@@ -217,6 +224,7 @@ def _oddities(keypoints, labelled, boxes, iscrowd, sizes):
         "far from the box": (far & labelled).any(axis=1),
         "not labelled": ~labelled.any(axis=1) & ~iscrowd,
         "less than a pixel": less_than_a_pixel(boxes, sizes),
+        "leaves the image": leaves_image(boxes, sizes),
         "box from (0, 0)": from_origin & (first > boxes[:, 2:] / 4).all(axis=1),
         "point at (0, 0)": ((keypoints[..., :2] == 0).all(axis=2) & labelled).any(axis=1),
     }
@@ -270,8 +278,6 @@ def _find_images_and_classes(annotations, image_index, class_of, categories, rep
         crowd = get("iscrowd")
         if crowd is not None and crowd != 0 and (crowd != 1 or not isinstance(crowd, (int, float))):
             report("crowds", f"{name}: iscrowd is {short(crowd)}", "write 0 or 1")
-            continue
-        if image_index[image_id] is None:  # the image has a fault of its own
             continue
         kept.append(annotation)
         names.append(name)
@@ -342,14 +348,14 @@ def _read_keypoints(kept, num_keypoints, names, report, remarks):
 def _raw_keypoints(kept, num_keypoints, names, remarks):
     """Each annotation's keypoints as written; COCO-WholeBody's from their five fields, where K is 133."""
     raw = [annotation.get("keypoints") for annotation in kept]
-    split = [i for i, annotation in enumerate(kept) if "face_kpts" in annotation or "foot_kpts" in annotation]
-    if split and num_keypoints == _NUM_SPLIT:
-        for i in split:
-            if isinstance(raw[i], (list, type(None))) and len(raw[i] or ()) < 3 * _NUM_SPLIT:
-                raw[i] = _join_fields(kept[i])
-        remarks.add("split fields", [names[i] for i in split])
-    else:
+    split = [i for i, annotation in enumerate(kept) if any(key in annotation for key, _ in _SPLIT_FIELDS[1:])]
+    if num_keypoints != _NUM_SPLIT:
         remarks.add("unread fields", [names[i] for i in split])
+        return raw
+    joined = [i for i in split if isinstance(raw[i], (list, type(None))) and len(raw[i] or ()) < 3 * _NUM_SPLIT]
+    for i in joined:
+        raw[i] = _join_fields(kept[i])
+    remarks.add("split fields", [names[i] for i in joined])
     return raw
 
 
@@ -422,8 +428,8 @@ def _read_row(row, num_keypoints):
 
 
 def _could_be_triples(row):
-    """Whether a list of 2K numbers may be x, y, visibility of fewer keypoints."""
-    return len(row) % 3 == 0 and all(value in (0, 1, 2) for value in row[2::3])
+    """Whether a list of 2K numbers may be x, y, visibility (or a confidence) of fewer keypoints."""
+    return len(row) % 3 == 0 and all(isinstance(value, (int, float)) and 0 <= value <= 2 for value in row[2::3])
 
 
 def _is_hole(x, y, visibility):
@@ -464,10 +470,13 @@ def _are_boxes(rows):
 
 
 def _check_units(people, sizes, report):
-    """Faults of a file as a whole that make every number of it wrong: coordinates in shares, corners for sizes."""
+    """Faults of a file as a whole that make every number of it wrong: coordinates in shares, corners for sizes.
+
+    Every number of the file must say so, and a few of them must be there: one alone may be what it seems not to be.
+    """
     labelled = people.keypoints[..., 2] > 0
-    large = not (sizes <= 4).any()  # NaN included
-    if large and labelled.any() and _are_shares(people.keypoints[..., :2], labelled[..., None]):
+    large = not (sizes[people.images] <= 4).any()  # NaN included
+    if large and labelled.sum() >= _MIN_POINTS and _are_shares(people.keypoints[..., :2], labelled[..., None]):
         report(
             "keypoints",
             f"all {labelled.sum()} labelled keypoints lie between 0 and 1: they are shares of the image's size",
@@ -475,7 +484,7 @@ def _check_units(people, sizes, report):
         )
         return
     boxes = people.boxes[(people.boxes[:, 2:] > 0).all(axis=1)]
-    if large and len(boxes) and _are_shares(boxes):
+    if large and len(boxes) >= _MIN_BOXES and _are_shares(boxes):
         report(
             "boxes",
             f"all {len(boxes)} boxes lie between 0 and 1: they are shares of the image's size",
@@ -506,7 +515,7 @@ def _boxes_that_are_corners(people, sizes):
     labelled keypoints, and half of them to reach out of the image by more than a tenth of its side.
     """
     has_box = (people.boxes[:, 2:] > 0).all(axis=1)
-    if not has_box.any():
+    if has_box.sum() < _MIN_BOXES:
         return 0
     boxes, sizes = people.boxes[has_box], sizes[people.images[has_box]]
     first, second = boxes[:, :2], boxes[:, 2:]
@@ -559,16 +568,18 @@ def _read_segmentations(segmentations, people, sizes, report):
 
 
 def _segmentation_box(segmentation, size):
-    """x, y, width, height of polygons; None where they are of no use."""
-    if np.isnan(size).any() or not isinstance(segmentation, list):
+    """x, y, width, height of polygons or an RLE; None where they are of no use."""
+    if np.isnan(size).any():
         return None
     try:
-        polygons = read_segmentation(segmentation, int(size[1]), int(size[0]))
+        segmentation = read_segmentation(segmentation, int(size[1]), int(size[0]))
     except ValueError:
         return None
-    if not polygons:
+    if not segmentation:
         return None
-    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons])
+    if isinstance(segmentation, dict):
+        return np.asarray(mask_util.toBbox(segmentation), dtype=np.float64)
+    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in segmentation])
     low, high = points.min(axis=0), points.max(axis=0)
     return np.concatenate([low, high - low])
 

@@ -31,6 +31,9 @@ BOX_MARGIN = 0.1
 MIN_BOX_MARGIN = 0.025
 """The least that it adds, as a share of the image's longer side: a single keypoint has no extent."""
 
+MIN_EXTENT = 1e-6
+"""A box whose width or height is smaller, pixels, has no extent: it is a line but for rounding."""
+
 MIN_BOX_MARGIN_PIXELS = 8.0
 """The least that it adds where the size of the image is unknown, pixels."""
 
@@ -47,7 +50,9 @@ RULES = {
     "box": Rule(
         "mended", "have no box, or one without an extent: a box around their labelled keypoints takes its place"
     ),
-    "box from segmentation": Rule("mended", "have no box and no labelled keypoint: their segmentation's is taken"),
+    "box from segmentation": Rule(
+        "mended", "have no box, or one without an extent, and no labelled keypoint: their segmentation's is taken"
+    ),
     "missing area": Rule("mended", "have no area: that of the segmentation is taken or, without one, that of the box"),
     "implausible area": Rule(
         "mended",
@@ -63,7 +68,7 @@ RULES = {
     "backslashes": Rule("mended", "have a file_name with backslashes: read as slashes"),
     "split fields": Rule("mended", "have keypoints in several fields (foot_kpts, face_kpts, ...): read as one list"),
     # left out
-    "other categories": Rule("left out", "are of categories that are not selected"),
+    "other categories": Rule("left out", "are of categories that have no keypoints or are not selected"),
     "nothing annotated": Rule("left out", "have neither a box nor a labelled keypoint nor a segmentation"),
     # remarked on: read as they are
     "num_keypoints": Rule("remarked on", "have another num_keypoints than labelled keypoints: the flags decide"),
@@ -73,6 +78,9 @@ RULES = {
     "far from the box": Rule("remarked on", "have labelled keypoints far outside their box"),
     "not labelled": Rule("remarked on", "have no labelled keypoint: learned as boxes"),
     "less than a pixel": Rule("remarked on", "have less than a pixel of their box in the image: not learned"),
+    "leaves the image": Rule(
+        "remarked on", "have a box that leaves the image by more than a tenth of its side: are they corners?"
+    ),
     "annotated twice": Rule("remarked on", "have the same labelled keypoints as another annotation of their image"),
     "box from (0, 0)": Rule("remarked on", "have a box that starts at (0, 0), far from their keypoints"),
     "point at (0, 0)": Rule("remarked on", "have a labelled keypoint at exactly (0, 0): often a missing one"),
@@ -88,7 +96,7 @@ class Remarks:
     """Counts the items that a rule met, and keeps a few of each.
 
     Args:
-        num_examples (int): kept of each rule.
+        num_examples (int): the most that are kept of each rule.
 
     Attributes:
         counts (dict[str, int]): by the rule's name.
@@ -96,7 +104,7 @@ class Remarks:
         totals (dict[str, int]): number of items of each rule's kind that were looked at.
     """
 
-    def __init__(self, num_examples=3):
+    def __init__(self, num_examples=50):
         self.num_examples = num_examples
         self.counts, self.examples, self.totals = {}, {}, {}
 
@@ -114,8 +122,6 @@ class Remarks:
         if rule == "other categories":
             items = [f"{count} of {name!r}" for name, count in Counter(items).most_common()]
         kept.extend(items[: self.num_examples - len(kept)])
-        if rule == "other categories" and len(items) > len(kept):
-            kept.append("...")
 
     def merge(self, other):
         """Add the counts and examples of another one, such as those of another file."""
@@ -126,11 +132,17 @@ class Remarks:
         for kind, total in other.totals.items():
             self.totals[kind] = self.totals.get(kind, 0) + total
 
-    def of(self, *decisions):
+    def drop(self, rule):
+        """Forget what a rule met, where it means nothing for a data set."""
+        self.counts.pop(rule, None)
+        self.examples.pop(rule, None)
+
+    def of(self, *decisions, num_examples=3):
         """Lines such as "3 of 20 annotations have no area: ...", for the rules of some decisions.
 
         Args:
             decisions (str): "mended", "left out" or "remarked on".
+            num_examples (int): the most that a line names.
 
         Returns:
             list[str]
@@ -139,9 +151,10 @@ class Remarks:
         for rule, count in self.counts.items():
             if RULES[rule].decision in decisions:
                 kind = "images" if rule in _OF_IMAGES else "annotations"
-                examples = ", ".join(self.examples[rule])
-                if count > len(self.examples[rule]) and rule != "other categories":
-                    examples += ", ..."
+                # of categories, each is named once
+                num_items = len(self.examples[rule]) if rule == "other categories" else count
+                shown = self.examples[rule][:num_examples]
+                examples = ", ".join(shown) + (", ..." if num_items > len(shown) else "")
                 lines.append(f"{count} of {self.totals.get(kind, count)} {kind} {RULES[rule].text} ({examples})")
         return lines
 
@@ -246,6 +259,11 @@ def outside_image(keypoints, sizes):
     """(M, K) bool: keypoints, labelled or not, that no cell of the image's maps can hold."""
     x, y = keypoints[..., 0], keypoints[..., 1]
     return (x < 0) | (y < 0) | (x >= sizes[:, :1]) | (y >= sizes[:, 1:])
+
+
+def leaves_image(boxes, sizes):
+    """(M,) bool: boxes that reach beyond the right or the bottom edge by more than a tenth of the image's side."""
+    return (boxes[:, :2] + boxes[:, 2:] > sizes * 1.1).any(axis=1)
 
 
 def less_than_a_pixel(boxes, sizes):

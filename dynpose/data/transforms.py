@@ -98,6 +98,8 @@ def build_pose_augmentation(cfg, is_train):
             ``INPUT.MIN_SIZE_TRAIN``, its ``_SAMPLING``, ``INPUT.CROP_PROBABILITY``, ``INPUT.CROP_MIN_SIZES`` or, for
             the affine resize, ``INPUT.MAX_SIZE_TEST`` is none of its choices or out of its range.
     """
+    if is_train and cfg.INPUT.RANDOM_FLIP not in ("horizontal", "vertical", "none"):
+        raise ConfigError(f"INPUT.RANDOM_FLIP must be 'horizontal' or 'none', got {cfg.INPUT.RANDOM_FLIP!r}")
     if is_train and cfg.INPUT.RANDOM_FLIP == "vertical":
         # It mirrors too, but detectron2 exchanges the left and right keypoints in a horizontal flip only.
         raise ConfigError("INPUT.RANDOM_FLIP 'vertical' does not go with keypoints: set it to 'horizontal' or 'none'")

@@ -5,11 +5,12 @@ import logging
 import os
 import tempfile
 
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 
-from dynpose.config import ConfigError, check_at_least_one
+from dynpose.config import ConfigError, check_at_least_one, check_not_negative
 from dynpose.data import (
     DatasetError,
     build_pose_augmentation,
@@ -29,7 +30,7 @@ from dynpose.evaluation import check_evaluation
 from .schedule import check_steps, resolve_epochs, resolve_reference_batch
 from .trainer import PoseTrainer
 
-__all__ = ["check_affine_resize", "check_and_complete", "check_first_step"]
+__all__ = ["check_affine_resize", "check_and_complete", "check_first_step", "check_machine"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +54,12 @@ def check_and_complete(cfg, *, eval_only=False):
             f"{', '.join(sorted(name for name, _ in META_ARCH_REGISTRY))}"
         )
     check_affine_resize(cfg)
+    check_machine(cfg)
     register_datasets_from_cfg(cfg)
     names = _data_sets(cfg, eval_only)
     for name in names:
         check_dataset_files(name)
-    cfg.MODEL.CLASS_NAMES = _check_classes(cfg, names)
+    cfg.MODEL.CLASS_NAMES = _check_classes(cfg, names, eval_only)
     schema = schema_from_cfg(cfg)
     schema_to_cfg(cfg, schema)
     build_pose_augmentation(cfg, is_train=False)
@@ -135,6 +137,31 @@ def check_affine_resize(cfg):
         check_reads_to_original(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE))
 
 
+def check_machine(cfg):
+    """Check the keys of where a run computes and writes; whether this machine has the device is not asked.
+
+    Raises:
+        ConfigError: MODEL.DEVICE, DATALOADER.NUM_WORKERS or OUTPUT_DIR can't be meant.
+    """
+    try:
+        torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"MODEL.DEVICE {cfg.MODEL.DEVICE!r}: PyTorch knows no such device; give cpu or cuda"
+        ) from error
+    check_not_negative(cfg, "DATALOADER.NUM_WORKERS")
+    if not cfg.OUTPUT_DIR:
+        raise ConfigError("OUTPUT_DIR is empty: name the folder that the run writes to")
+    if "://" in cfg.OUTPUT_DIR:
+        return
+    folder = os.path.abspath(cfg.OUTPUT_DIR)
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
+        fault = "can't be written to" if os.path.isdir(folder) else "is no folder"
+        raise ConfigError(f"OUTPUT_DIR {cfg.OUTPUT_DIR}: {folder} {fault}; name another folder")
+
+
 def _data_sets(cfg, eval_only):
     """The data sets of a run, which must be registered."""
     keys = ("TEST",) if eval_only else ("TRAIN", "TEST")
@@ -166,30 +193,42 @@ _NUM_CLASSES_KEYS = {
 _ONE_CLASS = ("CID",)
 
 
-def _check_classes(cfg, names):
+def _check_classes(cfg, names, eval_only):
     """The names of the model's classes, which those of every data set must be, in this order.
 
-    A data set whose one class is called otherwise than the model's one is taken at its word.
+    A test set whose one class is called otherwise than the model's one is taken at its word.
     """
     expected = list(cfg.MODEL.CLASS_NAMES) or list(MetadataCatalog.get(names[0]).get("thing_classes") or [])
     _check_number(cfg, names[0], expected)
     for name in names:
         classes = list(MetadataCatalog.get(name).get("thing_classes") or [])
+        is_train = name in cfg.DATASETS.TRAIN and not eval_only
         if classes == expected:
             continue
-        if len(classes) == len(expected) == 1:
+        if len(classes) == len(expected) == 1 and not is_train:
             logger.warning(
                 "data set %r calls its one class %r, the model %r: they are taken for the same",
                 name, *classes, *expected,
             )  # fmt: skip
             continue
         _check_number(cfg, name, classes)
-        order = "the same classes in another order" if set(classes) == set(expected) else "other classes"
-        raise ConfigError(
-            f"data set {name!r} has {order} ({', '.join(classes[:5])}) than the model ({', '.join(expected[:5])}): "
-            f"register it with classes={expected[:5]!r} (key classes in DATASETS.POSE), or choose another data set"
-        )
+        raise ConfigError(f"data set {name!r} has {_difference(classes, expected)}")
     return expected
+
+
+def _difference(classes, expected):
+    """What sets a data set's classes apart from the model's, and what to do."""
+    more, less = ([item for item in a if item not in b] for a, b in ((classes, expected), (expected, classes)))
+    if not more and not less:
+        return (
+            f"the model's classes in another order ({', '.join(classes[:5])}, ... for {', '.join(expected[:5])}, ...): "
+            "register it with the model's order (key classes in DATASETS.POSE)"
+        )
+    told = [f"{', '.join(map(repr, some[:5]))} {where}" for some, where in ((more, "more"), (less, "less")) if some]
+    return (
+        f"other classes than the model: {' and '.join(told)}. Give the categories the same names, or name one class "
+        "with class_name, or choose categories with classes, which leaves the others out (keys in DATASETS.POSE)"
+    )
 
 
 def _check_number(cfg, name, classes):

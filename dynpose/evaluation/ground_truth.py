@@ -107,10 +107,23 @@ def _read(dataset_name, metadata, num_keypoints):
         dicts = DatasetCatalog.get(dataset_name)
         pose_files = [pose_file_of_dicts(dicts, num_keypoints, f"data set {dataset_name!r}")]
     for pose_file in pose_files:
+        if metadata.get("keypoint_protocol") == "crowdpose":
+            pose_file.remarks.drop("missing area")
         log_remarks(pose_file.json_file, pose_file.remarks)
         if pose_file.people is not None and not len(pose_file.people):
+            _check_left_out(pose_file)
             pose_file.people = None
     return pose_files
+
+
+def _check_left_out(pose_file):
+    """A list of annotations that is empty as it is written says that there are none; one that was emptied does not."""
+    left_out = pose_file.remarks.of("left out")
+    if left_out:
+        raise DatasetError(
+            f"{pose_file.json_file}: nobody is left to evaluate: {'; '.join(left_out)}; choose its categories "
+            "(category, classes), or another data set"
+        )
 
 
 def _image_ids(pose_files):

@@ -30,6 +30,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--category", nargs="+", help="with --json: the category to use, several to learn as one, or 'all as one'"
     )
+    parser.add_argument("--keypoints", nargs="+", help="with --json: their names, for a file that has none")
     parser.add_argument("--schema", help="with --json: a known schema that gives the keypoints (docs/schemas.md)")
     parser.add_argument("--config-file", help="instead: check all data sets of DATASETS.TRAIN and DATASETS.TEST")
     parser.add_argument("--output", default="check_data.jpg", help="the page to draw, default %(default)s")
@@ -53,7 +54,7 @@ def run(args):
     for data_set in data_sets:
         log, remarks, records = check(data_set, args.examples, args.decode)
         num_faults += len(log) - log.counts.get(_MET_LATER, 0)
-        _report(data_set, log, remarks, records)
+        _report(data_set, log, remarks, records, args.examples)
         if data_set.schema is not None:
             samples += [(record, person, data_set.schema) for record, person in _labelled_people(records, log)]
     _draw(samples, args)
@@ -101,10 +102,10 @@ def _of_files(args):
     category = args.category
     if category is not None:
         category = category[0] if len(category) == 1 else category
-    keypoints = None if args.schema is None else known_schema(args.schema).names
+    keypoints = args.keypoints if args.schema is None else known_schema(args.schema).names
     load = functools.partial(load_pose_json, args.json, args.images, category=category, keypoints=keypoints)
     try:
-        schema = read_schema(args.json, category=category, schema=args.schema)
+        schema = read_schema(args.json, category=category, keypoints=args.keypoints, schema=args.schema)
     except DatasetError:
         schema = None  # the loader says why
     return [DataSet(args.json, load, args.json, schema)], None
@@ -218,25 +219,28 @@ def _labelled_people(records, log):
 def _people(records, log):
     """(record, annotation) of everybody who is no crowd, in images that can be read."""
     for record in records:
-        if record["file_name"] not in log.broken_images:
+        if record.get("file_name") not in log.broken_images:
             yield from ((record, person) for person in record.get("annotations", ()) if not person.get("iscrowd"))
 
 
-def _report(data_set, log, remarks, records):
+def _report(data_set, log, remarks, records, num_examples):
     from dynpose.data.flip_names import flip_pairs_concern
     from dynpose.data.ignored_regions import has_labelled_keypoints
 
     people = [person for record in records for person in record.get("annotations", ()) if not person.get("iscrowd")]
     labelled = sum(map(has_labelled_keypoints, people))
-    print(f"{data_set.name}: {len(records)} images, {len(people)} people, {labelled} of them with labelled keypoints")
+    counts = f"{len(records)} images, {len(people)} people, {labelled} of them with labelled keypoints"
+    print(f"{data_set.name}: {counts if records else 'not read'}")
     schema = data_set.schema
     if schema is not None:
         pairs = ", ".join(f"{left} / {right}" for left, right in schema.flip_pairs) or "none"
         print(f"  {schema.num_keypoints} keypoints; change places in a flipped image: {pairs}")
+        limbs = ", ".join(f"{schema.names[a]} - {schema.names[b]}" for a, b in schema.skeleton[:3])
+        print(f"  {len(schema.skeleton)} limbs{': ' if limbs else ''}{limbs}{', ...' if schema.skeleton[3:] else ''}")
         concern = flip_pairs_concern(schema) if data_set.is_flipped else None
         if concern:
             print(f"  {_printable(concern)}")
-    if log.counts:
+    if len(log) > log.counts.get(_MET_LATER, 0):
         print("  faults, at which training stops:")
     for kind, count in log.counts.items():
         print(f"    {kind}: {count}")
@@ -249,7 +253,7 @@ def _report(data_set, log, remarks, records):
         ("left out", "left out"),
         ("remarked on", "remarks, with which training goes on"),
     ):
-        lines = remarks.of(decision)
+        lines = remarks.of(decision, num_examples=num_examples)
         if lines:
             print(f"  {title}:")
         for line in lines:

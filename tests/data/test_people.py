@@ -4,11 +4,13 @@ The sound file of ``pose_files`` has image 7 (40 x 30) with one person, annotati
 """
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
@@ -17,6 +19,7 @@ from dynpose.data.coco_json import read_coco_json, read_pose_file
 from dynpose.data.dataset_dicts import load_dataset_dicts, mend_dataset_dicts
 from dynpose.data.datasets import read_schema
 from dynpose.data.rules import RULES, Remarks, boxes_from_keypoints, implausible_areas
+from dynpose.evaluation.ground_truth import read_ground_truth
 
 LABELLED = [15, 8, 2, 12, 20, 2, 30, 21, 1]
 SQUARE = [[10, 5, 30, 5, 30, 15, 10, 15]]  # 20 x 10 pixels
@@ -140,6 +143,26 @@ class TestBoxes:
         assert [person["bbox"] for person in people[1:]] == [[1, 2, 0, 3], [10, 5, 20, 10]]
         assert rules["box from segmentation"] == rules["nothing annotated"] == 1
 
+    @pytest.mark.parametrize("bbox", [None, [], [0, 0, 0, 0], [4, 3, 16, 0]])
+    @pytest.mark.parametrize("iscrowd", [0, 1])
+    def test_the_box_of_a_mask_of_whom_nothing_is_labelled(self, pose_files, bbox, iscrowd):
+        mask = np.zeros((30, 40), np.uint8, order="F")
+        mask[3:9, 4:20] = 1
+        rle = {"size": [30, 40], "counts": mask_util.encode(mask)["counts"].decode()}
+        change(pose_files, bbox=bbox, iscrowd=iscrowd, keypoints=[0] * 9, segmentation=rle, area=96, num_keypoints=0)
+        (person,), rules = load(pose_files)
+        assert person["bbox"] == [4, 3, 16, 6]
+        assert person["segmentation"] == rle
+        assert rules["box from segmentation"] == 1
+        assert "implausible area" not in rules
+
+    def test_a_line_but_for_rounding_has_no_extent(self, pose_files):
+        change(pose_files, bbox=[12, 8, 1.8e-15, 13], area=2e-14)
+        people, rules = load(pose_files)
+        assert people[0]["bbox"] == pytest.approx([10.7, 6.7, 21.6, 16.6])
+        assert people[0]["area"] == pytest.approx(21.6 * 16.6)
+        assert rules == {"box": 1, "implausible area": 1}
+
 
 class TestKeypoints:
     @pytest.mark.parametrize(
@@ -165,6 +188,9 @@ class TestKeypoints:
         change(pose_files, keypoints=[15, 8, 2, 12, 20, 1])
         with pytest.raises(DatasetError, match="keypoints has 6 numbers where its category's 3 keypoints make 9"):
             load(pose_files)
+        change(pose_files, keypoints=[15, 8, 0.9, 12, 20, 0.8])  # confidences
+        with pytest.raises(DatasetError, match="keypoints has 6 numbers"):
+            load(pose_files)
 
     @pytest.mark.parametrize("hole", [None, float("nan")])
     def test_coordinates_that_are_missing_where_nothing_is_labelled(self, pose_files, hole):
@@ -187,7 +213,9 @@ class TestKeypoints:
 
     def test_corners(self, pose_files):
         change(pose_files, bbox=[12, 5, 34, 25])  # 12 + 34 > 40 * 1.1
-        message = r"1 of 1 boxes leave their image if they are \[x, y, width, height\], .* corners .*; subtract"
+        assert load(pose_files)[1] == {"leaves the image": 1}
+        pose_files.data["annotations"].append({**pose_files.data["annotations"][0], "id": 12})
+        message = r"2 of 2 boxes leave their image if they are \[x, y, width, height\], .* corners .*; subtract"
         with pytest.raises(DatasetError, match=message):
             load(pose_files)
 
@@ -366,7 +394,8 @@ class TestCategories:
         pose_files.data["annotations"].append({**pose_files.data["annotations"][1], "id": 30})
         pose_files.save()
         load_pose_json(pose_files.json_file, pose_files.image_root)
-        assert "3 of 4 annotations are of categories that are not selected (2 of 'car', 1 of 'tree')" in caplog.text
+        line = "3 of 4 annotations are of categories that have no keypoints or are not selected"
+        assert f"{line} (2 of 'car', 1 of 'tree')" in caplog.text
 
     @pytest.mark.parametrize(
         ("category", "classes", "numbers"),
@@ -475,6 +504,37 @@ class TestMemory:
             with pytest.raises(DatasetError, match=r"bbox is \[1, 2, 3\]"):
                 load(pose_files)
 
+    def test_a_replaced_file_of_the_same_size_and_time_is_read_anew(self, pose_files):
+        load(pose_files)
+        path = Path(pose_files.json_file)
+        status = path.stat()
+        new = path.with_name("new.json")
+        new.write_text(path.read_text().replace("15, 8, 2", "16, 8, 2"))
+        os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.replace(new, path)
+        assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+        people = load_pose_json(pose_files.json_file, pose_files.image_root)[1]["annotations"]
+        assert people[0]["keypoints"][0] == 16.5
+
+    def test_a_damaged_entry_is_passed_over(self, pose_files, caplog):
+        first = load(pose_files)
+        (entry,) = Path(pose_files.json_file).parent.glob("cache/*.npz")
+        with np.load(entry) as arrays:
+            kept = {name: arrays[name] for name in arrays.files if name != "_others"}
+        np.savez(entry, **kept)
+        assert load(pose_files) == first
+        np.savez(entry, **kept, _others=np.frombuffer(b"[", np.uint8))
+        assert load(pose_files) == first
+        assert len(load(pose_files)[0]) == 1
+
+    def test_what_no_json_has_is_remembered_as_it_is(self, pose_files):
+        for image in pose_files.data["images"]:
+            image["crowdIndex"] = float("nan")
+        pose_files.save()
+        for _ in range(2):
+            values = read_pose_file(pose_files.json_file).crowd_indices
+            assert all(value != value for value in values)
+
     def test_the_options_count(self, pose_files):
         TestCategories().add(pose_files, ("cat", True))
         assert len(load(pose_files)[0]) == 2
@@ -493,6 +553,25 @@ class TestMemory:
         assert read_pose_file(pose_files.json_file, annotated=None).people is None
         with pytest.raises(DatasetError, match="no list 'annotations'"):
             load(pose_files)
+
+
+@pytest.mark.usefixtures("catalogs")
+def test_what_register_coco_instances_registers_is_read_from_its_file(pose_files, caplog):
+    """detectron2's dicts have no areas: training took the box's where evaluation took the file's."""
+    register_coco_instances("test_instances", {}, pose_files.json_file, pose_files.image_root)
+    schema = read_schema(pose_files.json_file)
+    schema.to_metadata(MetadataCatalog.get("test_instances"))
+    for _ in range(2):  # the second time detectron2 has written its metadata
+        records = load_dataset_dicts("test_instances")
+        assert [person["area"] for record in records for person in record["annotations"]] == [300.0]
+        assert [a["area"] for a in read_ground_truth("test_instances", 3).annotations] == [300.0]
+        DatasetCatalog.get("test_instances")
+    assert "area" not in caplog.text
+    # a mapper of the user's own gets all that detectron2 gives
+    change(pose_files, segmentation=SQUARE)
+    pose_files.save()
+    (person,) = load_dataset_dicts("test_instances", as_registered=True)[1]["annotations"]
+    assert person["segmentation"] == SQUARE
 
 
 class TestDicts:
@@ -529,6 +608,15 @@ class TestDicts:
         assert person["bbox"] == pytest.approx([10.7, 6.7, 21.6, 16.6])
         assert set(rules) == {"box", "implausible area"}
 
+    def test_records_without_annotations_and_masks(self):
+        mask = np.zeros((30, 40), bool)
+        mask[3:9, 4:20] = True
+        dicts = self.dicts(segmentation=mask, keypoints=np.reshape(LABELLED, (3, 3)) + np.array([0.5, 0.5, 0]))
+        dicts += [{**dicts[0], "annotations": None}, {k: v for k, v in dicts[0].items() if k != "annotations"}]
+        records = mend_dataset_dicts(dicts, 3, "mine")
+        assert [len(record["annotations"]) for record in records] == [1, 0, 0]
+        assert records[0]["annotations"][0]["area"] == 96
+
     @pytest.mark.parametrize(
         ("fields", "message"),
         [
@@ -536,6 +624,7 @@ class TestDicts:
             ({"keypoints": np.zeros(6)}, "annotation '0 of a.png': keypoints has 6 numbers"),
             ({"bbox": [1, 2, 3]}, r"annotation '0 of a.png': bbox is \[1, 2, 3\]"),
             ({"category_id": None}, "annotation '0 of a.png' has no 'category_id'"),
+            ({"bbox_mode": BoxMode.XYXY_REL}, "annotation '0 of a.png' is no annotation of detectron2's"),
         ],
     )
     def test_faults(self, fields, message):

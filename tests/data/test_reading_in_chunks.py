@@ -57,7 +57,8 @@ def test_lists_of_people_without_keypoints_are_their_own(five_people):
 @pytest.mark.parametrize(
     ("keypoints", "are_shares"),
     [
-        ([0.5, 0.25, 2, 1, 0, 2, 900, 900, 0], True),
+        ([0.5, 0.25, 2, 1, 0, 2, 0, 1, 1], True),
+        ([0.5, 0.25, 2, 1, 0, 2, 900, 900, 0], False),  # two alone may be what they are
         ([1, 0, 2, 0, 1, 2, 0.5, 0.5, 0], False),  # whole numbers: pixels of the image's corner
         ([0.5, 0.25, 2, 1.5, 0, 2, 0, 0, 0], False),
         ([0.5, -0.25, 2, 1, 0, 2, 0, 0, 0], False),
@@ -68,7 +69,7 @@ def test_only_labelled_keypoints_decide_whether_they_are_shares_of_the_image(pos
     pose_files.data["annotations"][0]["keypoints"] = keypoints
     pose_files.save()
     if are_shares:
-        with pytest.raises(DatasetError, match="all 2 labelled keypoints lie between 0 and 1"):
+        with pytest.raises(DatasetError, match="all 3 labelled keypoints lie between 0 and 1"):
             load_pose_json(pose_files.json_file, pose_files.image_root)
     else:
         assert load_pose_json(pose_files.json_file, pose_files.image_root)

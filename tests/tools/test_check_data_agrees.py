@@ -356,9 +356,33 @@ FAULTY = {
     "two classes for one": ({**ANIMALS, **FCPOSE}, "has 2 classes"),
     "one class for two": ({**FCPOSE, "config.MODEL.FCOS.NUM_CLASSES": 2}, "has 1 classes"),
     "two classes for CID": ({**ANIMALS, **CID}, "has 2 classes"),
-    "a test set of other classes": ({**ANIMALS, "test.categories.1.name": "cow"}, "has other classes (cat, cow)"),
-    "a test set of more classes": ({"test.categories": OF_ANIMALS}, "has other classes (cat, dog)"),
+    "a test set of other classes": (
+        {**ANIMALS, "test.categories.1.name": "cow"},
+        "other classes than the model: 'cow' more and 'dog' less",
+    ),
+    "a test set of more classes": (
+        {"test.categories": OF_ANIMALS},
+        "other classes than the model: 'cat', 'dog' more and 'person' less",
+    ),
     "classes of other names": ({**ANIMALS, "config.MODEL.CLASS_NAMES": ["cat", "cow"]}, "has other classes"),
+    "a class that no file has": ({"both_entries.classes": ["dgo"]}, "it has none of the classes dgo (it has: 'pers"),
+    "a class twice": ({"both_entries.classes": ["person", "person"]}, "classes names one twice"),
+    "a name for two classes": ({**ANIMALS, "both_entries.class_name": "animal"}, "class_name 'animal' is given for 2"),
+    "training sets of one class each": (
+        {"config.DATASETS.TRAIN": ["people_train", "people_test"], "test.categories.0.name": "dog"},
+        "other classes than the model: 'dog' more and 'person' less",
+    ),
+    "nobody left to test on": (
+        {"test.categories": [CATEGORY, {"id": 7, "name": "bag"}], "test.annotations.*.category_id": 7},
+        "nobody is left to evaluate: 3 of 3 annotations are of categories",
+    ),
+    # where a run computes and writes
+    "an unknown device": ({"config.MODEL.DEVICE": "cudaa"}, "MODEL.DEVICE 'cudaa': PyTorch knows no such device"),
+    "fewer than no workers": ({"config.DATALOADER.NUM_WORKERS": -1}, "DATALOADER.NUM_WORKERS must be at least 0"),
+    "no output folder": ({"config.OUTPUT_DIR": ""}, "OUTPUT_DIR is empty"),
+    "an output folder that is a file": ({"config.OUTPUT_DIR": "/dev/null"}, "/dev/null is no folder"),
+    "an unknown flip": ({"config.INPUT.RANDOM_FLIP": "both"}, "INPUT.RANDOM_FLIP must be 'horizontal' or 'none'"),
+    "a number for a file": ({"train_entry.json_file": 5}, "json_file is 5; write a text"),
     # names, limbs, pairs, sigmas
     "no names": ({"train.categories.0.keypoints": GONE}, "none of its categories has keypoints"),
     "too few names": ({**with_keypoints(3), "both_entries.keypoints": NAMES[:2]}, "2 keypoints make 6"),
@@ -389,9 +413,9 @@ FAULTY = {
     "boxes of corners": (
         # as x, y, width and height it would reach to (92, 66)
         {
-            "train.annotations": lambda people: people[:1],
-            "train.annotations.0.bbox": [30, 20, 62, 46],
-            "train.annotations.0.keypoints": [40, 24, 2, 34, 30, 2, 60, 44, 1],
+            "train.annotations": lambda people: people[:2],
+            "train.annotations.*.bbox": [30, 20, 62, 46],
+            "train.annotations.*.keypoints": [40, 24, 2, 34, 30, 2, 60, 44, 1],
         },
         "[x1, y1, x2, y2]",
     ),
