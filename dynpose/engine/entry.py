@@ -13,7 +13,7 @@ from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import load_config
 from dynpose.data.coco_json import forget_logged
 
-from .preflight import check_and_complete
+from .preflight import check_and_complete, check_machine
 from .resuming import resolve_seed
 from .trainer import PoseTrainer
 
@@ -41,6 +41,7 @@ def setup(args):
         ConfigError, DatasetError: with the file, the item and the mend.
     """
     cfg = load_config(args.config_file, args.opts)
+    check_machine(cfg)
     with _log_of_its_own():
         _log_to(cfg.OUTPUT_DIR)
         forget_logged()

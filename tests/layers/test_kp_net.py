@@ -138,7 +138,9 @@ def test_against_the_definition(spec, num_images, num_instances, size):
 
     peaks = kp_net_peaks(*inputs)
     torch.testing.assert_close(peaks.values, flat.amax(2), rtol=1e-11, atol=1e-11)
-    assert torch.equal(peaks.indices, flat.argmax(2))
+    # ReLU leaves some maps constant: between their cells rounding decides, which differs from processor to processor
+    found = flat.gather(2, peaks.indices[..., None])[..., 0]
+    torch.testing.assert_close(found, flat.amax(2), rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(peaks.confidence, flat.softmax(2).amax(2), rtol=1e-10, atol=1e-11)
 
     targets = torch.randint(-1, flat.shape[2], flat.shape[:2], generator=torch.Generator().manual_seed(1))
