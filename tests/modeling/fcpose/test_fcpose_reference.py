@@ -230,8 +230,10 @@ def test_gradients_and_running_statistics(make_model, outputs):
     for ending, parameter in gradients.items():
         (record,) = (key for key in outputs.files if key.startswith("train/grad_") and key.endswith(ending))
         gradient = parameter.grad.double()
-        assert gradient.norm().item() == pytest.approx(outputs[record][0], rel=1e-4), ending
-        assert gradient.sum().item() == pytest.approx(outputs[record][1], rel=1e-4), ending
+        norm, total = outputs[record]
+        assert gradient.norm().item() == pytest.approx(norm, rel=1e-4), ending
+        # a sum of either sign is as exact as the gradient: convolutions are rounded otherwise on other processors
+        assert gradient.sum().item() == pytest.approx(total, rel=1e-4, abs=3e-4 * norm), ending
     prefix = "train/after/proposal_generator.basis_module."
     assert_matches(model.basis.lateral[0].norm.running_mean, outputs, prefix + "refine.0.1.running_mean", rel=1e-4)
     assert_matches(model.basis.tower[0].norm.running_var, outputs, prefix + "tower.0.1.running_var", rel=1e-4)

@@ -77,7 +77,8 @@ def test_queries_attend_within_their_image_only():
     for image in range(2):
         alone = stage(features[3 * image : 3 * image + 3], boxes[image : image + 1], queries[image : image + 1])
         for one, both in zip(alone, together):
-            torch.testing.assert_close(one[0], both[image])
+            # products of another size are rounded otherwise; boxes are in pixels
+            torch.testing.assert_close(one[0], both[image], rtol=1e-5, atol=1e-4)
     # and those of an image do attend to one another
     queries[0, 2] += random(8, seed=5)
     changed = stage(features, boxes, queries)
