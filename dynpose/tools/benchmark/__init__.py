@@ -194,14 +194,14 @@ def _add_predict(parser):
         "--weights", action="append", required=True, metavar="FILE", help="of the models, in the order of the configs"
     )
     parser.add_argument("--images", type=positive_int, metavar="N", default=500, help="default %(default)s")
-    parser.add_argument("--shapes", type=positive_int, metavar="N", default=20, help="of the images; default %(default)s")
+    parser.add_argument(
+        "--shapes", type=positive_int, metavar="N", default=20, help="of the images; default %(default)s"
+    )
     parser.add_argument("--batch", type=positive_int, metavar="B", default=8, help="images, default %(default)s")
     parser.add_argument("--device", help="cpu or cuda; default: cuda where there is a GPU")
     parser.add_argument("--threads", type=positive_int, help="CPU threads; default: torch's own choice")
     parser.add_argument("--repeats", type=positive_int, default=1, help="rounds, default %(default)s")
-    parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="overrides of all configs, after another option"
-    )
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of all configs, after another option")
 
 
 def _add_loading(parser):
