@@ -9,6 +9,7 @@ import re
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from processes import run_in_processes
 from test_training import CONFIG, TINY, arguments
@@ -90,7 +91,11 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return Runs(tmp_path_factory.mktemp("runs"))
+    before = {id(catalog): set(catalog) for catalog in (DatasetCatalog, MetadataCatalog)}
+    yield Runs(tmp_path_factory.mktemp("runs"))
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        for name in set(catalog) - before[id(catalog)]:
+            catalog.remove(name)
 
 
 def test_the_table_of_the_evaluation(runs):
