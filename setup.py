@@ -25,6 +25,7 @@ setup(
         "opencv-python-headless",
         "numpy",
         "msgspec",
+        "portalocker>=2",
         "scipy",
         "Pillow",
         "tqdm",

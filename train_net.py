@@ -7,9 +7,19 @@ torchrun --nproc-per-node 8 train_net.py --config-file configs/FCPose/R_50_1x.ya
 srun --ntasks-per-node 8 python train_net.py --config-file configs/FCPose/R_50_1x.yaml    (docs/clusters.md)
 """
 
-from detectron2.engine import default_argument_parser
+import sys
 
-from dynpose.engine import launch, main
+from dynpose.tools.ending import exit_code
+
+
+def run():
+    """Do it; the results are in OUTPUT_DIR."""
+    from detectron2.engine import default_argument_parser
+
+    from dynpose.engine import launch, main
+
+    launch(main, default_argument_parser(epilog=__doc__).parse_args())
+
 
 if __name__ == "__main__":
-    launch(main, default_argument_parser(epilog=__doc__).parse_args())
+    sys.exit(exit_code("train_net.py", run, is_run=True))

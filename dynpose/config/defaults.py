@@ -25,6 +25,7 @@ def add_dynpose_config(cfg):
     _add_evaluation(cfg)
     _add_test_time_augmentation(cfg)
     _add_solver(cfg)
+    _add_distributed(cfg)
     _add_backbones(cfg)
     _add_kp_net(cfg)
     _add_fcos(cfg)
@@ -38,8 +39,9 @@ def add_dynpose_config(cfg):
 
 def _add_data(cfg):
     # The user's own data sets: a list of mappings with the arguments of dynpose.data.register_pose_dataset (name,
-    # json_file, image_root; optional category, classes, schema, keypoints, skeleton, flip_pairs, sigmas, protocol).
-    # They are registered when a config is set up, and are then named in DATASETS.TRAIN / DATASETS.TEST like any other.
+    # json_file, image_root; optional category, classes, class_name, schema, keypoints, skeleton, flip_pairs, sigmas,
+    # protocol). They are registered when a config is set up, and are then named in DATASETS.TRAIN / DATASETS.TEST like
+    # any other.
     cfg.DATASETS.POSE = []
     # Look for missing and truncated images before a run starts
     cfg.DATASETS.CHECK_IMAGES = True
@@ -172,8 +174,22 @@ def _add_solver(cfg):
     # torch.compile the backbone, in training and evaluation; checkpoints fit models with and without
     cfg.MODEL.COMPILE_BACKBONE = False
 
-    # Numbered checkpoints that a run keeps, the newest; 0 = all. model_final.pth does not count.
+    # Numbered checkpoints that a run keeps, the newest; 0 = all. model_final.pth and model_best.pth do not count.
     cfg.SOLVER.CHECKPOINTS_KEPT = 5
+    # The metric by which the best weights are kept in model_best.pth, as metrics.json names it: "keypoints/AP", with
+    # SOLVER.EMA "keypoints_EMA/AP" for the averaged ones, with several DATASETS.TEST "<data set>/keypoints/AP". It is
+    # compared at each evaluation (TEST.EVAL_PERIOD, and the last one). "" = none are kept.
+    cfg.SOLVER.BEST_METRIC = ""
+    # Evaluations in a row without a better BEST_METRIC after which the run ends; 0 = never
+    cfg.SOLVER.EARLY_STOPPING_PATIENCE = 0
+
+
+def _add_distributed(cfg):
+    cfg.DISTRIBUTED = CN()
+    # Minutes that an exchange between the processes of a run may take, before the run ends
+    cfg.DISTRIBUTED.TIMEOUT_MINUTES = 30
+    # Seconds without an iteration after which each process logs what it waits for, again and again; 0 = never
+    cfg.DISTRIBUTED.REPORT_SECONDS = 60
 
 
 def _add_backbones(cfg):

@@ -1,7 +1,9 @@
 """From command-line arguments to a finished run: what train_net.py calls."""
 
+import atexit
 import contextlib
 import logging
+import os
 
 from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
@@ -10,14 +12,22 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
 from dynpose.checkpoint import PoseCheckpointer
-from dynpose.config import load_config
+from dynpose.config import ConfigError, load_config
+from dynpose.data import DatasetError
 from dynpose.data.coco_json import forget_logged
+from dynpose.utils.locking import LockedError, locked
 
+from .devices import check_device
 from .preflight import check_and_complete, check_machine
 from .resuming import resolve_seed
 from .trainer import PoseTrainer
+from .watchdog import watched
 
 logger = logging.getLogger(__name__)
+
+_LOCK = "run.lock"
+# the lock of the folder of the last set-up of this process
+_held = contextlib.ExitStack()
 
 _LOGGERS = tuple(map(logging.getLogger, ("dynpose", "detectron2", "fvcore")))
 # (logger, handler) that the last set-up of this process has attached to them
@@ -31,6 +41,9 @@ def setup(args):
     learning rate for the batch and a seed. The config is saved to ``OUTPUT_DIR/config.yaml``: that file and the weights
     are all that prediction needs.
 
+    The folder is this run's until the process ends or sets up another one: the main process locks
+    ``OUTPUT_DIR/run.lock``.
+
     Args:
         args (argparse.Namespace): of detectron2's ``default_argument_parser``.
 
@@ -38,14 +51,18 @@ def setup(args):
         CfgNode: frozen.
 
     Raises:
-        ConfigError, DatasetError: with the file, the item and the mend.
+        ConfigError, DatasetError: with the file, the item and the mend; the same in all processes.
+        ConfigError: MODEL.DEVICE is not there, OUTPUT_DIR can't be written, or another run is using it.
     """
     cfg = load_config(args.config_file, args.opts)
-    check_machine(cfg)
     with _log_of_its_own():
-        _log_to(cfg.OUTPUT_DIR)
-        forget_logged()
-        check_and_complete(cfg, eval_only=args.eval_only)
+        with _alike_in_all_processes():
+            check_machine(cfg)
+            check_device(cfg.MODEL.DEVICE, "MODEL.DEVICE", "set MODEL.DEVICE cpu (at the end of the command)")
+            _hold(cfg.OUTPUT_DIR)
+            _log_to(cfg.OUTPUT_DIR)
+            forget_logged()
+            check_and_complete(cfg, eval_only=args.eval_only)
         if not args.eval_only:
             resolve_seed(cfg, resume=args.resume)
         cfg.freeze()
@@ -76,6 +93,47 @@ def _log_of_its_own():
         _attached.extend(item for item in now if item not in others)
 
 
+@contextlib.contextmanager
+def _alike_in_all_processes():
+    """Raise a mistake that one process has met in the block in all of them, instead of having the others wait for it.
+
+    Processes must not exchange anything in the block.
+    """
+    mistake = None
+    try:
+        yield
+    except (ConfigError, DatasetError) as error:
+        mistake = error
+        _held.close()
+    for error in comm.all_gather(mistake):
+        if error is not None:
+            raise error
+
+
+def _hold(folder):
+    """Keep other runs out of a folder: the main process does it, for all processes of the run."""
+    _held.close()
+    if not comm.is_main_process() or "://" in folder:
+        return
+    path = os.path.join(folder, _LOCK)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        _held.enter_context(locked(path))
+    except LockedError as error:
+        raise ConfigError(
+            f"OUTPUT_DIR {folder}: another run is using it ({error.owner}); wait for its end, or set OUTPUT_DIR to "
+            f"another folder (if its machine has died: remove {path})"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"OUTPUT_DIR {folder}: can't be written to ({error.strerror or error}); set OUTPUT_DIR to another folder"
+        ) from error
+
+
+# what a process that is not killed leaves is no lock file
+atexit.register(_held.close)
+
+
 def _log_to(folder):
     """Show what dynpose logs, and write it to ``log.txt`` beside what detectron2 logs.
 
@@ -99,19 +157,27 @@ def main(args):
         CheckpointError: MODEL.WEIGHTS do not fit the model; to be evaluated, they must fill it.
     """
     cfg = setup(args)
-    if not args.eval_only:
-        trainer = PoseTrainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
-        trainer.train()
-        # DefaultTrainer.train returns it only where TEST.EXPECTED_RESULTS is set
-        return getattr(trainer, "_last_eval_results", {})
+    with _held:
+        return _evaluate(cfg, args) if args.eval_only else _train(cfg, args)
 
+
+def _train(cfg, args):
+    trainer = PoseTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+    # DefaultTrainer.train returns it only where TEST.EXPECTED_RESULTS is set
+    return getattr(trainer, "_last_eval_results", {})
+
+
+def _evaluate(cfg, args):
     model = PoseTrainer.build_model(cfg)
     checkpointer = PoseCheckpointer(model, save_dir=cfg.OUTPUT_DIR, complete=True, class_names=cfg.MODEL.CLASS_NAMES)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-    results = PoseTrainer.test(cfg, model)
-    if cfg.TEST.AUG.ENABLED:
-        results = {**results, **PoseTrainer.test_with_TTA(cfg, model)}
+    # it has no iterations
+    with watched(lambda: 0, cfg.DISTRIBUTED.REPORT_SECONDS):
+        results = PoseTrainer.test(cfg, model)
+        if cfg.TEST.AUG.ENABLED:
+            results = {**results, **PoseTrainer.test_with_TTA(cfg, model)}
     if comm.is_main_process():
         verify_results(cfg, results)
     return results

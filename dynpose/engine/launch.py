@@ -1,27 +1,36 @@
 """Starting the processes of a run: detectron2's flags, torchrun and SLURM's srun."""
 
+import json
 import logging
 import os
 import re
 import signal
 import socket
 import sys
+import tempfile
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from detectron2.engine import create_ddp_model
-from detectron2.engine.launch import DEFAULT_TIMEOUT
+from detectron2.engine import create_ddp_model, default_argument_parser
 from detectron2.utils import comm
 
-from dynpose.config import ConfigError, load_config
+from dynpose.checkpoint import CheckpointError
+from dynpose.config import ConfigError, check_at_least_one, load_config
+from dynpose.data import DatasetError
+from dynpose.utils.atomic import atomic_open
+
+from .devices import check_device
+from .signals import STOP_SIGNALS
 
 logger = logging.getLogger(__name__)
 
-# signals by which a scheduler asks a run to save and end
-_FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
+# A mistake in what was given: one line tells all
+_KNOWN_ERRORS = (ConfigError, DatasetError, CheckpointError, OSError)
+_EXIT_CODE = 2
 
 
 class Rank(NamedTuple):
@@ -44,13 +53,14 @@ class Rank(NamedTuple):
     restarts: int = 0
 
 
-def launch(main, args, timeout=DEFAULT_TIMEOUT):
+def launch(main, args, timeout=None):
     """Run ``main(args)`` in all the processes of a run that this process is one of, or starts.
 
     - Under torchrun, and wherever RANK, WORLD_SIZE and LOCAL_RANK are set, this process is one of those.
     - With ``--num-gpus`` or ``--num-machines`` above 1, it starts the processes of this machine, as detectron2's
-      ``launch`` does; beyond that, on the CPU too, it hands SIGTERM and SIGUSR1 on to them, and ends with their exit
-      code.
+      ``launch`` does; beyond that, on the CPU too, it hands SIGTERM and SIGUSR1 on to them, ends with their exit code,
+      and raises their ConfigError, DatasetError, CheckpointError or OSError. On one machine they meet at a free port
+      unless ``--dist-url`` says otherwise.
     - Under ``srun`` with several tasks, this process is one of srun's.
     - Otherwise it is the only one.
 
@@ -60,13 +70,14 @@ def launch(main, args, timeout=DEFAULT_TIMEOUT):
     Args:
         main (Callable): importable; called with ``args``.
         args (argparse.Namespace): of detectron2's ``default_argument_parser``.
-        timeout (timedelta): of an exchange between processes.
+        timeout (timedelta | None): of an exchange between processes; None = DISTRIBUTED.TIMEOUT_MINUTES.
 
     Returns:
         what ``main`` returns; None where this process has only started others.
 
     Raises:
-        ConfigError: flags and environment contradict each other, or the environment is incomplete.
+        ConfigError: flags and environment contradict each other, the environment is incomplete, or the machine has
+            fewer GPUs than processes with ``MODEL.DEVICE cuda``.
         SystemExit: with the exit code of a process that this one has started, unless it is 0.
     """
     num_processes = args.num_gpus * args.num_machines
@@ -167,7 +178,7 @@ def first_host(nodelist):
     return "".join(part or "" for part in match.groups())
 
 
-def run_as(rank, main, args, timeout=DEFAULT_TIMEOUT):
+def run_as(rank, main, args, timeout=None):
     """Join the other processes, run ``main(args)`` and leave.
 
     Args:
@@ -182,14 +193,17 @@ def run_as(rank, main, args, timeout=DEFAULT_TIMEOUT):
             # a warning, since other messages have nowhere to go yet
             logger.warning(f"Start {rank.restarts + 1} of this run: it goes on from its last checkpoint")
         args.resume = True
-    backend = _backend(args)
+    cfg = load_config(args.config_file, args.opts)
+    timeout = timeout or _timeout(cfg)
+    backend = _backend(cfg)
     if backend == "nccl":
-        # SLURM can show a task no other GPU than its own
-        torch.cuda.set_device(rank.local_rank if torch.cuda.device_count() > 1 else 0)
+        torch.cuda.set_device(_gpu_of(rank))
     dist.init_process_group(
         backend, init_method=rank.init_method, rank=rank.rank, world_size=rank.world_size, timeout=timeout
     )
-    _group_by_node(rank.node)
+    # detectron2 and torch give every further group a time-out of their own
+    for group in (_group_by_node(rank.node), comm._get_global_gloo_group()):
+        dist.distributed_c10d._set_pg_timeout(timeout, group)
     result = main(args)
     # Not after an error: the others may wait for this process for as long as the timeout, and its end tells them.
     leave()
@@ -221,9 +235,30 @@ def data_parallel(model, find_unused_parameters=False):
     )
 
 
-def _backend(args):
-    device = torch.device(load_config(args.config_file, args.opts).MODEL.DEVICE)
-    return "nccl" if device.type == "cuda" and torch.cuda.is_available() else "gloo"
+def _backend(cfg):
+    return "nccl" if _is_cuda(cfg) and torch.cuda.is_available() else "gloo"
+
+
+def _is_cuda(cfg):
+    return cfg.MODEL.DEVICE.partition(":")[0] == "cuda"
+
+
+def _timeout(cfg):
+    check_at_least_one(cfg, "DISTRIBUTED.TIMEOUT_MINUTES")
+    return timedelta(minutes=cfg.DISTRIBUTED.TIMEOUT_MINUTES)
+
+
+def _gpu_of(rank):
+    """The index of the GPU of a process."""
+    num_gpus = torch.cuda.device_count()
+    if num_gpus == 1:
+        return 0  # SLURM can show a task no other GPU than its own
+    if rank.local_rank >= num_gpus:
+        raise ConfigError(
+            f"process {rank.rank} is number {rank.local_rank + 1} of {socket.gethostname()}, where PyTorch finds "
+            f"{num_gpus} GPUs: start as many processes as there are GPUs"
+        )
+    return rank.local_rank
 
 
 def _group_by_node(node):
@@ -237,32 +272,75 @@ def _group_by_node(node):
         group = dist.new_group([rank for rank, other in enumerate(nodes) if other == name])
         if name == node:
             comm._LOCAL_PROCESS_GROUP = group
+    return comm._LOCAL_PROCESS_GROUP
 
 
 def _spawn(main, args, timeout):
-    if _backend(args) == "nccl" and args.num_gpus > torch.cuda.device_count():
-        raise ConfigError(f"--num-gpus {args.num_gpus}, but PyTorch finds {torch.cuda.device_count()} on this machine")
+    _check_gpus(args)
     url = args.dist_url
-    if url == "auto":
-        if args.num_machines > 1:
-            raise ConfigError("--dist-url auto with several machines: give the address of the first, tcp://HOST:PORT")
+    if args.num_machines > 1:
+        if url == "auto" or url == _default_url():
+            raise ConfigError(
+                f"--num-machines {args.num_machines}: give the address of the first, --dist-url tcp://HOST:PORT"
+            )
+    elif url in ("auto", _default_url()):
         url = f"tcp://127.0.0.1:{_free_port()}"
-    context = mp.start_processes(
-        _spawned, (main, args, url, timeout), nprocs=args.num_gpus, join=False, start_method="spawn"
-    )
-    with _forwarding(context.pids()):
-        try:
-            while not context.join():
-                pass
-        except mp.ProcessExitedException as error:
-            # such as that of a run which is to be resumed
-            sys.exit(error.exit_code)
+    with tempfile.TemporaryDirectory(prefix="dynpose_") as errors:
+        context = mp.start_processes(
+            _spawned, (main, args, url, timeout, errors), nprocs=args.num_gpus, join=False, start_method="spawn"
+        )
+        with _forwarding(context.pids()):
+            try:
+                while not context.join():
+                    pass
+            except mp.ProcessExitedException as error:
+                _raise_first(errors)
+                if error.signal_name:
+                    print(f"process {error.error_index} of this machine: ended by {error.signal_name}", file=sys.stderr)
+                # such as that of a run which is to be resumed
+                sys.exit(error.exit_code)
+            except mp.ProcessRaisedException:
+                # that it lost another process may be noticed before that one's end
+                _raise_first(errors)
+                raise
 
 
-def _spawned(local_rank, main, args, url, timeout):
+def _check_gpus(args):
+    cfg = load_config(args.config_file, args.opts)
+    if not _is_cuda(cfg):
+        return
+    remedy = "run on a machine that has them, or set MODEL.DEVICE cpu (at the end of the command)"
+    check_device(cfg.MODEL.DEVICE, f"--num-gpus {args.num_gpus} with MODEL.DEVICE", remedy)
+    if args.num_gpus > torch.cuda.device_count():
+        raise ConfigError(
+            f"--num-gpus {args.num_gpus}, but PyTorch finds {torch.cuda.device_count()} on this machine; give that "
+            f"number, {remedy}"
+        )
+
+
+def _default_url():
+    """What detectron2 has for ``--dist-url``: the same for all runs of a user."""
+    return default_argument_parser().get_default("dist_url")
+
+
+def _spawned(local_rank, main, args, url, timeout, errors):
     rank = args.machine_rank * args.num_gpus + local_rank
     world_size = args.num_gpus * args.num_machines
-    run_as(Rank(rank, world_size, local_rank, str(args.machine_rank), url), main, args, timeout)
+    try:
+        run_as(Rank(rank, world_size, local_rank, str(args.machine_rank), url), main, args, timeout)
+    except _KNOWN_ERRORS as error:
+        kind = next(kind for kind in _KNOWN_ERRORS if isinstance(error, kind))
+        with atomic_open(os.path.join(errors, str(local_rank))) as f:
+            json.dump([_KNOWN_ERRORS.index(kind), str(error)], f)
+        sys.exit(_EXIT_CODE)
+
+
+def _raise_first(errors):
+    """Raise the error of the first process that has left one."""
+    for name in sorted((name for name in os.listdir(errors) if name.isdigit()), key=int):
+        with open(os.path.join(errors, name)) as f:
+            kind, message = json.load(f)
+        raise _KNOWN_ERRORS[kind](message) from None
 
 
 @contextmanager
@@ -272,7 +350,7 @@ def _forwarding(pids):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    before = {number: signal.signal(number, forward) for number in STOP_SIGNALS}
     try:
         yield
     finally:

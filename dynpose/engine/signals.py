@@ -14,7 +14,8 @@ logger = logging.getLogger(__name__)
 
 # EX_TEMPFAIL of sysexits.h, "try again later"; what a run that was asked to stop exits with once its state is saved
 RESUMABLE_EXIT_CODE = 75
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Windows has no SIGUSR1
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 class StopRequest:
@@ -76,7 +77,7 @@ class StopHook(HookBase):
         """Prepare what processes agree by."""
         if comm.get_world_size() > 1 and dist.get_backend() != "gloo":
             # Exchanging a number over gloo does not make the processes wait for their GPUs
-            self._group = dist.new_group(backend="gloo")
+            self._group = comm._get_global_gloo_group()
 
     def after_step(self):
         """Save and stop, if any process has been signalled."""

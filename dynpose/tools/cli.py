@@ -9,6 +9,8 @@ import argparse
 import importlib
 import sys
 
+from .ending import exit_code
+
 _MODULES = ("predict", "check_data", "convert_weights", "model_info", "benchmark")
 
 
@@ -20,19 +22,10 @@ def main(argv=None):
 
     Returns:
         int: exit code. 0 = done, 1 = done in part, 2 = a mistake in what was given, which is printed as one line, 130 =
-        interrupted.
+        interrupted, and of predict 143 = terminated.
     """
     args = _parser().parse_args(argv)
-    try:
-        return args.run(args) or 0
-    except KeyboardInterrupt:
-        print("dynpose: interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if not isinstance(error, _known_errors()):
-            raise
-        print(f"dynpose: error: {_one_line(error)}", file=sys.stderr)
-        return 2
+    return exit_code("dynpose", lambda: args.run(args))
 
 
 def positive_int(text):
@@ -55,19 +48,6 @@ def _parser():
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return parser
-
-
-def _known_errors():
-    from dynpose.checkpoint import CheckpointError
-    from dynpose.config import ConfigError
-    from dynpose.data import DatasetError
-
-    # OSError: files that are missing or can't be written
-    return ConfigError, DatasetError, CheckpointError, OSError
-
-
-def _one_line(error):
-    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":

@@ -37,8 +37,10 @@ def atomic_open(path, mode="w"):
 
 
 def _sync_folder(folder):
-    descriptor = os.open(folder, os.O_RDONLY)
-    # some network file systems can't
+    # some network file systems can't, nor can Windows
     with suppress(OSError):
-        os.fsync(descriptor)
-    os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

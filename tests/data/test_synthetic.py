@@ -4,6 +4,9 @@ import contextlib
 import io
 import itertools
 import json
+import os
+import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -391,6 +394,87 @@ def test_only_one_of_several_writes(tmp_path, rendered):
     assert len(rendered) == 5
     assert len(results) == 4
     assert len(set(results)) == 1
+
+
+def start_writing(root, params, event=None, number=1):
+    """Write in a forked process, which is killed at the n-th of Python's audit events of a name, if one is given."""
+    pid = os.fork()
+    if pid:
+        return pid
+    left = [number]
+
+    def hear(name, arguments):
+        if name == event:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hear)
+    try:
+        write_synthetic_pose(root, "train", 3, params)
+    finally:
+        os._exit(0)
+
+
+def ended_by(pid):
+    return -os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def contents(root):
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def left_alone(tmp_path_factory):
+    """What an uninterrupted writing leaves."""
+    root = tmp_path_factory.mktemp("left_alone")
+    write_synthetic_pose(root, "train", 3, SyntheticPose(**SMALL))
+    return contents(root)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "event", "number"),
+    [
+        # the images, and the annotation, get their names
+        (False, "os.rename", 1),
+        (False, "os.rename", 2),
+        (True, "os.rename", 1),
+        (True, "os.rename", 2),
+        # of what had other parameters, the first image, the last one and the annotation are removed
+        (True, "os.remove", 1),
+        (True, "os.remove", 3),
+        (True, "os.remove", 4),
+    ],
+)
+def test_what_a_killed_process_left_mends_itself(tmp_path, left_alone, earlier, event, number):
+    if earlier:
+        write_synthetic_pose(tmp_path, "train", 3, SyntheticPose(seed=1, **SMALL))
+    params = SyntheticPose(**SMALL)
+    assert ended_by(start_writing(tmp_path, params, event, number)) == signal.SIGKILL
+    write_synthetic_pose(tmp_path, "train", 3, params)
+    assert contents(tmp_path) == left_alone
+
+
+def test_a_killed_process_that_had_other_parameters(tmp_path, left_alone):
+    pid = start_writing(tmp_path, SyntheticPose(seed=1, **SMALL), "os.rename", 2)
+    assert ended_by(pid) == signal.SIGKILL
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train", "train.json.lock", "train.json.partial"]
+    write_synthetic_pose(tmp_path, "train", 3, SyntheticPose(**SMALL))
+    assert contents(tmp_path) == left_alone
+
+
+def test_images_are_not_rendered_again_for_the_name_of_the_annotation(tmp_path, rendered):
+    params = SyntheticPose(**SMALL)
+    assert ended_by(start_writing(tmp_path, params, "os.rename", 2)) == signal.SIGKILL
+    write_synthetic_pose(tmp_path, "train", 3, params)
+    assert rendered == []
+
+
+def test_processes_wait_for_each_other(tmp_path, left_alone):
+    params = SyntheticPose(**SMALL)
+    pids = [start_writing(tmp_path, params) for _ in range(3)]
+    assert [ended_by(pid) for pid in pids] == [0, 0, 0]
+    assert contents(tmp_path) == left_alone
 
 
 # Registration

@@ -8,17 +8,22 @@ import sys
 import threading
 import time
 from argparse import Namespace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from detectron2.engine import default_argument_parser
+from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from losses_of_processes import losses_of
 from tiny_methods import METHODS
 
 from dynpose.config import ConfigError
+from dynpose.data import DatasetError
 from dynpose.engine import launch
-from dynpose.engine.launch import first_host, rank_of_srun, rank_of_torchrun
+from dynpose.engine.launch import Rank, _gpu_of, first_host, rank_of_srun, rank_of_torchrun, run_as
 
 HERE = Path(__file__).parent
 LOSSES = str(HERE / "losses_of_processes.py")
@@ -153,12 +158,16 @@ def arguments(**flags):
     return Namespace(config_file="", opts=["MODEL.DEVICE", "cpu"], **flags)
 
 
+DEFAULT_URL = default_argument_parser().get_default("dist_url")
+
+
 @pytest.mark.parametrize(
     ("environment", "flags", "message"),
     [
         ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, {"num_gpus": 2}, "--num-gpus 2 .* under torchrun"),
         ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, {"num_machines": 2}, "--num-machines 2 under torchrun"),
-        ({}, {"num_machines": 2}, "--dist-url auto with several machines"),
+        ({}, {"num_machines": 2}, r"--num-machines 2: give the address of the first, --dist-url tcp://HOST:PORT"),
+        ({}, {"num_machines": 2, "dist_url": DEFAULT_URL}, "--num-machines 2: give the address of the first"),
     ],
 )
 def test_contradictions(monkeypatch, environment, flags, message):
@@ -166,6 +175,103 @@ def test_contradictions(monkeypatch, environment, flags, message):
         monkeypatch.setenv(key, value)
     with pytest.raises(ConfigError, match=message):
         launch(print, arguments(**flags))
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "device", "message"),
+    [
+        (0, "cuda", r"^--num-gpus 8 with MODEL\.DEVICE 'cuda': PyTorch finds no GPU on this machine; run on a machine"),
+        (1, "cuda", r"^--num-gpus 8, but PyTorch finds 1 on this machine; give that number, .* MODEL\.DEVICE cpu"),
+        (4, "cuda", r"^--num-gpus 8, but PyTorch finds 4 on this machine"),
+        (8, "cuda", None),
+        (0, "cpu", None),
+    ],
+)
+def test_more_processes_than_gpus(monkeypatch, num_gpus, device, message):
+    class Started(Exception):
+        pass
+
+    def start_processes(*arguments, nprocs, **options):
+        assert nprocs == 8
+        raise Started
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: num_gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    monkeypatch.setattr(torch.multiprocessing, "start_processes", start_processes)
+    args = arguments(num_gpus=8)
+    args.opts = ["MODEL.DEVICE", device]
+    with pytest.raises(ConfigError if message else Started, match=message):
+        launch(print, args)
+
+
+@pytest.mark.parametrize(("local_rank", "num_gpus", "index"), [(1, 4, 1), (3, 1, 0), (4, 4, None)])
+def test_the_gpu_of_a_process(monkeypatch, local_rank, num_gpus, index):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    rank = Rank(12, 16, local_rank, "b", "env://")
+    if index is None:
+        with pytest.raises(ConfigError, match=r"process 12 is number 5 of .*, where PyTorch finds 4 GPUs"):
+            _gpu_of(rank)
+    else:
+        assert _gpu_of(rank) == index
+
+
+def test_two_runs_of_a_user_meet_at_different_ports(monkeypatch):
+    """detectron2's port is made of the user's number. One that is given is kept."""
+    urls = []
+
+    def start_processes(function, arguments, **options):
+        urls.append(arguments[2])
+        # as if it had ended
+        return Namespace(pids=list, join=lambda: True)
+
+    monkeypatch.setattr(torch.multiprocessing, "start_processes", start_processes)
+    for url in (DEFAULT_URL, DEFAULT_URL, "auto", "tcp://127.0.0.1:1234"):
+        launch(print, arguments(num_gpus=2, dist_url=url))
+    assert all(url.startswith("tcp://127.0.0.1:") for url in urls)
+    assert urls[3] == "tcp://127.0.0.1:1234"
+    assert len({*urls, DEFAULT_URL}) == 5
+
+
+def test_the_time_out_is_a_key_for_all_groups():
+    def time_outs(_):
+        groups = (dist.group.WORLD, comm._LOCAL_PROCESS_GROUP, comm._get_global_gloo_group())
+        return {group._get_backend(torch.device("cpu")).options._timeout for group in groups}
+
+    def run(opts):
+        args = arguments()
+        args.opts += opts
+        return run_as(Rank(0, 1, 0, "a", f"tcp://127.0.0.1:{free_port()}"), time_outs, args)
+
+    assert run([]) == {DEFAULT_TIMEOUT}
+    assert run(["DISTRIBUTED.TIMEOUT_MINUTES", "7"]) == {timedelta(minutes=7)}
+    with pytest.raises(ConfigError, match=r"DISTRIBUTED\.TIMEOUT_MINUTES"):
+        run(["DISTRIBUTED.TIMEOUT_MINUTES", "0"])
+
+
+def _fail(args):
+    if comm.get_rank() == 1:
+        raise args.error
+    # until it notices that the other has ended
+    comm.synchronize()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (DatasetError("a.json: is broken;\nmend it"), DatasetError, r"^a\.json: is broken;\nmend it$"),
+        (FileNotFoundError(2, "No such file or directory", "a"), OSError, r"No such file or directory: 'a'$"),
+        (KeyError("bug"), torch.multiprocessing.ProcessRaisedException, "(?s)Traceback"),
+    ],
+)
+def test_an_error_of_one_process_is_the_runs(monkeypatch, error, kind, message):
+    start_processes = torch.multiprocessing.start_processes
+    monkeypatch.setattr(
+        torch.multiprocessing,
+        "start_processes",
+        lambda *arguments, **options: start_processes(*arguments, **{**options, "start_method": "fork"}),
+    )
+    with pytest.raises(kind, match=message):
+        launch(_fail, arguments(num_gpus=2, error=error))
 
 
 @pytest.mark.parametrize(("count", "resume"), [(None, False), ("0", False), ("1", True)])

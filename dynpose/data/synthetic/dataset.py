@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import cv2
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from iopath.common.file_io import file_lock
+
+from dynpose.utils.locking import locked
 
 from ..coco_json import load_pose_json, read_coco_json
 from ..schema import COCO_PERSON, DatasetError
@@ -30,7 +31,7 @@ def write_synthetic_pose(root, split, num_images, params):
     """Write one split of the data set, unless it is there already.
 
     What was written with other parameters is replaced. Any number of processes may call this at once: one writes, the
-    others wait for it.
+    others wait for it. What a killed process has left is finished, or written anew.
 
     Args:
         root (str): folder that gets ``<split>.json`` and ``<split>/*.jpg``.
@@ -65,7 +66,8 @@ def write_synthetic_pose(root, split, num_images, params):
     # Looked at without the lock first, so that a folder that cannot be written to can still be used
     if not _is_written(json_file, image_root, info):
         os.makedirs(root, exist_ok=True)
-        with file_lock(json_file):
+        with locked(f"{json_file}.lock", waits=True):
+            _finish_earlier(json_file, image_root)
             if not _is_written(json_file, image_root, info):
                 _write(json_file, image_root, info, params)
     return json_file, image_root
@@ -81,10 +83,30 @@ def _is_written(json_file, image_root, info):
     return all(image["file_name"] in present for image in data["images"])
 
 
+def _finish_earlier(json_file, image_root):
+    """Give the annotation its name, if an earlier call was killed after the images had theirs."""
+    partial = _partial(json_file)
+    if os.path.exists(json_file) or not os.path.isdir(image_root) or not os.path.isfile(partial):
+        return
+    # the file is whole, since the images got their name after it was
+    if _is_ours(read_coco_json(partial)):
+        os.replace(partial, json_file)
+
+
+def _partial(path):
+    """What a file or folder is called until it is complete."""
+    return f"{path}.partial"
+
+
+def _is_ours(data):
+    info = data.get("info")
+    return isinstance(info, dict) and info.get("generator") == _GENERATOR
+
+
 def _write(json_file, image_root, info, params):
     _remove_earlier(json_file, image_root)
     start = time.perf_counter()
-    partial = f"{image_root}.partial"
+    partial = _partial(image_root)
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial)
     images, annotations = [], []
@@ -104,11 +126,11 @@ def _write(json_file, image_root, info, params):
         "keypoints": list(COCO_PERSON.names),
         "skeleton": [[a + 1, b + 1] for a, b in COCO_PERSON.skeleton],
     }
-    with open(f"{json_file}.partial", "w", encoding="utf-8") as f:
+    with open(_partial(json_file), "w", encoding="utf-8") as f:
         json.dump({"info": info, "images": images, "annotations": annotations, "categories": [category]}, f)
     # The annotation appears last: where it is, the images are complete.
     os.replace(partial, image_root)
-    os.replace(f"{json_file}.partial", json_file)
+    os.replace(_partial(json_file), json_file)
     logger.info(
         "Wrote %d images with %d synthetic people to %s in %.0f s",
         len(images),
@@ -122,14 +144,14 @@ def _remove_earlier(json_file, image_root):
     """Remove what an earlier call wrote, and nothing else."""
     mend = "set DATASETS.SYNTHETIC.ROOT to another folder, or remove it"
     if os.path.exists(json_file):
-        info = read_coco_json(json_file).get("info")
-        if not isinstance(info, dict) or info.get("generator") != _GENERATOR:
+        if not _is_ours(read_coco_json(json_file)):
             raise DatasetError(
                 f"{json_file}: the file is no annotation of synthetic people and is not replaced; {mend}"
             )
         logger.info("%s has other parameters or lacks images: it is written anew", json_file)
-        os.remove(json_file)
+        # the annotation last: it says whose the images are
         shutil.rmtree(image_root, ignore_errors=True)
+        os.remove(json_file)
     elif os.path.exists(image_root):
         raise DatasetError(f"{image_root}: the folder is there without {json_file} and is not replaced; {mend}")
 

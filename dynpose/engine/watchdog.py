@@ -1,0 +1,228 @@
+"""Saying what the processes of a run wait for: one of them that is stopped or swapped out holds all the others.
+
+Each process notes in the process group's store, every few seconds, that it is alive and where it is. One that has not
+gone on for a while reads the notes of the others, and logs who has fallen silent and who is behind.
+"""
+
+import atexit
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch.distributed as dist
+import torch.utils.data.dataloader
+from detectron2.evaluation import evaluator
+from detectron2.utils import comm
+
+from . import checkpointing, evaluating
+
+__all__ = ["watched"]
+
+logger = logging.getLogger(__name__)
+
+_KEY = "dynpose/heartbeat/{}"
+_TRAINING = "training"
+# What a process is in while a function of one of these modules runs; the first that fits counts
+_PHASES = (
+    (evaluating.__name__, "evaluation"),
+    (evaluator.__name__, "evaluation"),
+    (checkpointing.__name__, "checkpoint"),
+    (torch.utils.data.dataloader.__name__, "waiting for images"),
+)
+# The order in which an iteration goes through them
+_ORDER = ("waiting for images", _TRAINING, "checkpoint", "evaluation")
+_MAX_SECONDS_BETWEEN_BEATS = 5.0
+_NAMED = 8
+
+
+@contextmanager
+def watched(iteration, seconds):
+    """Log what is waited for while the block runs in all processes of a run; in a run of one process, do nothing.
+
+    A process that has not finished an iteration for so long names the processes that have not been heard of and those
+    that are behind it, with their machines and phases: once, and again after as long. It logs nothing while all are
+    where it is, such as in a long evaluation. Where the first process, whose log is the screen's, is silent, the next
+    one that is not prints the line.
+
+    Args:
+        iteration (Callable[[], int]): of this process; called from another thread.
+        seconds (float): DISTRIBUTED.REPORT_SECONDS; 0 = do nothing.
+
+    Example::
+
+        >>> with watched(lambda: trainer.iter, 60):
+        ...     trainer.train()
+    """
+    if comm.get_world_size() == 1 or seconds <= 0:
+        yield
+        return
+    watchdog = _Watchdog(iteration, seconds)
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.stop()
+
+
+class _Note(NamedTuple):
+    """What a process says of itself."""
+
+    beat: int
+    host: str
+    pid: int
+    iteration: int
+    phase: str
+
+    @property
+    def place(self):
+        return self.iteration, _ORDER.index(self.phase)
+
+    def __str__(self):
+        return f"at iteration {self.iteration}, {self.phase}"
+
+
+class _Watchdog:
+    """Two threads: one reports, the other talks to the store, which does not answer if its process is stopped."""
+
+    def __init__(self, iteration, seconds):
+        self._iteration = iteration
+        self._seconds = seconds
+        self._interval = min(_MAX_SECONDS_BETWEEN_BEATS, seconds / 12)
+        self._rank, self._world_size = comm.get_rank(), comm.get_world_size()
+        self._host = socket.gethostname()
+        self._watched_thread = threading.get_ident()
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._exchange, self._report)]
+        self._beat, self._last, self._since = 0, None, time.monotonic()
+        # of what is waited for, since then
+        self._num_reports, self._has_told = 0, False
+        # of each other process: the last note, and when it was first seen
+        self._notes = {}
+        self._answered = time.monotonic()
+
+    def start(self):
+        self._store = _own_connection(dist.distributed_c10d._get_default_store())
+        for thread in self._threads:
+            thread.start()
+        # A thread that comes back from the store after the interpreter's end would abort the process
+        atexit.register(self.stop)
+
+    def stop(self):
+        atexit.unregister(self.stop)
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join(self._interval)
+
+    def _exchange(self):
+        """Note where this process is, and read the notes of the others once it waits."""
+        try:
+            while True:
+                self._beat += 1
+                self._store.set(_KEY.format(self._rank), json.dumps(self._here()))
+                self._read([0] if time.monotonic() - self._since < self._seconds / 3 else range(self._world_size))
+                self._answered = time.monotonic()
+                if self._stopped.wait(self._interval):
+                    return
+        except RuntimeError as error:
+            # with the process that keeps the store, the run ends
+            if not self._stopped.is_set():
+                logger.info("What the processes wait for can't be told any longer: %s", str(error).splitlines()[0])
+
+    def _read(self, ranks):
+        for rank in ranks:
+            key = _KEY.format(rank)
+            if rank == self._rank or not self._store.check([key]):
+                continue
+            note = _Note(*json.loads(self._store.get(key)))
+            if rank not in self._notes or self._notes[rank][0].beat != note.beat:
+                self._notes[rank] = note, time.monotonic()
+
+    def _here(self):
+        return _Note(self._beat, self._host, os.getpid(), self._iteration(), _phase_of(self._watched_thread))
+
+    def _report(self):
+        before = time.monotonic()
+        while not self._stopped.wait(self._interval):
+            iteration, now = self._iteration(), time.monotonic()
+            if now - before > self._interval + self._seconds / 4:
+                self._forget_times(now, now - before)
+            elif iteration != self._last:
+                if self._has_told:
+                    logger.warning("The run goes on after %.0f s", now - self._since)
+                self._last, self._since, self._num_reports, self._has_told = iteration, now, 0, False
+            elif now - self._since >= self._seconds * (self._num_reports + 1):
+                self._num_reports += 1
+                self._tell(now)
+            before = now
+
+    def _forget_times(self, now, seconds):
+        """This process itself was stopped: it is not the others that have been silent."""
+        logger.warning("This process has stood still for %.0f s", seconds)
+        self._answered = self._since = now
+        self._notes = {rank: (note, now) for rank, (note, _) in dict(self._notes).items()}
+
+    def _tell(self, now):
+        if now - self._answered > self._seconds / 2:
+            # the notes of the others are older than they are themselves
+            host = f" on {self._notes[0][0].host}" if 0 in self._notes else ""
+            keeper = f"process 0{host}, or torchrun, which keeps the store that processes meet in"
+            silent, behind = {0: f"{keeper}, for {now - self._answered:.0f} s"}, {}
+        else:
+            silent = self._silent(now)
+            behind = self._behind(set(range(self._world_size)) - set(silent))
+        parts = [f"not heard of: {_first(silent)}"] * bool(silent) + [f"behind: {_first(behind)}"] * bool(behind)
+        if not parts:
+            return
+        self._has_told = True
+        message = f"{now - self._since:.0f} s without an iteration, {self._here()}; {'; '.join(parts)}"
+        logger.warning("%s", message)
+        # what others than the first log is in their files only
+        if 0 in silent and self._rank == min(set(range(self._world_size)) - set(silent)):
+            print(f"process {self._rank}: {message}", file=sys.stderr, flush=True)
+
+    def _silent(self, now):
+        """By rank, who has not been heard of for half the time."""
+        silent = {}
+        for rank in set(range(self._world_size)) - {self._rank}:
+            if rank not in self._notes:
+                silent[rank] = f"process {rank}, which has not begun"
+                continue
+            note, seen = self._notes[rank]
+            if now - seen > self._seconds / 2:
+                silent[rank] = f"{_name(rank, note)}, for {now - seen:.0f} s, last {note}"
+        return silent
+
+    def _behind(self, ranks):
+        """By rank, who of those has not come as far as this process."""
+        here = self._here().place
+        notes = {rank: self._notes[rank][0] for rank in ranks if rank != self._rank}
+        return {rank: f"{_name(rank, note)}, {note}" for rank, note in notes.items() if note.place < here}
+
+
+def _name(rank, note):
+    return f"process {rank} on {note.host} (pid {note.pid})"
+
+
+def _first(named):
+    listed = "; ".join(named[rank] for rank in sorted(named)[:_NAMED])
+    return f"{listed}; {len(named) - _NAMED} more" if len(named) > _NAMED else listed
+
+
+def _phase_of(thread):
+    """What a thread of this process is doing, by the modules that it is in."""
+    frame, modules = sys._current_frames().get(thread), set()
+    while frame is not None:
+        modules.add(frame.f_globals.get("__name__"))
+        frame = frame.f_back
+    return next((phase for module, phase in _PHASES if module in modules), _TRAINING)
+
+
+def _own_connection(store):
+    """A store to ask without holding up who else uses it; the same store where it can't be cloned."""
+    return store.clone() if hasattr(store, "clone") else store

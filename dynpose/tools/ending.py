@@ -1,0 +1,74 @@
+"""How a program ends: in one line where what it was given is the mistake, with a traceback where the program is."""
+
+import hashlib
+import os
+import re
+import sys
+from pathlib import Path
+
+__all__ = ["exit_code"]
+
+_INSTALLER = Path(__file__).with_name("install_detectron2.py")
+
+
+def exit_code(program, function, *, is_run=False):
+    """Run a program, and print a ConfigError, DatasetError, CheckpointError or OSError as one line.
+
+    Args:
+        program (str): its name, for that line.
+        function (Callable[[], int | None]): the program.
+        is_run (bool): it may be one of several processes of a run, which meet the same mistake: one of them says it.
+
+    Returns:
+        int: what the function returns, 0 for None; 2 = such an error, or detectron2 is missing; 130 = interrupted.
+        Other errors are raised.
+    """
+    try:
+        return function() or 0
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        if not is_run or not _is_said_by_another(message):
+            print(f"{program}: error: {message}", file=sys.stderr)
+        return 2
+
+
+def _message(error):
+    """What to say of an error; None for one that should not have come about."""
+    if isinstance(error, ModuleNotFoundError) and error.name == "detectron2":
+        return f"detectron2 is not installed: run python {_INSTALLER}"
+    if not isinstance(error, _known_errors()):
+        return None
+    # PyTorch puts the traceback of a data worker into its error's message
+    text = re.split(rf"^(?:\w+\.)*{type(error).__name__}: ", str(error), flags=re.MULTILINE)[-1]
+    return " ".join(text.split())
+
+
+def _known_errors():
+    # OSError: files that are missing or can't be written
+    try:
+        from dynpose.checkpoint import CheckpointError
+        from dynpose.config import ConfigError
+        from dynpose.data import DatasetError
+    except ModuleNotFoundError:  # without detectron2, nothing has raised any of them
+        return (OSError,)
+    return ConfigError, DatasetError, CheckpointError, OSError
+
+
+def _is_said_by_another(message):
+    """Whether another process of the run has said the same, or will.
+
+    The first that asks says it. Before the processes have met, the first of each machine does.
+    """
+    dist = sys.modules.get("torch.distributed")
+    if dist is None or not dist.is_available() or not dist.is_initialized():
+        return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0) > 0
+    key = f"dynpose/said/{hashlib.sha256(message.encode('utf-8', 'backslashreplace')).hexdigest()}"
+    try:
+        return dist.distributed_c10d._get_default_store().add(key, 1) > 1
+    except RuntimeError:  # with the process that kept it, the store has ended
+        return False

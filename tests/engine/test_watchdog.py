@@ -1,0 +1,80 @@
+"""What the processes of a run say while one of them is stopped (by SIGSTOP), behind, or busy like all others."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dynpose.engine.watchdog import watched
+
+HERE = Path(__file__).parent
+CASES = {
+    "second_stopped": {"rank": 1, "phase": "evaluation", "seconds": 5},
+    "first_stopped": {"rank": 0, "phase": "training", "seconds": 5},
+    "second_behind": {"rank": 1, "phase": "waiting for images", "seconds": 3, "sleeps": True},
+    "short": {"rank": 1, "phase": "checkpoint", "seconds": 0.3, "sleeps": True},
+}
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    """Of each case: what each of two processes has logged and printed, and their numbers."""
+    folder = tmp_path_factory.mktemp("logs")
+    done = subprocess.run(
+        [sys.executable, HERE / "waiting_processes.py", folder],
+        input="\n".join(map(json.dumps, CASES.values())),
+        env={"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    answers = dict(zip(CASES, map(json.loads, done.stdout.splitlines())))
+    assert answers.keys() == CASES.keys(), done.stderr
+    assert [answer["codes"] for answer in answers.values()] == [[0, 0]] * len(CASES)
+    return answers
+
+
+def test_a_stopped_process_is_named(cases):
+    case = cases["second_stopped"]
+    first, *others = case["logged"][0]
+    where = rf"process 1 on \S+ \(pid {case['pids'][1]}\)"
+    assert re.fullmatch(
+        rf"[23] s without an iteration, at iteration 3, training; not heard of: {where}, for \d s, "
+        "last at iteration 3, evaluation",
+        first,
+    )
+    # it is said again, and that it is over
+    assert re.match(r"[45] s without an iteration, ", others[0])
+    assert re.fullmatch(r"The run goes on after [5678] s", others[-1])
+    assert case["logged"][1] == ["This process has stood still for 5 s"]
+    assert case["printed"] == [[], []]
+
+
+def test_the_first_process_is_stopped_and_the_next_one_prints_it(cases):
+    """It keeps the store that the others ask."""
+    case = cases["first_stopped"]
+    told = [line for line in case["logged"][1] if "not heard of" in line]
+    assert case["logged"][0] == ["This process has stood still for 5 s"]
+    assert re.search(r"; not heard of: process 0 on \S+, or torchrun, which keeps the store .+, for \d s$", told[0])
+    assert case["printed"] == [[], [f"process 1: {line}" for line in told]]
+
+
+def test_who_is_behind_is_named_by_those_that_wait_only(cases):
+    waiting, late = cases["second_behind"]["logged"]
+    where = rf"process 1 on \S+ \(pid {cases['second_behind']['pids'][1]}\)"
+    assert re.fullmatch(
+        rf"[23] s .+, at iteration 3, training; behind: {where}, at iteration 3, waiting for images", waiting[0]
+    )
+    assert late == []
+
+
+def test_nothing_is_said_of_what_takes_less(cases):
+    assert cases["short"]["logged"] == [[], []]
+
+
+def test_one_process_is_not_watched():
+    with watched(lambda: pytest.fail("it is asked"), 0.01):
+        pass
