@@ -1,4 +1,4 @@
-"""Prediction on single images and small batches: from config and weights to people in the image's own pixels."""
+"""Prediction on single images, batches and streams: from config and weights to people in the image's own pixels."""
 
 import os
 
@@ -15,9 +15,15 @@ from dynpose.config import ConfigError, load_config
 from dynpose.data import build_pose_augmentation, schema_from_cfg
 from dynpose.data.affine import matrix_to_original
 from dynpose.data.image_check import read_image
+from dynpose.modeling.image_model import padded_size
 from dynpose.modeling.test_time_augmentation import PoseTTA
 
+from .devices import check_device, missing_device
+from .look_ahead import in_batches
 from .preflight import check_affine_resize
+
+# Prepared images of 800 x 1333 pixels are 3.2 MB each
+_BATCHES_AHEAD = 8
 
 
 class PosePredictor:
@@ -59,6 +65,7 @@ class PosePredictor:
         check_affine_resize(self.cfg)
         self.model = build_model(self.cfg).eval()
         PoseCheckpointer(self.model, complete=True, class_names=cfg.MODEL.CLASS_NAMES).load(self.cfg.MODEL.WEIGHTS)
+        self._size_divisibility = self.model.backbone.size_divisibility
         self._augmentations = T.AugmentationList(build_pose_augmentation(self.cfg, is_train=False))
         if cfg.TEST.AUG.ENABLED:
             self.model = PoseTTA(self.cfg, self.model)
@@ -100,10 +107,10 @@ class PosePredictor:
         return self.predict_batch([image])[0]
 
     def predict_batch(self, images):
-        """Find the people in some images with one forward pass.
+        """Find the people in some images.
 
-        The images are padded to a common size, which can change their results a little: they are not bit for bit those
-        of one image at a time.
+        Images of one padded size share a forward pass. Each one's people are those of the image alone, but for what
+        float32 rounds off: docs/evaluation.md says how little that is.
 
         Args:
             images (list[ndarray | str | PathLike]): B images, see :meth:`__call__`.
@@ -113,6 +120,52 @@ class PosePredictor:
         """
         return self.infer([self.prepare(image) for image in images])
 
+    def predict_all(self, images, batch_size=8, look_ahead=None):
+        """Find the people in many images, of any sizes, in full batches and with bounded memory.
+
+        Args:
+            images (Iterable[ndarray | str | PathLike]): read lazily, see :meth:`__call__`.
+            batch_size, look_ahead (int): see :meth:`infer_all`.
+
+        Yields:
+            Instances: of each image in their order, see :meth:`__call__`. The error for an image that can't be read is
+            raised in its place, after the people of all before.
+
+        Example::
+
+            >>> for path, people in zip(paths, predictor.predict_all(paths)):
+            ...     print(path, len(people))
+        """
+        for _, people in self.infer_all(map(self.prepare, images), batch_size, look_ahead):
+            yield people
+
+    def infer_all(self, inputs, batch_size=8, look_ahead=None):
+        """Find the people in many prepared images: :meth:`predict_all` for whoever prepares them.
+
+        Args:
+            inputs (Iterable[dict]): from :meth:`prepare`, read lazily; what else is in them is left alone.
+            batch_size (int): most images in a forward pass. With TEST.AUG.ENABLED each image is run by itself.
+            look_ahead (int | None): most images that are held at once, to find some of one padded size among them;
+                None = 8 batches.
+
+        Yields:
+            tuple[dict, Instances]: each of the inputs, in their order, and its people, see :meth:`__call__`.
+
+        Raises:
+            ValueError: ``batch_size`` or ``look_ahead`` is less than 1.
+        """
+        if batch_size < 1 or (look_ahead is not None and look_ahead < 1):
+            raise ValueError(f"batch_size and look_ahead must be at least 1, got {batch_size} and {look_ahead}")
+        if isinstance(self.model, PoseTTA):
+            batch_size = look_ahead = 1
+        return in_batches(
+            inputs,
+            lambda one: padded_size(one["image"], self._size_divisibility),
+            self.infer,
+            batch_size=batch_size,
+            look_ahead=look_ahead or _BATCHES_AHEAD * batch_size,
+        )
+
     def prepare(self, image):
         """Read, check and resize an image.
 
@@ -120,9 +173,9 @@ class PosePredictor:
             image (ndarray | str | PathLike): see :meth:`__call__`.
 
         Returns:
-            dict: detectron2's model input: ``image`` (3, h, w) float32 in the order of INPUT.FORMAT, and the original
-            ``height`` and ``width``; with INPUT.AFFINE_RESIZE_TEST also ``to_original``, see
-            :class:`~dynpose.data.PoseDatasetMapper`. With TEST.AUG.ENABLED the image is uint8 and of the original size.
+            dict: detectron2's model input, as of :class:`~dynpose.data.PoseDatasetMapper`: ``image`` (3, h, w) uint8 in
+            the order of INPUT.FORMAT, and the original ``height`` and ``width``; with INPUT.AFFINE_RESIZE_TEST also
+            ``to_original``. With TEST.AUG.ENABLED the image is of the original size.
         """
         if not isinstance(image, np.ndarray):
             image = read_image({"file_name": os.fspath(image)}, "BGR")
@@ -138,13 +191,13 @@ class PosePredictor:
             return {"image": pixels, "height": height, "width": width}
         aug_input = T.AugInput(image)
         transforms = self._augmentations(aug_input)
-        pixels = torch.as_tensor(aug_input.image.astype("float32").transpose(2, 0, 1))
+        pixels = torch.as_tensor(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
         inputs = {"image": pixels, "height": height, "width": width}
         to_original = matrix_to_original(transforms)
         return inputs if to_original is None else {**inputs, "to_original": to_original}
 
     def infer(self, inputs):
-        """Find the people in prepared images.
+        """Find the people in some prepared images.
 
         Args:
             inputs (list[dict]): B, from :meth:`prepare`.
@@ -170,13 +223,10 @@ def _metadata(cfg, schema):
 
 
 def _choose_device(device, configured):
-    has_gpu = torch.cuda.is_available()
+    source = "device"
     if device is None:
-        return configured if has_gpu else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ConfigError(f"device {device!r}: PyTorch knows no such device; give cpu or cuda") from error
-    if kind == "cuda" and not has_gpu:
-        raise ConfigError(f"device {device!r}: PyTorch finds no GPU on this machine; give cpu")
+        if missing_device(configured.partition(":")[0]):
+            return "cpu"
+        device, source = configured, "MODEL.DEVICE"
+    check_device(device, source, "give cpu")
     return device

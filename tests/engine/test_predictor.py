@@ -13,8 +13,8 @@ from small_models import SCHEMA, small_config, small_model
 
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer
 from dynpose.config import ConfigError
-from dynpose.data import COCO_PERSON, PoseDatasetMapper
-from dynpose.engine.predictor import PosePredictor
+from dynpose.data import COCO_PERSON, DatasetError, PoseDatasetMapper
+from dynpose.engine.predictor import PosePredictor, _choose_device
 from dynpose.utils.finite import finite_instances
 
 BASE = "configs/FCPose/Base-FCPose.yaml"
@@ -43,6 +43,10 @@ def predictor(cfg):
 
 def photo(height=90, width=120, seed=0):
     return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+# pixels: offsets of untrained networks are of hundreds of them, in float32
+ROUNDING = 1e-2
 
 
 def assert_same(a, b, tolerance=0.0):
@@ -84,7 +88,7 @@ def test_affine_resize_is_the_mappers(cfg, tmp_path, monkeypatch):
     prepared = PosePredictor(cfg).prepare(image)
     expected = PoseDatasetMapper(cfg, is_train=False)({"file_name": str(tmp_path / "photo.png")})
     assert prepared["image"].shape == (3, 64, 128)
-    assert torch.equal(prepared["image"], expected["image"].float())
+    assert torch.equal(prepared["image"], expected["image"])
     assert np.array_equal(prepared["to_original"], expected["to_original"])
     cfg.INPUT.AFFINE_RESIZE_TEST = False
     assert "to_original" not in PosePredictor(cfg).prepare(image)
@@ -102,14 +106,65 @@ def test_reads_files_and_turns_them_upright(predictor, tmp_path):
 def test_a_batch_of_one_size_is_as_good_as_single_images(predictor):
     images = [photo(seed=1), photo(seed=2)]
     for together, alone in zip(predictor.predict_batch(images), map(predictor, images)):
-        assert_same(together, alone, tolerance=1e-2)
+        assert_same(together, alone, tolerance=ROUNDING)
 
 
-def test_a_batch_of_several_sizes_keeps_each_images_own(predictor):
-    sizes = [(90, 120), (50, 120), (64, 30)]
-    results = predictor.predict_batch([photo(*size) for size in sizes])
-    assert [people.image_size for people in results] == sizes
+# resized to a shorter side of 64 pixels, and padded to 64 x 96, 64 x 160, 160 x 64 and 64 x 96
+SIZES = [(90, 120), (50, 120), (64, 30), (60, 81)]
+
+
+def test_a_batch_of_several_sizes_is_as_good_as_single_images(predictor):
+    images = [photo(*size) for size in SIZES]
+    results = predictor.predict_batch(images)
+    assert [people.image_size for people in results] == SIZES
+    for together, alone in zip(results, map(predictor, images)):
+        assert_same(together, alone, tolerance=ROUNDING)
     assert predictor.predict_batch([]) == []
+
+
+def test_a_stream_of_several_sizes_is_as_good_as_single_images(predictor, monkeypatch):
+    images = [photo(*size, seed) for seed in range(2) for size in SIZES]
+    expected = [predictor(image) for image in images]
+    batches, infer = [], predictor.infer
+    monkeypatch.setattr(predictor, "infer", lambda inputs: batches.append(len(inputs)) or infer(inputs))
+    for together, alone in zip(predictor.predict_all(iter(images), batch_size=4), expected, strict=True):
+        assert_same(together, alone, tolerance=ROUNDING)
+    # four are padded to 64 x 96
+    assert batches == [4, 2, 2]
+
+
+def test_a_stream_gives_the_inputs_back(predictor):
+    inputs = [{**predictor.prepare(photo(*size)), "name": str(size)} for size in SIZES]
+    given, people = zip(*predictor.infer_all(inputs, batch_size=2, look_ahead=3))
+    assert [one["name"] for one in given] == [str(size) for size in SIZES]
+    assert [one.image_size for one in people] == SIZES
+
+
+def test_a_file_that_is_no_image_comes_after_the_people_before_it(predictor, tmp_path):
+    path = tmp_path / "notes.png"
+    path.write_text("no image")
+    stream = predictor.predict_all([photo(90, 120), photo(50, 120), path, photo()])
+    assert [next(stream).image_size for _ in range(2)] == [(90, 120), (50, 120)]
+    with pytest.raises(DatasetError, match=r"notes\.png"):
+        next(stream)
+
+
+def test_test_time_augmentation_runs_a_stream_image_by_image(cfg):
+    cfg = cfg.clone()
+    cfg.TEST.AUG.ENABLED = True
+    cfg.TEST.AUG.MIN_SIZES = (64,)
+    cfg.TEST.AUG.MAX_SIZE = 1333
+    predictor = PosePredictor(cfg)
+    images = [photo(*size) for size in SIZES[:2]]
+    for together, alone in zip(predictor.predict_all(images), map(predictor, images), strict=True):
+        assert torch.equal(together.pred_keypoints, alone.pred_keypoints)
+        assert together.image_size == alone.image_size
+
+
+@pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"look_ahead": 0}])
+def test_refuses_empty_batches(predictor, arguments):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        predictor.infer_all([], **arguments)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +242,32 @@ def test_falls_back_to_the_cpu_unless_a_gpu_is_asked_for(cfg, weights, tmp_path)
         PosePredictor.from_files(str(config), weights, device="cuda:1")
     with pytest.raises(ConfigError, match="'gpu': PyTorch knows no such device"):
         PosePredictor.from_files(str(config), weights, device="gpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "configured", "there", "chosen"),
+    [
+        (None, "cuda", ("cuda", "mps"), "cuda"),
+        (None, "mps", ("mps",), "mps"),
+        (None, "cuda", ("mps",), "cpu"),
+        (None, "mps", ("cuda",), "cpu"),
+        ("cpu", "cuda", ("cuda",), "cpu"),
+        ("mps", "cuda", ("mps",), "mps"),
+        ("mps", "cuda", ("cuda",), r"device 'mps': PyTorch finds no MPS device on this machine; give cpu"),
+        ("cuda", "cpu", (), r"device 'cuda': PyTorch finds no GPU on this machine; give cpu"),
+        ("cuda:1", "cpu", ("cuda",), r"device 'cuda:1': PyTorch finds 1 on this machine, counted from 0; give cpu"),
+        (None, "cuda:1", ("cuda",), r"MODEL.DEVICE 'cuda:1': PyTorch finds 1 on this machine"),
+    ],
+)
+def test_the_device_of_a_machine(monkeypatch, device, configured, there, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int("cuda" in there))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    if " " in chosen:
+        with pytest.raises(ConfigError, match=chosen):
+            _choose_device(device, configured)
+    else:
+        assert _choose_device(device, configured) == chosen
 
 
 def test_refuses_weights_of_other_keypoints(weights):

@@ -36,9 +36,9 @@ from .decoupling import FeatureDecoupling
 from .losses import contrastive_loss, focal_sums, multi_heatmap_loss, single_heatmap_loss
 from .targets import build_targets, learnt_cells
 
-# Most people decoded at once on a CPU: their maps stay in its caches (40 people on 160 x 240 cells, one core: 0.6 s; 32
-# at once: 1.35 s)
-_MAX_CHUNK_ON_CPU = 2
+# Most cells in the maps of the people who are decoded at once on a CPU: they stay in its caches (40 people on 160 x 240
+# cells, one core: 0.6 s with 2 at once, 1.35 s with 32)
+_MAX_CELLS_ON_CPU = 2 * 160 * 240
 
 
 @META_ARCH_REGISTRY.register()
@@ -174,25 +174,38 @@ class CID(ImageModel):
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
-    def forward(self, batched_inputs):
-        """Train or predict, like any detectron2 model.
+    def compute_losses(self, batched_inputs):
+        """Compute the losses of a batch, see :meth:`losses`.
 
         Args:
-            batched_inputs (list[dict]): B images in detectron2's format. For training, ``instances`` with gt_boxes and
-                gt_keypoints, and optionally ``ignore_mask``, (H, W) bool or uint8, nonzero where the multi-person maps
-                learn nothing. For inference, optionally ``to_original``, a (2, 3) affine matrix from pixels of the
-                image to pixels of the ``height`` x ``width`` result, where it was not simply resized.
+            batched_inputs (list[dict]): B images in detectron2's format: ``instances`` with gt_boxes and gt_keypoints,
+                and optionally ``ignore_mask``, (H, W) bool or uint8, nonzero where the multi-person maps learn nothing.
 
         Returns:
-            dict[str, Tensor] | list[dict]: losses, or B dicts with ``instances``: pred_boxes (around the keypoints),
-            scores, pred_classes and pred_keypoints (N, K, 3), by descending score.
+            dict[str, Tensor]
+        """
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)[self.in_feature]
+        gt_instances = [inputs["instances"].to(self.device) for inputs in batched_inputs]
+        return self.losses(
+            features, self.map_sizes(images.image_sizes), gt_instances, self._ignore_masks(batched_inputs)
+        )
+
+    def predict(self, batched_inputs):
+        """Find the people in some images.
+
+        Args:
+            batched_inputs (list[dict]): B images of one padded size in detectron2's format, optionally with
+                ``to_original``, a (2, 3) affine matrix from pixels of the image to pixels of the ``height`` x ``width``
+                result, where it was not simply resized.
+
+        Returns:
+            list[dict]: B, with ``instances``: pred_boxes (around the keypoints), scores, pred_classes and
+            pred_keypoints (N, K, 3), by descending score.
         """
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)[self.in_feature]
         sizes = self.map_sizes(images.image_sizes)
-        if self.training:
-            gt_instances = [inputs["instances"].to(self.device) for inputs in batched_inputs]
-            return self.losses(features, sizes, gt_instances, self._ignore_masks(batched_inputs))
         people = self.iia.find_people(features, sizes)
         keypoints = self.locate(features, people, sizes)
         return self._results(keypoints, people, batched_inputs, images.image_sizes)
@@ -292,7 +305,7 @@ class CID(ImageModel):
         keypoints = [views[0].new_zeros(0, self.schema.num_keypoints, 3, dtype=torch.float32)]
         at_once = self.max_instances_per_chunk
         if self.device.type == "cpu":
-            at_once = min(at_once, _MAX_CHUNK_ON_CPU)
+            at_once = min(at_once, max(1, _MAX_CELLS_ON_CPU // views[0][0, 0].numel()))
         for start in range(0, len(people[0]), at_once):
             chunk = slice(start, start + at_once)
             total = 0

@@ -10,7 +10,6 @@ from dataclasses import replace
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 
 from dynpose.config import check_norm, check_not_negative, check_odd, check_positive
 from dynpose.data import schema_from_cfg
@@ -29,6 +28,7 @@ from dynpose.modeling.fcos import (
     sample_positives,
 )
 from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
+from dynpose.modeling.image_model import ImageDetector
 from dynpose.modeling.keypoint_maps import gather_keypoints, gaussian_heatmaps
 from dynpose.modeling.parameter_rows import layer_rows, of_all, of_each, of_generated
 
@@ -38,7 +38,7 @@ from .refinement import DeconvRefinement, InstanceOffsets, NoRefinement, SharedO
 
 
 @META_ARCH_REGISTRY.register()
-class FCPose(DenseDetector):
+class FCPose(ImageDetector):
     """FCPose.
 
     Args:

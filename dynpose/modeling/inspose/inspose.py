@@ -11,7 +11,6 @@ from dataclasses import replace
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 
 from dynpose.config import ConfigError, check_norm, check_not_negative, check_odd, check_positive
 from dynpose.data import schema_from_cfg
@@ -28,6 +27,7 @@ from dynpose.modeling.fcos import (
     pyramid_channels,
 )
 from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
+from dynpose.modeling.image_model import ImageDetector
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, gaussian_heatmaps, offsets_at
 from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
 
@@ -43,7 +43,7 @@ from .resolution import check_map_stride, keypoint_cross_entropy, keypoint_peaks
 
 
 @META_ARCH_REGISTRY.register()
-class InsPose(DenseDetector):
+class InsPose(ImageDetector):
     """InsPose.
 
     Args:

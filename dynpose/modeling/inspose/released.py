@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Boxes, Instances, Keypoints
 
 from dynpose.config import (
@@ -36,6 +35,7 @@ from dynpose.modeling.fcos import (
     pyramid_channels,
 )
 from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
+from dynpose.modeling.image_model import ImageDetector
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, keypoint_cells
 from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes, without_overlap
@@ -55,7 +55,7 @@ from .released_losses import (
 
 
 @META_ARCH_REGISTRY.register()
-class InsPoseReleased(DenseDetector):
+class InsPoseReleased(ImageDetector):
     """InsPose, released variant.
 
     FCOS-like locations regress a person's keypoints directly; star-shaped convolutions on those keypoints classify the

@@ -36,6 +36,9 @@ from .losses import box_losses, class_loss, from_relative, keypoint_targets
 from .matching import match_stages
 from .parts import divide_into_parts
 
+# How far outside the image keypoints can be, pixels of the network's input: as far as its padding reaches
+_MARGIN = 32.0
+
 
 class StagePrediction(NamedTuple):
     """What a stage makes of all queries before keypoints are decoded.
@@ -220,23 +223,32 @@ class QueryPose(ImageModel):
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
-    def forward(self, batched_inputs):
-        """Train or predict, like any detectron2 model.
+    def compute_losses(self, batched_inputs):
+        """Compute the losses of a batch, see :meth:`losses`.
 
         Args:
-            batched_inputs (list[dict]): B images in detectron2's format; for training, with ``instances`` that have
-                gt_boxes, gt_classes and (where there are people) gt_keypoints.
+            batched_inputs (list[dict]): B images in detectron2's format, with ``instances`` that have gt_boxes,
+                gt_classes and (where there are people) gt_keypoints.
 
         Returns:
-            dict[str, Tensor] | list[dict]: losses, or B dicts with ``instances``: pred_boxes, scores, pred_classes and
-            pred_keypoints (N, K, 3) in pixels of the original image, by descending score.
+            dict[str, Tensor]
+        """
+        images = self.preprocess_image(batched_inputs)
+        gt_instances = [inputs["instances"].to(self.device) for inputs in batched_inputs]
+        return self.losses(self.extract_features(images), images.image_sizes, gt_instances)
+
+    def predict(self, batched_inputs):
+        """Find the people in some images.
+
+        Args:
+            batched_inputs (list[dict]): B images of one padded size in detectron2's format.
+
+        Returns:
+            list[dict]: B, with ``instances``: pred_boxes, scores, pred_classes and pred_keypoints (N, K, 3) in pixels
+            of the original image, by descending score.
         """
         images = self.preprocess_image(batched_inputs)
         features = self.extract_features(images)
-        if self.training:
-            gt_instances = [inputs["instances"].to(self.device) for inputs in batched_inputs]
-            return self.losses(features, images.image_sizes, gt_instances)
-
         everybody = DecodedQueries(None, [self.num_queries] * len(batched_inputs))
         part_queries = self.initial_part_queries(everybody)
         for index, stage in enumerate(self.find_people(features, images.image_sizes)):
@@ -415,8 +427,8 @@ class QueryPose(ImageModel):
 
         Returns:
             list[Instances]: B, by descending score, with pred_boxes, clipped, scores, pred_classes and pred_keypoints
-            (n, K, 3) in pixels; the third value is 1 minus the mean of the keypoint's two sigmas, and the score of a
-            person the mean of these times the probability of the class.
+            (n, K, 3) in pixels, at most 32 outside the image; the third value is 1 minus the mean of the keypoint's two
+            sigmas, and the score of a person the mean of these times the probability of the class.
         """
         num_classes = logits.shape[2]
         confidences = 1 - sigmas.float().mean(dim=3)
@@ -431,7 +443,7 @@ class QueryPose(ImageModel):
             instances.pred_boxes.clip(size)
             instances.scores = scores[image]
             instances.pred_classes = chosen[image] % num_classes
-            instances.pred_keypoints = poses[image, queries[image]]
+            instances.pred_keypoints = _near_image(poses[image, queries[image]], size)
             results.append(instances)
         return results
 
@@ -491,6 +503,21 @@ class QueryPose(ImageModel):
 
 def _decode(keypoint_stage, features, queries, part_queries):
     return keypoint_stage.decode(features, queries, part_queries)
+
+
+def _near_image(poses, size):
+    """Poses (n, K, 3) whose keypoints are moved to within a margin of an image of (height, width).
+
+    The release limits the boxes to the image, but not the keypoints. These are relative to the boxes as predicted,
+    which in an image of a shape that it has not learnt may be of thousands of pixels. What is not finite stays, for the
+    evaluator to count.
+    """
+    height, width = size
+    points, confidences = poses.split([2, 1], dim=2)
+    low = points.new_full((2,), -_MARGIN)
+    high = points.new_tensor([width + _MARGIN, height + _MARGIN])
+    moved = torch.minimum(torch.maximum(points, low), high)
+    return torch.cat([torch.where(points.isfinite(), moved, points), confidences], dim=2)
 
 
 def _pool(pooler, maps, boxes):

@@ -1,8 +1,9 @@
-"""Measure dynpose on this machine: its operators, models, their training, and the loading of data sets.
+"""Measure dynpose on this machine: its operators, models, their training and prediction, and the loading of data sets.
 
     dynpose benchmark kp-net [--device cuda] [--dtype bfloat16] [--markdown] [--plot kp-net.png] [--json kp-net.json]
     dynpose benchmark model --config-file configs/FCPose/R_50_3x.yaml [--people 1 10 100] [--plot models.png]
     dynpose benchmark train --config-file configs/FCPose/R_50_3x.yaml [--batch 2] [--people 5] [--json training.json]
+    dynpose benchmark predict --config-file output/run/config.yaml --weights output/run/model_final.pth [--batch 8]
     dynpose benchmark loading [--images 64000] [--people 150000] [--image-files 5000] [--json loading.json]
 
 docs/benchmarks.md says how all are measured.
@@ -14,7 +15,7 @@ from pathlib import Path
 from ..cli import positive_int
 
 NAME = "benchmark"
-HELP = "time an operator, models over the number of people, training, or the loading of data"
+HELP = "time an operator, models over the number of people, training, prediction in batches, or the loading of data"
 
 _EXTRAS = ("first-call", "released-loss", "all-positives")
 _PLOT_FORMATS = (".png", ".svg", ".pdf")
@@ -63,6 +64,16 @@ step is done. Memory: all that is held at the peak, weights, gradients and the o
 docs/benchmarks.md says it all precisely.
 """
 
+_PREDICT = """Images of many shapes one by one, and in batches.
+
+Synthetic people on images of some shapes, in mixed order, go through PosePredictor one by one and by its predict_all,
+which reads ahead for images that can share a batch; resizing is part of the time, reading files is not. Both must find
+the same: people whose keypoints differ by more than 1e-3 pixel, or scores by more than 1e-4, make the exit code 1.
+
+Time: medians of the rounds, in each of which both ways run once. CPU seconds are those of all threads, and depend less
+on what else the machine does. docs/benchmarks.md says it all precisely.
+"""
+
 _LOADING = """Loading the annotation of a data set, and checking its image files.
 
 An annotation of COCO's make-up, with people at random, and empty image files are written to a temporary folder. These
@@ -88,6 +99,7 @@ def add_arguments(parser):
         ("kp-net", _KP_NET, (_add_kp_net, _add_device, _add_output)),
         ("model", _MODEL, (_add_model, _add_device, _add_output)),
         ("train", _TRAIN, (_add_train, _add_device, _add_output)),
+        ("predict", _PREDICT, (_add_predict, _add_output)),
         ("loading", _LOADING, (_add_loading, _add_output)),
     ):
         target = targets.add_parser(name, help=_first_line(text), description=text)
@@ -174,6 +186,24 @@ def _add_train(parser):
     )
 
 
+def _add_predict(parser):
+    parser.add_argument(
+        "--config-file", action="append", required=True, metavar="FILE", help="of a model; may be given several times"
+    )
+    parser.add_argument(
+        "--weights", action="append", required=True, metavar="FILE", help="of the models, in the order of the configs"
+    )
+    parser.add_argument("--images", type=positive_int, metavar="N", default=500, help="default %(default)s")
+    parser.add_argument(
+        "--shapes", type=positive_int, metavar="N", default=20, help="of the images; default %(default)s"
+    )
+    parser.add_argument("--batch", type=positive_int, metavar="B", default=8, help="images, default %(default)s")
+    parser.add_argument("--device", help="cpu or cuda; default: cuda where there is a GPU")
+    parser.add_argument("--threads", type=positive_int, help="CPU threads; default: torch's own choice")
+    parser.add_argument("--repeats", type=positive_int, default=1, help="rounds, default %(default)s")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of all configs, after another option")
+
+
 def _add_loading(parser):
     parser.add_argument(
         "--images", type=positive_int, metavar="N", default=64000, help="of the annotation, default %(default)s"
@@ -247,6 +277,7 @@ def run(args):
         "kp-net": _measure_kp_net,
         "model": _measure_models,
         "train": _measure_training,
+        "predict": _measure_prediction,
         "loading": _measure_loading,
     }
     measure, tables = modules[args.target]()
@@ -281,6 +312,12 @@ def _measure_training():
     from .training_running import measure_training
 
     return measure_training, training_tables
+
+
+def _measure_prediction():
+    from .predicting import measure_prediction, prediction_tables
+
+    return measure_prediction, prediction_tables
 
 
 def _measure_loading():

@@ -13,7 +13,7 @@ from small_models import SCHEMA, image, one_person, people
 from dynpose.config import add_dynpose_config, load_config
 from dynpose.data import AffineResize, KeypointSchema, schema_to_cfg
 from dynpose.data.affine import matrix_to_original
-from dynpose.modeling.cid import CID, InstanceAbstraction, cid
+from dynpose.modeling.cid import CID, InstanceAbstraction
 from dynpose.modeling.cid.cid import to_result_size
 from dynpose.modeling.test_time_augmentation import AveragesMaps, PoseTTA, ViewMaps
 
@@ -74,8 +74,7 @@ def test_a_batch_of_unequal_sizes_gives_what_each_image_alone_gives():
 
 
 @pytest.mark.parametrize("chunk", [1, 7])
-def test_chunks_make_no_difference_in_inference(chunk, monkeypatch):
-    monkeypatch.setattr(cid, "_MAX_CHUNK_ON_CPU", 1000)
+def test_chunks_make_no_difference_in_inference(chunk):
     inputs = [picture(64, 80, 0), picture(50, 97, 1)]
     whole = predict(tiny_model(iia=FIND_ALL), inputs)
     for result, expected in zip(predict(tiny_model(iia=FIND_ALL, max_instances_per_chunk=chunk), inputs), whole):

@@ -88,6 +88,17 @@ def test_selection_by_hand():
     assert result.pred_keypoints[2, :, :2].tolist() == [[10, 20], [30, 60], [20, 50], [40, 40]]
 
 
+def test_keypoints_end_a_margin_outside_of_the_image():
+    """In the pixels of the network: 32 beyond the image, wherever a box of thousands of pixels puts them."""
+    logits = torch.zeros(1, 1, 1)
+    boxes = torch.tensor([[[-100.0, -1000, 300, 1020]]])
+    keypoints = torch.tensor([[[[-0.5, -0.5], [0.5, 0.5], [0.1, 0.02], [math.nan, math.inf]]]])
+    (result,) = tiny_model().select(logits, boxes, keypoints, torch.full((1, 1, 4, 2), 0.5), [(20, 200)])
+    expected = torch.tensor([[-32.0, -32], [232, 52], [140, 50.4], [math.nan, math.inf]])
+    torch.testing.assert_close(result.pred_keypoints[0, :, :2], expected, equal_nan=True)
+    assert result.pred_boxes.tensor.tolist() == [[0, 0, 200, 20]]
+
+
 def test_selection_with_several_classes():
     """A query may be two people of different classes, as in detectron2."""
     logits = torch.tensor([[[3.0, -9], [2, 1]]])
@@ -432,6 +443,7 @@ def config(**keys):
 
 
 def test_a_users_backbone_plugs_in_by_config_alone():
+    torch.manual_seed(0)
     cfg = config(
         NUM_QUERIES=5,
         NUM_CLASSES=2,
