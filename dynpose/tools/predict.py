@@ -5,16 +5,21 @@
 
 The output folder gets a picture for every image, under the image's path below the folder that all inputs share, and
 predictions.json. That file holds everybody the model finds, whatever the score; the pictures show those above
---score-threshold. An image that can't be read is reported and left out, and so is a prediction with a NaN or infinite
-number, which a diverged model makes; the exit code is then 1. When the run is interrupted, the file holds what was done
-until then.
+--score-threshold. Every other file of the inputs is listed there as skipped, with the reason.
+
+Each image's numbers are in predictions.jsonl as soon as they are known. However a run ends, the same command with
+--resume goes on with the images that are left.
+
+Exit codes: 0 = done; 1 = done in part: an image or a folder could not be read, a picture not be written, or a
+prediction held a NaN or infinite number, as those of a diverged model do; 2 = a mistake in what was given, or results
+that can't be written; 130 and 143 = ended by SIGINT (Ctrl-C) or SIGTERM. docs/prediction.md has the details.
 """
 
-import glob
-import itertools
-import json
 import os
+import signal
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 from .cli import positive_int
@@ -22,13 +27,12 @@ from .cli import positive_int
 NAME = "predict"
 HELP = "find the people in images: pictures and one JSON file"
 
-IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
 _COORDINATES = (
     "keypoints: [x, y, confidence in 0..1] in COCO's pixel convention, where (0, 0) is the centre of the upper left "
     "pixel. bbox: [x, y, width, height] of the box's edges, where (0, 0) is the upper left corner of the image. Pixels "
     "of the image after its EXIF orientation is applied."
 )
+_TERMINATED = 143
 
 
 def add_arguments(parser):
@@ -37,6 +41,9 @@ def add_arguments(parser):
     parser.add_argument("--weights", required=True, help="dynpose's or released weights")
     parser.add_argument("--input", required=True, nargs="+", help="images, folders (with those inside) or quoted globs")
     parser.add_argument("--output", required=True, help="folder for the pictures and predictions.json")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the results in --output, of the same weights and config, and go on"
+    )
     parser.add_argument("--score-threshold", type=float, default=0.3, help="of the pictures, default %(default)s")
     parser.add_argument(
         "--batch-size", type=positive_int, default=1, help="images in a forward pass, default %(default)s"
@@ -48,72 +55,81 @@ def add_arguments(parser):
 
 
 def run(args):
-    """Predict; 1 if an image or a prediction had to be left out."""
-    from dynpose.engine.predictor import PosePredictor
+    """Predict; see the module for the exit code."""
+    try:
+        with _sigterm_raises():
+            return _run(args)
+    except _Terminated:
+        print("dynpose: terminated", file=sys.stderr)
+        return _TERMINATED
+
+
+def _run(args):
+    from dynpose.data.image_files import find_images
+    from dynpose.engine.file_prediction import FilePredictor, PictureFolder
+    from dynpose.engine.prediction_record import PredictionRecord, run_fingerprint
 
     output = Path(os.path.abspath(args.output))
     # a second run must not take the first one's pictures for its images
-    images = find_images(args.input, skip=output)[: args.limit]
+    images, skipped = find_images(args.input, skip=output)
+    found, images = len(images), images[: args.limit]
     if not args.no_pictures:
         _refuse_to_overwrite(images, output)
-    predictor = PosePredictor.from_files(args.config_file, args.weights, args.opts, device=args.device)
+    predictor = FilePredictor.from_files(args.config_file, args.weights, args.opts, device=args.device)
 
     output.mkdir(parents=True, exist_ok=True)
-    record = {"info": _info(args, predictor), "images": [], "skipped": []}
+    info, made_with = _info(args, predictor, found - len(images)), run_fingerprint(predictor.cfg)
+    pictures = None if args.no_pictures else PictureFolder(output, predictor.schema, args.score_threshold)
+    with _only_run_in(output), PredictionRecord(output, info, made_with, resume=args.resume) as record:
+        names = [name for name, _ in images]
+        _report_earlier(record, images)
+        try:
+            for file in skipped:
+                record.add_skipped(*file)
+            predictor.predict_files(images, record, batch_size=args.batch_size, pictures=pictures)
+        except BaseException:
+            _stop(record, names, args)
+            raise
+        counts = _Counts(args.score_threshold)
+        record.finish(names, complete=True, on_entry=counts.add)
+        return _summarise(counts, record.skipped, args)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came: the command ends as by Ctrl-C."""
+
+
+@contextmanager
+def _sigterm_raises():
+    # Python handles signals in the main thread only
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_):
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, end)
     try:
-        _predict_all(predictor, images, args, record)
-        record["info"]["complete"] = True
+        yield
     finally:
-        _write_atomically(output / "predictions.json", record)
-        if not record["info"]["complete"]:
-            print(f"stopped: {args.output} holds {len(record['images'])} of {len(images)} images", file=sys.stderr)
-    return _summarise(record, args)
+        # None: it was not installed from Python
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
 
 
-def find_images(inputs, skip=None):
-    """List the images of files, folders and globs.
+@contextmanager
+def _only_run_in(output):
+    """Two runs would mix their results."""
+    from dynpose.config import ConfigError
+    from dynpose.utils.locking import LockedError, locked
 
-    Args:
-        inputs (Sequence[str]): image files, folders (searched with all folders inside), or globs (``**`` too).
-        skip (Path | None): a folder, absolute, that is left out where it lies inside of a folder or glob.
-
-    Returns:
-        list[tuple[str, Path]]: for each image its name, which is its path below the deepest folder that holds all
-        inputs and so is not shared by two images, and its absolute path. Every image once, in the order of the inputs.
-
-    Raises:
-        FileNotFoundError: an input does not exist, is not an image by its ending, or has none in it.
-    """
-    paths, roots = {}, []
-    for item in inputs:
-        here, root = _expand(item)
-        if skip is not None and root in skip.parents and not os.path.isfile(item):
-            here = [path for path in here if skip not in path.parents]
-        if not here:
-            raise FileNotFoundError(f"{item}: no images there; images end in {' '.join(IMAGE_ENDINGS)}")
-        paths.update(dict.fromkeys(here))
-        roots.append(root)
-    base = os.path.commonpath(roots)
-    return [(path.relative_to(base).as_posix(), path) for path in paths]
-
-
-def _expand(item):
-    """The images of one input as absolute paths, sorted, and the folder that their names start from."""
-    path = Path(os.path.abspath(item))
-    if path.is_dir():
-        return sorted(inside for inside in path.rglob("*") if _is_image(inside)), path
-    if path.is_file():
-        return [path] if _is_image(path) else [], path.parent
-    if not glob.has_magic(item):
-        raise FileNotFoundError(f"{item}: no such image or folder (KEY VALUE overrides go after another option)")
-    matches = (Path(os.path.abspath(match)) for match in glob.glob(item, recursive=True))
-    found = sorted(match for match in matches if _is_image(match))
-    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-    return found, Path(*fixed)
-
-
-def _is_image(path):
-    return path.suffix.lower() in IMAGE_ENDINGS and path.is_file()
+    try:
+        with locked(str(output / "predictions.json.lock")):
+            yield
+    except LockedError as error:
+        raise ConfigError(
+            f"--output {output}: in use by {error.owner}; wait for its end, or give another folder"
+        ) from None
 
 
 def _refuse_to_overwrite(images, output):
@@ -125,7 +141,7 @@ def _refuse_to_overwrite(images, output):
             raise ConfigError(f"--output {output}: the picture {name} would overwrite an image; give another folder")
 
 
-def _info(args, predictor):
+def _info(args, predictor, beyond_limit):
     import dynpose
 
     return {
@@ -135,119 +151,73 @@ def _info(args, predictor):
         "skeleton": [list(edge) for edge in predictor.schema.skeleton],
         "skeleton_indices": "start at 0",
         "category_names": list(predictor.metadata.get("thing_classes") or []),
-        "complete": False,
+        "images_beyond_limit": beyond_limit,
     }
 
 
-def _predict_all(predictor, images, args, record):
-    """Predict batch by batch, and note the results in ``record`` as they come."""
-    from tqdm import tqdm
-
-    batch = []
-    with tqdm(total=len(images), unit="image", desc="predict", disable=None) as progress:
-        for index, (name, path) in enumerate(images):
-            try:
-                pixels = _read(path)
-                batch.append((name, pixels, predictor.prepare(pixels)))
-            except Exception as error:
-                # Pillow raises OSError, SyntaxError, ValueError and more for files that are not quite images
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
-                record["skipped"].append({"file_name": name, "reason": reason})
-                progress.write(f"skipped {path}: {reason}", file=sys.stderr)
-                progress.update()
-            if len(batch) == args.batch_size or (batch and index + 1 == len(images)):
-                _predict_batch(predictor, batch, args, record)
-                progress.update(len(batch))
-                batch = []
+def _report_earlier(record, images):
+    if record.damaged:
+        print(f"{record.path}: {record.damaged} damaged lines are left out", file=sys.stderr)
+    there = sum(record.has(*image) for image in images)
+    if there:
+        print(f"{there} of {len(images)} images are in {record.path} already", file=sys.stderr)
 
 
-def _read(path):
-    from dynpose.data.image_check import read_image
-
-    return read_image({"file_name": str(path)}, "BGR")
-
-
-def _predict_batch(predictor, batch, args, record):
-    from dynpose.utils.finite import finite_instances
-
-    for (name, pixels, _), instances in zip(batch, predictor.infer([inputs for *_, inputs in batch])):
-        instances = instances.to("cpu")
-        finite = finite_instances(instances)
-        instances = instances[finite]
-        record["images"].append(
-            {
-                "file_name": name,
-                "width": pixels.shape[1],
-                "height": pixels.shape[0],
-                "instances": to_records(instances, record["info"]["category_names"]),
-                "not_finite": int((~finite).sum()),
-            }
-        )
-        if not args.no_pictures:
-            _draw(Path(args.output, name), pixels, instances, predictor.schema, args.score_threshold)
-
-
-def to_records(instances, category_names=()):
-    """Turn predictions into plain numbers for JSON.
-
-    Args:
-        instances (Instances): N people on the CPU, in continuous pixels.
-        category_names (Sequence[str]): of the classes, in the order of their indices; empty = unknown.
-
-    Returns:
-        list[dict]: ``category`` (index of the class), ``category_name`` where it is known, ``bbox`` (XYWH), ``score``
-        and ``keypoints``, K of [x, y, confidence] in COCO's pixel convention: half a pixel less.
-    """
-    boxes = instances.pred_boxes.tensor.clone()
-    boxes[:, 2:] -= boxes[:, :2]
-    keypoints = instances.pred_keypoints.clone()
-    keypoints[:, :, :2] -= 0.5
-    return [
-        {
-            "category": category,
-            **({"category_name": category_names[category]} if category < len(category_names) else {}),
-            "bbox": [round(value, 3) for value in box],
-            "score": round(score, 5),
-            "keypoints": [[round(x, 3), round(y, 3), round(confidence, 5)] for x, y, confidence in person],
-        }
-        for category, box, score, person in zip(
-            instances.pred_classes.tolist(), boxes.tolist(), instances.scores.tolist(), keypoints.tolist()
-        )
-    ]
-
-
-def _draw(path, image_bgr, instances, schema, score_threshold):
-    from PIL import Image
-
-    from dynpose.utils import draw_poses
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = draw_poses(image_bgr[:, :, ::-1], instances, schema, score_threshold=score_threshold)
-    Image.fromarray(drawn).save(path, quality=92)
-
-
-def _write_atomically(path, record):
-    """Write JSON so that the file is there whole or not at all."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(record, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
-
-
-def _summarise(record, args):
-    people = [person for image in record["images"] for person in image["instances"]]
-    shown = sum(person["score"] >= args.score_threshold for person in people)
-    print(
-        f"{len(record['images'])} images, {shown} people with a score of at least {args.score_threshold} "
-        f"({len(people)} in all): {args.output}"
-    )
-    if record["skipped"]:
-        print(f"{len(record['skipped'])} images skipped; predictions.json says which and why", file=sys.stderr)
-    diverged = [image for image in record["images"] if image["not_finite"]]
-    if diverged:
+def _stop(record, names, args):
+    """Make predictions.json of what there is when the run ends early."""
+    counts = _Counts(args.score_threshold)
+    try:
+        record.finish(names, complete=False, on_entry=counts.add)
+    except OSError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+    else:
         print(
-            f"{sum(image['not_finite'] for image in diverged)} predictions with a NaN or infinite number left out, in "
-            f"{len(diverged)} images (not_finite in predictions.json): the training of {args.weights} may have "
-            "diverged; give weights of an earlier iteration",
+            f"stopped: {args.output} holds {counts.images} of {len(names)} images; --resume goes on with the others",
             file=sys.stderr,
         )
-    return 1 if record["skipped"] or diverged else 0
+
+
+class _Counts:
+    """What predictions.json holds."""
+
+    def __init__(self, score_threshold):
+        self.score_threshold = score_threshold
+        self.images = self.people = self.shown = self.notes = self.without_picture = 0
+        self.not_finite = self.images_not_finite = 0
+
+    def add(self, entry):
+        scores = [person["score"] for person in entry["instances"]]
+        self.images += 1
+        self.people += len(scores)
+        self.shown += sum(score >= self.score_threshold for score in scores)
+        self.notes += "note" in entry
+        self.without_picture += "picture_error" in entry
+        self.not_finite += entry["not_finite"]
+        self.images_not_finite += entry["not_finite"] > 0
+
+
+def _summarise(counts, skipped, args):
+    print(
+        f"{counts.images} images, {counts.shown} people with a score of at least {args.score_threshold} "
+        f"({counts.people} in all): {args.output}"
+    )
+    failures = sum(file["is_failure"] for file in skipped)
+    others = len(skipped) - failures
+    diverged = (
+        f"{counts.not_finite} predictions with a NaN or infinite number left out, in {counts.images_not_finite} images "
+        f"(not_finite in predictions.json): the training of {args.weights} may have diverged; give weights of an "
+        "earlier iteration"
+    )
+    for number, line in (
+        (
+            counts.notes,
+            f"{counts.notes} images with several frames or pages: the first is taken (note in predictions.json)",
+        ),
+        (others, f"{others} other files passed over (skipped in predictions.json)"),
+        (failures, f"{failures} images or folders skipped (skipped in predictions.json says why)"),
+        (counts.without_picture, f"{counts.without_picture} pictures not written (picture_error in predictions.json)"),
+        (counts.not_finite, diverged),
+    ):
+        if number:
+            print(line, file=sys.stderr)
+    return 1 if failures or counts.without_picture or counts.not_finite else 0

@@ -1,8 +1,16 @@
-"""`dynpose predict`: which images, what is written, and what happens when something is broken."""
+"""`dynpose predict`: what is written, and what happens when something is broken, killed or full."""
 
+import io
 import json
 import math
+import os
+import resource
+import signal
+import sys
+import traceback
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,10 +19,11 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from dynpose.data import KeypointSchema
+from dynpose.engine import prediction_record
 from dynpose.engine.predictor import PosePredictor
 from dynpose.tools.cli import main
-from dynpose.tools.predict import find_images
 from dynpose.utils import draw_poses
+from dynpose.utils.locking import locked
 
 
 def save_photo(path, size=(60, 80), seed=0):
@@ -24,29 +33,60 @@ def save_photo(path, size=(60, 80), seed=0):
     return path
 
 
+def save_photos(folder):
+    for index, name in enumerate(("a/x.png", "b/x.png", "b/deep/y.jpg")):
+        save_photo(folder / name, seed=index)
+    return folder
+
+
 @pytest.fixture
 def photos(tmp_path):
     """Three images, two of which have the same name in two folders."""
-    for index, name in enumerate(("a/x.png", "b/x.png", "b/deep/y.jpg")):
-        save_photo(tmp_path / "photos" / name, seed=index)
-    return tmp_path / "photos"
+    return save_photos(tmp_path / "photos")
+
+
+@pytest.fixture(scope="module")
+def whole(small_run, tmp_path_factory):
+    """``folder`` and ``record``, predictions.json, of an uninterrupted run on such images."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert main(words(small_run, [save_photos(folder / "photos")], folder / "out")) == 0
+    record = strict((folder / "out" / "predictions.json").read_text())
+    return SimpleNamespace(folder=folder / "out", record=record)
+
+
+def words(small_run, inputs, output, *more, weights=None):
+    """The command line."""
+    return [
+        *("predict", "--config-file", small_run.config, "--weights", weights or small_run.weights, "--device", "cpu"),
+        *("--input", *map(str, inputs), "--output", str(output), *more),
+    ]
 
 
 @pytest.fixture
-def run(small_run, tmp_path):
+def command(small_run, tmp_path):
+    """The command line with an output of the test."""
+    return lambda inputs, *more, output="out", **options: words(small_run, inputs, tmp_path / output, *more, **options)
+
+
+@pytest.fixture
+def run(command, tmp_path):
     """Call the command on some inputs; gives the exit code and predictions.json."""
 
-    def call(inputs, *more, output="out"):
-        code = main(
-            [
-                *("predict", "--config-file", small_run.config, "--weights", small_run.weights, "--device", "cpu"),
-                *("--input", *map(str, inputs), "--output", str(tmp_path / output), *more),
-            ]
-        )
+    def call(inputs, *more, output="out", **options):
+        code = main(command(inputs, *more, output=output, **options))
         file = tmp_path / output / "predictions.json"
-        return code, json.loads(file.read_text()) if file.exists() else None
+        return code, strict(file.read_text()) if file.exists() else None
 
     return call
+
+
+def strict(text):
+    """JSON as other programs read it: NaN and Infinity are Python's own."""
+
+    def refuse(word):
+        raise ValueError(word)
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def names(record):
@@ -113,15 +153,6 @@ def test_class_names_are_those_of_the_config(run, photos):
 # --- a model that has diverged ---
 
 
-def strict(text):
-    """JSON as other programs read it: NaN and Infinity are Python's own."""
-
-    def refuse(word):
-        raise ValueError(word)
-
-    return json.loads(text, parse_constant=refuse)
-
-
 @pytest.fixture
 def diverged(small_run, tmp_path):
     """Weights that are NaN, in a file."""
@@ -184,7 +215,8 @@ def test_limit_and_no_pictures(run, photos, tmp_path):
     code, record = run([photos], "--limit", "2", "--no-pictures")
     assert code == 0
     assert names(record) == ["a/x.png", "b/deep/y.jpg"]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
+    assert record["info"]["images_beyond_limit"] == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predictions.json", "predictions.jsonl"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
@@ -201,7 +233,8 @@ def test_broken_images_are_reported_and_the_rest_is_done(run, photos, tmp_path, 
     assert record["info"]["complete"] is True
     captured = capsys.readouterr()
     assert f"skipped {photos}/a/text.jpg: " in captured.err
-    assert "2 images skipped" in captured.err
+    assert "2 images or folders skipped" in captured.err
+    assert [item["is_failure"] for item in record["skipped"]] == [True, True]
 
 
 def test_batches_give_what_single_images_give(run, photos):
@@ -267,51 +300,335 @@ def test_weights_are_needed(small_run, photos, tmp_path, capsys):
     assert "no weights given" in capsys.readouterr().err
 
 
-class TestFindImages:
-    def found(self, *inputs, **options):
-        return [name for name, _ in find_images([str(item) for item in inputs], **options)]
+# --- runs that are killed, and go on ---
 
-    def test_a_file_has_its_own_name(self, photos):
-        assert find_images([str(photos / "a" / "x.png")]) == [("x.png", photos / "a" / "x.png")]
 
-    def test_a_folders_names_start_below_it(self, photos):
-        assert self.found(photos / "b") == ["deep/y.jpg", "x.png"]
+def call_in_child(prepare, words):
+    """Call the command in a forked process, after something that makes it end; gives its exit code or -signal."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            prepare()
+            code = main(words)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    def test_names_of_several_inputs_start_below_their_common_folder(self, photos):
-        assert self.found(photos / "b", photos / "a") == ["b/deep/y.jpg", "b/x.png", "a/x.png"]
-        assert self.found(photos / "a/x.png", photos / "b/x.png") == ["a/x.png", "b/x.png"]
 
-    def test_globs(self, photos):
-        assert self.found(photos / "*/x.png") == ["a/x.png", "b/x.png"]
-        assert self.found(photos / "**/*.jpg") == ["b/deep/y.jpg"]
+def at_third_inference(action):
+    infer, calls = PosePredictor.infer, []
 
-    def test_an_image_that_is_given_twice_is_taken_once(self, photos):
-        assert self.found(photos / "a/x.png", photos / "a", photos / "a/*.png") == ["x.png"]
+    def counting(self, inputs):
+        calls.append(inputs)
+        if len(calls) == 3:
+            action()
+        return infer(self, inputs)
 
-    def test_relative_inputs(self, photos, monkeypatch):
-        monkeypatch.chdir(photos / "b")
-        assert self.found(".") == ["deep/y.jpg", "x.png"]
-        assert self.found("deep/y.jpg", "../a") == ["b/deep/y.jpg", "a/x.png"]
+    PosePredictor.infer = counting
 
-    def test_other_files_in_a_folder_are_passed_over(self, photos):
-        (photos / "a" / "notes.txt").write_text("")
-        assert self.found(photos / "a") == ["x.png"]
 
-    def test_a_name_with_glob_characters_is_a_file_first(self, photos):
-        save_photo(photos / "a" / "z[1].png")
-        assert self.found(photos / "a" / "z[1].png") == ["z[1].png"]
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    @pytest.mark.parametrize(
-        ("item", "message"),
-        [
-            ("c", "c: no such image or folder"),
-            ("a/none*", "no images there; images end in .bmp"),
-            ("empty", "no images there"),
-            ("a/notes.txt", "no images there"),
-        ],
-    )
-    def test_nothing_found(self, photos, item, message):
-        (photos / "empty").mkdir()
-        (photos / "a" / "notes.txt").write_text("")
-        with pytest.raises(FileNotFoundError, match=message):
-            find_images([str(photos / item)])
+
+def die_in_third_picture():
+    save, calls = Image.Image.save, []
+
+    def counting(self, path, **options):
+        calls.append(path)
+        if len(calls) == 3:
+            path.write_bytes(b"half a picture")
+            die()
+        save(self, path, **options)
+
+    Image.Image.save = counting
+
+
+def die_in_third_line_of_an_image():
+    class Half(io.FileIO):
+        lines = 0
+
+        def write(self, data):
+            self.lines += b'"instances"' in bytes(data[:100])
+            if self.lines < 3:
+                return super().write(data)
+            super().write(data[: len(data) // 2])
+            return die()
+
+    def open_half(path, mode, **options):
+        return Half(path, mode) if mode == "r+b" else open(path, mode, **options)
+
+    prediction_record.open = open_half
+
+
+def die_before_the_end():
+    def hear(event, arguments):
+        if event == "os.rename" and str(arguments[1]).endswith("predictions.json"):
+            die()
+
+    sys.addaudithook(hear)
+
+
+def lines_of(folder):
+    return (folder / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def files_in(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith("predictions.json")
+    }
+
+
+@pytest.fixture
+def inferred(monkeypatch):
+    """Number of images in each forward pass."""
+    infer, sizes = PosePredictor.infer, []
+
+    def counting(self, inputs):
+        sizes.append(len(inputs))
+        return infer(self, inputs)
+
+    monkeypatch.setattr(PosePredictor, "infer", counting)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("end", "done"),
+    [
+        (lambda: at_third_inference(die), 2),
+        (die_in_third_picture, 2),
+        (die_in_third_line_of_an_image, 2),
+        (die_before_the_end, 3),
+    ],
+    ids=["inference", "picture", "line", "end"],
+)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    run, command, photos, whole, tmp_path, inferred, end, done, capfd
+):
+    assert call_in_child(end, command([photos])) == -signal.SIGKILL
+    # the header and images; of the last one perhaps half
+    lines = lines_of(tmp_path / "out")
+    assert len(lines) == 1 + done + (end is die_in_third_line_of_an_image)
+    assert not (tmp_path / "out" / "predictions.json").exists()
+    inferred.clear()
+    assert run([photos], "--resume") == (0, whole.record)
+    assert inferred == [1] * (3 - done)
+    assert files_in(tmp_path / "out") == files_in(whole.folder)
+    assert f"{done} of 3 images are in {tmp_path}/out/predictions.jsonl already" in capfd.readouterr().err
+    assert len(lines_of(tmp_path / "out")) == len(lines_of(whole.folder))
+
+
+def test_sigterm_ends_like_ctrl_c(run, command, photos, whole, tmp_path, capfd):
+    code = call_in_child(lambda: at_third_inference(lambda: os.kill(os.getpid(), signal.SIGTERM)), command([photos]))
+    assert code == 143
+    errors = capfd.readouterr().err
+    assert f"stopped: {tmp_path}/out holds 2 of 3 images; --resume goes on" in errors
+    assert errors.endswith("dynpose: terminated\n")
+    record = strict((tmp_path / "out" / "predictions.json").read_text())
+    assert record["info"]["complete"] is False
+    assert record["images"] == whole.record["images"][:2]
+    assert run([photos], "--resume") == (0, whole.record)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_what_is_computed_does_not_wait_for_older_images(run, tmp_path, monkeypatch):
+    """Of images a to d, b and d are of one shape and c, alone in its shape, ends the run."""
+    for name, size in (("a", (60, 80)), ("b", (80, 60)), ("c", (60, 200)), ("d", (80, 60))):
+        save_photo(tmp_path / "photos" / f"{name}.png", size=size, seed=ord(name))
+    _, whole = run([tmp_path / "photos"], "--no-pictures", output="whole")
+    infer, calls = PosePredictor.infer, []
+
+    def once(self, inputs):
+        calls.append(inputs)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return infer(self, inputs)
+
+    options = ("--no-pictures", "--batch-size", "2")
+    with monkeypatch.context() as patch:
+        patch.setattr(PosePredictor, "infer", once)
+        code, record = run([tmp_path / "photos"], *options)
+    assert (code, names(record)) == (143, ["b.png", "d.png"])
+    _, resumed = run([tmp_path / "photos"], *options, "--resume")
+    assert names(resumed) == ["a.png", "b.png", "c.png", "d.png"]
+    for ours, theirs in zip(resumed["images"], whole["images"]):
+        for person, expected in zip(ours["instances"], theirs["instances"], strict=True):
+            assert person["score"] == pytest.approx(expected["score"], abs=1e-4)
+            np.testing.assert_allclose(person["keypoints"], expected["keypoints"], atol=2e-3)
+
+
+def test_the_results_of_an_unfinished_run_are_not_overwritten(run, command, photos, tmp_path, inferred, capfd):
+    call_in_child(lambda: at_third_inference(die), command([photos], "--no-pictures"))
+    before = lines_of(tmp_path / "out")
+    assert run([photos], "--no-pictures") == (2, None)
+    assert "holds 2 images of a run that did not end; go on with --resume, delete the file" in capfd.readouterr().err
+    assert lines_of(tmp_path / "out") == before
+    assert inferred == []
+
+
+def test_a_run_that_has_ended_resumes_with_what_is_new(run, photos, tmp_path, inferred):
+    first = run([photos], "--no-pictures", "--resume")
+    assert inferred == [1, 1, 1]
+    # Another run writes the same file, without predicting
+    assert run([photos], "--no-pictures", "--resume") == first
+    assert inferred == [1, 1, 1]
+    save_photo(photos / "b" / "new.png", seed=7)
+    save_photo(photos / "b" / "x.png", seed=8)
+    _, resumed = run([photos], "--no-pictures", "--resume")
+    assert inferred == [1] * 5
+    assert resumed == run([photos], "--no-pictures", output="fresh")[1]
+    assert names(resumed) == ["a/x.png", "b/deep/y.jpg", "b/new.png", "b/x.png"]
+
+
+def test_other_weights_and_configs_are_not_mixed(run, photos, tmp_path, diverged, small_run, capsys):
+    run([photos], "--no-pictures", "--limit", "1")
+    before = lines_of(tmp_path / "out")
+    options = ("--no-pictures", "--resume")
+    assert run([photos], *options, weights=diverged)[0] == 2
+    error = capsys.readouterr().err
+    assert f"{diverged} (" in error
+    assert f"was begun with, {small_run.weights} (" in error
+    assert "give these, or another --output" in error
+    assert run([photos], *options, "TEST.DETECTIONS_PER_IMAGE", "7", "MODEL.CLASS_NAMES", "['dancer']")[0] == 2
+    error = capsys.readouterr().err
+    assert "MODEL.CLASS_NAMES is ['dancer'], was []" in error
+    assert "TEST.DETECTIONS_PER_IMAGE is 7, was 100" in error
+    assert lines_of(tmp_path / "out") == before
+    # what no prediction depends on
+    assert run([photos], *options, "SOLVER.BASE_LR", "1.0", "OUTPUT_DIR", "elsewhere")[0] == 0
+
+
+def test_two_runs_do_not_share_a_folder(run, photos, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    with locked(str(tmp_path / "out" / "predictions.json.lock")):
+        assert run([photos], "--no-pictures") == (2, None)
+    assert f"--output {tmp_path}/out: in use by process {os.getpid()} on " in capsys.readouterr().err
+
+
+# --- full disks, and pictures that can't be written ---
+
+
+@pytest.fixture
+def file_size_limit():
+    """Let the system refuse to write more than so many bytes to a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_ends_the_run_with_what_was_found(run, photos, whole, tmp_path, file_size_limit, inferred, capsys):
+    header, first, second, third, _ = lines_of(whole.folder)
+    file_size_limit(len(header + first + second) + len(third) // 2)
+    code, record = run([photos], "--no-pictures")
+    assert code == 2
+    assert names(record) == ["a/x.png", "b/deep/y.jpg"]
+    error = capsys.readouterr().err
+    assert f"dynpose: error: {tmp_path}/out/predictions.jsonl: can't be written (File too large); " in error
+    assert "make room, and go on with --resume" in error
+    # nothing of the third line is left
+    assert list(map(len, lines_of(tmp_path / "out"))) == list(map(len, (header, first, second)))
+    file_size_limit(resource.RLIM_INFINITY)
+    inferred.clear()
+    assert run([photos], "--no-pictures", "--resume") == (0, whole.record)
+    assert inferred == [1]
+
+
+def test_pictures_that_do_not_fit_on_the_disk_cost_no_numbers(run, photos, whole, tmp_path, file_size_limit, capsys):
+    file_size_limit(len(b"".join(lines_of(whole.folder))) + 10_000)
+    code, record = run([photos])
+    assert code == 1
+    assert "3 pictures not written" in capsys.readouterr().err
+    errors = [image.pop("picture_error") for image in record["images"]]
+    assert ["File too large" in error for error in errors] == [True] * 3
+    assert record == whole.record
+    assert files_in(tmp_path / "out") == {}
+
+
+def test_one_picture_that_can_not_be_written_is_listed(run, photos, whole, tmp_path, inferred, capsys):
+    (tmp_path / "out" / "b" / "deep" / "y.jpg").mkdir(parents=True)
+    code, record = run([photos])
+    assert code == 1
+    assert ["picture_error" in image for image in record["images"]] == [False, True, False]
+    assert "Is a directory" in record["images"][1]["picture_error"]
+    captured = capsys.readouterr().err
+    assert f"no picture of {photos}/b/deep/y.jpg: " in captured
+    assert "1 pictures not written (picture_error in predictions.json)" in captured
+    # it is drawn from the numbers once it can be
+    (tmp_path / "out" / "b" / "deep" / "y.jpg").rmdir()
+    inferred.clear()
+    assert run([photos], "--resume") == (0, whole.record)
+    assert inferred == []
+    assert files_in(tmp_path / "out") == files_in(whole.folder)
+
+
+def test_pictures_are_drawn_of_earlier_results(run, photos, whole, tmp_path, inferred):
+    run([photos], "--no-pictures")
+    inferred.clear()
+    run([photos], "--resume")
+    assert inferred == []
+    assert files_in(tmp_path / "out") == files_in(whole.folder)
+
+
+# --- files that are not one image of 8 bits ---
+
+
+def test_the_first_of_several_frames_is_taken_and_said(run, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    frames = [Image.open(save_photo(folder / f"{index}.bmp", seed=index)) for index in range(3)]
+    frames[0].save(folder / "pages.tif", save_all=True, append_images=frames[1:])
+    frames[0].save(folder / "moving.png", save_all=True, append_images=frames[1:2])
+    frames[0].save(folder / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
+    for single in frames[1:]:
+        os.remove(single.filename)
+    code, record = run([folder], "--no-pictures")
+    assert code == 0
+    assert {image["file_name"]: image.get("note") for image in record["images"]} == {
+        "0.bmp": None,
+        "moving.png": "the first of 2 frames",
+        "moving.webp": "the first of 3 frames",
+        "pages.tif": "the first of 3 pages",
+    }
+    alone, *others = [image["instances"] for image in record["images"]]
+    assert len(alone) == 3
+    assert others == [alone] * 3
+    assert "3 images with several frames or pages: the first is taken" in capsys.readouterr().err
+
+
+def test_all_other_files_are_accounted_for(run, photos, monkeypatch, capsys):
+    Image.open(photos / "a" / "x.png").save(photos / "phone.jfif", "JPEG")
+    cv2.imwrite(str(photos / "deep.png"), np.full((60, 80, 3), 40000, np.uint16))
+    (photos / "film.mp4").write_bytes(b"")
+    (photos / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(folder="."):
+        if str(folder).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    # root may read everything
+    monkeypatch.setattr(os, "scandir", refuse)
+    code, record = run([photos], "--no-pictures")
+    assert code == 1
+    assert names(record) == ["a/x.png", "b/deep/y.jpg", "b/x.png", "phone.jfif"]
+    skipped = {item["file_name"]: (item["reason"], item["is_failure"]) for item in record["skipped"]}
+    assert skipped.keys() == {"closed/", "deep.png", "film.mp4"}
+    assert skipped["closed/"] == ("the folder can't be read (Permission denied)", True)
+    assert skipped["film.mp4"] == ("not an image that is read (.mp4)", False)
+    assert "more than 8 bits per channel" in skipped["deep.png"][0]
+    error = capsys.readouterr().err
+    assert "1 other files passed over" in error
+    assert "2 images or folders skipped" in error
+
+
+def test_files_that_are_no_images_are_no_failure(run, photos):
+    (photos / "notes.txt").write_text("")
+    code, record = run([photos], "--no-pictures")
+    assert code == 0
+    assert [item["file_name"] for item in record["skipped"]] == ["notes.txt"]

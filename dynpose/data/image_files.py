@@ -1,0 +1,236 @@
+"""The image files of folders and globs: each file that is there is an image to read, or is listed with a reason."""
+
+import fnmatch
+import functools
+import glob
+import itertools
+import os
+import stat
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, features
+
+__all__ = ["FoundFiles", "SkippedFile", "find_images", "frames_note", "image_endings"]
+
+_ENDINGS = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# Pillow's formats that may hold a sequence. The further images of an MPO file are other views of the first.
+_SEQUENCES = {"AVIF": "frames", "GIF": "frames", "PNG": "frames", "TIFF": "pages", "WEBP": "frames"}
+
+
+class SkippedFile(NamedTuple):
+    """A file or folder that is not read."""
+
+    name: str
+    """As of an image in :class:`FoundFiles`; a folder's ends with a slash."""
+    reason: str
+    is_failure: bool
+    """It is, or may hold, an image that should have been read."""
+
+
+class FoundFiles(NamedTuple):
+    """What some inputs lead to."""
+
+    images: list
+    """tuple[str, Path]: for each image its name, which is its path below the deepest folder that holds all inputs and
+    so is not shared by two images, and its absolute path. Every image once, in the order of the inputs."""
+    skipped: list
+    """SkippedFile: everything else."""
+
+
+def image_endings():
+    """How the names of images that are read end.
+
+    Returns:
+        tuple[str]: in lower case, with the dot. AVIF is among them where the installed Pillow decodes it.
+    """
+    return (*_ENDINGS, ".avif") if features.check("avif") else _ENDINGS
+
+
+def find_images(inputs, skip=None):
+    """Find the images of files, folders and globs, and account for all other files.
+
+    Links to files and folders are followed. A file that several names lead to is taken once, under the name with the
+    fewest links; the others are listed.
+
+    Args:
+        inputs (Sequence[str]): image files, folders (searched with all folders inside), or globs (``**`` too). A glob
+            stands for the files that it matches, as in a shell.
+        skip (Path | None): a folder of results, absolute. Inside of an input it is passed over without a word. Where it
+            is the input itself, only the files ``predictions.json*`` in it are.
+
+    Returns:
+        FoundFiles: the images, and what is skipped: files of other endings, pipes and devices, links to nowhere,
+        folders that can't be entered, second names.
+
+    Raises:
+        FileNotFoundError: an input does not exist, is not an image by its ending, or has none in it.
+
+    Example::
+
+        >>> images, skipped = find_images(["holiday"])
+    """
+    expanded = [_expand(item, skip) for item in inputs]
+    base = os.path.commonpath([root for _, root in expanded])
+    real_paths = _RealPaths()
+    names, images, skipped = _choose_names(expanded, real_paths), {}, {}
+    for entries, root in expanded:
+        for path, reason, is_failure in entries:
+            name = path.relative_to(base).as_posix()
+            if reason is not None:
+                name += "/" if os.path.isdir(path) else ""
+                skipped[name] = SkippedFile(name, reason, is_failure)
+            elif (chosen := names[real_paths.of(path)]) == path:
+                images[name] = path
+            elif (link := _first_link(path.parent, root)) is None:
+                skipped[name] = SkippedFile(name, f"the same file as {chosen.relative_to(base).as_posix()}", False)
+            else:
+                name = link.relative_to(base).as_posix() + "/"
+                skipped[name] = SkippedFile(name, _same_folder(link), False)
+    return FoundFiles(list(images.items()), list(skipped.values()))
+
+
+def frames_note(path):
+    """Say that an image file holds more than the one image that is read of it.
+
+    Args:
+        path (str | PathLike): of an image that can be read.
+
+    Returns:
+        str | None: such as "the first of 3 pages"; None for a single image.
+    """
+    try:
+        with Image.open(path) as image:
+            number = getattr(image, "n_frames", 1) if image.format in _SEQUENCES else 1
+            return f"the first of {number} {_SEQUENCES[image.format]}" if number > 1 else None
+    except Exception:  # decoders raise whatever they like where what follows the first image is damaged
+        return None
+
+
+def _expand(item, skip):
+    """What one input leads to, sorted by path, and the folder that names start from.
+
+    Returns:
+        tuple[list, Path]: tuples of an absolute path, why it is skipped (None = it is an image), and whether that is a
+        failure.
+    """
+    path = Path(os.path.abspath(item))
+    if path.is_dir():
+        entries, root = _walk(path, skip), path
+    elif os.path.lexists(path):
+        entries, root = [_classify(path)], path.parent
+    elif glob.has_magic(item):
+        root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+        entries = _match(path, root, skip)
+    else:
+        raise FileNotFoundError(f"{item}: no such image or folder (KEY VALUE overrides go after another option)")
+    entries = sorted(entries, key=lambda entry: entry[0])
+    if all(reason is not None for _, reason, _ in entries):
+        reasons = [f"; {path}: {reason}" for path, reason, is_failure in entries if is_failure or len(entries) == 1]
+        endings = " ".join(image_endings())
+        raise FileNotFoundError(f"{item}: no images there; images end in {endings}{''.join(reasons[:1])}")
+    return entries, root
+
+
+def _match(pattern, root, skip):
+    """The files that fit a pattern below a folder, and what a search for ``**`` can't enter."""
+    parts = pattern.relative_to(root).parts
+    # glob.glob goes round links that loop until the system refuses, and with two of them takes forever
+    first = parts.index("**") if "**" in parts else len(parts)
+    matches = [Path(match) for match in glob.glob(str(root.joinpath(*parts[:first])))]
+    if skip is not None and root in skip.parents:
+        matches = [match for match in matches if skip not in (match, *match.parents)]
+    if first == len(parts):
+        return [_classify(match) for match in matches if not os.path.isdir(match)]
+    found = [(folder, entry) for folder in matches if os.path.isdir(folder) for entry in _walk(folder, skip)]
+    return [
+        entry
+        for folder, entry in found
+        if os.path.isdir(entry[0]) or _fits(entry[0].relative_to(folder).parts, parts[first:])
+    ]
+
+
+def _fits(names, patterns):
+    """Whether the parts of a path fit those of a pattern, by the rules of the module glob."""
+    if not patterns:
+        return not names
+    if patterns[0] == "**" and _fits(names, patterns[1:]):
+        return True
+    if not names or (names[0].startswith(".") and not patterns[0].startswith(".")):
+        return False
+    if patterns[0] == "**":
+        return _fits(names[1:], patterns)
+    return fnmatch.fnmatch(names[0], patterns[0]) and _fits(names[1:], patterns[1:])
+
+
+def _walk(root, skip):
+    """Go through a folder, each folder in it once: all that are really in it before what links lead to."""
+    seen, folders, links, entries = set(), deque([root]), deque(), []
+    real_skip = skip and os.path.realpath(skip)
+    while folders or links:
+        folder = folders.popleft() if folders else links.popleft()
+        real = os.path.realpath(folder)
+        if real == real_skip and folder != root:
+            continue
+        if real in seen:
+            entries.append((folder, _same_folder(folder), False))
+            continue
+        seen.add(real)
+        try:
+            inside = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            entries.append((folder, f"the folder can't be read ({error.strerror})", True))
+            continue
+        for entry in inside:
+            path = folder / entry.name
+            if os.path.isdir(path):
+                (links if entry.is_symlink() else folders).append(path)
+            elif real != real_skip or not entry.name.startswith("predictions.json"):
+                entries.append(_classify(path))
+    return entries
+
+
+def _classify(path):
+    ending = path.suffix.lower()
+    is_image = ending in image_endings()
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        where = "a link that leads to no file" if path.is_symlink() else "it can't be looked at"
+        return path, f"{where} ({error.strerror})", is_image
+    if not is_file:
+        return path, "not a file but a pipe, socket or device", False
+    return path, None if is_image else f"not an image that is read ({ending or 'no ending'})", False
+
+
+def _choose_names(expanded, real_paths):
+    """Map the real path of each image to the one that it is taken under."""
+    names = {}
+    for entries, root in expanded:
+        real_root = os.path.realpath(root)
+        images = [path for path, reason, _ in entries if reason is None]
+        is_link = {path: real_paths.of(path) != os.path.join(real_root, path.relative_to(root)) for path in images}
+        for path in sorted(images, key=lambda path: (is_link[path], len(path.parts), path)):
+            names.setdefault(real_paths.of(path), path)
+    return names
+
+
+def _first_link(folder, root):
+    """The uppermost folder below the root, on the way to a folder, that is a link; None if there is none."""
+    below = [root / part for part in (folder.relative_to(root), *folder.relative_to(root).parents) if part.parts]
+    return next((path for path in reversed(below) if path.is_symlink()), None)
+
+
+def _same_folder(folder):
+    return f"this is the folder {os.path.realpath(folder)}, whose files are listed under another name"
+
+
+class _RealPaths:
+    """Paths without links, of many files in few folders."""
+
+    def __init__(self):
+        self._folder = functools.cache(os.path.realpath)
+
+    def of(self, path):
+        return os.path.realpath(path) if path.is_symlink() else os.path.join(self._folder(path.parent), path.name)

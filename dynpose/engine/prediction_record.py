@@ -1,0 +1,399 @@
+"""The results of a prediction run: a line for each image as soon as it is predicted, and one file of all at the end.
+
+``predictions.jsonl`` takes a line of strict JSON for each image and each skipped file, after a first line that says
+what the results were made with. Lines are only added, so a process that dies at any moment leaves all lines but perhaps
+a part of the last one, which is cut off when the run goes on. ``predictions.json`` is made from it when the run ends.
+"""
+
+import hashlib
+import json
+import os
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+import torch
+import yaml
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.file_io import PathManager
+
+from dynpose.checkpoint import CheckpointError
+from dynpose.config import ConfigError
+from dynpose.utils.atomic import atomic_open
+
+__all__ = ["PredictionRecord", "run_fingerprint", "to_instances", "to_records"]
+
+LINES_FILE, ALL_FILE = "predictions.jsonl", "predictions.json"
+# Of the first line, by which the file is known
+_FORMAT = {"format": "dynpose predictions", "version": 1}
+# Keys of a config that no prediction depends on
+_WITHOUT_EFFECT = ("CUDNN_BENCHMARK", "DATALOADER.", "DATASETS.", "MODEL.DEVICE", "MODEL.WEIGHTS", "OUTPUT_DIR")
+_WITHOUT_EFFECT += ("SEED", "SOLVER.", "VIS_PERIOD")
+
+
+class PredictionRecord:
+    """Results of images by their names, in the file ``predictions.jsonl`` of a folder.
+
+    Args:
+        folder (Path): it exists.
+        info (dict): what the numbers mean; ``keypoint_names`` and ``category_names`` are among it.
+        made_with (dict): of :func:`run_fingerprint`.
+        resume (bool): go on with the results that are in the folder, if there are any.
+
+    Attributes:
+        damaged (int): lines of an earlier run that can't be read and are left out.
+
+    Raises:
+        CheckpointError, ConfigError: the results in the folder are of other weights or another config, or, without
+            ``resume``, of a run that did not end, which would be lost.
+
+    Example::
+
+        >>> with PredictionRecord(folder, info, made_with) as record:
+        ...     record.add_image(entry, path)
+        ...     record.finish(["a.jpg"], complete=True)
+    """
+
+    def __init__(self, folder, info, made_with, resume=False):
+        self.path = folder / LINES_FILE
+        self.all_path = folder / ALL_FILE
+        self.info = info
+        self.damaged = 0
+        self._places = {}
+        self._earlier_skips = {}
+        self._skipped = {}
+        lines = _read_lines(self.path) if self.path.exists() else None
+        if lines is None or not (resume or lines.unfinished):
+            self._begin(info, made_with)
+        elif not resume:
+            raise ConfigError(
+                f"--output: {self.path} holds {len(lines.places)} images of a run that did not end; go on with "
+                "--resume, delete the file, or give another folder"
+            )
+        else:
+            _check_same_run(self.path, lines.header, info, made_with)
+            self._places, self._earlier_skips, self.damaged = lines.places, lines.skipped, lines.damaged
+            self._end = lines.end
+        self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115  closed by close()
+        self._file.truncate(self._end)
+        self._file.seek(self._end)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Hand all lines over to the disk."""
+        with suppress(OSError):  # what the file holds is safe from the end of the process all the same
+            os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _begin(self, info, made_with):
+        header = {**_FORMAT, "info": info, "made_with": made_with}
+        with _explained(self.path), atomic_open(self.path, "wb") as file:
+            self._end = file.write(_line(header))
+
+    def has(self, name, path):
+        """Whether an image's results are there, and its file has not been changed since.
+
+        Args:
+            name (str): of the image.
+            path (Path): of its file.
+        """
+        place = self._places.get(name)
+        return place is not None and place.file == _file_state(path)
+
+    def lacks_picture(self, name):
+        """Whether the picture of an image that :meth:`has` could not be written."""
+        return self._places[name].lacks_picture
+
+    def add_image(self, entry, path):
+        """Add an image's results, in the place of earlier ones.
+
+        Args:
+            entry (dict): ``file_name``, ``width``, ``height``, ``instances`` and ``not_finite``, and where there is
+                something to say ``note`` and ``picture_error``. All numbers are finite.
+            path (Path): of the image's file.
+
+        Raises:
+            OSError: the disk is full, for example. The file holds what it held before.
+        """
+        state = _file_state(path)
+        offset = self._append({**entry, "file": state})
+        self._places[entry["file_name"]] = _Place(offset, state, "picture_error" in entry)
+        self._skipped.pop(entry["file_name"], None)
+
+    def add_skipped(self, name, reason, is_failure):
+        """Note that a file is not predicted.
+
+        Args:
+            name (str): of the file; of a folder with a slash at its end.
+            reason (str): in a line.
+            is_failure (bool): it is, or may hold, an image.
+
+        Raises:
+            OSError: see :meth:`add_image`.
+        """
+        skipped = {"file_name": name, "reason": reason, "is_failure": is_failure}
+        if self._earlier_skips.get(name) != skipped or name in self._places:
+            self._append({"skipped": skipped})
+        self._places.pop(name, None)
+        self._skipped[name] = skipped
+
+    @property
+    def skipped(self):
+        """list[dict]: ``file_name``, ``reason`` and ``is_failure`` of what this run has skipped."""
+        return list(self._skipped.values())
+
+    def entries(self, names):
+        """Read results back, one at a time.
+
+        Args:
+            names (Iterable[str]): of images; those without results are left out.
+
+        Yields:
+            dict: see :meth:`add_image`.
+        """
+        with open(self.path, "rb") as file:
+            for name in names:
+                if name in self._places:
+                    file.seek(self._places[name].offset)
+                    entry = json.loads(file.readline())
+                    del entry["file"]
+                    yield entry
+
+    def finish(self, names, complete, on_entry=lambda entry: None):
+        """Write ``predictions.json`` as a whole, reading and writing one image at a time.
+
+        Args:
+            names (Sequence[str]): of all images of the run, in the order of the file.
+            complete (bool): none is missing.
+            on_entry (Callable[[dict], None]): gets each image's results.
+
+        Raises:
+            OSError: it can't be written; an earlier file of that name is unchanged.
+        """
+        with _explained(self.all_path), atomic_open(self.all_path, "wb") as file:
+            file.write(b'{"info": %s, "images": [' % _json({**self.info, "complete": complete}))
+            for index, entry in enumerate(self.entries(names)):
+                file.write((b", " if index else b"") + _json(entry))
+                on_entry(entry)
+            file.write(b'], "skipped": %s}\n' % _json(self.skipped))
+        if complete:
+            self._append({"complete": True})
+
+    def _append(self, value):
+        """Add a line, or nothing of it; gives where it begins."""
+        offset = self._end
+        try:
+            with _explained(self.path):
+                rest = memoryview(_line(value))
+                self._end += len(rest)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+        except BaseException:
+            self._end = offset
+            with suppress(OSError):  # a torn line is cut off later as well
+                self._file.truncate(offset)
+            self._file.seek(offset)
+            raise
+        return offset
+
+
+class _Place(NamedTuple):
+    offset: int
+    """Of the line in the file"""
+    file: list
+    """Of the image, see _file_state"""
+    lacks_picture: bool
+
+
+class _Lines(NamedTuple):
+    header: dict
+    places: dict
+    skipped: dict
+    damaged: int
+    unfinished: bool
+    """There are results, and the run that wrote them did not end"""
+    end: int
+    """Where the last whole line ends"""
+
+
+def _read_lines(path):
+    """Read the lines of a run; None if there are none.
+
+    Raises:
+        ConfigError: it is another kind of file.
+    """
+    places, skipped, damaged, is_complete, end = {}, {}, 0, False, 0
+    with open(path, "rb") as file:
+        first = file.readline()
+        if not first:
+            return None
+        header = _parse(first)
+        if header is None or {key: header.get(key) for key in _FORMAT} != _FORMAT:
+            raise ConfigError(f"--output: {path} is not of dynpose predict, or of another version; give another folder")
+        end = len(first)
+        for line in iter(file.readline, b""):
+            value = _parse(line)
+            is_complete = value is not None and "complete" in value
+            try:
+                if value is None:
+                    damaged += line.endswith(b"\n")
+                elif "skipped" in value:
+                    name = value["skipped"]["file_name"]
+                    skipped[name] = value["skipped"]
+                    places.pop(name, None)
+                elif not is_complete:
+                    places[value["file_name"]] = _Place(end, value["file"], "picture_error" in value)
+                    skipped.pop(value["file_name"], None)
+            except (KeyError, TypeError):
+                damaged += 1
+            if line.endswith(b"\n"):
+                end += len(line)
+    return _Lines(header, places, skipped, damaged, bool(places) and not is_complete, end)
+
+
+def _parse(line):
+    """The object of a whole line; None for what is none."""
+    try:
+        value = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _json(value):
+    return json.dumps(value, allow_nan=False).encode()
+
+
+def _line(value):
+    return _json(value) + b"\n"
+
+
+def _file_state(path):
+    """Bytes and time of the last change in ns, as JSON has them; None if the file is gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+@contextmanager
+def _explained(path):
+    """Name the file and what to do in the errors of writing it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path}: can't be written ({error.strerror or error}); {LINES_FILE} keeps what was found until then: make "
+            "room, and go on with --resume"
+        ) from error
+
+
+def run_fingerprint(cfg):
+    """Tell what predictions depend on, to compare it with another run's.
+
+    Args:
+        cfg (CfgNode): of a model; MODEL.WEIGHTS is a file.
+
+    Returns:
+        dict: ``weights``, with ``file``, ``bytes`` and ``sha256``, and ``config``, the values as text of the keys that
+        have an effect.
+    """
+    with PathManager.open(cfg.MODEL.WEIGHTS, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+        weights = {"file": cfg.MODEL.WEIGHTS, "bytes": file.tell(), "sha256": digest.hexdigest()}
+    values = _flatten(yaml.safe_load(cfg.dump()))
+    return {"weights": weights, "config": {key: values[key] for key in values if not key.startswith(_WITHOUT_EFFECT)}}
+
+
+def _flatten(values, prefix=""):
+    if not isinstance(values, dict):
+        return {prefix[:-1]: str(values)}
+    return {key: value for name in values for key, value in _flatten(values[name], f"{prefix}{name}.").items()}
+
+
+def _check_same_run(path, header, info, made_with):
+    old, new = header["made_with"], made_with
+    if old["weights"]["sha256"] != new["weights"]["sha256"]:
+        raise CheckpointError(
+            f"{_describe_weights(new['weights'])}: --resume needs the weights that {path} was begun with, "
+            f"{_describe_weights(old['weights'])}; give these, or another --output"
+        )
+    values = {**old["config"], **_names(header["info"])}, {**new["config"], **_names(info)}
+    differing = [key for key in sorted({*values[0], *values[1]}) if values[0].get(key) != values[1].get(key)]
+    if differing:
+        shown = [f"{key} is {values[1].get(key)}, was {values[0].get(key)}" for key in differing[:3]]
+        more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise ConfigError(
+            f"{', '.join(shown)}{more}: --resume needs the config that {path} was begun with; give it, or another "
+            "--output"
+        )
+
+
+def _describe_weights(weights):
+    return f"{weights['file']} ({weights['bytes']} bytes, sha256 {weights['sha256'][:12]}...)"
+
+
+def _names(info):
+    return {key: info[key] for key in ("keypoint_names", "category_names")}
+
+
+def to_records(instances, category_names=()):
+    """Turn predictions into plain numbers for JSON.
+
+    Args:
+        instances (Instances): N people on the CPU, in continuous pixels.
+        category_names (Sequence[str]): of the classes, in the order of their indices; empty = unknown.
+
+    Returns:
+        list[dict]: ``category`` (index of the class), ``category_name`` where it is known, ``bbox`` (XYWH), ``score``
+        and ``keypoints``, K of [x, y, confidence] in COCO's pixel convention: half a pixel less.
+    """
+    boxes = instances.pred_boxes.tensor.clone()
+    boxes[:, 2:] -= boxes[:, :2]
+    keypoints = instances.pred_keypoints.clone()
+    keypoints[:, :, :2] -= 0.5
+    return [
+        {
+            "category": category,
+            **({"category_name": category_names[category]} if category < len(category_names) else {}),
+            "bbox": [round(value, 3) for value in box],
+            "score": round(score, 5),
+            "keypoints": [[round(x, 3), round(y, 3), round(confidence, 5)] for x, y, confidence in person],
+        }
+        for category, box, score, person in zip(
+            instances.pred_classes.tolist(), boxes.tolist(), instances.scores.tolist(), keypoints.tolist()
+        )
+    ]
+
+
+def to_instances(entry, num_keypoints):
+    """Turn the results of an image back into predictions, of which :func:`to_records` has rounded the numbers.
+
+    Args:
+        entry (dict): ``height``, ``width`` and ``instances``, N people.
+        num_keypoints (int): K.
+
+    Returns:
+        Instances: N people in continuous pixels, with ``pred_boxes``, ``scores``, ``pred_classes`` and
+        ``pred_keypoints`` (N, K, 3).
+    """
+    people = entry["instances"]
+    boxes = torch.tensor([person["bbox"] for person in people], dtype=torch.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    keypoints = torch.tensor([person["keypoints"] for person in people], dtype=torch.float32)
+    keypoints = keypoints.reshape(-1, num_keypoints, 3)
+    keypoints[:, :, :2] += 0.5
+    return Instances(
+        (entry["height"], entry["width"]),
+        pred_boxes=Boxes(boxes),
+        scores=torch.tensor([person["score"] for person in people], dtype=torch.float32),
+        pred_classes=torch.tensor([person["category"] for person in people], dtype=torch.int64),
+        pred_keypoints=keypoints,
+    )
