@@ -45,11 +45,13 @@ _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 _TIFF_SIZE = (0x0100, 0x0101)
 # Kinds of images that Pillow starts Ghostscript for
 _FOREIGN = ("EPS",)
+# Kinds that hold other files inside, whose sizes need not be those of the header
+_CONTAINERS = ("BLP", "ICNS", "ICO", "IPTC")
 # Pillow's name for how 16 bits per channel are stored; those of "BGR;16" are of all three
 _DEEP = re.compile(r";16[BLN]")
 _THREADS = 16
-# Pixels that all threads together decode at once, those of 4096 x 3072 at least. Pillow takes up to four bytes for one,
-# WebP's decoder twelve more.
+# Pixels that a check decodes at once, in all threads together, those of 4096 x 3072 at least. Pillow takes up to four
+# bytes for one, WebP's decoder twelve more.
 _PIXELS_AT_ONCE = 12_600_000
 # Images of more pixels are decoded by one thread: the C library keeps for each thread what it has freed
 _LARGE = 1_000_000
@@ -212,7 +214,8 @@ def read_image(record, image_format):
 
     Raises:
         DatasetError: the image is missing, damaged, not of the annotated size, of a kind that can't be read without
-            loss (more than 8 bits per channel) or that another program would have to read (PostScript).
+            loss (more than 8 bits per channel), that another program would have to read (PostScript) or that holds
+            images of unknown sizes (icons).
     """
     file_name = record["file_name"]
     try:
@@ -250,6 +253,8 @@ def _kind_fault(image):
     """Why an image of this kind is not read, by its header."""
     if image.format in _FOREIGN:
         return f"the image is {image.format}, which Pillow leaves to another program to read; convert it to JPEG or PNG"
+    if image.format in _CONTAINERS:
+        return f"the image is {image.format}, whose header does not tell what it holds; convert it to JPEG or PNG"
     stored = " ".join(str(tile[3]) for tile in image.tile[:1])
     if image.mode.startswith(("I", "F")) or _DEEP.search(stored):
         return (

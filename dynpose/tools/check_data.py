@@ -267,9 +267,13 @@ def _draw(samples, args):
     if not samples:
         print("no page: nobody with labelled keypoints to draw")
         return
-    from .flip_page import draw_page
+    from .flip_page import MAX_PIXELS, draw_page
 
-    chosen = random.Random(args.seed).sample(samples, min(args.samples, len(samples)))
+    drawable = [sample for sample in samples if sample[0]["height"] * sample[0]["width"] <= MAX_PIXELS]
+    if len(drawable) < len(samples):
+        num_large = len(samples) - len(drawable)
+        print(f"not drawn: {num_large} people in images of more than {MAX_PIXELS:,} pixels", file=sys.stderr)
+    chosen = random.Random(args.seed).sample(drawable, min(args.samples, len(drawable)))
     page, left_out = draw_page(chosen)
     for reason in left_out:
         print(_printable(f"not drawn: {reason}"), file=sys.stderr)

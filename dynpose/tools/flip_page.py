@@ -9,6 +9,10 @@ from PIL import Image, ImageDraw, ImageFont
 from dynpose.data import DatasetError, PoseDatasetMapper
 from dynpose.utils import draw_poses
 
+__all__ = ["MAX_PIXELS", "draw_page", "flipped"]
+
+# Of an image that is worth its memory for a picture of one person: it is decoded as a whole
+MAX_PIXELS = 25_000_000
 # Pixels: of a picture, and around it
 _CELL, _GAP, _TEXT = 480, 8, 15
 # What is shown around a person, in sides of the box

@@ -104,6 +104,13 @@ def test_kinds_of_images(files, name):
         assert result == "loaded"
 
 
+@pytest.mark.parametrize(("name", "kind"), [("icon.ico", "ICO"), ("icon.icns", "ICNS"), ("icon.png", "ICO")])
+def test_files_that_hold_images_of_other_sizes(files, name, kind):
+    """Icons: the header of an .ico file tells 16 x 16 where an image of 32 x 32 may follow."""
+    save_as(files, name, Image.new("RGBA", (32, 32)), format=kind)
+    assert f"{kind}, whose header does not tell what it holds; convert it to JPEG or PNG" in attempt(files)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (2, 1), (12000, 1), (1, 12000), (12000, 4), (12000, 40), (4, 12000)])
 def test_sizes_of_images(files, size):
     save_as(files, "odd.png", Image.new("L", size))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dynpose.data import DatasetError, KeypointSchema, load_pose_json
-from dynpose.tools import cli
+from dynpose.tools import cli, flip_page
 from dynpose.tools.flip_page import flipped
 
 sys.path.append(str(Path(__file__).parents[1] / "data"))
@@ -38,6 +38,15 @@ def test_a_sound_data_set(files, capsys):
     assert "1 of 5 annotations have no labelled keypoint: learned as boxes (annotation 12)" in out
     assert out.endswith("training can start\n")
     assert Image.open(files.folder / "page.png").size[0] > 900
+
+
+def test_large_images_are_not_decoded_for_the_page(files, capsys, monkeypatch):
+    monkeypatch.setattr(flip_page, "MAX_PIXELS", 40 * 30 - 1)
+    assert check(files) == 0
+    printed = capsys.readouterr()
+    assert "not drawn: 2 people in images of more than 1,199 pixels" in printed.err
+    assert not (files.folder / "page.png").exists()
+    assert printed.out.endswith("training can start\n")
 
 
 def faulty(files):
