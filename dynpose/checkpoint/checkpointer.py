@@ -9,20 +9,19 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from dynpose.data.schema import COCO_PERSON, CROWDPOSE_PERSON, match_keypoints
+from dynpose.utils.atomic import atomic_open
 
 from .carrying import carry_rows, fits
+from .errors import CheckpointError
 from .imagenet import convert_imagenet, detect_imagenet, find_backbone
 from .reading import UnsafeCheckpointError, read_checkpoint
 from .released import convert_released, detect_released
+from .writing import write_checkpoint
 
 logger = logging.getLogger(__name__)
 
 # Buffers that are learned; the others of a network are constants
 _STATISTICS = ("running_mean", "running_var")
-
-
-class CheckpointError(ValueError):
-    """Weights that do not fit the model; the message names the file and what to do."""
 
 
 class PoseCheckpointer(DetectionCheckpointer):
@@ -64,8 +63,35 @@ class PoseCheckpointer(DetectionCheckpointer):
         self._resumes = False
 
     def save(self, name, **kwargs):
-        """Save like detectron2, with a note of the method, its keypoints and classes."""
-        super().save(name, dynpose=self._description(), **kwargs)
+        """Save like detectron2, with a note of the method, its keypoints and classes.
+
+        Args:
+            name (str): of the file, without ``.pth``.
+            **kwargs: what else is saved.
+
+        Raises:
+            CheckpointError: the file can't be written; an earlier one of that name is unchanged.
+        """
+        states = {key: item.state_dict() for key, item in self.checkpointables.items()}
+        if self._write(name, {**states, **kwargs}):
+            self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_weights(self, name, **kwargs):
+        """Save the weights, with the note of :meth:`save` and ``kwargs``, and nothing that only training needs.
+
+        The file is not noted as the last checkpoint, since no run goes on from it. Raises what :meth:`save` does.
+        """
+        self._write(name, kwargs)
+
+    def _write(self, name, more):
+        """Write ``<name>.pth``; whether this process is the one to do it."""
+        if not self.save_dir or not self.save_to_disk:
+            return False
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info(f"Saving checkpoint to {path}")
+        opener = self.path_manager.open if "://" in path else atomic_open
+        write_checkpoint(path, {"model": self.model.state_dict(), **more, "dynpose": self._description()}, opener)
+        return True
 
     def load(self, path, checkpointables=None):
         """Load like detectron2.

@@ -7,20 +7,28 @@ import re
 import zipfile
 from contextlib import suppress
 
+import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer
+from dynpose.checkpoint.reading import UnsafeCheckpointError, read_checkpoint
+from dynpose.checkpoint.writing import explain_write_errors
 from dynpose.config import ConfigError
 from dynpose.utils.atomic import atomic_open
+from dynpose.utils.parallel import bare_model
 
+from .metrics_file import storage_state
 from .resuming import process_state
 
 logger = logging.getLogger(__name__)
 
 # The numbered checkpoints of this run, oldest first
 _LIST = "checkpoints.json"
+_LAST = "last_checkpoint"
 _NUMBERED = re.compile(r"model_\d{7,}\.pth")
+_FINAL = "model_final"
 
 
 class TrainingCheckpointer(PoseCheckpointer):
@@ -49,26 +57,27 @@ class TrainingCheckpointer(PoseCheckpointer):
         self.path_manager = _AtomicFiles(self.path_manager)
 
     def tag_last_checkpoint(self, last_filename_basename):
-        """Note a complete checkpoint as the newest, and delete those that are too old."""
+        """Note a complete checkpoint as the newest, and delete those that are too old.
+
+        Raises:
+            CheckpointError: the note can't be written; the earlier one is unchanged.
+        """
         old = [name for name in self._numbered if name != last_filename_basename]
-        if _NUMBERED.fullmatch(last_filename_basename):
-            self._numbered = [*old, last_filename_basename]
-            self._write_list()
-        super().tag_last_checkpoint(last_filename_basename)
-        if self.kept and len(self._numbered) > self.kept:
-            for name in self._numbered[: -self.kept]:
-                with suppress(FileNotFoundError):
-                    os.remove(os.path.join(self.save_dir, name))
-            self._numbered = self._numbered[-self.kept :]
-            self._write_list()
+        with explain_write_errors(os.path.join(self.save_dir, _LAST)):
+            if _NUMBERED.fullmatch(last_filename_basename):
+                self._numbered = [*old, last_filename_basename]
+                self._write_list()
+            super().tag_last_checkpoint(last_filename_basename)
+            self._delete_old()
 
     def resume_or_load(self, path, *, resume=True):
         """Load the newest checkpoint of the folder that is whole, or else weights.
 
-        All processes must call it.
+        That is the one that ``last_checkpoint`` names. Where that file is missing or wrong, it is the newest numbered
+        one of ``checkpoints.json`` or, without it, of the folder. All processes must call it.
 
         Args:
-            path (str): weights to start from, without ``resume`` or where the folder has no ``last_checkpoint``.
+            path (str): weights to start from, without ``resume`` or where the folder has no checkpoint.
             resume (bool)
 
         Returns:
@@ -78,11 +87,11 @@ class TrainingCheckpointer(PoseCheckpointer):
         Raises:
             CheckpointError: there are checkpoints, but none is whole; or another process does not see the file.
         """
-        name = comm.all_gather(self._choose() if resume and comm.is_main_process() else None)[0]
+        name = comm.all_gather(self._choose_or_fail() if resume and comm.is_main_process() else None)[0]
         if isinstance(name, Exception):
             raise name
         if name is None:
-            if not resume and comm.is_main_process() and self.has_checkpoint():
+            if not resume and comm.is_main_process() and (self.has_checkpoint() or self._find_numbered()):
                 logger.warning(
                     f"{self.save_dir} holds the checkpoints of an earlier run, which this one will overwrite. Until "
                     "its first checkpoint is written, --resume goes on with the earlier run"
@@ -96,48 +105,142 @@ class TrainingCheckpointer(PoseCheckpointer):
             )
         return self.load(path)
 
+    def _choose_or_fail(self):
+        """The answer of :meth:`_choose`, or the error that it raises, for all processes to raise."""
+        try:
+            return self._choose()
+        except CheckpointError as error:
+            return error
+
     def _choose(self):
-        """The newest checkpoint that is whole, None where there is none at all, or the error that there is no whole."""
-        if not self.has_checkpoint():
+        """The newest checkpoint that is whole, or None where there is none at all."""
+        self._remove_unfinished()
+        last, fault = self._read_last()
+        numbered = self._find_numbered()
+        if last is None and fault is None and not numbered:
             return None
-        last = os.path.basename(self.get_checkpoint_file())
-        listed = self._read_list()
         # of those that come after the last one, which somebody may have set back, nothing is wanted
-        older = listed[: listed.index(last)] if last in listed else listed
-        damages = []
-        for name in (last, *reversed(older)):
-            damage = find_damage(os.path.join(self.save_dir, name))
+        older = numbered[: numbered.index(last)] if last in numbered else numbered
+        faults = [fault] if fault else []
+        for name in ([last] if last else []) + older[::-1]:
+            damage = find_damage(os.path.join(self.save_dir, name), required=self.checkpointables)
             if damage is None:
-                if damages:
-                    logger.warning(f"The newest checkpoint is damaged ({'; '.join(damages)}): going on from {name}")
+                if faults:
+                    logger.warning(f"The newest checkpoint can't be taken ({'; '.join(faults)}): going on from {name}")
                 self._numbered = [kept for kept in older if kept != name] + [name] * bool(_NUMBERED.fullmatch(name))
+                self._mend_notes(name, last)
                 return name
-            damages.append(f"{name}: {damage}")
-        return CheckpointError(
-            f"{self.save_dir}: no checkpoint of the run can be read ({'; '.join(damages)}). Copy one back from where "
+            faults.append(f"{name}: {damage}")
+        raise CheckpointError(
+            f"{self.save_dir}: no checkpoint of the run can be read ({'; '.join(faults)}). Copy one back from where "
             "it was saved, or start again without --resume"
         )
 
-    def _read_list(self):
+    def _mend_notes(self, name, last):
+        """Do what a kill has left undone after a checkpoint was complete: a run that has ended saves no other."""
+        if last is None or not os.path.isfile(os.path.join(self.save_dir, last)):
+            self.tag_last_checkpoint(name)
+            return
+        with explain_write_errors(os.path.join(self.save_dir, _LIST)):
+            self._delete_old()
+            if self._read_list() != self._numbered:
+                self._write_list()
+
+    def _read_last(self):
+        """The file that ``last_checkpoint`` names, or None, and what is wrong with that file, or None.
+
+        Without a ``last_checkpoint``, a final file of a run that kept its whole state there is the last one.
+        """
+        path = os.path.join(self.save_dir, _LAST)
         try:
-            with open(os.path.join(self.save_dir, _LIST)) as f:
-                return [name for name in json.load(f) if _NUMBERED.fullmatch(name)]
-        except (OSError, ValueError):
+            with open(path, encoding="utf-8") as f:
+                name = os.path.basename(f.read().strip())
+        except FileNotFoundError:
+            fault = f"{_LAST} is missing" if self._find_numbered() else None
+            return self._find_final(), fault
+        except IsADirectoryError:
+            return None, self._move_folder_away(path)
+        except (OSError, ValueError) as error:
+            return None, f"{_LAST} can't be read ({error})"
+        if not name.endswith(".pth") or not name.isprintable():
+            return None, f"{_LAST} names no checkpoint"
+        return name, None
+
+    def _find_final(self):
+        name = f"{_FINAL}.pth"
+        return name if os.path.isfile(os.path.join(self.save_dir, name)) and not self._find_numbered() else None
+
+    def _move_folder_away(self, path):
+        """Make room for the file that the next checkpoint writes in the place of a folder."""
+        moved = f"{path}.moved"
+        try:
+            os.rename(path, moved)
+        except OSError as error:
+            raise CheckpointError(f"{path}: is a folder that can't be renamed ({error}); move it away") from error
+        return f"{_LAST} is a folder, which is called {os.path.basename(moved)} now"
+
+    def _find_numbered(self):
+        """The numbered checkpoints of the run, oldest first: those that are listed, or else all of the folder."""
+        try:
+            there = sorted((name for name in os.listdir(self.save_dir) if _NUMBERED.fullmatch(name)), key=_number)
+        except OSError:
+            return []
+        listed = self._read_list()
+        return listed if set(listed).intersection(there) else there
+
+    def _read_list(self):
+        path = os.path.join(self.save_dir, _LIST)
+        try:
+            with open(path, encoding="utf-8") as f:
+                names = json.load(f)
+        except FileNotFoundError:
             return []  # a run of detectron2, or of an earlier dynpose
+        except (OSError, ValueError) as error:
+            logger.warning(f"{path}: can't be read ({error}); the checkpoints are those of the folder")
+            return []
+        is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not is_list or not all(map(_NUMBERED.fullmatch, names)):
+            logger.warning(f"{path}: is no list of numbered checkpoints; they are those of the folder")
+            return []
+        return names
+
+    def _delete_old(self):
+        """Keep the newest of the run's numbered checkpoints, and list them."""
+        if not self.kept or len(self._numbered) <= self.kept:
+            return
+        for name in self._numbered[: -self.kept]:
+            with suppress(FileNotFoundError):
+                os.remove(os.path.join(self.save_dir, name))
+        self._numbered = self._numbered[-self.kept :]
+        self._write_list()
 
     def _write_list(self):
         with self.path_manager.open(os.path.join(self.save_dir, _LIST), "w") as f:
             json.dump(self._numbered, f)
 
+    def _remove_unfinished(self):
+        """Delete what a kill has left of a checkpoint that may not be written again: one of a signal."""
+        with suppress(OSError):
+            for name in os.listdir(self.save_dir):
+                stem, ending = os.path.splitext(name)
+                if ending == ".tmp" and _NUMBERED.fullmatch(stem):
+                    os.remove(os.path.join(self.save_dir, name))
 
-def find_damage(path):
+
+def _number(name):
+    return int(re.sub(r"\D", "", name))
+
+
+def find_damage(path, required=()):
     """Read a checkpoint through and compare its checksums, which ``torch.load`` does not.
 
     Args:
         path (str): of a file of ``torch.save``.
+        required (Collection[str]): what it must hold beside the model and the iteration, for a run to go on from it.
 
     Returns:
-        str | None: what is wrong with it; None where it is whole.
+        str | None: what is wrong with it; None where it is whole. Of a file that is refused for what it might run,
+        that is said when it is loaded.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -146,7 +249,49 @@ def find_damage(path):
         return "it does not exist"
     except Exception as error:  # zlib, struct and others on damaged files
         return f"it is incomplete ({error})"
-    return None if broken is None else f"the checksum of {broken} is wrong"
+    if broken is not None:
+        return f"the checksum of {broken} is wrong"
+    try:
+        checkpoint = read_checkpoint(os.fspath(path))
+    except UnsafeCheckpointError:
+        return None
+    except Exception as error:  # whatever torch.load makes of another kind of file
+        return f"it is no checkpoint ({str(error).splitlines()[0]})"
+    if not isinstance(checkpoint.get("iteration"), int):
+        return "it does not say its iteration"
+    lacking = [name for name in required if name not in checkpoint]
+    return f"it has weights, but no state of the {lacking[0]}" if lacking else None
+
+
+def keep_weights(model, folder, name, class_names, **note):
+    """Write weights for prediction, unless the file has just these already; the main process does it.
+
+    Args:
+        model (nn.Module): of the run, in DistributedDataParallel or not.
+        folder (str): made where it is missing.
+        name (str): of the file, without ``.pth``.
+        class_names (Sequence[str]): of the model.
+        **note: what the file says beside them, such as ``iteration``.
+
+    Raises:
+        CheckpointError: the file can't be written; an earlier one is unchanged.
+    """
+    if not comm.is_main_process() or _holds(os.path.join(folder, f"{name}.pth"), bare_model(model), note):
+        return
+    PathManager.mkdirs(folder)
+    PoseCheckpointer(model, folder, class_names=class_names).save_weights(name, **note)
+
+
+def _holds(path, model, note):
+    if not os.path.isfile(path) or find_damage(path) is not None:
+        return False
+    saved, ours = read_checkpoint(path), model.state_dict()
+    return (
+        saved.keys() == {"model", "dynpose", *note}
+        and all(saved[key] == value for key, value in note.items())
+        and saved["model"].keys() == ours.keys()
+        and all(torch.equal(saved["model"][key], value.cpu()) for key, value in ours.items())
+    )
 
 
 class _AtomicFiles:
@@ -167,10 +312,13 @@ class _AtomicFiles:
 class CheckpointHook(HookBase):
     """Saves a checkpoint every ``period`` iterations and after the last one, in the place of detectron2's hook.
 
+    When training has ended, ``model_final.pth`` gets the weights; a run with a larger SOLVER.MAX_ITER goes on from the
+    numbered checkpoint of the last iteration. A run that is resumed after its last iteration writes what is missing.
+
     All processes have it, because each has a random state to save.
 
     Args:
-        checkpointer (Checkpointer)
+        checkpointer (PoseCheckpointer)
         period (int): iterations.
     """
 
@@ -179,23 +327,42 @@ class CheckpointHook(HookBase):
         self._period = period
         self._saved = None
 
+    def before_train(self):
+        """Keep the whole state of a run that has ended with it in its final file, which that file will not hold."""
+        trainer = self.trainer
+        if trainer.start_iter >= max(trainer.max_iter, 1):
+            path = os.path.join(self._checkpointer.save_dir, f"{self._name()}.pth")
+            if not comm.all_gather(os.path.isfile(path))[0]:
+                self.save()
+
     def after_step(self):
         """Save, if it is time."""
         next_iter = self.trainer.iter + 1
-        if next_iter % self._period == 0:
+        if next_iter % self._period == 0 or next_iter >= self.trainer.max_iter:
             self.save()
-        if next_iter >= self.trainer.max_iter:
-            self._write("model_final")
+
+    def after_train(self):
+        """Keep the final weights, if all iterations are done."""
+        done = self.trainer.iter
+        if done >= max(self.trainer.max_iter, 1):
+            checkpointer = self._checkpointer
+            keep_weights(
+                checkpointer.model, checkpointer.save_dir, _FINAL, checkpointer.class_names, iteration=done - 1
+            )
 
     def save(self):
         """Save ``model_<iteration>``, unless that has been done."""
-        if self._saved != self.trainer.iter:
-            self._write(f"model_{self.trainer.iter:07d}")
-            self._saved = self.trainer.iter
-
-    def _write(self, name):
-        processes = comm.gather(process_state(self.trainer.model))
-        extra = {"iteration": self.trainer.iter, "processes": processes}
+        if self._saved == self.trainer.iter:
+            return
+        extra = {
+            "iteration": self.trainer.iter,
+            "processes": comm.gather(process_state(self.trainer.model)),
+            "metrics": storage_state(self.trainer.storage),
+        }
         if hasattr(self.trainer.data_loader, "state_dict"):
             extra["data"] = self.trainer.data_loader.state_dict()
-        self._checkpointer.save(name, **extra)
+        self._checkpointer.save(self._name(), **extra)
+        self._saved = self.trainer.iter
+
+    def _name(self):
+        return f"model_{self.trainer.iter:07d}"

@@ -1,14 +1,13 @@
 """An exponential moving average of a model's weights."""
 
-import os
-
 import torch
 from detectron2.engine import HookBase
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import ConfigError
 from dynpose.utils.parallel import bare_model
+
+from .checkpointing import keep_weights
 
 
 class ModelEMA:
@@ -86,10 +85,9 @@ class EMAHook(HookBase):
 
     def after_train(self):
         """Save, if all iterations are done."""
-        if self.trainer.iter >= self.trainer.max_iter:
-            os.makedirs(self.folder, exist_ok=True)
-            class_names = self.trainer.cfg.MODEL.CLASS_NAMES
-            PoseCheckpointer(self.trainer.ema.model, self.folder, class_names=class_names).save("model_final")
+        if self.trainer.iter >= max(self.trainer.max_iter, 1):
+            class_names, iteration = self.trainer.cfg.MODEL.CLASS_NAMES, self.trainer.iter - 1
+            keep_weights(self.trainer.ema.model, self.folder, "model_final", class_names, iteration=iteration)
 
 
 def _average_of_floats(decay):

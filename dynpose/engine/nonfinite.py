@@ -10,6 +10,8 @@ from detectron2.structures import Boxes, Instances, Keypoints
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 
+from dynpose.checkpoint import CheckpointError
+from dynpose.checkpoint.writing import write_checkpoint
 from dynpose.config import ConfigError
 from dynpose.utils.parallel import bare_model
 from dynpose.utils.random_state import preserved_rng, rng_state, set_rng_state
@@ -152,7 +154,6 @@ class NonFiniteGuard(HookBase):
 
     def _save(self, iteration, what, names):
         path = os.path.join(self.folder, f"iteration_{iteration:07d}_rank{comm.get_rank()}.pth")
-        os.makedirs(self.folder, exist_ok=True)
         case = {
             "iteration": iteration,
             "what": what,
@@ -163,9 +164,10 @@ class NonFiniteGuard(HookBase):
             "rng": self._rng,
         }
         try:
-            torch.save(case, path)
-        except OSError as error:  # a full disk must not end the run
-            logger.warning(f"{path}: can't be written ({error})")
+            os.makedirs(self.folder, exist_ok=True)
+            write_checkpoint(path, case)
+        except (OSError, CheckpointError) as error:  # a full disk must not end the run
+            logger.warning(f"The report is not kept: {error}")
             return None
         return path
 

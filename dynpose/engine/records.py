@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 import dynpose
+from dynpose.checkpoint.writing import explain_write_errors
 from dynpose.data.datasets import annotation_files
 from dynpose.utils.atomic import atomic_open
 
@@ -45,6 +46,9 @@ def write_records(cfg, start_iteration):
     Args:
         cfg (CfgNode)
         start_iteration (int): the first that will be run.
+
+    Raises:
+        CheckpointError: the file can't be written, such as on a full disk.
     """
     if not comm.is_main_process() or "://" in cfg.OUTPUT_DIR:
         return
@@ -63,7 +67,7 @@ def write_records(cfg, start_iteration):
         for key, meaning in (("datasets", "the data sets"), ("git", "the code")):
             if starts[0].get(key) != start[key]:
                 logger.warning(f"{path}: since the run was started, {meaning} changed: {key} of its starts say how")
-    with atomic_open(path) as f:
+    with explain_write_errors(path), atomic_open(path) as f:
         json.dump({"starts": [*starts, start]}, f, indent=1)
 
 

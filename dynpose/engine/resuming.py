@@ -123,6 +123,10 @@ class ResumeHook(HookBase):
     def before_train(self):
         """Set them."""
         trainer, rank = self.trainer, comm.get_rank()
+        if trainer.start_iter >= max(trainer.max_iter, 1):
+            logger.info(f"All {trainer.max_iter} iterations are done: what the end of the run lacks is made up for")
+            # detectron2 counts one more when its loop ends, even if it did nothing
+            trainer.iter = trainer.start_iter - 1
         processes = self.checkpoint.get("processes", ())
         if len(processes) == comm.get_world_size():
             load_process_state(trainer.model, processes[rank])

@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, TrainerBase, hooks
+from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -18,9 +19,12 @@ from dynpose.modeling.test_time_augmentation import PoseTTA
 from dynpose.utils.random_state import preserved_rng
 
 from .accumulation import check_ims_per_process
-from .checkpointing import CheckpointHook, TrainingCheckpointer
+from .best import BestHook, StoppedEarly, check_best_checkpoint, is_of_average
+from .checkpointing import CheckpointHook, TrainingCheckpointer, keep_weights
 from .ema import EMAHook, ModelEMA
+from .evaluating import EvaluationHook, Evaluations
 from .launch import data_parallel
+from .metrics_file import MetricsHook
 from .nonfinite import NonFiniteGuard
 from .optimizer import build_optimizer
 from .precision import Precision, compile_backbone
@@ -28,6 +32,9 @@ from .records import write_records
 from .resuming import ResumeHook, load_trainer_state, trainer_state
 from .signals import StopHook, StopRequest, stop_signals
 from .step import TrainingStep
+from .watchdog import watched
+
+logger = logging.getLogger(__name__)
 
 
 class PoseTrainer(DefaultTrainer):
@@ -63,8 +70,8 @@ class PoseTrainer(DefaultTrainer):
         self.register_hooks([self._trainer.guard, *self.build_hooks()])
 
     def build_hooks(self):
-        """detectron2's hooks, with checkpoints that say what they are, the evaluation of the averaged weights, and
-        TEST.AUG's after training.
+        """detectron2's hooks, with checkpoints that say what they are, evaluations that are done once, of the averaged
+        weights and with TEST.AUG too, the best weights, and early stopping.
         """
         self.checkpointer = TrainingCheckpointer(
             self._trainer.model,
@@ -74,16 +81,10 @@ class PoseTrainer(DefaultTrainer):
             class_names=self.cfg.MODEL.CLASS_NAMES,
             trainer=weakref.proxy(self),
         )
+        check_best_checkpoint(self.cfg, self.build_evaluator)
         built = [hook for hook in super().build_hooks() if not isinstance(hook, hooks.PeriodicCheckpointer)]
-        plain = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
-        evaluations = []
-        if self.ema is not None:
-            evaluations.append(hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._test_ema_and_keep_results))
-        if self.cfg.TEST.AUG.ENABLED:
-            PoseTTA(self.cfg, self.model)  # a fault in TEST.AUG must not wait for the end of training
-            evaluations.append(hooks.EvalHook(0, self._test_with_tta_and_keep_results))
-        built[plain + 1 : plain + 1] = evaluations
-        built[plain:plain] = self._build_restart_hooks()
+        evaluation = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
+        built[evaluation : evaluation + 1] = [*self._build_restart_hooks(), *self._build_evaluation_hooks()]
         if self.ema is not None:
             # before the average is saved and evaluated
             built.insert(0, EMAHook(self._ema_cfg().OUTPUT_DIR))
@@ -92,22 +93,51 @@ class PoseTrainer(DefaultTrainer):
     def _build_restart_hooks(self):
         """Before the evaluations: where the run goes on, its checkpoints, and its end on a signal."""
         self._resume = ResumeHook(self.cfg.SEED)
+        self._metrics = MetricsHook(self.cfg.OUTPUT_DIR)
         self._stop_request = StopRequest()
-        checkpoints = CheckpointHook(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD)
-        return [self._resume, checkpoints, StopHook(self._stop_request, checkpoints.save)]
+        self._checkpoints = CheckpointHook(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        return [self._resume, self._metrics, self._checkpoints, StopHook(self._stop_request, self._checkpoints.save)]
+
+    def _build_evaluation_hooks(self):
+        evaluations = Evaluations(self.cfg.OUTPUT_DIR, self.cfg)
+        parts, last_parts = {"weights": lambda: self.test(self.cfg, self.model)}, {}
+        if self.ema is not None:
+            parts["EMA"] = self._test_ema
+        if self.cfg.TEST.AUG.ENABLED:
+            PoseTTA(self.cfg, self.model)  # a fault in TEST.AUG must not wait for the end of training
+            last_parts["TTA"] = lambda: self.test_with_TTA(self.cfg, self.model)
+            if self.ema is not None:
+                last_parts["TTA of EMA"] = self._test_ema_with_tta
+        built = [EvaluationHook(self.cfg.TEST.EVAL_PERIOD, evaluations, parts, last_parts, self._keep_results)]
+        metric, patience = self.cfg.SOLVER.BEST_METRIC, self.cfg.SOLVER.EARLY_STOPPING_PATIENCE
+        if metric:
+            built.append(BestHook(metric, patience, evaluations, self._save_best, self._checkpoints.save))
+        return built
 
     def resume_or_load(self, resume=True):
         """detectron2's, which passes over damaged checkpoints; see :class:`TrainingCheckpointer`."""
         checkpoint = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        self._metrics.resumes = resume
         if checkpoint:
             self._resume.checkpoint = checkpoint
+            self._metrics.state = checkpoint.get("metrics", {})
             self.start_iter = checkpoint["iteration"] + 1
 
     def train(self):
-        """detectron2's, which SIGTERM and SIGUSR1 end with a checkpoint and RESUMABLE_EXIT_CODE."""
+        """detectron2's, which SIGTERM and SIGUSR1 end with a checkpoint and RESUMABLE_EXIT_CODE.
+
+        Where SOLVER.EARLY_STOPPING_PATIENCE ends it before SOLVER.MAX_ITER, all is as after a last iteration.
+        """
         write_records(self.cfg, self.start_iter)
-        with stop_signals(self._stop_request):
-            return super().train()
+        report = self.cfg.DISTRIBUTED.REPORT_SECONDS
+        with stop_signals(self._stop_request), watched(lambda: getattr(self, "iter", self.start_iter), report):
+            try:
+                return super().train()
+            except StoppedEarly:
+                logger.info("Training has ended early; what comes after the last iteration is done")
+        if len(self.cfg.TEST.EXPECTED_RESULTS) and comm.is_main_process():
+            verify_results(self.cfg, self._last_eval_results)
+        return self._last_eval_results
 
     def state_dict(self):
         """See :func:`dynpose.engine.resuming.trainer_state`."""
@@ -117,19 +147,19 @@ class PoseTrainer(DefaultTrainer):
         """See :func:`dynpose.engine.resuming.load_trainer_state`."""
         load_trainer_state(self, state_dict)
 
-    def _test_ema_and_keep_results(self):
-        return self._keep_results(self.test(self._ema_cfg(), self.ema.model), "_EMA")
+    def _test_ema(self):
+        return _with_suffix(self.test(self._ema_cfg(), self.ema.model), "_EMA")
 
-    def _test_with_tta_and_keep_results(self):
-        kept = self._keep_results(self.test_with_TTA(self.cfg, self.model))
-        if self.ema is not None:
-            kept.update(self._keep_results(self.test_with_TTA(self._ema_cfg(), self.ema.model), "_EMA"))
-        return kept
+    def _test_ema_with_tta(self):
+        return _with_suffix(self.test_with_TTA(self._ema_cfg(), self.ema.model), "_EMA")
 
-    def _keep_results(self, results, suffix=""):
-        results = {f"{name}{suffix}": result for name, result in results.items()}
-        self._last_eval_results = {**self._last_eval_results, **results}
-        return results
+    def _keep_results(self, results):
+        self._last_eval_results = results
+
+    def _save_best(self, iterations, value):
+        model = self.ema.model if self.ema is not None and is_of_average(self.cfg.SOLVER.BEST_METRIC) else self.model
+        note = {"iteration": iterations - 1, "best": {self.cfg.SOLVER.BEST_METRIC: value}}
+        keep_weights(model, self.cfg.OUTPUT_DIR, "model_best", self.cfg.MODEL.CLASS_NAMES, **note)
 
     def _ema_cfg(self):
         """The config with a folder of their own for what the averaged weights give."""
@@ -194,3 +224,7 @@ class PoseTrainer(DefaultTrainer):
     def build_optimizer(cls, cfg, model):
         """See :func:`dynpose.engine.optimizer.build_optimizer`."""
         return build_optimizer(cfg, model)
+
+
+def _with_suffix(results, suffix):
+    return {f"{name}{suffix}": result for name, result in results.items()}

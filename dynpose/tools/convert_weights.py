@@ -9,6 +9,11 @@ are loaded into that model, which finds what is missing and what has another sha
 well.
 
 The converted file names the released keypoints, COCO's 17 or CrowdPose's 14 unless a config says otherwise.
+
+    dynpose convert-weights --strip --input output/model_0089999.pth --output weights.pth
+
+takes everything but the weights, and the note of what they are, out of a checkpoint of a dynpose run: the state of the
+optimizer is one to two times as large as they are. model_final.pth and model_best.pth of a run are so already.
 """
 
 import fnmatch
@@ -16,7 +21,7 @@ import os
 from pathlib import Path
 
 NAME = "convert-weights"
-HELP = "convert released weights into a dynpose checkpoint"
+HELP = "convert released weights into a dynpose checkpoint, or strip one to its weights"
 
 # Of each method, the converted parameters that together have so many rows for each keypoint
 _ROWS_PER_KEYPOINT = {
@@ -30,9 +35,11 @@ _ROWS_PER_KEYPOINT = {
 
 def add_arguments(parser):
     """Declare the arguments of the subcommand."""
-    parser.add_argument("--input", required=True, help="the released file")
+    parser.add_argument("--input", required=True, help="the released file, or with --strip a dynpose checkpoint")
     parser.add_argument("--output", required=True, help="the file to write, .pth")
-    parser.add_argument("--config-file", help="check that the weights fit this config, whose keypoints they then have")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--config-file", help="check that the weights fit this config, whose keypoints they then have")
+    what.add_argument("--strip", action="store_true", help="keep a dynpose checkpoint's weights and note alone")
 
 
 def run(args):
@@ -40,6 +47,9 @@ def run(args):
     from dynpose.checkpoint import CheckpointError, convert_released
 
     _check_output(args.input, args.output)
+    if args.strip:
+        _strip(args.input, args.output)
+        return
     state_dict = _read(args.input)
     released = _detect(state_dict, args.input)
     converted, unknown = convert_released(state_dict, released)
@@ -53,7 +63,7 @@ def run(args):
         keypoints = _released_keypoints(converted, released, args.input)
 
     note = {"method": released.method, "keypoints": list(keypoints)}
-    _write_atomically(Path(args.output), {"model": converted, "dynpose": note})
+    _write(args.output, {"model": converted, "dynpose": note})
     _report(args, state_dict, released, converted, keypoints)
 
 
@@ -66,28 +76,65 @@ def _check_output(path, output):
         raise CheckpointError(f"--output {output}: would overwrite the input; give another name")
 
 
+# What a stripped checkpoint keeps: the weights, what they are of, when they were saved, and why they were kept
+_KEPT = ("model", "dynpose", "iteration", "best")
+
+
+def _strip(path, output):
+    from dynpose.checkpoint import CheckpointError
+
+    checkpoint = _load(path)
+    if not isinstance(checkpoint, dict) or "dynpose" not in checkpoint or not _are_weights(checkpoint.get("model")):
+        raise CheckpointError(
+            f"{path}: is no checkpoint of a dynpose run; without --strip, released weights are converted"
+        )
+    kept = {name: checkpoint[name] for name in _KEPT if name in checkpoint}
+    # a part of a larger tensor would be written with all of it
+    kept["model"] = {name: value.clone() for name, value in kept["model"].items()}
+    _write(output, kept)
+    left_out = [name for name in checkpoint if name not in kept]
+    print(f"{path}: {checkpoint['dynpose']['method']}, {os.path.getsize(path) / 1e6:.1f} MB")
+    print(f"  left out: {', '.join(left_out) or 'nothing'}")
+    print(f"{output}: written, {os.path.getsize(output) / 1e6:.1f} MB")
+
+
+def _are_weights(value):
+    import torch
+
+    return isinstance(value, dict) and all(isinstance(tensor, torch.Tensor) for tensor in value.values())
+
+
 def _read(path):
     """The parameters in a file, by name."""
+    from dynpose.checkpoint import CheckpointError
+
+    checkpoint = _load(path)
+    if isinstance(checkpoint, dict) and "dynpose" in checkpoint:
+        raise CheckpointError(
+            f"{path}: is a dynpose checkpoint already; there is nothing to convert. With --strip, only its weights are "
+            "kept"
+        )
+    for key in ("model", "state_dict"):
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
+            checkpoint = checkpoint[key]
+    if not _are_weights(checkpoint):
+        raise CheckpointError(f"{path}: holds no named parameters; give weights that the authors of a method released")
+    return checkpoint
+
+
+def _load(path):
     import torch
 
     from dynpose.checkpoint import CheckpointError
 
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except Exception as error:
         # a truncated archive, a text file or a pickle of more than tensors each raise their own kind
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise CheckpointError(f"{path}: can't be read as weights ({reason}); copy it again") from error
-    if isinstance(checkpoint, dict) and "dynpose" in checkpoint:
-        raise CheckpointError(f"{path}: is a dynpose checkpoint already; there is nothing to convert")
-    for key in ("model", "state_dict"):
-        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
-    if not isinstance(checkpoint, dict) or not all(isinstance(value, torch.Tensor) for value in checkpoint.values()):
-        raise CheckpointError(f"{path}: holds no named parameters; give weights that the authors of a method released")
-    return checkpoint
 
 
 def _detect(state_dict, path):
@@ -130,13 +177,12 @@ def _released_keypoints(converted, released, path):
     )
 
 
-def _write_atomically(path, checkpoint):
-    import torch
+def _write(path, checkpoint):
+    from dynpose.checkpoint.writing import explain_write_errors, write_checkpoint
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    torch.save(checkpoint, unfinished)
-    os.replace(unfinished, path)
+    with explain_write_errors(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(path, checkpoint)
 
 
 def _report(args, state_dict, released, converted, keypoints):

@@ -2,14 +2,16 @@
 
 import json
 import os
+import zipfile
 
 import pytest
 import torch
+from small_files import small_files
 from torch import nn
 
 from dynpose.checkpoint import CheckpointError
 from dynpose.config import ConfigError
-from dynpose.engine.checkpointing import TrainingCheckpointer
+from dynpose.engine.checkpointing import TrainingCheckpointer, find_damage, keep_weights
 from dynpose.utils.atomic import atomic_open
 
 NAMES = [f"model_{iteration:07d}" for iteration in (9, 19, 29)]
@@ -74,6 +76,21 @@ def delete(path):
     path.unlink()
 
 
+def some_other_zip(path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("holiday.txt", "sun")
+
+
+def without_iteration(path):
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["iteration"]
+    torch.save(checkpoint, path)
+
+
+def weights_alone(path):
+    keep_weights(nn.Linear(2, 1), path.parent, path.stem, (), iteration=2)
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -81,6 +98,9 @@ def delete(path):
         (empty, "it is incomplete (File is not a zip file)"),
         (flip_a_bit, "the checksum of archive/data/0 is wrong"),
         (delete, "it does not exist"),
+        (some_other_zip, "it is no checkpoint ("),
+        (without_iteration, "it does not say its iteration"),
+        (weights_alone, "it has weights, but no state of the trainer"),
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over(damage, reason, tmp_path, caplog):
@@ -90,8 +110,8 @@ def test_a_damaged_checkpoint_is_passed_over(damage, reason, tmp_path, caplog):
     damage(tmp_path / "model_0000029.pth")
     number, resumed = resume(tmp_path)
     assert number == 1
-    message = f"The newest checkpoint is damaged (model_0000029.pth: {reason}): going on from model_0000019.pth"
-    assert message in caplog.text
+    assert f"The newest checkpoint can't be taken (model_0000029.pth: {reason}" in caplog.text
+    assert "): going on from model_0000019.pth" in caplog.text
     # it is saved again when the run comes there
     resumed.save("model_0000029")
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000029.pth"
@@ -134,19 +154,165 @@ def test_only_the_newest_are_kept(tmp_path):
         checkpointer(tmp_path, kept=-1)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", ["last_checkpoint", "checkpoints.json"])
+def test_a_run_that_is_killed_before_it_has_deleted_the_oldest(place, tmp_path):
+    """After its last checkpoint, too: the list and the files are those of a run left alone."""
+    saving, replace, left = save(tmp_path, NAMES[:2], kept=2), os.replace, [2 if place == "checkpoints.json" else 1]
+
+    def kill(source, target):
+        if os.path.basename(target) == place:
+            left[0] -= 1
+            if not left[0]:
+                os._exit(9)
+        replace(source, target)
+
+    pid = os.fork()
+    if not pid:
+        os.replace = kill
+        saving.save(NAMES[2], iteration=2)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    loading = checkpointer(tmp_path, kept=2)
+    if loading.resume_or_load("", resume=True)["iteration"] == 1:
+        loading.save(NAMES[2], iteration=2)
+    names = [f"{name}.pth" for name in NAMES[1:]]
+    assert json.loads((tmp_path / "checkpoints.json").read_text()) == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints.json", "last_checkpoint", *names]
+
+
+def missing(path):
+    path.unlink()
+
+
+def a_folder(path):
+    path.unlink()
+    (path / "deeper").mkdir(parents=True)
+
+
+def not_text(path):
+    path.write_bytes(bytes(range(256)))
+
+
+def other_text(path):
+    path.write_text("<html>\nNot found\n</html>")
+
+
+def nothing(path):
+    path.write_text("")
+
+
+def a_file_that_is_not_there(path):
+    path.write_text("model_0000999.pth")
+
+
+@pytest.mark.parametrize("has_list", [True, False])
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (missing, "last_checkpoint is missing"),
+        (a_folder, "last_checkpoint is a folder, which is called last_checkpoint.moved now"),
+        (not_text, "last_checkpoint can't be read"),
+        (other_text, "last_checkpoint names no checkpoint"),
+        (nothing, "last_checkpoint names no checkpoint"),
+        (a_file_that_is_not_there, "model_0000999.pth: it does not exist"),
+    ],
+)
+def test_numbered_checkpoints_are_found_without_the_note_of_the_last(damage, reason, has_list, tmp_path, caplog):
+    save(tmp_path)
+    damage(tmp_path / "last_checkpoint")
+    if not has_list:
+        (tmp_path / "checkpoints.json").unlink()
+    number, resumed = resume(tmp_path)
+    assert number == 2
+    assert reason in caplog.text
+    assert "going on from model_0000029.pth" in caplog.text
+    # the note is right again at once: a run that has ended saves nothing more
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000029.pth"
+    assert json.loads((tmp_path / "checkpoints.json").read_text()) == [f"{name}.pth" for name in NAMES]
+    resumed.save("model_0000039", iteration=3)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000039.pth"
+    assert json.loads((tmp_path / "checkpoints.json").read_text()) == [
+        *(f"{name}.pth" for name in NAMES),
+        "model_0000039.pth",
+    ]
+
+
+def test_what_the_list_does_not_have_is_of_another_run(tmp_path):
+    save(tmp_path)
+    (tmp_path / "last_checkpoint").unlink()
+    (tmp_path / "checkpoints.json").write_text('["model_0000019.pth"]')
+    assert resume(tmp_path)[0] == 1
+
+
+@pytest.mark.parametrize("content", ["{", '{"a": 1}', "[3]", "null", '["../model_0000019.pth"]', '"model_0000019.pth"'])
+def test_a_list_of_checkpoints_that_is_none(content, tmp_path, caplog):
+    save(tmp_path)
+    (tmp_path / "checkpoints.json").write_text(content)
+    delete(tmp_path / "model_0000029.pth")
+    assert resume(tmp_path)[0] == 1
+    assert "checkpoints.json: " in caplog.text
+
+
+def test_weights_alone_are_not_gone_on_from(tmp_path):
+    """The numbered checkpoints of a finished run were deleted: it must not begin at 0 and overwrite its weights."""
+    weights_alone(tmp_path / "model_final.pth")
+    with pytest.raises(CheckpointError, match=r"model_final\.pth: it has weights, but no state of the trainer"):
+        resume(tmp_path)
+    # a file of an earlier dynpose or of detectron2 has all
+    save(tmp_path, ["model_final"])
+    (tmp_path / "last_checkpoint").unlink()
+    assert resume(tmp_path)[0] == 0
+
+
+def test_a_folder_in_the_way_that_cannot_be_moved(tmp_path):
+    save(tmp_path)
+    a_folder(tmp_path / "last_checkpoint")
+    (tmp_path / "last_checkpoint.moved").write_text("a file")
+    with pytest.raises(CheckpointError, match="last_checkpoint: is a folder that can't be renamed"):
+        resume(tmp_path)
+
+
+def test_what_a_kill_has_left_of_a_checkpoint_is_deleted(tmp_path):
+    save(tmp_path)
+    (tmp_path / "model_0000031.pth.tmp").write_bytes(b"half")
+    (tmp_path / "somebodys.tmp").write_bytes(b"all")
+    resume(tmp_path)
+    assert [path.name for path in tmp_path.glob("*.tmp")] == ["somebodys.tmp"]
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
+    """The system refuses to write more than half of the file."""
     saving = save(tmp_path)
-
-    def full(data, file):
-        file.write(b"half of it")
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    size = (tmp_path / "model_0000029.pth").stat().st_size
+    with (
+        small_files(size // 2),
+        pytest.raises(CheckpointError, match=r"model_0000029\.pth: can't be written \(File too large\).* MB are free"),
+    ):
         saving.save("model_0000029")
-    monkeypatch.undo()
     assert not list(tmp_path.glob("*.tmp"))
     assert resume(tmp_path)[0] == 2
+    with small_files(3), pytest.raises(CheckpointError, match="last_checkpoint: can't be written"):
+        saving.tag_last_checkpoint("model_0000029.pth")
+    assert resume(tmp_path)[0] == 2
+
+
+def test_weights_are_written_once(tmp_path):
+    model = nn.Linear(2, 1)
+    keep_weights(model, tmp_path / "ema", "model_final", ["person"], iteration=4)
+    path = tmp_path / "ema/model_final.pth"
+    saved = torch.load(path, weights_only=True)
+    assert saved.keys() == {"model", "dynpose", "iteration"}
+    assert saved["dynpose"]["classes"] == ["person"]
+    assert not (tmp_path / "ema/last_checkpoint").exists()
+    before = path.stat().st_ino
+    keep_weights(model, tmp_path / "ema", "model_final", ["person"], iteration=4)
+    assert path.stat().st_ino == before
+    # of other weights, of another iteration, or damaged: it is written
+    for change in (lambda: nn.init.zeros_(model.weight), lambda: cut(path), lambda: without_iteration(path)):
+        change()
+        keep_weights(model, tmp_path / "ema", "model_final", ["person"], iteration=4)
+        assert find_damage(path) is None
+        assert torch.equal(torch.load(path, weights_only=True)["model"]["weight"], model.weight)
 
 
 def test_without_a_checkpoint_a_run_starts(tmp_path, caplog):

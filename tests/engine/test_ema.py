@@ -90,7 +90,8 @@ def test_a_run_evaluates_and_saves_it(tmp_path, monkeypatch):
     assert results.keys() == {"keypoints", "bbox", "keypoints_EMA", "bbox_EMA"}
     saved = torch.load(tmp_path / "ema/model_final.pth", weights_only=True)
     assert saved["dynpose"]["method"] == "FCPose"
-    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    assert saved.keys() == {"model", "dynpose", "iteration"}
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
     first, second, third = history
     for name, value in saved["model"].items():
         if name in first:

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from small_files import small_files
 from test_training import arguments
 
+from dynpose.checkpoint import CheckpointError
 from dynpose.config import load_config
 from dynpose.engine import main, setup
-from dynpose.engine.records import fingerprint, git_state
+from dynpose.engine.records import fingerprint, git_state, write_records
 from dynpose.engine.trainer import PoseTrainer
 
 pytestmark = pytest.mark.usefixtures("clean_run")
@@ -68,7 +70,7 @@ def test_a_run_says_what_it_is_of_and_resumes_with_its_seed(tmp_path, caplog):
     assert first == start
     assert (second["start_iteration"], second["seed"]) == (1, seed)
     assert "since the run was started, the data sets changed" in caplog.text
-    assert torch.load(tmp_path / "model_final.pth")["data"]["seed"] == seed
+    assert torch.load(tmp_path / "model_0000001.pth")["data"]["seed"] == seed
     # a new run draws another
     drawn = setup(arguments(tmp_path, *SHORT)).SEED
     assert drawn != seed
@@ -91,3 +93,10 @@ def test_an_evaluation_takes_no_random_numbers_from_training(tmp_path, monkeypat
 def test_a_seed_that_is_given_stays(seed, tmp_path):
     cfg = setup(arguments(tmp_path, "SEED", seed))
     assert seed == cfg.SEED
+
+
+def test_a_full_disk(tmp_path):
+    cfg = load_config(opts=["OUTPUT_DIR", str(tmp_path), "DATASETS.TRAIN", "()", "DATASETS.TEST", "()"])
+    with small_files(100), pytest.raises(CheckpointError, match=r"run\.json: can't be written \(File too large\)"):
+        write_records(cfg, 0)
+    assert not list(tmp_path.iterdir())

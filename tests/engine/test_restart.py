@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from comparing_runs import find_difference, flat_state, read_metrics
 from tiny_methods import METHODS
 
 from dynpose.engine.signals import RESUMABLE_EXIT_CODE
 
 _DATA = [
     *("DATASETS.TRAIN", "('synthetic_pose_train',)", "DATASETS.TEST", "()"),
-    *("DATASETS.SYNTHETIC.NUM_TRAIN", "5", "DATASETS.SYNTHETIC.NUM_VAL", "1"),
+    *("DATASETS.SYNTHETIC.NUM_TRAIN", "5", "DATASETS.SYNTHETIC.NUM_VAL", "2", "INPUT.MIN_SIZE_TEST", "64"),
     *("DATASETS.SYNTHETIC.IMAGE_SIZE", "[64,64]"),
     *("INPUT.MIN_SIZE_TRAIN", "(48,64)", "INPUT.MIN_SIZE_TRAIN_SAMPLING", "choice"),
     *("INPUT.AFFINE.SIZE", "[64,64]", "INPUT.RANDOM_FLIP", "horizontal"),
@@ -26,16 +27,18 @@ _SMALL = [
     *("MODEL.QUERYPOSE.NUM_STAGES", "2", "MODEL.QUERYPOSE.FEEDFORWARD_DIM", "32"),
     *("MODEL.QUERYPOSE.PART_FEEDFORWARD_DIM", "32"),
 ]
-# Five iterations, a checkpoint after every other one
+# Five iterations, a checkpoint after every other one and the last
 _RUN = [
     *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "3", "SEED", "7"),
     *("SOLVER.MAX_ITER", "5", "SOLVER.CHECKPOINT_PERIOD", "2"),
 ]
-# What has a state of its own beside the model
-_MORE = [
-    *("SOLVER.EMA.ENABLED", "True", "SOLVER.EMA.DECAY", "0.5"),
+_EVALUATED = ["DATASETS.TEST", "('synthetic_pose_val',)"]
+# What has a state of its own beside the model, and all that is evaluated and kept
+MORE = [
+    *("SOLVER.EMA.ENABLED", "True", "SOLVER.EMA.DECAY", "0.5", "SOLVER.BEST_METRIC", "keypoints_EMA/AP"),
     *("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "1", "TEST.EVAL_PERIOD", "2"),
 ]
+TTA = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(64,)", "TEST.AUG.FLIP", "False"]
 KILLED = -signal.SIGKILL
 
 
@@ -48,6 +51,11 @@ def options(method, images, output, *opts):
     config, own = METHODS[method]
     folders = ["OUTPUT_DIR", output, "DATASETS.SYNTHETIC.ROOT", images]
     return config, [str(word) for word in (*_SMALL, *own, *_DATA, *_RUN, *folders, *opts)]
+
+
+def evaluated_options(method, images, output, *opts):
+    """Of a run with evaluations."""
+    return options(method, images, output, *_EVALUATED, *opts)
 
 
 @pytest.fixture(scope="module")
@@ -78,58 +86,82 @@ def run_all(tmp_path_factory):
         assert process.wait(timeout=30) == 0
 
 
-def final_state(folder, name="model_final.pth"):
-    """All that a checkpoint holds, as a flat dict."""
-    return dict(_flatten(torch.load(Path(folder, name), weights_only=True)))
-
-
-def _flatten(value, key=""):
-    if isinstance(value, dict | list | tuple):
-        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _flatten(item, f"{key}/{name}")
-    else:
-        yield key, value
-
-
-def assert_same(folder, expected):
-    ours = final_state(folder)
+def assert_same(ours, expected):
     assert ours.keys() == expected.keys()
     for key, value in expected.items():
         same = torch.equal(ours[key], value) if isinstance(value, torch.Tensor) else ours[key] == value
         assert same, key
 
 
+def assert_same_files(folder, expected, *, failed=False):
+    assert find_difference(folder, expected, failed=failed) is None
+
+
 # Where a run is killed, one start after the other: before the first checkpoint, ...
 _BETWEEN = {"backward": 2, "workers": 2}
 # ... in the middle of the second one's file, ...
 _WITHIN = {"write": 2}
-# ... before it, the list of checkpoints and last_checkpoint take their names (the first is the run's record), ...
-_AROUND = [{"rename": 2}, {"rename": 3}, {"rename": 4}]
+# ... before it, the list of checkpoints and last_checkpoint take their names, ...
+_AROUND = [{"rename": name} for name in ("model_0000003.pth", "checkpoints.json", "last_checkpoint")]
 # ... and after it.
 _AFTER = {"backward": 3, "workers": 2}
+# In the middle of the last evaluation, with the last checkpoint and the final weights in place
+_EVALUATING = {"evaluate": 2}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_at_any_time_it_ends_bit_equal(method, images, tmp_path, run_all):
     # more of everything for the first one
     is_first = method == "FCPose"
-    more = _MORE if is_first else ()
-    config, opts = options(method, images, tmp_path / "killed", *more)
-    _, alone = options(method, images, tmp_path / "alone", *more)
-    runs = [{"config": config, "opts": [*alone, "DATALOADER.NUM_WORKERS", "0"], "resume": True}]
-    kills = [_BETWEEN, _WITHIN, *_AROUND, _AFTER] if is_first else [_WITHIN, _AFTER]
+    more = MORE if is_first else ()
+    config, opts = evaluated_options(method, images, tmp_path / "killed", *more)
+    _, alone = evaluated_options(method, images, tmp_path / "alone", *more)
+    kills = [_BETWEEN, _WITHIN, *_AROUND, _AFTER] if is_first else [{**_WITHIN, "workers": 2}, _EVALUATING]
+    run = {"config": config, "resume": True, "scored": is_first}
+    runs = [{**run, "opts": [*alone, "DATALOADER.NUM_WORKERS", "0"]}]
     for kill in [*kills, {}]:
         kill = dict(kill)
         workers = ["DATALOADER.NUM_WORKERS", str(kill.pop("workers", 0))]
-        runs.append({"config": config, "opts": [*opts, *workers], "resume": True, **kill})
+        runs.append({**run, "opts": [*opts, *workers], **kill})
     assert run_all(runs) == [0, *[KILLED] * len(kills), 0]
-    state = final_state(tmp_path / "alone")
+    state = flat_state(tmp_path / "alone/model_0000004.pth")
     for key in ("_trainer/optimizer", "hooks/LRScheduler", *(["ema/model"] if more else [])):
         assert any(name.startswith(f"/trainer/{key}") for name in state), key
-    assert_same(tmp_path / "killed", state)
+    assert_same_files(tmp_path / "killed", tmp_path / "alone")
     # nothing half-written is left
+    numbered = ["model_0000001.pth", "model_0000003.pth", "model_0000004.pth"]
     names = sorted(path.name for path in (tmp_path / "killed").glob("*.p*"))
-    assert names == ["model_0000001.pth", "model_0000003.pth", "model_final.pth"]
+    assert names == [*numbered, *(["model_best.pth"] if more else []), "model_final.pth"]
+    assert_metrics_are_complete(tmp_path / "killed/metrics.json")
+
+
+def assert_metrics_are_complete(path):
+    """The last iteration has the losses, and what comes after it the last evaluation."""
+    lines = read_metrics(path)
+    assert "total_loss" in lines[4]
+    assert "keypoints/AP" in lines[5]
+
+
+# From the last iteration's checkpoint on: on a full disk, and without last_checkpoint; then in the middle of the final
+# weights, which the averaged ones come before, on a full disk, and before they have their name; and in the last
+# evaluation, before its results are kept, and in its second part
+_LAST = [
+    *({"full": 1}, {"rename": "last_checkpoint"}, {"write": 3}, {"full": 1}, {"rename": "model_final.pth"}),
+    *({"rename": "evaluations.json"}, {"evaluate": 4}),
+]
+
+
+def test_killed_at_its_end_or_on_a_full_disk_it_ends_bit_equal(images, tmp_path, run_all):
+    config, opts = evaluated_options("CID", images, tmp_path / "killed", *MORE, *TTA)
+    _, alone = evaluated_options("CID", images, tmp_path / "alone", *MORE, *TTA)
+    run = {"config": config, "resume": True, "scored": True}
+    first = {**run, "opts": opts, "backward": 5}
+    kills = [{**run, "opts": opts, **kill} for kill in _LAST]
+    ends = [1 if "full" in kill else KILLED for kill in _LAST]
+    codes = run_all([{**run, "opts": alone}, first, *kills, {**run, "opts": opts}])
+    assert codes == [0, KILLED, *ends, 0]
+    assert_same_files(tmp_path / "killed", tmp_path / "alone", failed=True)
+    assert_metrics_are_complete(tmp_path / "killed/metrics.json")
 
 
 def test_a_signal_saves_and_ends_with_the_resumable_code(images, tmp_path, run_all):
@@ -144,7 +176,10 @@ def test_a_signal_saves_and_ends_with_the_resumable_code(images, tmp_path, run_a
     assert run_all([{**run, "backward": 1, "signal": signal.SIGTERM}]) == [RESUMABLE_EXIT_CODE]
     assert last.read_text() == "model_0000003.pth"
     assert run_all([run, {**run, "opts": alone}]) == [0, 0]
-    assert_same(tmp_path / "run", final_state(tmp_path / "alone"))
+    # it has one checkpoint more, that of the signal
+    last = "model_0000004.pth"
+    assert_same(flat_state(tmp_path / "run" / last), flat_state(tmp_path / "alone" / last))
+    assert_same(flat_state(tmp_path / "run/model_final.pth"), flat_state(tmp_path / "alone/model_final.pth"))
 
 
 def test_two_processes_stop_together_and_go_on(images, tmp_path, run_all):
@@ -158,8 +193,8 @@ def test_two_processes_stop_together_and_go_on(images, tmp_path, run_all):
     resumed = {**run, "store": str(tmp_path / "store_2")}
     whole = {**run, "opts": alone, "store": str(tmp_path / "store_3")}
     assert run_all([resumed, whole]) == [0] * 4
-    state = final_state(tmp_path / "alone")
-    assert_same(tmp_path / "run", state)
+    state = flat_state(tmp_path / "alone/model_0000002.pth")
+    assert_same(flat_state(tmp_path / "run/model_0000002.pth"), state)
     assert not torch.equal(state["/processes/0/rng/torch"], state["/processes/1/rng/torch"])
     statistics = "/processes/{}/buffers/backbone.bottom_up.stem.conv1.norm.running_mean"
     assert not torch.equal(state[statistics.format(0)], state[statistics.format(1)])
@@ -173,4 +208,4 @@ def test_another_seed_gives_other_weights(images, tmp_path, run_all):
         runs.append({"config": config, "opts": [*opts, "DATALOADER.NUM_WORKERS", "0"], "resume": False})
     assert run_all(runs) == [0, 0]
     key = "/model/backbone.bottom_up.stem.conv1.weight"
-    assert not torch.equal(final_state(tmp_path / "1")[key], final_state(tmp_path / "2")[key])
+    assert not torch.equal(*(flat_state(tmp_path / f"{seed}/model_final.pth")[key] for seed in (1, 2)))

@@ -5,6 +5,7 @@ import logging
 import math
 import pickle
 import shutil
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +18,7 @@ from small_models import SMALL
 from dynpose.checkpoint import CheckpointError
 from dynpose.config import ConfigError, load_config
 from dynpose.data import DatasetError
-from dynpose.engine import main, setup
+from dynpose.engine import PoseTrainer, main, setup
 from dynpose.tools.benchmark.models import settle_norms
 
 pytestmark = pytest.mark.usefixtures("clean_run")
@@ -118,6 +119,72 @@ def test_resume_goes_on_where_it_stopped(finished, tmp_path):
     main(arguments(tmp_path, "SOLVER.MAX_ITER", "5", resume=True))
     checkpoint = torch.load(tmp_path / "model_final.pth", weights_only=False)
     assert checkpoint["iteration"] == 4
+
+
+def _files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".pth", ".json")}
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(finished, tmp_path, monkeypatch):
+    folder, results = finished
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    before = _files(tmp_path)
+    monkeypatch.setattr(PoseTrainer, "test", lambda *_: pytest.fail("its results are there already"))
+    root = ["DATASETS.SYNTHETIC.ROOT", folder / "synthetic"]
+    again = main(arguments(tmp_path, *root, resume=True))
+    assert again["keypoints"] == pytest.approx(results["keypoints"], nan_ok=True)
+    after = _files(tmp_path)
+    assert len(json.loads(after.pop("run.json"))["starts"]) == 2
+    del before["run.json"]
+    assert after == before
+    # on other data it is evaluated
+    monkeypatch.setattr(PoseTrainer, "test", lambda *_: {"keypoints": {"AP": 7.0}})
+    again = main(arguments(tmp_path, *root, "DATASETS.TEST", ("synthetic_pose_train",), resume=True))
+    assert again == {"keypoints": {"AP": 7.0}}
+
+
+def test_a_run_of_an_earlier_version_keeps_its_whole_state(finished, tmp_path):
+    """Its final file has all, and it has no other checkpoint of its last iteration."""
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    weights = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    for name in ("checkpoints.json", "evaluations.json", "metrics.json"):
+        (tmp_path / name).unlink()
+    (tmp_path / "model_0000002.pth").rename(tmp_path / "model_final.pth")
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    whole = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    root = ["DATASETS.SYNTHETIC.ROOT", folder / "synthetic"]
+    assert main(arguments(tmp_path, *root, resume=True))["keypoints"]
+    kept = torch.load(tmp_path / "model_0000002.pth", weights_only=True)
+    assert kept.keys() == whole.keys()
+    assert kept["trainer"].keys() == whole["trainer"].keys()
+    assert kept["trainer"]["iteration"] == kept["iteration"] == 2
+    final = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert final.keys() == weights.keys()
+    assert all(torch.equal(value, weights["model"][name]) for name, value in final["model"].items())
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
+    line = json.loads((tmp_path / "metrics.json").read_text().splitlines()[-1])
+    assert line["iteration"] == 3
+    assert "keypoints/AP" in line
+
+
+def test_what_an_earlier_run_left_is_no_result_of_this_one(finished, tmp_path, monkeypatch):
+    """A run that begins anew in the same folder ends in its evaluation; the older files have the same names."""
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    opts = ["DATASETS.SYNTHETIC.ROOT", folder / "synthetic", "SEED", 5]
+    monkeypatch.setattr(PoseTrainer, "test", lambda *_: sys.exit(9))
+    with pytest.raises(SystemExit):
+        main(arguments(tmp_path, *opts))
+    shutil.copy(folder / "model_final.pth", tmp_path)
+    monkeypatch.setattr(PoseTrainer, "test", lambda *_: {"keypoints": {"AP": 7.0}})
+    assert main(arguments(tmp_path, *opts, resume=True)) == {"keypoints": {"AP": 7.0}}
+    final, numbered = (
+        torch.load(tmp_path / name, weights_only=True)["model"] for name in ("model_final.pth", "model_0000002.pth")
+    )
+    old = torch.load(folder / "model_final.pth", weights_only=True)["model"]
+    assert all(torch.equal(value, numbered[name]) for name, value in final.items())
+    assert not all(torch.equal(value, old[name]) for name, value in final.items())
 
 
 def test_fine_tuning_on_other_keypoints(finished, tmp_path, caplog):

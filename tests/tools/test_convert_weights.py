@@ -172,3 +172,55 @@ def test_output_names_that_would_do_harm(released_file, tmp_path, capsys):
     assert "would overwrite the input" in capsys.readouterr().err
     assert convert(released_file, tmp_path / "converted.pkl") == 2
     assert "must end in .pth" in capsys.readouterr().err
+
+
+@pytest.fixture
+def training_checkpoint(tmp_path):
+    """As a run saves it, and as earlier ones saved model_final.pth."""
+    model = small_model(schema=SCHEMA, seed=1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    sum(parameter.sum() for parameter in model.parameters() if parameter.requires_grad).backward()
+    optimizer.step()
+    PoseCheckpointer(model, str(tmp_path), optimizer=optimizer).save("model_0000004", iteration=4, processes=[{}])
+    return tmp_path / "model_0000004.pth", model
+
+
+def strip(path, output, *more):
+    return convert(path, output, "--strip", *more)
+
+
+def test_a_checkpoint_is_stripped_to_its_weights(training_checkpoint, tmp_path, capsys):
+    path, model = training_checkpoint
+    assert strip(path, tmp_path / "new/weights.pth") == 0
+    stripped = torch.load(tmp_path / "new/weights.pth", weights_only=True)
+    assert stripped.keys() == {"model", "dynpose", "iteration"}
+    assert stripped["dynpose"]["keypoints"] == list(SCHEMA.names)
+    assert stripped["iteration"] == 4
+    state = model.state_dict()
+    assert stripped["model"].keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in stripped["model"].items())
+    PoseCheckpointer(small_model(schema=SCHEMA, seed=2), complete=True).load(str(tmp_path / "new/weights.pth"))
+    # the optimizer has two numbers for each that is learned
+    weights = sum(value.numel() * value.element_size() for value in state.values())
+    size = (tmp_path / "new/weights.pth").stat().st_size
+    assert weights < size < 1.1 * weights + 200_000
+    assert path.stat().st_size > 2.5 * weights
+    output = capsys.readouterr().out
+    assert "left out: optimizer, processes" in output
+    # once more changes nothing
+    assert strip(tmp_path / "new/weights.pth", tmp_path / "again.pth") == 0
+    assert "left out: nothing" in capsys.readouterr().out
+
+
+def test_what_cannot_be_stripped(training_checkpoint, released_file, tmp_path, capsys):
+    path, _ = training_checkpoint
+    assert strip(released_file, tmp_path / "weights.pth") == 2
+    assert "released.pth: is no checkpoint of a dynpose run" in capsys.readouterr().err
+    assert strip(path, path) == 2
+    assert "would overwrite the input" in capsys.readouterr().err
+    path.write_bytes(path.read_bytes()[:-100])
+    assert strip(path, tmp_path / "weights.pth") == 2
+    assert "can't be read as weights" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        strip(path, tmp_path / "weights.pth", "--config-file", RELEASE)
+    assert not (tmp_path / "weights.pth").exists()

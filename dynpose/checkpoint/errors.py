@@ -1,0 +1,8 @@
+"""What reading and writing checkpoints raises."""
+
+
+class CheckpointError(ValueError):
+    """Weights that do not fit the model, or a file that can't be read or written.
+
+    The message names the file and what to do.
+    """

@@ -1,0 +1,125 @@
+"""``metrics.json`` of a run that was interrupted: each line once, and what is smoothed goes on."""
+
+import json
+import logging
+import os
+
+from detectron2.engine import hooks
+from detectron2.utils.events import JSONWriter
+
+logger = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.json"
+# The values that detectron2's writers take the median of
+_WINDOW = 20
+# They differ from start to start, and say nothing of those before
+_TIMINGS = ("time", "data_time", "rank_data_time", "eta_seconds")
+
+
+def storage_state(storage):
+    """What an EventStorage needs to go on: of each metric, the latest values.
+
+    Args:
+        storage (EventStorage)
+
+    Returns:
+        dict[str, dict]: by metric, for :func:`load_storage_state`. Measured times are left out.
+    """
+    smoothed = storage.smoothing_hints()
+    return {
+        name: {"smoothed": smoothed[name], "values": list(history.values()[-_WINDOW if smoothed[name] else -1 :])}
+        for name, history in storage.histories().items()
+        if name not in _TIMINGS
+    }
+
+
+def load_storage_state(storage, state):
+    """Put :func:`storage_state` into an EventStorage, whose iteration stays."""
+    iteration = storage.iter
+    for name, metric in state.items():
+        for value, at in metric["values"]:
+            storage.iter = at
+            storage.put_scalar(name, value, smoothing_hint=metric["smoothed"])
+    storage.iter = iteration
+
+
+def cut_metrics(path, start_iteration):
+    """Take out what a resumed run writes once more: lines from its first iteration on, and parts of a line.
+
+    Args:
+        path (str): of a file of JSON lines. A writer that appends to it may have it open.
+        start_iteration (int): the first that will be run.
+
+    Returns:
+        int: the last iteration that is left; -1 = none.
+    """
+    try:
+        with open(path, "r+b") as f:
+            lines = f.readlines()
+            iterations = [_iteration(line) for line in lines]
+            kept = [i for i, at in enumerate(iterations) if at is not None and at < start_iteration]
+            if len(kept) < len(lines):
+                # in place, because a writer would go on with a file that is replaced; usually only the end is cut off
+                same = next((i for i, place in enumerate(kept) if i != place), len(kept))
+                f.seek(sum(map(len, lines[:same])))
+                f.write(b"".join(lines[i] for i in kept[same:]))
+                f.truncate()
+    except FileNotFoundError:
+        return -1
+    except OSError as error:
+        logger.warning(f"{path}: can't be cut ({error}): some of its iterations will be there twice, the later count")
+        return -1
+    return max((iterations[i] for i in kept), default=-1)
+
+
+def _iteration(line):
+    try:
+        iteration = json.loads(line)["iteration"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return iteration if isinstance(iteration, int) and line.endswith(b"\n") else None
+
+
+class MetricsHook(hooks.HookBase):
+    """Lets ``metrics.json`` go on where the checkpoint was, as if nothing had been in between.
+
+    Args:
+        folder (str): of the run.
+
+    Attributes:
+        resumes (bool): the run goes on with what is in the folder.
+        state (dict): :func:`storage_state` of the checkpoint; empty without.
+    """
+
+    def __init__(self, folder):
+        self._path = os.path.join(folder, METRICS_FILE)
+        self.resumes = False
+        self.state = {}
+        self._overdue = []
+
+    def before_train(self):
+        """Restore the metrics, and cut off lines of iterations that will be run again."""
+        load_storage_state(self.trainer.storage, self.state)
+        if not self.resumes:
+            return
+        start = self.trainer.start_iter
+        for hook in self.trainer._hooks:  # in the main process
+            if not isinstance(hook, hooks.PeriodicWriter):
+                continue
+            last = cut_metrics(self._path, start)
+            writers = [writer for writer in hook._writers if isinstance(writer, JSONWriter)]
+            for writer in writers:
+                # it would write the restored metrics as if they were new
+                writer._last_write = last
+            is_due = start % hook._period == 0 or start >= self.trainer.max_iter
+            if self.state and is_due and last < start - 1:
+                self._overdue = writers
+
+    def before_step(self):
+        """Write the line of the last iteration before the checkpoint, if the run was killed in between."""
+        while self._overdue:
+            self._overdue.pop().write()
+
+    def after_train(self):
+        """Write it, if no iteration is left, before the last evaluation takes its place."""
+        self.before_step()
