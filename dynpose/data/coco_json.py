@@ -30,7 +30,7 @@ from detectron2.utils.file_io import PathManager
 from .cache import load_arrays, store_arrays
 from .categories import WHOLE_FILE, PoseClass, Selection, categories_by_id, select_classes
 from .faults import Fault, raise_fault, short
-from .json_keys import repeated_key
+from .json_keys import repeated_item_key, repeated_key
 from .people import HALF_A_PIXEL, MAX_COORDINATE, People, read_people, whole_number
 from .rules import Remarks
 
@@ -300,6 +300,7 @@ def read_coco_json(json_file, required=("images", "annotations", "categories")):
                 f"the file is not in COCO's format: it has no list {key!r} of objects",
                 "see https://cocodataset.org/#format-data",
             )
+    _refuse_repeated_item_keys(content, {key: data[key] for key in required}, json_file)
     return data
 
 
@@ -321,6 +322,24 @@ def _refuse_repeated_keys(content, json_file):
             json_file,
             f"the file has the key {short(key)} more than once, of which only the last would be read",
             "join their contents under one key",
+        )
+
+
+# What is read of images, annotations and categories
+_ITEM_KEYS = (
+    *("id", "file_name", "width", "height", "crowdIndex", "image_id", "category_id", "bbox", "keypoints"),
+    *("num_keypoints", "area", "iscrowd", "ignore", "segmentation", "name", "skeleton"),
+)
+
+
+def _refuse_repeated_item_keys(content, lists, json_file):
+    found = repeated_item_key(content, lists, _ITEM_KEYS)
+    if found is not None:
+        name, index, key = found
+        raise _fault(
+            json_file,
+            f"{name}[{index}] has the key {key!r} more than once, of which only the last would be read",
+            "keep the one that is meant",
         )
 
 

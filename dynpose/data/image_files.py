@@ -197,7 +197,7 @@ def _classify(path):
     try:
         is_file = stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
-        where = "a link that leads to no file" if path.is_symlink() else "it can't be looked at"
+        where = "a link that leads to no file" if os.path.islink(path) else "it can't be looked at"
         return path, f"{where} ({error.strerror})", is_image
     if not is_file:
         return path, "not a file but a pipe, socket or device", False
@@ -219,7 +219,7 @@ def _choose_names(expanded, real_paths):
 def _first_link(folder, root):
     """The uppermost folder below the root, on the way to a folder, that is a link; None if there is none."""
     below = [root / part for part in (folder.relative_to(root), *folder.relative_to(root).parents) if part.parts]
-    return next((path for path in reversed(below) if path.is_symlink()), None)
+    return next((path for path in reversed(below) if os.path.islink(path)), None)
 
 
 def _same_folder(folder):
@@ -233,4 +233,4 @@ class _RealPaths:
         self._folder = functools.cache(os.path.realpath)
 
     def of(self, path):
-        return os.path.realpath(path) if path.is_symlink() else os.path.join(self._folder(path.parent), path.name)
+        return os.path.realpath(path) if os.path.islink(path) else os.path.join(self._folder(path.parent), path.name)

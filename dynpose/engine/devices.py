@@ -21,7 +21,7 @@ def missing_device(name):
     except (RuntimeError, TypeError):
         return "PyTorch knows no such device"
     module = torch.backends.mps if device.type == "mps" else getattr(torch, device.type, None)
-    if not getattr(module, "is_available", lambda: True)():
+    if not getattr(module, "is_available", lambda: False)():
         kind = "GPU" if device.type == "cuda" else f"{device.type.upper()} device"
         return f"PyTorch finds no {kind} on this machine"
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -118,6 +118,8 @@ def _hold(folder):
     path = os.path.join(folder, _LOCK)
     try:
         os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, "log.txt"), "a"):
+            pass
         _held.enter_context(locked(path))
     except LockedError as error:
         raise ConfigError(
@@ -126,7 +128,8 @@ def _hold(folder):
         ) from error
     except OSError as error:
         raise ConfigError(
-            f"OUTPUT_DIR {folder}: can't be written to ({error.strerror or error}); set OUTPUT_DIR to another folder"
+            f"OUTPUT_DIR {folder}: {error.filename or 'it'} can't be written to ({error.strerror or error}); set "
+            "OUTPUT_DIR to another folder"
         ) from error
 
 
@@ -174,7 +177,7 @@ def _evaluate(cfg, args):
     checkpointer = PoseCheckpointer(model, save_dir=cfg.OUTPUT_DIR, complete=True, class_names=cfg.MODEL.CLASS_NAMES)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     # it has no iterations
-    with watched(lambda: 0, cfg.DISTRIBUTED.REPORT_SECONDS):
+    with watched(cfg.DISTRIBUTED.REPORT_SECONDS, lambda: 0):
         results = PoseTrainer.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             results = {**results, **PoseTrainer.test_with_TTA(cfg, model)}

@@ -25,6 +25,7 @@ from dynpose.utils.atomic import atomic_open
 
 from .devices import check_device
 from .signals import STOP_SIGNALS
+from .watchdog import watched
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +205,8 @@ def run_as(rank, main, args, timeout=None):
     # detectron2 and torch give every further group a time-out of their own
     for group in (_group_by_node(rank.node), comm._get_global_gloo_group()):
         dist.distributed_c10d._set_pg_timeout(timeout, group)
-    result = main(args)
+    with watched(cfg.DISTRIBUTED.REPORT_SECONDS):
+        result = main(args)
     # Not after an error: the others may wait for this process for as long as the timeout, and its end tells them.
     leave()
     return result

@@ -25,6 +25,8 @@ __all__ = ["PredictionRecord", "run_fingerprint", "to_instances", "to_records"]
 LINES_FILE, ALL_FILE = "predictions.jsonl", "predictions.json"
 # Of the first line, by which the file is known
 _FORMAT = {"format": "dynpose predictions", "version": 1}
+# What the line of an image has at least
+_RESULTS = {"file_name", "width", "height", "instances", "not_finite", "file"}
 # Keys of a config that no prediction depends on
 _WITHOUT_EFFECT = ("CUDNN_BENCHMARK", "DATALOADER.", "DATASETS.", "MODEL.DEVICE", "MODEL.WEIGHTS", "OUTPUT_DIR")
 _WITHOUT_EFFECT += ("SEED", "SOLVER.", "VIS_PERIOD")
@@ -232,7 +234,7 @@ def _read_lines(path):
         if not first:
             return None
         header = _parse(first)
-        if header is None or {key: header.get(key) for key in _FORMAT} != _FORMAT:
+        if not _is_header(header):
             raise ConfigError(f"--output: {path} is not of dynpose predict, or of another version; give another folder")
         end = len(first)
         for line in iter(file.readline, b""):
@@ -246,6 +248,8 @@ def _read_lines(path):
                     skipped[name] = value["skipped"]
                     places.pop(name, None)
                 elif not is_complete:
+                    if _RESULTS - value.keys():
+                        raise KeyError
                     places[value["file_name"]] = _Place(end, value["file"], "picture_error" in value)
                     skipped.pop(value["file_name"], None)
             except (KeyError, TypeError):
@@ -253,6 +257,15 @@ def _read_lines(path):
             if line.endswith(b"\n"):
                 end += len(line)
     return _Lines(header, places, skipped, damaged, bool(places) and not is_complete, end)
+
+
+def _is_header(header):
+    if header is None or {key: header.get(key) for key in _FORMAT} != _FORMAT:
+        return False
+    try:
+        return bool(header["made_with"]["weights"]["sha256"]) and isinstance(header["made_with"]["config"], dict)
+    except (KeyError, TypeError):
+        return False
 
 
 def _parse(line):

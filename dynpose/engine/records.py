@@ -74,8 +74,8 @@ def write_records(cfg, start_iteration):
 def _read_starts(path):
     try:
         with open(path) as f:
-            return list(json.load(f)["starts"])
-    except (OSError, ValueError, KeyError, TypeError):
+            return [start for start in json.load(f)["starts"] if isinstance(start, dict)]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return []
 
 

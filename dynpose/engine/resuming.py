@@ -40,7 +40,7 @@ def _saved_seed(config_file):
     try:
         with open(config_file) as f:
             seed = yaml.safe_load(f).get("SEED", -1)
-    except (OSError, yaml.YAMLError, AttributeError):
+    except (OSError, ValueError, yaml.YAMLError, AttributeError):
         return None
     return seed if isinstance(seed, int) and seed >= 0 else None
 

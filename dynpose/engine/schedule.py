@@ -5,7 +5,7 @@ import math
 
 from detectron2.config import get_cfg
 
-from dynpose.config import ConfigError, check_at_least_one
+from dynpose.config import ConfigError, check_at_least_one, check_not_negative
 from dynpose.data.loader import training_dicts
 
 logger = logging.getLogger(__name__)
@@ -105,15 +105,17 @@ def resolve_epochs(cfg, num_images=None):
 
 
 def check_steps(cfg):
-    """Check ``SOLVER.MAX_ITER`` and ``STEPS``, which detectron2's scheduler refuses without naming them.
+    """Check the numbers of a schedule, which detectron2 and PyTorch refuse without naming them, or take.
 
     Args:
         cfg (CfgNode): of :func:`resolve_epochs`. Steps beyond MAX_ITER are none, as in detectron2.
 
     Raises:
-        ConfigError: MAX_ITER is below 1, or STEPS do not ascend between 0 and it.
+        ConfigError: SOLVER.MAX_ITER or CHECKPOINT_PERIOD is below 1, BASE_LR, WEIGHT_DECAY or TEST.EVAL_PERIOD
+            negative, or STEPS do not ascend between 0 and MAX_ITER.
     """
-    check_at_least_one(cfg, "SOLVER.MAX_ITER")
+    check_at_least_one(cfg, "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD")
+    check_not_negative(cfg, "SOLVER.BASE_LR", "SOLVER.WEIGHT_DECAY", "TEST.EVAL_PERIOD")
     solver = cfg.SOLVER
     steps = [step for step in solver.STEPS if step <= solver.MAX_ITER]
     if _drops_at_steps(cfg) and not _ascend_between(0, steps, solver.MAX_ITER):

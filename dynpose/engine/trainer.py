@@ -129,8 +129,8 @@ class PoseTrainer(DefaultTrainer):
         Where SOLVER.EARLY_STOPPING_PATIENCE ends it before SOLVER.MAX_ITER, all is as after a last iteration.
         """
         write_records(self.cfg, self.start_iter)
-        report = self.cfg.DISTRIBUTED.REPORT_SECONDS
-        with stop_signals(self._stop_request), watched(lambda: getattr(self, "iter", self.start_iter), report):
+        iteration = lambda: getattr(self, "iter", self.start_iter)  # noqa: E731
+        with stop_signals(self._stop_request), watched(self.cfg.DISTRIBUTED.REPORT_SECONDS, iteration):
             try:
                 return super().train()
             except StoppedEarly:

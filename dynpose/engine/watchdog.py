@@ -27,7 +27,7 @@ __all__ = ["watched"]
 logger = logging.getLogger(__name__)
 
 _KEY = "dynpose/heartbeat/{}"
-_TRAINING = "training"
+_SET_UP, _TRAINING = "set-up", "training"
 # What a process is in while a function of one of these modules runs; the first that fits counts
 _PHASES = (
     (evaluating.__name__, "evaluation"),
@@ -36,14 +36,18 @@ _PHASES = (
     (torch.utils.data.dataloader.__name__, "waiting for images"),
 )
 # The order in which an iteration goes through them
-_ORDER = ("waiting for images", _TRAINING, "checkpoint", "evaluation")
+_ORDER = (_SET_UP, "waiting for images", _TRAINING, "checkpoint", "evaluation")
 _MAX_SECONDS_BETWEEN_BEATS = 5.0
 _NAMED = 8
+# The watchdog of this process, if it has one
+_running = []
 
 
 @contextmanager
-def watched(iteration, seconds):
+def watched(seconds, iteration=None):
     """Log what is waited for while the block runs in all processes of a run; in a run of one process, do nothing.
+
+    Within another such block, only the iterations are those of the inner one.
 
     A process that has not finished an iteration for so long names the processes that have not been heard of and those
     that are behind it, with their machines and phases: once, and again after as long. It logs nothing while all are
@@ -51,22 +55,29 @@ def watched(iteration, seconds):
     one that is not prints the line.
 
     Args:
-        iteration (Callable[[], int]): of this process; called from another thread.
         seconds (float): DISTRIBUTED.REPORT_SECONDS; 0 = do nothing.
+        iteration (Callable[[], int] | None): of this process; called from another thread. None = it sets up the run.
 
     Example::
 
-        >>> with watched(lambda: trainer.iter, 60):
+        >>> with watched(60, lambda: trainer.iter):
         ...     trainer.train()
     """
     if comm.get_world_size() == 1 or seconds <= 0:
         yield
         return
-    watchdog = _Watchdog(iteration, seconds)
+    if _running:
+        with _running[0].following(iteration):
+            yield
+        return
+    watchdog = _Watchdog(seconds)
     watchdog.start()
+    _running.append(watchdog)
     try:
-        yield
+        with watchdog.following(iteration):
+            yield
     finally:
+        _running.remove(watchdog)
         watchdog.stop()
 
 
@@ -90,8 +101,8 @@ class _Note(NamedTuple):
 class _Watchdog:
     """Two threads: one reports, the other talks to the store, which does not answer if its process is stopped."""
 
-    def __init__(self, iteration, seconds):
-        self._iteration = iteration
+    def __init__(self, seconds):
+        self._iteration, self._phase = lambda: 0, _SET_UP
         self._seconds = seconds
         self._interval = min(_MAX_SECONDS_BETWEEN_BEATS, seconds / 12)
         self._rank, self._world_size = comm.get_rank(), comm.get_world_size()
@@ -112,6 +123,19 @@ class _Watchdog:
             thread.start()
         # A thread that comes back from the store after the interpreter's end would abort the process
         atexit.register(self.stop)
+
+    @contextmanager
+    def following(self, iteration):
+        """Take the iterations of a function while the block runs, and its last one afterwards."""
+        if iteration is None:
+            yield
+            return
+        self._iteration, self._phase = iteration, _TRAINING
+        try:
+            yield
+        finally:
+            last = iteration()
+            self._iteration = lambda: last
 
     def stop(self):
         atexit.unregister(self.stop)
@@ -144,7 +168,8 @@ class _Watchdog:
                 self._notes[rank] = note, time.monotonic()
 
     def _here(self):
-        return _Note(self._beat, self._host, os.getpid(), self._iteration(), _phase_of(self._watched_thread))
+        phase = _phase_of(self._watched_thread) or self._phase
+        return _Note(self._beat, self._host, os.getpid(), self._iteration(), phase)
 
     def _report(self):
         before = time.monotonic()
@@ -215,12 +240,12 @@ def _first(named):
 
 
 def _phase_of(thread):
-    """What a thread of this process is doing, by the modules that it is in."""
+    """What a thread of this process is doing, by the modules that it is in; None where they don't tell."""
     frame, modules = sys._current_frames().get(thread), set()
     while frame is not None:
         modules.add(frame.f_globals.get("__name__"))
         frame = frame.f_back
-    return next((phase for module, phase in _PHASES if module in modules), _TRAINING)
+    return next((phase for module, phase in _PHASES if module in modules), None)
 
 
 def _own_connection(store):

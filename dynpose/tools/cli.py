@@ -7,6 +7,7 @@ which returns the exit code or None. They import torch and detectron2 in ``run``
 
 import argparse
 import importlib
+import math
 import sys
 
 from .ending import exit_code
@@ -33,6 +34,14 @@ def positive_int(text):
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def finite_number(text):
+    """An argument that is a finite number."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
     return value
 
 

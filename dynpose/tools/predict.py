@@ -22,7 +22,7 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-from .cli import positive_int
+from .cli import finite_number, positive_int
 
 NAME = "predict"
 HELP = "find the people in images: pictures and one JSON file"
@@ -44,7 +44,9 @@ def add_arguments(parser):
     parser.add_argument(
         "--resume", action="store_true", help="keep the results in --output, of the same weights and config, and go on"
     )
-    parser.add_argument("--score-threshold", type=float, default=0.3, help="of the pictures, default %(default)s")
+    parser.add_argument(
+        "--score-threshold", type=finite_number, default=0.3, help="of the pictures, default %(default)s"
+    )
     parser.add_argument(
         "--batch-size", type=positive_int, default=1, help="images in a forward pass, default %(default)s"
     )

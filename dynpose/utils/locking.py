@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import portalocker
 
-__all__ = ["LockedError", "locked"]
+__all__ = ["LockedError", "locked", "share", "stop_sharing"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,8 @@ _SECONDS_BETWEEN_TRIES = 0.2
 _HELD = (errno.EACCES, errno.EAGAIN)
 # Lock files of this process. A child that it forks, such as a data worker, would keep them beyond its end.
 _open_files = set()
+# Those that it shares with others, by path
+_shared = {}
 
 
 class LockedError(Exception):
@@ -63,8 +65,51 @@ def locked(path, *, waits=False):
         if file in _open_files:  # not in a forked child
             # removed before it is free: whoever has it open sees that it is no longer the file of this name
             with suppress(OSError):  # Windows removes no open file
-                os.remove(path)
+                if _is_still(path, file):  # somebody may have removed it, and another process made it anew
+                    os.remove(path)
             _close(file)
+
+
+def share(path):
+    """Hold a lock file together with other processes until this one ends, to say that it uses something.
+
+    Where that can't be done, in a folder that is read-only or on a file system without locks, nothing happens.
+
+    Args:
+        path (str): of the lock file; it stays when the lock ends.
+    """
+    if path in _shared:
+        return
+    with suppress(OSError, portalocker.LockException):
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  open until the process ends
+        _open_files.add(file)
+        try:
+            portalocker.lock(file, portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING)
+        except BaseException:
+            _close(file)
+            raise
+        _shared[path] = file
+
+
+def stop_sharing(path):
+    """End this process's share of a lock file.
+
+    Args:
+        path (str): of the lock file.
+
+    Returns:
+        bool: whether other processes :func:`share` it.
+    """
+    if path in _shared:
+        _close(_shared.pop(path))
+    try:
+        with open(path, "a+", encoding="utf-8") as file:
+            portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+    except portalocker.LockException as error:
+        return _is_held(error)
+    except OSError:
+        return False
+    return False
 
 
 def _take(path, waits):
@@ -97,15 +142,20 @@ def _lock(file, path):
     try:
         portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
     except portalocker.LockException as error:
-        # before its version 2.8, portalocker has one exception for both
-        cause = error.args[0] if error.args else None
-        if isinstance(error, portalocker.AlreadyLocked) or getattr(cause, "errno", None) in _HELD:
+        if _is_held(error):
             raise LockedError(_read_owner(file)) from None
         logger.warning(
             "%s: the file system has no locks (%s): that no other process uses the folder is not checked", path, error
         )
         return False
     return True
+
+
+def _is_held(error):
+    """Whether another process has the lock; otherwise there are no locks."""
+    # before its version 2.8, portalocker has one exception for both
+    cause = error.args[0] if error.args else None
+    return isinstance(error, portalocker.AlreadyLocked) or getattr(cause, "errno", None) in _HELD
 
 
 def _is_still(path, file):
@@ -140,6 +190,7 @@ def _close(file):
 
 
 def _close_in_child():
+    _shared.clear()
     while _open_files:
         # without unlocking, which would count for the parent too
         _open_files.pop().close()

@@ -150,6 +150,24 @@ def test_links_that_lead_out_are_followed(photos, tmp_path):
     assert list(skipped(photos)) == ["link/back/", "link/"]
 
 
+def test_files_that_can_not_be_looked_at(photos, monkeypatch):
+    """A folder that may be listed but not entered (r--)."""
+    stat, lstat = os.stat, os.lstat
+
+    def refusing(function):
+        def refuse(path, **options):
+            if "deep/" in os.fspath(path):
+                raise PermissionError(13, "Permission denied")
+            return function(path, **options)
+
+        return refuse
+
+    monkeypatch.setattr(os, "stat", refusing(stat))
+    monkeypatch.setattr(os, "lstat", refusing(lstat))
+    assert found(photos) == ["a/x.png", "b/x.png"]
+    assert skipped(photos) == {"b/deep/y.jpg": ("it can't be looked at (Permission denied)", True)}
+
+
 def test_a_folder_that_can_not_be_entered_is_named(photos, monkeypatch):
     scandir = os.scandir
 

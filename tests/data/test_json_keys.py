@@ -19,7 +19,7 @@ COCO = '"images": [{"id": 1}], "categories": []'
         ('[{"a": 1, "a": 2}]', None),
         ("{", None),
         ('{"a": 1, "b": {"c": [1, "a"]}}', None),
-        # keys inside are the items' own matter
+        # keys inside are not looked at here
         ('{"a": {"b": 1, "b": 2}}', None),
         ('{"a": "\\"a\\": 1, \\"b\\": 2", "b": 1}', None),
         ('{"a": 1, "a": 2}', "a"),
@@ -49,5 +49,29 @@ def test_a_second_list_of_annotations_is_refused(tmp_path, second):
     path.write_text(f'{{{COCO}, "annotations": [{{"id": 1}}], {second}}}')
     with pytest.raises(DatasetError, match=r"people\.json: .*the key 'annotations' more than once.*; join"):
         read_coco_json(str(path))
-    path.write_text(f'{{{COCO}, "annotations": [{{"id": 1, "id": 2}}]}}')
-    assert read_coco_json(str(path))["annotations"] == [{"id": 2}]
+
+
+@pytest.mark.parametrize(
+    ("item", "key"),
+    [
+        ('{"id": 1, "id": 2}', "id"),
+        ('{"id": 1, "attributes": {"id": 3, "area": [{"area": 2}]}}', None),
+        ('{"id": 1, "name": "area", "area": 5}', None),
+        ('{"id": 1, "note": "\\"area\\": 5", "area": 5, "bbox": [NaN]}', None),
+        ('{"id": 1, "attributes": {"area": 1, "area": 2}, "area": 5}', None),
+        ('{"id": 1, "area": NaN, "area": 5}', "area"),
+        # nobody reads it
+        ('{"id": 1, "colour": 1, "colour": 2}', None),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_in_an_annotation(tmp_path, item, key, encoding):
+    path = tmp_path / "people.json"
+    path.write_text(f'{{{COCO}, "annotations": [{{"id": 0}}, {item}]}}', encoding=encoding)
+    if key is None:
+        assert len(read_coco_json(str(path))["annotations"]) == 2
+        return
+    with pytest.raises(
+        DatasetError, match=rf"people\.json: annotations\[1\] has the key '{key}' more than once.*; keep"
+    ):
+        read_coco_json(str(path))

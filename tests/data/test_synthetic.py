@@ -448,7 +448,7 @@ def left_alone(tmp_path_factory):
 )
 def test_what_a_killed_process_left_mends_itself(tmp_path, left_alone, earlier, event, number):
     if earlier:
-        write_synthetic_pose(tmp_path, "train", 3, SyntheticPose(seed=1, **SMALL))
+        assert ended_by(start_writing(tmp_path, SyntheticPose(seed=1, **SMALL))) == 0
     params = SyntheticPose(**SMALL)
     assert ended_by(start_writing(tmp_path, params, event, number)) == signal.SIGKILL
     write_synthetic_pose(tmp_path, "train", 3, params)
@@ -458,7 +458,8 @@ def test_what_a_killed_process_left_mends_itself(tmp_path, left_alone, earlier, 
 def test_a_killed_process_that_had_other_parameters(tmp_path, left_alone):
     pid = start_writing(tmp_path, SyntheticPose(seed=1, **SMALL), "os.rename", 2)
     assert ended_by(pid) == signal.SIGKILL
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["train", "train.json.lock", "train.json.partial"]
+    names = ["train", "train.json.lock", "train.json.partial", "train.json.users"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     write_synthetic_pose(tmp_path, "train", 3, SyntheticPose(**SMALL))
     assert contents(tmp_path) == left_alone
 
@@ -468,6 +469,37 @@ def test_images_are_not_rendered_again_for_the_name_of_the_annotation(tmp_path, 
     assert ended_by(start_writing(tmp_path, params, "os.rename", 2)) == signal.SIGKILL
     write_synthetic_pose(tmp_path, "train", 3, params)
     assert rendered == []
+
+
+def test_what_another_process_uses_is_not_replaced(tmp_path):
+    write_synthetic_pose(tmp_path, "train", 3, SyntheticPose(seed=1, **SMALL))
+    written = contents(tmp_path)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(DatasetError):
+            write_synthetic_pose(tmp_path, "train", 3, SyntheticPose(**SMALL))
+        try:
+            write_synthetic_pose(tmp_path, "train", 2, SyntheticPose(seed=1, **SMALL))
+        except DatasetError as error:
+            os.write(writer, str(error).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        message = file.read()
+    assert ended_by(pid) == 0
+    assert "train.json: another process uses these images, which were written with other parameters" in message
+    assert "wait for its end, or set DATASETS.SYNTHETIC.ROOT to another folder" in message
+    assert contents(tmp_path) == written
+    # this process may replace what it uses itself
+    write_synthetic_pose(tmp_path, "train", 2, SyntheticPose(seed=1, **SMALL))
+    assert contents(tmp_path) != written
+
+
+def test_a_folder_that_can_not_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatasetError, match=r"file: no folder can be made there.*; set DATASETS\.SYNTHETIC\.ROOT"):
+        write_synthetic_pose(tmp_path / "file", "train", 1, SyntheticPose(**SMALL))
 
 
 def test_processes_wait_for_each_other(tmp_path, left_alone):

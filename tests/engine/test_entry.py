@@ -81,6 +81,15 @@ def test_a_folder_that_can_not_be_written_to(tmp_path):
         setup(arguments(tmp_path, "OUTPUT_DIR", folder))
 
 
+def test_a_log_that_can_not_be_written_to(tmp_path):
+    (tmp_path / "log.txt").mkdir()
+    message = (
+        rf"^OUTPUT_DIR {tmp_path}: {tmp_path}/log.txt can't be written to \(Is a directory\); set OUTPUT_DIR to another"
+    )
+    with pytest.raises(ConfigError, match=message):
+        setup(arguments(tmp_path))
+
+
 @pytest.mark.parametrize("eval_only", [False, True])
 @pytest.mark.parametrize(
     ("device", "num_gpus", "problem"),
@@ -88,6 +97,7 @@ def test_a_folder_that_can_not_be_written_to(tmp_path):
         ("cuda", 0, "PyTorch finds no GPU on this machine"),
         ("cuda:2", 2, "PyTorch finds 2 on this machine, counted from 0"),
         ("mps", 0, "PyTorch finds no MPS device on this machine"),
+        ("meta", 0, "PyTorch finds no META device on this machine"),
     ],
 )
 def test_a_device_that_is_missing(tmp_path, monkeypatch, device, num_gpus, problem, eval_only):

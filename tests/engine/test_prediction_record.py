@@ -99,6 +99,7 @@ def test_an_image_that_was_changed_or_is_gone_is_not_there(begin, images):
         (lambda lines: [lines[0], lines[1], bytes(len(lines[2]) - 1) + b"\n", lines[3]], "ac", 1),
         (lambda lines: [lines[0], lines[1][:9] + lines[2], lines[3]], "c", 1),
         (lambda lines: [lines[0], b"[]\n", b"{}\n", b"1\n", lines[3]], "c", 3),
+        (lambda lines: [*lines[:3], b'{"file_name": "c", "file": [6, 1]}\n'], "ab", 1),
         (lambda lines: [lines[0]], "", 0),
         (lambda lines: [], "", 0),
     ],
@@ -117,7 +118,12 @@ def test_damaged_lines_are_left_out(begin, images, tmp_path, damage, left, damag
         assert [found["file_name"] for found in record.entries("abc")] == list("abc")
 
 
-@pytest.mark.parametrize("content", ["notes\n", '{"format": "other"}\n', "[]\n1\n", "{}\n{}\n", '{"format": "dyn'])
+NO_HEADER = '{"format": "dynpose predictions", "version": 1, "made_with": {"weights": {}}}\n'
+
+
+@pytest.mark.parametrize(
+    "content", [NO_HEADER, "notes\n", '{"format": "other"}\n', "[]\n1\n", "{}\n{}\n", '{"format": "dyn']
+)
 def test_a_file_of_something_else_is_not_touched(begin, tmp_path, content):
     (tmp_path / "predictions.jsonl").write_text(content)
     for resume in (True, False):

@@ -63,6 +63,8 @@ def test_a_run_says_what_it_is_of_and_resumes_with_its_seed(tmp_path, caplog):
     seed = load_config(str(tmp_path / "config.yaml")).SEED
     assert start["seed"] == seed >= 0
 
+    # what somebody has added to the file is passed over
+    (tmp_path / "run.json").write_text(json.dumps({"starts": [5, start]}))
     caplog.clear()
     annotations.write_text(annotations.read_text() + "\n")
     main(arguments(tmp_path, *SHORT, "SOLVER.MAX_ITER", "2", resume=True))
@@ -71,7 +73,9 @@ def test_a_run_says_what_it_is_of_and_resumes_with_its_seed(tmp_path, caplog):
     assert (second["start_iteration"], second["seed"]) == (1, seed)
     assert "since the run was started, the data sets changed" in caplog.text
     assert torch.load(tmp_path / "model_0000001.pth")["data"]["seed"] == seed
-    # a new run draws another
+    # a new run draws another, and one that finds no seed too
+    (tmp_path / "config.yaml").write_bytes(b"SEED: \xff")
+    assert setup(arguments(tmp_path, *SHORT, resume=True)).SEED >= 0
     drawn = setup(arguments(tmp_path, *SHORT)).SEED
     assert drawn != seed
 

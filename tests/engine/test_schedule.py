@@ -10,7 +10,7 @@ from small_models import SMALL, small_config
 from dynpose.config import ConfigError, load_config
 from dynpose.data import register_pose_dataset
 from dynpose.engine import resolve_epochs, setup
-from dynpose.engine.schedule import epochs_to_iterations, num_training_images, resolve_reference_batch
+from dynpose.engine.schedule import check_steps, epochs_to_iterations, num_training_images, resolve_reference_batch
 
 pytestmark = pytest.mark.usefixtures("clean_run")
 
@@ -84,6 +84,20 @@ def test_epochs_without_steps():
     cfg = epochs_config("SOLVER.STEPS_EPOCHS", "[]")
     resolve_epochs(cfg, num_images=16)
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (36, ())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("SOLVER.CHECKPOINT_PERIOD", 0, "SOLVER.CHECKPOINT_PERIOD must be at least 1, got 0"),
+        ("SOLVER.BASE_LR", -1.0, "SOLVER.BASE_LR must be at least 0, got -1.0"),
+        ("SOLVER.WEIGHT_DECAY", -0.1, "SOLVER.WEIGHT_DECAY must be at least 0, got -0.1"),
+        ("TEST.EVAL_PERIOD", -1, "TEST.EVAL_PERIOD must be at least 0, got -1"),
+    ],
+)
+def test_numbers_out_of_range(key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        check_steps(small_config("configs/FCPose/R_50_3x.yaml", key, value))
 
 
 def test_iterations_are_left_alone():

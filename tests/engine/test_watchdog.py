@@ -15,6 +15,7 @@ CASES = {
     "second_stopped": {"rank": 1, "phase": "evaluation", "seconds": 5},
     "first_stopped": {"rank": 0, "phase": "training", "seconds": 5},
     "second_behind": {"rank": 1, "phase": "waiting for images", "seconds": 3, "sleeps": True},
+    "second_stopped_in_set_up": {"rank": 1, "phase": "set-up", "seconds": 5},
     "short": {"rank": 1, "phase": "checkpoint", "seconds": 0.3, "sleeps": True},
 }
 
@@ -53,6 +54,15 @@ def test_a_stopped_process_is_named(cases):
     assert case["printed"] == [[], []]
 
 
+def test_a_process_is_stopped_in_set_up(cases):
+    case = cases["second_stopped_in_set_up"]
+    assert re.fullmatch(
+        rf"[23] s without an iteration, at iteration 0, set-up; not heard of: process 1 on \S+ "
+        rf"\(pid {case['pids'][1]}\), for \d s, last at iteration 0, set-up",
+        case["logged"][0][0],
+    )
+
+
 def test_the_first_process_is_stopped_and_the_next_one_prints_it(cases):
     """It keeps the store that the others ask."""
     case = cases["first_stopped"]
@@ -76,5 +86,5 @@ def test_nothing_is_said_of_what_takes_less(cases):
 
 
 def test_one_process_is_not_watched():
-    with watched(lambda: pytest.fail("it is asked"), 0.01):
+    with watched(0.01, lambda: pytest.fail("it is asked")):
         pass

@@ -48,14 +48,22 @@ def _run(case, rank, port):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     trainer = SimpleNamespace(iter=0)
-    with watched(lambda: trainer.iter, PERIOD):
-        for trainer.iter in range(ITERATIONS):
-            if trainer.iter == STOPS_AT and rank == case["rank"]:
-                _PHASES[case["phase"]](lambda: _pause(case))
-            dist.all_reduce(torch.ones(1))
-            # long enough for notes of each iteration
-            time.sleep(PERIOD / 6)
+    with watched(PERIOD):
+        if case["phase"] == "set-up" and rank == case["rank"]:
+            _pause(case)
+        dist.barrier()
+        with watched(PERIOD, lambda: trainer.iter):
+            _iterate(case, rank, trainer)
     dist.barrier()
+
+
+def _iterate(case, rank, trainer):
+    for trainer.iter in range(ITERATIONS):
+        if trainer.iter == STOPS_AT and rank == case["rank"] and case["phase"] in _PHASES:
+            _PHASES[case["phase"]](lambda: _pause(case))
+        dist.all_reduce(torch.ones(1))
+        # long enough for notes of each iteration
+        time.sleep(PERIOD / 6)
 
 
 def _pause(case):

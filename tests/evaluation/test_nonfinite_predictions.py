@@ -96,6 +96,18 @@ def test_what_a_diverged_model_predicts_is_left_out_and_counted(dataset, caplog,
     assert "has predicted nobody" in caplog.text
 
 
+def test_cid_in_a_padded_image_with_an_affine_map():
+    """The peak of a heatmap of NaN is its first cell, which the map to the original may bring outside of it."""
+    model = tiny_model("CID", "MODEL.CID.SCORE_THRESH", 0.0).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(NAN)
+        inputs = image(one_person(), 1)["image"][:, :96, :80]
+        (output,) = model([{"image": inputs, "height": 80, "width": 80, "to_original": [[1.0, 0, 0], [0, 1, -24]]}])
+    assert len(output["instances"]) > 0
+    assert output["instances"].scores.isnan().all()
+
+
 def test_boxes_that_are_not_finite_stay_as_they_are():
     boxes = UncheckedBoxes(BOXES.clone())
     boxes.clip((100, 200))

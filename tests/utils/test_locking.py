@@ -12,7 +12,7 @@ from pathlib import Path
 import portalocker
 import pytest
 
-from dynpose.utils.locking import LockedError, locked
+from dynpose.utils.locking import LockedError, locked, share, stop_sharing
 
 
 @pytest.fixture
@@ -117,6 +117,41 @@ def test_a_file_that_was_removed_meanwhile_is_not_held(tmp_path, monkeypatch):
         monkeypatch.undo()
         with pytest.raises(LockedError), locked(path):
             pass
+
+
+def test_the_file_of_another_is_not_removed(tmp_path, hold):
+    """Somebody has removed the first one's, so that a second could begin: the end of the first leaves that one's."""
+    path = str(tmp_path / "run.lock")
+    with locked(path):
+        os.remove(path)
+        hold(path)
+    with pytest.raises(LockedError), locked(path):
+        pass
+
+
+def test_what_is_shared(tmp_path):
+    path, (reader, writer) = str(tmp_path / "users"), os.pipe()
+    assert not stop_sharing(path)
+    share(path)
+    share(path)
+    pid = os.fork()
+    if pid == 0:
+        share(path)
+        os.write(writer, b"1" if stop_sharing(path) else b"0")
+        share(path)
+        os.write(writer, b"!")
+        time.sleep(60)
+    try:
+        # the child saw this process's share, and this process sees the child's
+        assert os.read(reader, 1) == b"1"
+        assert os.read(reader, 1) == b"!"
+        assert stop_sharing(path)
+    finally:
+        kill(pid)
+    assert not stop_sharing(path)
+    # without a folder, nobody can
+    share(str(tmp_path / "missing" / "users"))
+    assert not stop_sharing(str(tmp_path / "missing" / "users"))
 
 
 def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):

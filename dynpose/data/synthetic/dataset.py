@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from dynpose.utils.locking import locked
+from dynpose.utils.locking import locked, share, stop_sharing
 
 from ..coco_json import load_pose_json, read_coco_json
 from ..schema import COCO_PERSON, DatasetError
@@ -25,13 +25,14 @@ _GENERATOR = "dynpose.data.synthetic"
 # Raise it whenever the same parameters give other images or annotations: folders written before are then redone.
 _VERSION = 1
 _JPEG_QUALITY = 95
+_REMEDY = "set DATASETS.SYNTHETIC.ROOT to another folder, or remove it"
 
 
 def write_synthetic_pose(root, split, num_images, params):
     """Write one split of the data set, unless it is there already.
 
-    What was written with other parameters is replaced. Any number of processes may call this at once: one writes, the
-    others wait for it. What a killed process has left is finished, or written anew.
+    What was written with other parameters is replaced, unless another process uses it. Any number of processes may call
+    this at once: one writes, the others wait for it. What a killed process has left is finished, or written anew.
 
     Args:
         root (str): folder that gets ``<split>.json`` and ``<split>/*.jpg``.
@@ -43,7 +44,8 @@ def write_synthetic_pose(root, split, num_images, params):
         tuple[str, str]: the annotation file and the folder of its images.
 
     Raises:
-        DatasetError: the file or the folder is there, but was not written by this function.
+        DatasetError: the file or the folder is there, but was not written by this function, or another process uses
+            what was written with other parameters.
 
     Example::
 
@@ -63,13 +65,24 @@ def write_synthetic_pose(root, split, num_images, params):
     }
     # JSON has no tuples; what is compared with a file must look as if read from one
     info = json.loads(json.dumps(info))
+    users = f"{json_file}.users"
+    share(users)
     # Looked at without the lock first, so that a folder that cannot be written to can still be used
     if not _is_written(json_file, image_root, info):
-        os.makedirs(root, exist_ok=True)
+        try:
+            os.makedirs(root, exist_ok=True)
+        except OSError as error:
+            raise DatasetError(f"{root}: no folder can be made there ({error.strerror}); {_REMEDY}") from error
         with locked(f"{json_file}.lock", waits=True):
             _finish_earlier(json_file, image_root)
             if not _is_written(json_file, image_root, info):
+                if stop_sharing(users):
+                    raise DatasetError(
+                        f"{json_file}: another process uses these images, which were written with other parameters "
+                        f"(DATASETS.SYNTHETIC); wait for its end, or {_REMEDY}"
+                    )
                 _write(json_file, image_root, info, params)
+        share(users)
     return json_file, image_root
 
 
@@ -142,18 +155,17 @@ def _write(json_file, image_root, info, params):
 
 def _remove_earlier(json_file, image_root):
     """Remove what an earlier call wrote, and nothing else."""
-    mend = "set DATASETS.SYNTHETIC.ROOT to another folder, or remove it"
     if os.path.exists(json_file):
         if not _is_ours(read_coco_json(json_file)):
             raise DatasetError(
-                f"{json_file}: the file is no annotation of synthetic people and is not replaced; {mend}"
+                f"{json_file}: the file is no annotation of synthetic people and is not replaced; {_REMEDY}"
             )
         logger.info("%s has other parameters or lacks images: it is written anew", json_file)
         # the annotation last: it says whose the images are
         shutil.rmtree(image_root, ignore_errors=True)
         os.remove(json_file)
     elif os.path.exists(image_root):
-        raise DatasetError(f"{image_root}: the folder is there without {json_file} and is not replaced; {mend}")
+        raise DatasetError(f"{image_root}: the folder is there without {json_file} and is not replaced; {_REMEDY}")
 
 
 def register_synthetic_pose(root, *, num_train=1000, num_val=100, **params):

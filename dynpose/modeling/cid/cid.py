@@ -12,7 +12,7 @@ import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from torch.utils.checkpoint import checkpoint
 
 from dynpose.config import (
@@ -29,6 +29,7 @@ from dynpose.modeling.image_model import ImageModel
 from dynpose.modeling.keypoint_maps import enclosing_boxes
 from dynpose.modeling.parameter_rows import layer_rows, of_all, of_each
 from dynpose.modeling.test_time_augmentation import ViewMaps
+from dynpose.modeling.unchecked_boxes import UncheckedBoxes
 
 from .abstraction import InstanceAbstraction, People, own_cells
 from .decoding import decode_keypoints
@@ -355,8 +356,10 @@ class CID(ImageModel):
             kept = oks_nms(poses, scores, self.schema.sigmas, self.oks_nms_thresh)
             poses, scores = poses[kept], scores[kept]
             instances = Instances(size)
+            # where a heatmap is NaN, so is the place of its peak, whose cell may be outside the image
+            points = torch.where(poses[..., 2:].isfinite(), poses[..., :2], float("nan"))
             # a rectangle without extent is dropped when the results are rescaled
-            instances.pred_boxes = Boxes(enclosing_boxes(poses[..., :2], min_size=float(self.stride)))
+            instances.pred_boxes = UncheckedBoxes(enclosing_boxes(points, min_size=float(self.stride)))
             instances.scores = scores
             instances.pred_classes = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
             instances.pred_keypoints = poses
@@ -373,7 +376,8 @@ def to_result_size(instances, inputs):
             matrix, where the input was not simply resized.
 
     Returns:
-        Instances: boxes clipped to the result; those outside of it are dropped, as detectron2 does.
+        Instances: boxes clipped to the result; those outside of it are dropped, as detectron2 does, and those that are
+        not finite handed on.
     """
     height = inputs.get("height", instances.image_size[0])
     width = inputs.get("width", instances.image_size[1])
@@ -384,7 +388,7 @@ def to_result_size(instances, inputs):
         corners = torch.stack([x0, y0, x1, y0, x1, y1, x0, y1], dim=1).unflatten(1, (4, 2))
         mapped = Instances((height, width), **instances.get_fields())
         mapped.pred_keypoints = torch.cat([_transformed(points, matrix), scores], dim=2)
-        mapped.pred_boxes = Boxes(enclosing_boxes(_transformed(corners, matrix)))
+        mapped.pred_boxes = UncheckedBoxes(enclosing_boxes(_transformed(corners, matrix)))
         instances = mapped
     return detector_postprocess(instances, height, width)
 
