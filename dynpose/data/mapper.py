@@ -15,7 +15,7 @@ from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
 from .affine import composed_matrix, matrix_to_original
 from .datasets import register_datasets_from_cfg
 from .ignored_regions import draw_ignored_regions, has_labelled_keypoints, segmentation_area
-from .image_check import read_image
+from .image_reading import read_image
 from .schema import DatasetError
 from .schema_config import schema_from_cfg
 from .transforms import build_pose_augmentation

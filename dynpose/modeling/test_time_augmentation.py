@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from dynpose.data import AffineResize, schema_from_cfg
 from dynpose.data.affine import check_reads_to_original, composed_matrix, matrix_to_original
-from dynpose.data.image_check import read_image
+from dynpose.data.image_reading import read_image
 from dynpose.data.schema import infer_flip_pairs
 from dynpose.layers.oks_nms import group_by_oks, pose_areas
 from dynpose.utils.finite import finite_instances
