@@ -17,7 +17,7 @@ from dynpose.checkpoint.reading import UnsafeCheckpointError, read_checkpoint
 from dynpose.checkpoint.writing import explain_write_errors
 from dynpose.config import ConfigError
 from dynpose.utils.atomic import atomic_open
-from dynpose.utils.parallel import bare_model
+from dynpose.utils.distributed import unwrap_ddp
 
 from .metrics_file import storage_state
 from .resuming import process_state
@@ -276,7 +276,7 @@ def keep_weights(model, folder, name, class_names, **note):
     Raises:
         CheckpointError: the file can't be written; an earlier one is unchanged.
     """
-    if not comm.is_main_process() or _holds(os.path.join(folder, f"{name}.pth"), bare_model(model), note):
+    if not comm.is_main_process() or _holds(os.path.join(folder, f"{name}.pth"), unwrap_ddp(model), note):
         return
     PathManager.mkdirs(folder)
     PoseCheckpointer(model, folder, class_names=class_names).save_weights(name, **note)

@@ -24,8 +24,8 @@ from dynpose.data.affine import check_reads_to_original, composed_matrix, matrix
 from dynpose.data.image_reading import read_image
 from dynpose.data.schema import infer_flip_pairs
 from dynpose.layers.oks_nms import group_by_oks, pose_areas
+from dynpose.utils.distributed import unwrap_ddp
 from dynpose.utils.finite import finite_instances
-from dynpose.utils.parallel import bare_model
 
 __all__ = ["AveragesMaps", "PoseTTA", "ViewMaps", "merge_poses", "mirror_poses", "resample_map"]
 
@@ -85,7 +85,7 @@ class PoseTTA(nn.Module):
         image_format="BGR",
     ):
         super().__init__()
-        model = bare_model(model)
+        model = unwrap_ddp(model)
         if not min_sizes or min(min_sizes) < 1 or max_size < 1:
             raise ValueError(
                 f"TEST.AUG.MIN_SIZES must be one or more lengths in pixels and TEST.AUG.MAX_SIZE another, got "

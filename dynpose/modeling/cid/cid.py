@@ -25,7 +25,7 @@ from dynpose.config import (
 )
 from dynpose.data import schema_from_cfg
 from dynpose.layers.oks_nms import oks_nms
-from dynpose.modeling.image_model import ImageModel
+from dynpose.modeling.base_models import ImageModel
 from dynpose.modeling.keypoint_maps import enclosing_boxes
 from dynpose.modeling.parameter_rows import layer_rows, of_all, of_each
 from dynpose.modeling.test_time_augmentation import ViewMaps
