@@ -34,8 +34,8 @@ class PoseCheckpointer(DetectionCheckpointer):
     - Other keypoints are refused, unless ``new_keypoints`` allows to fine-tune them: then what was learned of those
       that both have, by name, is carried over, and the others start afresh; the log names them. As many keypoints
       without a common name are taken to be the same under other names. So are classes; ``complete`` refuses others.
-    - ImageNet weights of HRNet, DLA and Swin, from their original releases or timm (.pth or .safetensors), are renamed
-      too. They must fill the whole backbone.
+    - ImageNet weights of HRNet, DLA and Swin, from their original releases or timm (.pth or .safetensors), and those of
+      a timm network by its name are renamed too. They must fill the whole backbone.
     - Anything else, such as a ResNet's ImageNet weights, is left to detectron2, as long as something of it fits.
     - Nothing in a file is run, unless the user trusts it; see :mod:`dynpose.checkpoint.reading`.
 
@@ -162,7 +162,7 @@ class PoseCheckpointer(DetectionCheckpointer):
             self._check_expectations(released)
             checkpoint["model"], note = self._convert(checkpoint["model"], released)
             return note
-        if (imagenet := detect_imagenet(checkpoint["model"])) is not None:
+        if (imagenet := detect_imagenet(checkpoint["model"], self.model)) is not None:
             checkpoint["model"] = self._convert_imagenet(checkpoint["model"], imagenet)
         elif checkpoint.get("matching_heuristics") and find_backbone(self.model):
             raise CheckpointError(
