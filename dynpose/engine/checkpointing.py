@@ -116,7 +116,7 @@ class TrainingCheckpointer(PoseCheckpointer):
         numbered = self._find_numbered()
         if last is None and fault is None and not numbered:
             return None
-        # of those that come after the last one, which somebody may have set back, nothing is wanted
+        # a user may have set last_checkpoint back: later checkpoints are not considered
         older = numbered[: numbered.index(last)] if last in numbered else numbered
         faults = [fault] if fault else []
         for name in ([last] if last else []) + older[::-1]:
@@ -125,7 +125,7 @@ class TrainingCheckpointer(PoseCheckpointer):
                 if faults:
                     logger.warning(f"The newest checkpoint can't be taken ({'; '.join(faults)}): going on from {name}")
                 self._numbered = [kept for kept in older if kept != name] + [name] * bool(_NUMBERED.fullmatch(name))
-                self._mend_notes(name, last)
+                self._repair_notes(name, last)
                 return name
             faults.append(f"{name}: {damage}")
         raise CheckpointError(
@@ -133,7 +133,7 @@ class TrainingCheckpointer(PoseCheckpointer):
             "it was saved, or start again without --resume"
         )
 
-    def _mend_notes(self, name, last):
+    def _repair_notes(self, name, last):
         """Do what a kill has left undone after a checkpoint was complete: a run that has ended saves no other."""
         if last is None or not os.path.isfile(os.path.join(self.save_dir, last)):
             self.tag_last_checkpoint(name)

@@ -14,7 +14,7 @@ _SIZES = ("tiny", "small", "base", "large")
 
 
 class Swin(TimmBackbone):
-    """timm's Swin; its stages are res2 to res5, each with a LayerNorm of its own as in Swin's detectors.
+    """timm's Swin; its stages are res2 to res5, each followed by a LayerNorm as in Swin's detectors.
 
     The windows of the last stage are shifted too, which timm, at its 224 pixels, has no room for. The final norm of the
     classifier is left out.

@@ -13,8 +13,8 @@ from .timm_backbone import STRIDES, TimmBackbone
 class Timm(TimmBackbone):
     """A network of timm by its name, with the outputs that ``features_only`` gives at strides 4, 8, 16 and 32.
 
-    HRNet, DLA and Swin have classes of their own, which read the files of their original releases too and leave out the
-    layers that no output depends on. A network for one image size alone, as most transformers are, does not take images
+    HRNet, DLA and Swin have separate classes, which freeze layers that no output depends on and also load the files of
+    the original releases. A network for one image size alone, as most transformers are, does not take images
     of other sizes.
 
     Args:

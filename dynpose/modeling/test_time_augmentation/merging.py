@@ -17,12 +17,12 @@ def merge_poses(predictions, sigmas, *, match_oks=0.7, weight_of=lambda confiden
 
     - the keypoint is the mean of the p_vk, weighted by s_v c_vk (by s_v where all c_vk are 0);
     - its confidence is the mean of the c_vk, weighted by s_v, and the box the mean of the boxes, weighted so;
-    - the score is sum_v s_v / V: the mean, where a view that did not find the person counts as 0. It is s for whoever
-      is found in all views with score s, and s / V for whoever is found in one.
+    - the score is sum_v s_v / V: the mean, where a view that did not find the person counts as 0. It is s for a person
+      found in all views with score s, and s / V for one found in a single view.
 
     Args:
         predictions (list[Instances]): V, in the coordinates of one image, not mirrored, with ``scores``,
-            ``pred_classes``, ``pred_keypoints`` (N, K, 3) and optionally ``pred_boxes``. Where nobody was found, the
+            ``pred_classes``, ``pred_keypoints`` (N, K, 3) and optionally ``pred_boxes``. Without predictions, the
             fields may be missing.
         sigmas (Sequence[float]): K, of OKS. The area of a pose is that of its box, or else of the rectangle around its
             keypoints.
@@ -55,7 +55,7 @@ def merge_poses(predictions, sigmas, *, match_oks=0.7, weight_of=lambda confiden
         return table
 
     scores, keypoints = of_views(people.scores), of_views(people.pred_keypoints)
-    # Views where nobody is have no say even if all scores are 0
+    # Views without the person do not count even if all scores are 0
     found = of_views(torch.ones_like(people.scores))
     by_score = torch.where(scores.sum(dim=1, keepdim=True) > 0, scores, found)
     weights = by_score[..., None] * of_views(weight_of(people.pred_keypoints[..., 2]))
