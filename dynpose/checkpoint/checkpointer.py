@@ -9,12 +9,12 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from dynpose.data.schema import COCO_PERSON, CROWDPOSE_PERSON, match_keypoints
-from dynpose.utils.atomic import atomic_open
+from dynpose.utils.atomic import AtomicPathManager
 
 from .carrying import carry_rows, fits
 from .errors import CheckpointError
 from .imagenet import convert_imagenet, detect_imagenet, find_backbone
-from .reading import UnsafeCheckpointError, read_checkpoint
+from .reading import load_checkpoint
 from .released import convert_released, detect_released
 from .writing import write_checkpoint
 
@@ -34,8 +34,8 @@ class PoseCheckpointer(DetectionCheckpointer):
     - Other keypoints are refused, unless ``new_keypoints`` allows to fine-tune them: then what was learned of those
       that both have, by name, is carried over, and the others start afresh; the log names them. As many keypoints
       without a common name are taken to be the same under other names. So are classes; ``complete`` refuses others.
-    - ImageNet weights of HRNet, DLA and Swin, from their original releases or timm (.pth or .safetensors), are renamed
-      too. They must fill the whole backbone.
+    - ImageNet weights of HRNet, DLA and Swin, from their original releases or timm (.pth or .safetensors), and those of
+      a timm network by its name are renamed too. They must fill the whole backbone.
     - Anything else, such as a ResNet's ImageNet weights, is left to detectron2, as long as something of it fits.
     - Nothing in a file is run, unless the user trusts it; see :mod:`dynpose.checkpoint.reading`.
 
@@ -56,6 +56,7 @@ class PoseCheckpointer(DetectionCheckpointer):
 
     def __init__(self, model, save_dir="", *, new_keypoints=False, complete=False, class_names=None, **kwargs):
         super().__init__(model, save_dir, **kwargs)
+        self.path_manager = AtomicPathManager(self.path_manager)
         self.new_keypoints = new_keypoints
         self.complete = complete
         self.class_names = list(getattr(self.model, "class_names", ()) if class_names is None else class_names)
@@ -89,8 +90,8 @@ class PoseCheckpointer(DetectionCheckpointer):
             return False
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
-        opener = self.path_manager.open if "://" in path else atomic_open
-        write_checkpoint(path, {"model": self.model.state_dict(), **more, "dynpose": self._description()}, opener)
+        content = {"model": self.model.state_dict(), **more, "dynpose": self._description()}
+        write_checkpoint(path, content, self.path_manager.open)
         return True
 
     def load(self, path, checkpointables=None):
@@ -120,15 +121,7 @@ class PoseCheckpointer(DetectionCheckpointer):
         return note if parts is None else {**note, "parts": parts}
 
     def _load_file(self, filename):
-        try:
-            checkpoint = read_checkpoint(filename)
-        except UnsafeCheckpointError as error:
-            raise CheckpointError(f"{filename}: {error}") from error
-        except Exception as error:
-            raise CheckpointError(
-                f"{filename}: can't be read as a checkpoint ({type(error).__name__}: {error}). It may be truncated or "
-                "no checkpoint at all; copy it again or give another MODEL.WEIGHTS"
-            ) from error
+        checkpoint = load_checkpoint(filename)
         if fault := _find_fault(checkpoint["model"]):
             raise CheckpointError(
                 f"{filename}: {fault}, where a checkpoint has named tensors, by themselves or as 'model' or "
@@ -162,7 +155,7 @@ class PoseCheckpointer(DetectionCheckpointer):
             self._check_expectations(released)
             checkpoint["model"], note = self._convert(checkpoint["model"], released)
             return note
-        if (imagenet := detect_imagenet(checkpoint["model"])) is not None:
+        if (imagenet := detect_imagenet(checkpoint["model"], self.model)) is not None:
             checkpoint["model"] = self._convert_imagenet(checkpoint["model"], imagenet)
         elif checkpoint.get("matching_heuristics") and find_backbone(self.model):
             raise CheckpointError(

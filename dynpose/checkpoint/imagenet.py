@@ -1,11 +1,11 @@
-"""ImageNet weights of the backbones that detectron2 lacks: the original releases' files, and timm's.
+"""ImageNet weights of the backbones that detectron2 lacks: the files of the original releases, and timm's.
 
 They are recognised by their keys, renamed to the adapters of :mod:`dynpose.modeling.backbone`, and must fill the whole
 network; the classifier's weights are left out.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch.nn import functional as F
 
@@ -21,6 +21,7 @@ class ImageNetFormat:
         backbone (str): the class of the backbone that they belong to.
         signature (tuple[str]): keys that all occur in it.
         renames (tuple[tuple[str, str]]): (pattern, replacement) pairs for the keys that timm calls otherwise.
+        names (dict[str, str]): the network's name of each key, where it differs without a rule.
         unused (tuple[tuple[str, str]]): (pattern, what it is) of the keys that a backbone has no use for.
         may_lack (tuple[tuple[str, str]]): (pattern, why) of timm's keys that such a file need not have; they keep
             their initial values.
@@ -30,6 +31,7 @@ class ImageNetFormat:
     backbone: str
     signature: tuple
     renames: tuple = ()
+    names: dict = field(default_factory=dict)
     unused: tuple = ()
     may_lack: tuple = ()
 
@@ -110,23 +112,45 @@ class ImageNetReport:
         return not (self.unknown or self.missing or self.misfits)
 
 
-def detect_imagenet(state_dict):
+def detect_imagenet(state_dict, model=None):
     """Recognise a backbone's ImageNet weights.
 
     Args:
         state_dict (dict[str, Tensor]): its parameters.
+        model (nn.Module | None): what they are for. Where that has a network of timm by its name, they are timm's of
+            that network if they have half of its keys.
 
     Returns:
         ImageNetFormat | None: None for anything else.
     """
     keys = {key.removeprefix("module.") for key in state_dict}
+    named = model and _timm_format(model)
+    if named and 2 * len(keys & named.names.keys()) >= len(named.names):
+        return named
     for imagenet in IMAGENET_FORMATS:
         if all(key in keys for key in imagenet.signature):
             return imagenet
     return None
 
 
-def find_backbone(model, names=tuple(imagenet.backbone for imagenet in IMAGENET_FORMATS)):
+def _timm_format(model):
+    """The format of timm's file of the network that a model has by its name; None without one."""
+    backbone = next((module for module in model.modules() if hasattr(module, "timm_keys")), None)
+    if backbone is None:
+        return None
+    keys = backbone.timm_keys()
+    names = {key: ours for key, ours in keys.items() if ours is not None}
+    after = "|".join(re.escape(key) for key, ours in keys.items() if ours is None)
+    return ImageNetFormat(
+        name=f"timm's {backbone.name}",
+        backbone=type(backbone).__name__,
+        signature=(),
+        names=names,
+        unused=((after, "after the feature maps"),),
+    )
+
+
+def find_backbone(model, names=(*(imagenet.backbone for imagenet in IMAGENET_FORMATS), "Timm")):
     """Find the timm network inside a model.
 
     Args:
@@ -160,7 +184,7 @@ def convert_imagenet(state_dict, imagenet, prefix, body):
     report = ImageNetReport({}, {}, [], [], {}, [], [])
     for released_key, value in state_dict.items():
         released_key = released_key.removeprefix("module.")
-        key = _rename(released_key, imagenet.renames)
+        key = _rename(released_key, imagenet)
         if key not in state:
             _file_leftover(released_key, imagenet, report)
             continue
@@ -193,8 +217,10 @@ def resize_position_table(table, rows):
     return resized.reshape(-1, rows).t().to(table.dtype).contiguous()
 
 
-def _rename(key, renames):
-    for pattern, replacement in renames:
+def _rename(key, imagenet):
+    if key in imagenet.names:
+        return imagenet.names[key]
+    for pattern, replacement in imagenet.renames:
         if re.fullmatch(pattern, key):
             return re.sub(pattern, replacement, key)
     return key

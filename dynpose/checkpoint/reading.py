@@ -7,10 +7,23 @@ passed on with the weights they belong to.
 
 import os
 import pickle
+import zipfile
 
 import torch
 from detectron2.utils.file_io import PathManager
 from safetensors.torch import load_file
+
+from .errors import CheckpointError
+
+__all__ = [
+    "TRUST_VARIABLE",
+    "DamagedCheckpointError",
+    "UnsafeCheckpointError",
+    "load_checkpoint",
+    "read_checkpoint",
+    "read_verified",
+    "trusts_checkpoints",
+]
 
 TRUST_VARIABLE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 """PyTorch's environment variable: with "1" or "true" checkpoints may hold, and run, anything."""
@@ -31,9 +44,68 @@ class UnsafeCheckpointError(pickle.UnpicklingError):
     """A checkpoint that holds more than weights."""
 
 
+class DamagedCheckpointError(ValueError):
+    """A checkpoint that is missing or not whole; the message says why, without its name."""
+
+
 def trusts_checkpoints():
     """Whether the user lets checkpoints run code, by :data:`TRUST_VARIABLE`."""
     return os.environ.get(TRUST_VARIABLE, "0").lower() in ("1", "y", "yes", "true")
+
+
+def load_checkpoint(path):
+    """Read a checkpoint as :func:`read_checkpoint` does, with errors for users.
+
+    Args:
+        path (str | PathLike): the file.
+
+    Returns:
+        dict: see :func:`read_checkpoint`.
+
+    Raises:
+        CheckpointError: the file is missing, can't be read, or holds more than weights.
+    """
+    try:
+        return read_checkpoint(os.fspath(path))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; give the weights of a trained model") from None
+    except UnsafeCheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except Exception as error:  # a truncated archive, a text file and others each raise their own kind
+        raise CheckpointError(
+            f"{path}: can't be read as a checkpoint ({type(error).__name__}: {error}). It may be truncated or no "
+            "checkpoint at all; copy it again or give another file"
+        ) from error
+
+
+def read_verified(path):
+    """Read a checkpoint of ``torch.save`` and compare its checksums, which ``torch.load`` does not.
+
+    Args:
+        path (str | PathLike): the file.
+
+    Returns:
+        dict: see :func:`read_checkpoint`.
+
+    Raises:
+        DamagedCheckpointError: it is missing, incomplete, changed or no checkpoint.
+        UnsafeCheckpointError: see :func:`read_checkpoint`.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            broken = file.testzip()
+    except FileNotFoundError:
+        raise DamagedCheckpointError("it does not exist") from None
+    except Exception as error:  # zlib, struct and others on damaged files
+        raise DamagedCheckpointError(f"it is incomplete ({error})") from error
+    if broken is not None:
+        raise DamagedCheckpointError(f"the checksum of {broken} is wrong")
+    try:
+        return read_checkpoint(os.fspath(path))
+    except UnsafeCheckpointError:
+        raise
+    except Exception as error:  # whatever torch.load makes of another kind of file
+        raise DamagedCheckpointError(f"it is no checkpoint ({str(error).splitlines()[0]})") from error
 
 
 def read_checkpoint(path):

@@ -22,7 +22,7 @@ def write_checkpoint(path, content, opener=atomic_open):
     Args:
         path (str): the file; until it is complete, one of that name stays as it is.
         content (dict): tensors in dicts, lists and tuples.
-        opener (Callable): opens a path in a mode, for a file system that ``atomic_open`` does not know.
+        opener (Callable): opens a path in a mode; of a path manager, for other file systems than the local one.
 
     Raises:
         CheckpointError: the file can't be written. Nothing of it is left.

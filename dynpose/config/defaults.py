@@ -217,6 +217,15 @@ def _add_backbones(cfg):
     # Stochastic depth, the rate of the last block
     cfg.MODEL.SWIN.DROP_PATH_RATE = 0.2
 
+    # Any other network of timm
+    cfg.MODEL.TIMM = CN()
+    # Of timm.list_models(); it needs feature maps of strides 4, 8, 16 and 32
+    cfg.MODEL.TIMM.NAME = "convnext_tiny"
+    # Of its batch norms, if it has any: "BN", "SyncBN" or "FrozenBN"
+    cfg.MODEL.TIMM.NORM = "BN"
+    # Stochastic depth, the rate of the last block; networks without it need 0
+    cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
+
 
 def _add_kp_net(cfg):
     # The network that is generated for each person (FCPose section 3.1), run by dynpose.layers.kp_net

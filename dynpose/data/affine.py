@@ -14,14 +14,11 @@ import numpy as np
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import Transform
 
-from dynpose.config import ConfigError
-
 __all__ = [
     "AffineResize",
     "AffineTransform",
     "RandomAffine",
     "affine_matrix",
-    "check_reads_to_original",
     "composed_matrix",
     "index_to_continuous",
     "matrix_to_original",
@@ -256,23 +253,6 @@ def index_to_continuous(matrix):
         ndarray: (2, 3), from continuous pixels to continuous pixels.
     """
     return _shift_origin(matrix, 0.5)
-
-
-def check_reads_to_original(meta_architecture):
-    """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a model that would take its result for a plain resize.
-
-    Args:
-        meta_architecture (type): the model's class; one that reads ``to_original`` of its inputs (see
-            :func:`matrix_to_original`) says so by a true ``reads_to_original``.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    if not getattr(meta_architecture, "reads_to_original", False):
-        raise ConfigError(
-            f"INPUT.AFFINE_RESIZE_TEST is True, but {meta_architecture.__name__} does not read the way back to the "
-            "original image (to_original) that it takes: set it to False"
-        )
 
 
 def composed_matrix(transforms):

@@ -11,7 +11,7 @@ from .coco_json import PoseFile, load_pose_json, log_remarks
 from .faults import Fault, raise_fault, short
 from .people import read_people, whole_number
 from .rules import Remarks
-from .schema import DatasetError, KeypointSchema
+from .schema import KeypointSchema
 
 __all__ = ["load_dataset_dicts", "mend_dataset_dicts", "pose_file_of_dicts"]
 
@@ -102,9 +102,8 @@ def pose_file_of_dicts(dicts, num_keypoints, source, on_fault=raise_fault):
         DatasetError: an annotation is faulty, an image has no id, or ``dicts`` is no list of dicts.
     """
     if not isinstance(dicts, list) or not all(isinstance(record, dict) for record in dicts):
-        raise DatasetError(
-            f"{source}: {type(dicts).__name__} is no list of dicts; register a function that returns one"
-        )
+        problem = f"{type(dicts).__name__} is no list of dicts"
+        raise Fault(source, "file", problem, "register a function that returns one").error()
 
     def report(kind, problem, remedy):
         on_fault(Fault(source, kind, problem, remedy))

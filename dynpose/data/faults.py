@@ -1,7 +1,7 @@
 """What is wrong with a data set: one fault at a time for the loader, all of them for ``dynpose check-data``."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .schema import DatasetError
 
@@ -13,29 +13,40 @@ class Fault:
     """One faulty item.
 
     Attributes:
-        source (str): the file.
-        kind (str): what it is of: "boxes", "keypoints", ...
+        source (str): the file; "" where ``problem`` names it.
+        kind (str): what is faulty: "boxes", "keypoints", ...
         problem (str): names the item and what is wrong with it.
-        mend (str): what to do.
+        remedy (str): what to do; "" where ``problem`` says it.
     """
 
     source: str
     kind: str
     problem: str
-    mend: str
+    remedy: str = ""
 
     @classmethod
-    def from_error(cls, source, kind, error):
-        """The fault that a DatasetError tells of."""
-        problem, _, mend = str(error).removeprefix(f"{source}: ").rpartition("; ")
-        return cls(source, kind, problem or mend, mend if problem else "correct it")
+    def from_error(cls, kind, error):
+        """The fault behind a DatasetError, under another kind.
+
+        Args:
+            kind (str): of the fault.
+            error (DatasetError): one of :meth:`error`, or any other, whose message says everything.
+        """
+        return cls("", kind, str(error)) if error.fault is None else replace(error.fault, kind=kind)
+
+    @property
+    def reason(self):
+        """The problem and the remedy, without the source."""
+        return "; ".join(filter(None, (self.problem, self.remedy)))
 
     def __str__(self):
-        return f"{self.source}: {self.problem}; {self.mend}"
+        return f"{self.source}: {self.reason}" if self.source else self.reason
 
     def error(self):
-        """The fault as an exception, to be raised."""
-        return DatasetError(str(self))
+        """The fault as an exception to raise, which has it as ``fault``."""
+        error = DatasetError(str(self))
+        error.fault = self
+        return error
 
 
 def raise_fault(fault):

@@ -1,11 +1,10 @@
-"""Finding image files that are truncated, broken or not of the annotated size before a run, and reading the others."""
+"""Finding image files that are truncated, broken or not of the annotated size before a run."""
 
 import functools
 import io
 import logging
 import math
 import os
-import re
 import stat
 import struct
 import time
@@ -17,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL
-from detectron2.data import detection_utils as utils
 from detectron2.utils.file_io import PathManager
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .cache import load_arrays, store_arrays
+from .image_reading import kind_fault, read_image, size_fault
 from .schema import DatasetError
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "find_broken_images",
     "find_image_faults",
     "image_fault",
-    "read_image",
     "size_cause",
 ]
 
@@ -43,12 +41,6 @@ _TAIL = 4096
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 # The TIFF tags of the stored width and height
 _TIFF_SIZE = (0x0100, 0x0101)
-# Kinds of images that Pillow starts Ghostscript for
-_FOREIGN = ("EPS",)
-# Kinds that hold other files inside, whose sizes need not be those of the header
-_CONTAINERS = ("BLP", "ICNS", "ICO", "IPTC")
-# Pillow's name for how 16 bits per channel are stored; those of "BGR;16" are of all three
-_DEEP = re.compile(r";16[BLN]")
 _THREADS = 16
 # Pixels that a check decodes at once, in all threads together, those of 4096 x 3072 at least. Pillow takes up to four
 # bytes for one, WebP's decoder twelve more.
@@ -150,9 +142,9 @@ def find_image_faults(dataset_dicts):
             seen = _look_at_changed(dataset_dicts, pool)
     faults = []
     for record, (problem, size, is_turned) in zip(dataset_dicts, seen):
-        size_fault = size and _size_fault(size, record)
-        if problem or size_fault:
-            faults.append(ImageFault(record, problem or size_fault, size if size_fault else None, is_turned))
+        differs = size and size_fault(size, record)
+        if problem or differs:
+            faults.append(ImageFault(record, problem or differs, size if differs else None, is_turned))
     return faults
 
 
@@ -192,87 +184,12 @@ def image_fault(record, decode=False):
         decode (bool): decode all of it; False = header, orientation and end of the file.
 
     Returns:
-        str | None: why :func:`read_image` would refuse it; None if it would not.
+        str | None: why :func:`~dynpose.data.image_reading.read_image` would refuse it; None if it would not.
     """
     seen = _look_at(record, is_decoded_later=decode)
     if seen.problem or not decode:
         return seen.problem
     return _within_memory(math.prod(seen.size), _reading_fault, record)
-
-
-def read_image(record, image_format):
-    """Read the image of a dataset dict, with its EXIF orientation applied.
-
-    Its header is looked at before it is decoded: an image of another size than the annotated one is not decoded at all.
-
-    Args:
-        record (dict): in detectron2's format, with ``file_name``, and where they are known ``height`` and ``width``.
-        image_format (str): see ``detection_utils.read_image``.
-
-    Returns:
-        ndarray: (H, W, C) uint8.
-
-    Raises:
-        DatasetError: the image is missing, damaged, not of the annotated size, of a kind that can't be read without
-            loss (more than 8 bits per channel), that another program would have to read (PostScript) or that holds
-            images of unknown sizes (icons).
-    """
-    file_name = record["file_name"]
-    try:
-        with PathManager.open(file_name, "rb") as file, Image.open(file) as header:
-            fault = _kind_fault(header)
-            # an EXIF orientation may still exchange the two
-            if fault is None and _size_fault(header.size[::-1], record):
-                fault = _size_fault(header.size, record)
-            image = None if fault else _decode(header, file_name, image_format)
-    except FileNotFoundError:
-        raise DatasetError(f"{file_name}: the image does not exist; check the data set's image folder") from None
-    except Exception as error:  # decoders raise whatever they like on a damaged file
-        raise DatasetError(
-            f"{file_name}: the image cannot be read ({error}); it may be damaged: copy it again"
-        ) from error
-    if fault is None:
-        height, width = image.shape[:2]
-        fault = _size_fault((width, height), record)
-    if fault is not None:
-        raise DatasetError(f"{file_name}: {fault}")
-    return image
-
-
-def _decode(header, file_name, image_format):
-    """Pixels of an open file, upright, as ``detection_utils.read_image`` has them.
-
-    That function turns a TIFF file a second time: Pillow turns it on loading, while its EXIF data still ask for a turn.
-    """
-    if header.format == "TIFF":
-        return utils.convert_PIL_to_numpy(ImageOps.exif_transpose(header), image_format)
-    return utils.read_image(file_name, format=image_format)
-
-
-def _kind_fault(image):
-    """Why an image of this kind is not read, by its header."""
-    if image.format in _FOREIGN:
-        return f"the image is {image.format}, which Pillow leaves to another program to read; convert it to JPEG or PNG"
-    if image.format in _CONTAINERS:
-        return f"the image is {image.format}, whose header does not tell what it holds; convert it to JPEG or PNG"
-    stored = " ".join(str(tile[3]) for tile in image.tile[:1])
-    if image.mode.startswith(("I", "F")) or _DEEP.search(stored):
-        return (
-            f"the image has more than 8 bits per channel (Pillow's mode {image.mode}), which would be cut off; convert "
-            "it to 8 bits"
-        )
-    return None
-
-
-def _size_fault(size, record):
-    width, height = size
-    annotated = record.get("width", width), record.get("height", height)
-    if annotated == (width, height):
-        return None
-    return (
-        f"the image is {width} x {height} pixels, its annotation says {annotated[0]} x {annotated[1]}; correct the "
-        "annotation (if the two are swapped: the image's EXIF orientation was not applied there)"
-    )
 
 
 class _Seen(NamedTuple):
@@ -337,13 +254,13 @@ def _look_at(record, is_decoded_later=False):
         if not os.path.isfile(name):  # to read a pipe may take forever
             return _Seen("no such file")
         with PathManager.open(name, "rb") as file, Image.open(file) as image:
-            problem = _kind_fault(image)
+            problem = kind_fault(image)
             if problem:
                 return _Seen(problem)
             is_turned, is_complete = _orientation_and_end(image, file)
             stored = _stored_size(image)
             size = stored[::-1] if is_turned else stored
-            problem = _size_fault(size, record)
+            problem = size_fault(size, record)
             if problem is None and not is_complete and not is_decoded_later:
                 problem = _decoding_fault(name, image, has_no_end=is_complete is False)
             return _Seen(problem, size, is_turned)
@@ -438,7 +355,7 @@ def _reading_fault(record):
     try:
         read_image(record, "BGR")
     except DatasetError as error:
-        return str(error).removeprefix(f"{record['file_name']}: ")
+        return error.fault.reason
     return None
 
 

@@ -15,7 +15,7 @@ from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
 from .affine import composed_matrix, matrix_to_original
 from .datasets import register_datasets_from_cfg
 from .ignored_regions import draw_ignored_regions, has_labelled_keypoints, segmentation_area
-from .image_check import read_image
+from .image_reading import read_image
 from .schema import DatasetError
 from .schema_config import schema_from_cfg
 from .transforms import build_pose_augmentation
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 # Boxes that augmentation leaves less than this wide or high, pixels, are dropped: they may contain no pixel's centre.
 _MIN_BOX_SIZE = 1.0
-# Times that augmentation is drawn again because it left nobody
+# Times that augmentation is drawn again because it left no one
 _MAX_REDRAWS = 10
 
 
@@ -34,8 +34,8 @@ class PoseDatasetMapper:
     """A detectron2 dataset mapper for keypoints.
 
     It differs from ``detectron2.data.DatasetMapper`` in what real pose data needs: a person without labelled keypoints
-    stays, as a box; the crop keeps somebody; ``gt_keypoints`` is there even when nobody is; an unreadable image is an
-    error that names it.
+    stays, as a box; the crop keeps at least one person; ``gt_keypoints`` is there even without people; an unreadable
+    image is an error that names it.
 
     Args:
         is_train (bool): False gives the image alone.
@@ -120,7 +120,7 @@ class PoseDatasetMapper:
 
         annotations = [_with_lists(annotation) for annotation in annotations]
         people = [self._with_keypoints(person, dataset_dict) for person in annotations if not person.get("iscrowd")]
-        # The crop of build_pose_augmentation leaves nobody only if nobody is in the image to start with; others, like
+        # The crop of build_pose_augmentation leaves no one only if the image has no people to start with; others, like
         # the random affine warp, may have to be drawn again. An image that stays empty is given as such: every loss is
         # defined for it.
         for _ in range(1 + _MAX_REDRAWS):

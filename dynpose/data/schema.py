@@ -41,7 +41,13 @@ _LEFT_COLOR, _RIGHT_COLOR, _CENTER_COLOR = (86, 180, 233), (230, 159, 0), (0, 15
 
 
 class DatasetError(ValueError):
-    """A fault in a data set; the message names the file, the item and what to do about it."""
+    """A fault in a data set; the message names the file, the item and what to do about it.
+
+    Attributes:
+        fault (Fault | None): the parts of the message (:class:`dynpose.data.faults.Fault`), where it was made of them.
+    """
+
+    fault = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import re
-import zipfile
 from contextlib import suppress
 
 import torch
@@ -13,11 +12,10 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer
-from dynpose.checkpoint.reading import UnsafeCheckpointError, read_checkpoint
+from dynpose.checkpoint.reading import DamagedCheckpointError, UnsafeCheckpointError, read_verified
 from dynpose.checkpoint.writing import explain_write_errors
 from dynpose.config import ConfigError
-from dynpose.utils.atomic import atomic_open
-from dynpose.utils.parallel import bare_model
+from dynpose.utils.distributed import unwrap_ddp
 
 from .metrics_file import storage_state
 from .resuming import process_state
@@ -54,7 +52,6 @@ class TrainingCheckpointer(PoseCheckpointer):
             raise ConfigError(f"SOLVER.CHECKPOINTS_KEPT must be a number of checkpoints, or 0 for all, got {kept}")
         self.kept = kept
         self._numbered = []
-        self.path_manager = _AtomicFiles(self.path_manager)
 
     def tag_last_checkpoint(self, last_filename_basename):
         """Note a complete checkpoint as the newest, and delete those that are too old.
@@ -119,7 +116,7 @@ class TrainingCheckpointer(PoseCheckpointer):
         numbered = self._find_numbered()
         if last is None and fault is None and not numbered:
             return None
-        # of those that come after the last one, which somebody may have set back, nothing is wanted
+        # a user may have set last_checkpoint back: later checkpoints are not considered
         older = numbered[: numbered.index(last)] if last in numbered else numbered
         faults = [fault] if fault else []
         for name in ([last] if last else []) + older[::-1]:
@@ -128,7 +125,7 @@ class TrainingCheckpointer(PoseCheckpointer):
                 if faults:
                     logger.warning(f"The newest checkpoint can't be taken ({'; '.join(faults)}): going on from {name}")
                 self._numbered = [kept for kept in older if kept != name] + [name] * bool(_NUMBERED.fullmatch(name))
-                self._mend_notes(name, last)
+                self._repair_notes(name, last)
                 return name
             faults.append(f"{name}: {damage}")
         raise CheckpointError(
@@ -136,7 +133,7 @@ class TrainingCheckpointer(PoseCheckpointer):
             "it was saved, or start again without --resume"
         )
 
-    def _mend_notes(self, name, last):
+    def _repair_notes(self, name, last):
         """Do what a kill has left undone after a checkpoint was complete: a run that has ended saves no other."""
         if last is None or not os.path.isfile(os.path.join(self.save_dir, last)):
             self.tag_last_checkpoint(name)
@@ -232,7 +229,7 @@ def _number(name):
 
 
 def find_damage(path, required=()):
-    """Read a checkpoint through and compare its checksums, which ``torch.load`` does not.
+    """Find out whether a run can go on from a checkpoint, which is read through.
 
     Args:
         path (str): of a file of ``torch.save``.
@@ -243,20 +240,11 @@ def find_damage(path, required=()):
         that is said when it is loaded.
     """
     try:
-        with zipfile.ZipFile(path) as file:
-            broken = file.testzip()
-    except FileNotFoundError:
-        return "it does not exist"
-    except Exception as error:  # zlib, struct and others on damaged files
-        return f"it is incomplete ({error})"
-    if broken is not None:
-        return f"the checksum of {broken} is wrong"
-    try:
-        checkpoint = read_checkpoint(os.fspath(path))
+        checkpoint = read_verified(path)
+    except DamagedCheckpointError as error:
+        return str(error)
     except UnsafeCheckpointError:
         return None
-    except Exception as error:  # whatever torch.load makes of another kind of file
-        return f"it is no checkpoint ({str(error).splitlines()[0]})"
     if not isinstance(checkpoint.get("iteration"), int):
         return "it does not say its iteration"
     lacking = [name for name in required if name not in checkpoint]
@@ -276,37 +264,24 @@ def keep_weights(model, folder, name, class_names, **note):
     Raises:
         CheckpointError: the file can't be written; an earlier one is unchanged.
     """
-    if not comm.is_main_process() or _holds(os.path.join(folder, f"{name}.pth"), bare_model(model), note):
+    if not comm.is_main_process() or _holds(os.path.join(folder, f"{name}.pth"), unwrap_ddp(model), note):
         return
     PathManager.mkdirs(folder)
     PoseCheckpointer(model, folder, class_names=class_names).save_weights(name, **note)
 
 
 def _holds(path, model, note):
-    if not os.path.isfile(path) or find_damage(path) is not None:
+    try:
+        saved = read_verified(path)
+    except (DamagedCheckpointError, UnsafeCheckpointError):
         return False
-    saved, ours = read_checkpoint(path), model.state_dict()
+    ours = model.state_dict()
     return (
         saved.keys() == {"model", "dynpose", *note}
         and all(saved[key] == value for key, value in note.items())
         and saved["model"].keys() == ours.keys()
         and all(torch.equal(saved["model"][key], value.cpu()) for key, value in ours.items())
     )
-
-
-class _AtomicFiles:
-    """A detectron2 PathManager that writes local files atomically."""
-
-    def __init__(self, path_manager):
-        self._path_manager = path_manager
-
-    def __getattr__(self, name):
-        return getattr(self._path_manager, name)
-
-    def open(self, path, mode="r", **kwargs):
-        if "w" in mode and "://" not in path:
-            return atomic_open(path, mode)
-        return self._path_manager.open(path, mode, **kwargs)
 
 
 class CheckpointHook(HookBase):

@@ -5,7 +5,7 @@ from detectron2.engine import HookBase
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dynpose.config import ConfigError
-from dynpose.utils.parallel import bare_model
+from dynpose.utils.distributed import unwrap_ddp
 
 from .checkpointing import keep_weights
 
@@ -36,7 +36,7 @@ class ModelEMA:
     def __init__(self, model, decay):
         if not 0 <= decay < 1:
             raise ConfigError(f"SOLVER.EMA.DECAY must be at least 0 and below 1, got {decay}")
-        self._averaged = AveragedModel(bare_model(model), multi_avg_fn=_average_of_floats(decay), use_buffers=True)
+        self._averaged = AveragedModel(unwrap_ddp(model), multi_avg_fn=_average_of_floats(decay), use_buffers=True)
         self._averaged.eval().requires_grad_(False)
 
     @property
@@ -50,7 +50,7 @@ class ModelEMA:
         Args:
             model (nn.Module): as it was given, after an iteration.
         """
-        self._averaged.update_parameters(bare_model(model))
+        self._averaged.update_parameters(unwrap_ddp(model))
 
     def state_dict(self):
         """The averaged parameters and persistent buffers under the model's names, and the number of updates."""

@@ -6,8 +6,8 @@ from contextlib import suppress
 from PIL import Image
 from tqdm import tqdm
 
-from dynpose.data.image_check import read_image
 from dynpose.data.image_files import frames_note
+from dynpose.data.image_reading import read_image
 from dynpose.utils import draw_poses
 from dynpose.utils.finite import finite_instances
 
@@ -83,7 +83,7 @@ class _Run:
                 inputs = {**self.prepare(path), "name": name, "path": path, "note": frames_note(path)}
             except Exception as error:
                 # Pillow raises OSError, SyntaxError, ValueError and more for files that are not quite images
-                reason = _in_a_line(error, path)
+                reason = _in_a_line(error)
                 self.record.add_skipped(name, reason, is_failure=True)
                 self.report(f"skipped {path}: {reason}")
                 self.progress.update()
@@ -122,7 +122,7 @@ class _Run:
         try:
             self.pictures.draw(entry, path)
         except Exception as error:  # encoders raise various errors too
-            reason = _in_a_line(error, path)
+            reason = _in_a_line(error)
             self.report(f"no picture of {path}: {reason}")
             return {**entry, "picture_error": reason}
         return entry
@@ -173,8 +173,10 @@ class PictureFolder:
             raise
 
 
-def _in_a_line(error, path):
+def _in_a_line(error):
+    """Why an image is skipped, without its name where the error tells the two apart."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = " ".join(str(error).split()).removeprefix(f"{path}: ")
+    fault = getattr(error, "fault", None)
+    text = " ".join((fault.reason if fault else str(error)).split())
     return text if isinstance(error, (OSError, ValueError)) and text else f"{type(error).__name__}: {text}"

@@ -13,7 +13,7 @@ from detectron2.utils.events import get_event_storage
 from dynpose.checkpoint import CheckpointError
 from dynpose.checkpoint.writing import write_checkpoint
 from dynpose.config import ConfigError
-from dynpose.utils.parallel import bare_model
+from dynpose.utils.distributed import unwrap_ddp
 from dynpose.utils.random_state import preserved_rng, rng_state, set_rng_state
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class NonFiniteGuard(HookBase):
     def __init__(self, model, output_dir, max_in_a_row):
         if max_in_a_row < 0:
             raise ConfigError(f"SOLVER.MAX_NONFINITE_STEPS must be a number of steps, 0 or more, got {max_in_a_row}")
-        self.model = bare_model(model)
+        self.model = unwrap_ddp(model)
         self.folder = os.path.join(output_dir, "nonfinite")
         self.max_in_a_row = max_in_a_row
         self.in_a_row = self.total = 0

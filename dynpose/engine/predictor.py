@@ -14,8 +14,8 @@ from dynpose.checkpoint import CheckpointError, PoseCheckpointer
 from dynpose.config import ConfigError, load_config
 from dynpose.data import build_pose_augmentation, schema_from_cfg
 from dynpose.data.affine import matrix_to_original
-from dynpose.data.image_check import read_image
-from dynpose.modeling.image_model import padded_size
+from dynpose.data.image_reading import read_image
+from dynpose.modeling.batching import padded_size
 from dynpose.modeling.test_time_augmentation import PoseTTA
 
 from .devices import check_device, missing_device

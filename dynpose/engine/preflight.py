@@ -20,12 +20,12 @@ from dynpose.data import (
     schema_from_cfg,
     schema_to_cfg,
 )
-from dynpose.data.affine import check_reads_to_original
 from dynpose.data.dataset_dicts import load_dataset_dicts
 from dynpose.data.flip_names import flip_pairs_concern
 from dynpose.data.loader import training_dicts
 from dynpose.data.rules import is_learnable_person
 from dynpose.evaluation import check_evaluation
+from dynpose.modeling.base_models import check_reads_to_original
 
 from .schedule import check_steps, resolve_epochs, resolve_reference_batch
 from .trainer import PoseTrainer
@@ -131,7 +131,7 @@ def check_affine_resize(cfg):
     """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a meta-architecture that does not read what it adds.
 
     Raises:
-        ConfigError: see :func:`~dynpose.data.affine.check_reads_to_original`.
+        ConfigError: see :func:`~dynpose.modeling.base_models.check_reads_to_original`.
     """
     if cfg.INPUT.AFFINE_RESIZE_TEST:
         check_reads_to_original(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE))

@@ -9,7 +9,7 @@ from detectron2.engine import HookBase, hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.utils import comm
 
-from dynpose.utils.parallel import bare_model
+from dynpose.utils.distributed import unwrap_ddp
 from dynpose.utils.random_state import rng_state, seed_rng, set_rng_state
 
 logger = logging.getLogger(__name__)
@@ -91,13 +91,13 @@ def process_state(model):
     """
     state = {"rng": rng_state()}
     if comm.get_world_size() > 1:
-        state["buffers"] = {name: buffer.cpu() for name, buffer in bare_model(model).named_buffers()}
+        state["buffers"] = {name: buffer.cpu() for name, buffer in unwrap_ddp(model).named_buffers()}
     return state
 
 
 def load_process_state(model, state):
     """Load :func:`process_state`, into a model of the same kind."""
-    for name, buffer in bare_model(model).named_buffers():
+    for name, buffer in unwrap_ddp(model).named_buffers():
         if name in state.get("buffers", ()):
             buffer.copy_(state["buffers"][name])
     set_rng_state(state["rng"])

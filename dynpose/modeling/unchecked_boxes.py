@@ -1,4 +1,4 @@
-"""Boxes that detectron2's post-processing hands on where they are not finite."""
+"""Predicted boxes that survive detectron2's post-processing where they are not finite."""
 
 import torch
 from detectron2.structures import Boxes
@@ -7,7 +7,7 @@ from detectron2.structures import Boxes
 class UncheckedBoxes(Boxes):
     """Predicted boxes, of which those with a NaN or infinite coordinate are neither clipped nor dropped.
 
-    detectron2's ``Boxes.clip`` stops with an assertion at such a box, and ``nonempty`` drops it without a word. Here it
+    detectron2's ``Boxes.clip`` stops with an assertion at such a box, and ``nonempty`` drops it silently. Here it
     reaches the evaluator, which leaves it out and says how many there are, in which images. Indexing gives plain
     ``Boxes``, so that this ends with ``detector_postprocess``.
 

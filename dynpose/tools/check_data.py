@@ -182,7 +182,7 @@ def check(data_set, num_examples=5, decode=False):
     try:
         records = data_set.load(on_fault=log, on_remarks=remarks.merge)
     except DatasetError as error:
-        log(Fault.from_error(data_set.source, "file", error))
+        log(Fault.from_error("file", error))
     except Exception as error:  # a user's own function raises whatever it likes
         log(Fault(data_set.source, "file", f"{type(error).__name__}: {error}", "correct what the data set is read by"))
     if not isinstance(records, list):  # an iterable, which can be evaluated on but not looked through

@@ -82,9 +82,10 @@ _KEPT = ("model", "dynpose", "iteration", "best")
 
 def _strip(path, output):
     from dynpose.checkpoint import CheckpointError
+    from dynpose.checkpoint.reading import load_checkpoint
 
-    checkpoint = _load(path)
-    if not isinstance(checkpoint, dict) or "dynpose" not in checkpoint or not _are_weights(checkpoint.get("model")):
+    checkpoint = load_checkpoint(path)
+    if "dynpose" not in checkpoint or not _are_weights(checkpoint.get("model")):
         raise CheckpointError(
             f"{path}: is no checkpoint of a dynpose run; without --strip, released weights are converted"
         )
@@ -107,34 +108,18 @@ def _are_weights(value):
 def _read(path):
     """The parameters in a file, by name."""
     from dynpose.checkpoint import CheckpointError
+    from dynpose.checkpoint.reading import load_checkpoint
 
-    checkpoint = _load(path)
-    if isinstance(checkpoint, dict) and "dynpose" in checkpoint:
+    checkpoint = load_checkpoint(path)
+    if "dynpose" in checkpoint:
         raise CheckpointError(
             f"{path}: is a dynpose checkpoint already; there is nothing to convert. With --strip, only its weights are "
             "kept"
         )
-    for key in ("model", "state_dict"):
-        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
-    if not _are_weights(checkpoint):
+    weights = checkpoint["model"]
+    if not _are_weights(weights):
         raise CheckpointError(f"{path}: holds no named parameters; give weights that the authors of a method released")
-    return checkpoint
-
-
-def _load(path):
-    import torch
-
-    from dynpose.checkpoint import CheckpointError
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except Exception as error:
-        # a truncated archive, a text file or a pickle of more than tensors each raise their own kind
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise CheckpointError(f"{path}: can't be read as weights ({reason}); copy it again") from error
+    return weights
 
 
 def _detect(state_dict, path):

@@ -3,7 +3,7 @@
 import os
 from contextlib import contextmanager, suppress
 
-__all__ = ["atomic_open"]
+__all__ = ["AtomicPathManager", "atomic_open"]
 
 
 @contextmanager
@@ -34,6 +34,26 @@ def atomic_open(path, mode="w"):
             os.remove(temporary)
         raise
     _sync_folder(os.path.dirname(os.path.abspath(path)))
+
+
+class AtomicPathManager:
+    """A detectron2 PathManager that writes local files by :func:`atomic_open`, and all others as before.
+
+    Args:
+        path_manager (PathManager): does everything else.
+    """
+
+    def __init__(self, path_manager):
+        self._path_manager = path_manager
+
+    def __getattr__(self, name):
+        return getattr(self._path_manager, name)
+
+    def open(self, path, mode="r", **kwargs):
+        """Open a file, as PathManager does."""
+        if "w" in mode and "://" not in path:
+            return atomic_open(path, mode)
+        return self._path_manager.open(path, mode, **kwargs)
 
 
 def _sync_folder(folder):

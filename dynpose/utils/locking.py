@@ -41,7 +41,7 @@ def locked(path, *, waits=False):
     """Hold a lock file while the block runs.
 
     The lock is the operating system's (``flock``, through portalocker): it ends with the process, however that ends,
-    and a file that a killed process has left locks nobody out. After the block the file is removed.
+    and a file that a killed process has left locks no one out. After the block the file is removed.
 
     On a file system without locks, a warning is logged and the block runs all the same.
 
@@ -180,7 +180,7 @@ def _read_owner(file):
     try:
         file.seek(0)
         return file.readline().strip() or "another process"
-    except (OSError, ValueError):  # Windows lets nobody read it
+    except (OSError, ValueError):  # Windows does not allow reading it
         return "another process"
 
 

@@ -61,7 +61,7 @@ def preserved_rng(cuda=True):
     Example::
 
         >>> with preserved_rng():
-        ...     seed_rng(1)  # outside, nobody notices
+        ...     seed_rng(1)  # has no effect outside
     """
     state = rng_state(cuda)
     try:

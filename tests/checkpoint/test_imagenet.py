@@ -4,13 +4,14 @@ import logging
 import re
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from small_models import small_model
 
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer
 from dynpose.checkpoint.imagenet import detect_imagenet, find_backbone, resize_position_table
-from dynpose.modeling.backbone import DLA, HRNet, Swin
+from dynpose.modeling.backbone import DLA, HRNet, Swin, Timm
 
 CONFIG = "configs/FCPose/R_50_1x.yaml"
 REAL_TIME = "configs/FCPose/DLA_34_4x.yaml"
@@ -117,6 +118,40 @@ def test_round_trip(kind, tmp_path, caplog):
     assert re.search(report, caplog.text)
     assert "0 unknown []; 0 missing []; 0 of another shape []" in caplog.text
     assert not [record for record in caplog.records if record.name.startswith("dynpose") and record.levelname != "INFO"]
+
+
+def timms_own(name, seed=1):
+    """All parameters of a network, the classifier's too, by the names of timm's files."""
+    torch.manual_seed(seed)
+    state = timm.create_model(name, pretrained=False).state_dict()
+    return {key: value if value.dtype == torch.int64 else torch.rand(value.shape) for key, value in state.items()}
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "regnetx_002"])
+def test_a_network_by_its_name(name, tmp_path, caplog):
+    path = save(timms_own(name), tmp_path / "model.safetensors")
+    timm.models.load_checkpoint(whole := timm.create_model(name, pretrained=False), path)
+    ours = Timm(name)
+    with caplog.at_level(logging.INFO, logger="dynpose"):
+        PoseCheckpointer(ours).load(path)
+    report = rf"timm's {name} ImageNet weights, .* unused \d+ \(after the feature maps\); 0 unknown \[\]; 0 missing"
+    assert re.search(report, caplog.text)
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = whole.eval().forward_intermediates(images, intermediates_only=True)[-4:]
+        for value, target in zip(ours.eval()(images).values(), expected, strict=True):
+            torch.testing.assert_close(value, target)
+
+
+def test_another_network_than_the_named_one(tmp_path):
+    path = save(timms_own("convnext_atto"), tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"do not fit this backbone: .* of another size of Timm, .* MODEL\.TIMM"):
+        PoseCheckpointer(Timm("convnext_femto")).load(path)
+    with pytest.raises(CheckpointError, match=r"nothing of it fits the model"):
+        PoseCheckpointer(Timm("regnetx_002")).load(path)
+    path = save(original_dla(weights(DLA(34))), tmp_path / "dla34.pth")
+    with pytest.raises(CheckpointError, match=r"ImageNet weights of DLA, but the model's backbone is Timm"):
+        PoseCheckpointer(Timm("regnetx_002")).load(path)
 
 
 def test_into_a_whole_model(tmp_path):

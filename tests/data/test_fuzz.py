@@ -18,7 +18,7 @@ from fuzzing import (
 from PIL import Image
 
 from dynpose.data import DatasetError, check_images, load_pose_json, register_pose_dataset
-from dynpose.data.image_check import read_image
+from dynpose.data.image_reading import read_image
 
 NUM_ANNOTATIONS, NUM_FILES, NUM_IMAGES = 400, 100, 200
 IMAGE_KINDS = dict(images_of_every_kind())

@@ -18,7 +18,8 @@ from detectron2.data.detection_utils import read_image as read_as_detectron2
 from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from dynpose.data import DatasetError, check_images, image_check
-from dynpose.data.image_check import find_broken_images, find_image_faults, image_fault, read_image
+from dynpose.data.image_check import find_broken_images, find_image_faults, image_fault
+from dynpose.data.image_reading import read_image
 
 WIDTH, HEIGHT = 60, 40
 
@@ -614,6 +615,14 @@ def test_broken_images_beside_those_of_another_size(sizes, tmp_path):
     found = message_of(records)
     assert found.startswith("1 of 3 images can't be read: ")
     assert ". 2 of 3 images are not of the annotated size: " in found
+
+
+def test_an_error_of_reading_has_its_parts(tmp_path):
+    with pytest.raises(DatasetError) as caught:
+        read_image({"file_name": str(tmp_path / "a.jpg")}, "RGB")
+    fault = caught.value.fault
+    assert (fault.source, fault.problem) == (str(tmp_path / "a.jpg"), "the image does not exist")
+    assert str(caught.value) == f"{fault.source}: {fault.reason}"
 
 
 def test_sizes_need_not_be_annotated(images):

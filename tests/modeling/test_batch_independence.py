@@ -8,8 +8,8 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.structures import ImageList
 
-from dynpose.modeling import image_model
-from dynpose.modeling.image_model import padded_size, predict_by_padded_size
+from dynpose.modeling import base_models
+from dynpose.modeling.batching import padded_size, predict_by_padded_size
 
 sys.path.append(str(Path(__file__).parents[1] / "engine"))
 from tiny_methods import METHODS, tiny_config
@@ -92,7 +92,7 @@ def test_padding_to_the_size_of_others_would_change_the_answer(model, monkeypatc
     """What the tests above are for: without the groups, the grey image's size reaches the people."""
     inputs = [picture(64, 90, 0), grey(130, 170)]
     (alone,) = predict(model, inputs[:1])
-    monkeypatch.setattr(image_model, "predict_by_padded_size", lambda predict, inputs, divisibility: predict(inputs))
+    monkeypatch.setattr(base_models, "predict_by_padded_size", lambda predict, inputs, divisibility: predict(inputs))
     padded, _ = predict(model, inputs)
     assert len(padded) != len(alone) or (padded.pred_keypoints - alone.pred_keypoints).abs().max() > 10 * PIXELS
 

@@ -164,7 +164,7 @@ def test_files_that_cannot_be_read(released_file, tmp_path, capsys):
     assert "nowhere.pth: no such file" in capsys.readouterr().err
     released_file.write_bytes(released_file.read_bytes()[:1000])
     assert convert(released_file, tmp_path / "converted.pth") == 2
-    assert "released.pth: can't be read as weights" in capsys.readouterr().err
+    assert "released.pth: can't be read as a checkpoint" in capsys.readouterr().err
 
 
 def test_output_names_that_would_do_harm(released_file, tmp_path, capsys):
@@ -220,7 +220,7 @@ def test_what_cannot_be_stripped(training_checkpoint, released_file, tmp_path, c
     assert "would overwrite the input" in capsys.readouterr().err
     path.write_bytes(path.read_bytes()[:-100])
     assert strip(path, tmp_path / "weights.pth") == 2
-    assert "can't be read as weights" in capsys.readouterr().err
+    assert "can't be read as a checkpoint" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         strip(path, tmp_path / "weights.pth", "--config-file", RELEASE)
     assert not (tmp_path / "weights.pth").exists()

@@ -2,6 +2,8 @@
 
 import timm
 
+from dynpose.config import ConfigError
+
 from .timm_backbone import STRIDES, TimmBackbone
 
 _STAGES = (("base_layer", "level0", "level1"), ("level2",), ("level3",), ("level4",), ("level5",))
@@ -19,13 +21,13 @@ class DLA(TimmBackbone):
         **kwargs: ``out_features``, ``norm`` and ``freeze_at`` of :class:`TimmBackbone`.
 
     Raises:
-        ValueError: for another depth.
+        ConfigError: for another depth.
     """
 
     def __init__(self, depth=34, *, in_channels=3, **kwargs):
         name = f"dla{depth}"
         if not timm.is_model(name):
-            raise ValueError(f"MODEL.DLA.DEPTH must be 34, 60, 102 or 169, got {depth}")
+            raise ConfigError(f"MODEL.DLA.DEPTH must be 34, 60, 102 or 169, got {depth}")
         body = timm.create_model(
             name, pretrained=False, features_only=True, out_indices=(2, 3, 4, 5), in_chans=in_channels
         )

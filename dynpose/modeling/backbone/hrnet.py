@@ -2,6 +2,8 @@
 
 import timm
 
+from dynpose.config import ConfigError
+
 from .timm_backbone import STRIDES, TimmBackbone
 
 _STAGES = (
@@ -25,7 +27,7 @@ class HRNet(TimmBackbone):
         **kwargs: ``out_features``, ``norm`` and ``freeze_at`` of :class:`TimmBackbone`.
 
     Raises:
-        ValueError: for another width.
+        ConfigError: for another width.
 
     Example::
 
@@ -37,7 +39,7 @@ class HRNet(TimmBackbone):
     def __init__(self, width=32, *, in_channels=3, **kwargs):
         name = f"hrnet_w{width}"
         if not timm.is_model(name):
-            raise ValueError(f"MODEL.HRNET.WIDTH must be 18, 30, 32, 40, 44, 48 or 64, got {width}")
+            raise ConfigError(f"MODEL.HRNET.WIDTH must be 18, 30, 32, 40, 44, 48 or 64, got {width}")
         body = timm.create_model(
             name,
             pretrained=False,

@@ -5,6 +5,8 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from torch import nn
 from torch.nn import functional as F
 
+from dynpose.config import ConfigError
+
 from .timm_backbone import STRIDES, TimmBackbone
 
 _STAGES = (("patch_embed",), ("layers.0",), ("layers.1",), ("layers.2",), ("layers.3",))
@@ -12,7 +14,7 @@ _SIZES = ("tiny", "small", "base", "large")
 
 
 class Swin(TimmBackbone):
-    """timm's Swin; its stages are res2 to res5, each with a LayerNorm of its own as in Swin's detectors.
+    """timm's Swin; its stages are res2 to res5, each followed by a LayerNorm as in Swin's detectors.
 
     The windows of the last stage are shifted too, which timm, at its 224 pixels, has no room for. The final norm of the
     classifier is left out.
@@ -26,12 +28,12 @@ class Swin(TimmBackbone):
         **kwargs: ``out_features`` and ``freeze_at`` of :class:`TimmBackbone`.
 
     Raises:
-        ValueError: for another size.
+        ConfigError: for another size.
     """
 
     def __init__(self, size="large", *, window_size=7, drop_path_rate=0.2, in_channels=3, **kwargs):
         if size not in _SIZES:
-            raise ValueError(f"MODEL.SWIN.SIZE must be one of {', '.join(_SIZES)}, got {size!r}")
+            raise ConfigError(f"MODEL.SWIN.SIZE must be one of {', '.join(_SIZES)}, got {size!r}")
         body = timm.create_model(
             f"swin_{size}_patch4_window7_224",
             pretrained=False,

@@ -1,11 +1,15 @@
-"""What the adapters around timm's networks share: named outputs, normalisation, frozen stages."""
+"""What the adapters around timm's networks share: names of outputs, normalisation, frozen stages."""
 
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import Backbone
-from timm.layers import DropPath
+from timm.layers import BatchNormAct2d, DropPath, convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import nn
 
+from dynpose.config import ConfigError
+
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+
+_PLAIN_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class TimmBackbone(Backbone):
@@ -26,7 +30,8 @@ class TimmBackbone(Backbone):
             constant batch norms.
 
     Raises:
-        ValueError: for other ``out_features`` or ``norm``.
+        ConfigError: for other ``out_features`` or ``norm``. It names the keys of the node of MODEL that is called like
+            the class.
     """
 
     def __init__(
@@ -36,11 +41,11 @@ class TimmBackbone(Backbone):
         out_features = tuple(out_features)
         names = tuple(STRIDES)
         if not out_features or out_features != names[-len(out_features) :]:
-            raise ValueError(
+            raise ConfigError(
                 f"MODEL.FPN.IN_FEATURES must be neighbours among {', '.join(names)} and end with res5 for a "
                 f"{type(self).__name__} backbone, got {list(out_features)}"
             )
-        self.body = convert_norm(body, norm)
+        self.body = convert_norm(body, norm, f"MODEL.{type(self).__name__.upper()}.NORM")
         for stage in stages[: max(freeze_at, 0)]:
             for name in stage:
                 freeze(self.body, name)
@@ -67,26 +72,46 @@ class TimmBackbone(Backbone):
         return {name: maps for name, maps in zip(STRIDES, self.body(images)) if name in self._out_features}
 
 
-def convert_norm(module, norm):
+def convert_norm(module, norm, key):
     """Turn the batch norms of a network into those that ``norm`` names.
 
     Args:
-        module (nn.Module): with nn.BatchNorm2d.
+        module (nn.Module): with nn.BatchNorm2d, or timm's of a norm and an activation.
         norm (str): "BN", "SyncBN" or "FrozenBN".
+        key (str): the config key of ``norm``, for the error.
 
     Returns:
         nn.Module: the same network, changed.
 
     Raises:
-        ValueError: for another name.
+        ConfigError: for another name.
     """
     if norm == "BN":
         return module
     if norm == "SyncBN":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return convert_sync_batchnorm(module)
     if norm == "FrozenBN":
-        return FrozenBatchNorm2d.convert_frozen_batchnorm(module)
-    raise ValueError(f"MODEL.HRNET.NORM and MODEL.DLA.NORM must be 'BN', 'SyncBN' or 'FrozenBN', got {norm!r}")
+        return freeze_norms(module)
+    raise ConfigError(f"{key} must be 'BN', 'SyncBN' or 'FrozenBN', got {norm!r}")
+
+
+def freeze_norms(module):
+    """Turn batch norms into constant ones, in place where they are not the module itself.
+
+    detectron2's conversion takes timm's norm with an activation (BatchNormAct2d) for a plain one, and loses the
+    activation.
+
+    Args:
+        module (nn.Module): the network or a part of it.
+
+    Returns:
+        nn.Module: the module, or what takes its place.
+    """
+    if isinstance(module, BatchNormAct2d):
+        return freeze_batch_norm_2d(module)
+    for name, child in module.named_children():
+        setattr(module, name, freeze_norms(child))
+    return FrozenBatchNorm2d.convert_frozen_batchnorm(module) if isinstance(module, _PLAIN_NORMS) else module
 
 
 def freeze(body, name):
@@ -98,7 +123,7 @@ def freeze(body, name):
     """
     parent, _, leaf = name.rpartition(".")
     parent = body.get_submodule(parent)
-    module = FrozenBatchNorm2d.convert_frozen_batchnorm(getattr(parent, leaf))
+    module = freeze_norms(getattr(parent, leaf))
     setattr(parent, leaf, module)
     module.requires_grad_(False)
     for child in module.modules():

@@ -25,7 +25,7 @@ from dynpose.config import (
 )
 from dynpose.data import schema_from_cfg
 from dynpose.layers.oks_nms import oks_nms
-from dynpose.modeling.image_model import ImageModel
+from dynpose.modeling.base_models import ImageModel
 from dynpose.modeling.keypoint_maps import enclosing_boxes
 from dynpose.modeling.parameter_rows import layer_rows, of_all, of_each
 from dynpose.modeling.test_time_augmentation import ViewMaps
@@ -271,7 +271,7 @@ class CID(ImageModel):
         return layer_rows({"iia.heatmaps": of_each(number) + centers}) + layer_rows({"gfd.heatmaps": of_each(number)})
 
     def tta_maps(self, batched_inputs):
-        """Maps of some views (:class:`~dynpose.modeling.test_time_augmentation.AveragesMaps`): features and centres."""
+        """Features and centres of views: :class:`~dynpose.modeling.test_time_augmentation.SupportsMapTTA`."""
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)[self.in_feature]
         return {
@@ -280,7 +280,7 @@ class CID(ImageModel):
         }
 
     def tta_decode(self, maps, batched_inputs, mirrored):
-        """Find people in the maps of some views (:class:`~dynpose.modeling.test_time_augmentation.AveragesMaps`).
+        """Find people in the maps of some views (:class:`~dynpose.modeling.test_time_augmentation.SupportsMapTTA`).
 
         The people are the peaks of the mean centre map. Each one's feature is read from every view at the same cell,
         and what the views' heatmaps show, left and right exchanged in mirrored ones, is averaged.

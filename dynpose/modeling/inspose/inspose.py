@@ -14,6 +14,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 
 from dynpose.config import ConfigError, check_norm, check_not_negative, check_odd, check_positive
 from dynpose.data import schema_from_cfg
+from dynpose.modeling.base_models import ImageDetector
 from dynpose.modeling.fcos import (
     FCOSDecoder,
     FCOSHead,
@@ -27,7 +28,6 @@ from dynpose.modeling.fcos import (
     pyramid_channels,
 )
 from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
-from dynpose.modeling.image_model import ImageDetector
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, gaussian_heatmaps, offsets_at
 from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
 

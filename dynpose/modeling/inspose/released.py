@@ -23,6 +23,7 @@ from dynpose.data import schema_from_cfg
 from dynpose.layers.losses import mean_over_processes
 from dynpose.layers.nms import soft_nms
 from dynpose.layers.ranking import rank_in_group
+from dynpose.modeling.base_models import ImageDetector
 from dynpose.modeling.fcos import (
     FCOSDecoder,
     FCOSPredictions,
@@ -35,7 +36,6 @@ from dynpose.modeling.fcos import (
     pyramid_channels,
 )
 from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
-from dynpose.modeling.image_model import ImageDetector
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, keypoint_cells
 from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes, without_overlap

@@ -1,4 +1,4 @@
-"""HRNet, DLA and Swin as detectron2 backbones: shapes, sizes, frozen stages, and FCPose on each."""
+"""HRNet, DLA, Swin and networks by name as detectron2 backbones: shapes, sizes, frozen stages, and FCPose on each."""
 
 import pytest
 import timm
@@ -9,13 +9,14 @@ from detectron2.structures import ImageList
 from small_models import image, one_person, people, small_config, small_model
 from torch import nn
 
-from dynpose.modeling.backbone import DLA, HRFPN, HRNet, Swin
+from dynpose.config import ConfigError
+from dynpose.modeling.backbone import DLA, HRFPN, HRNet, Swin, Timm
 from dynpose.modeling.backbone.branches import concat_branches
 from dynpose.modeling.backbone.swin import PaddedSwinBlock
 
 SMALL = ["MODEL.HRNET.WIDTH", "18", "MODEL.SWIN.SIZE", "tiny", "MODEL.BACKBONE.FREEZE_AT", "0"]
 # a block that is left out by chance has no gradient
-SMALL += ["MODEL.SWIN.DROP_PATH_RATE", "0.0"]
+SMALL += ["MODEL.SWIN.DROP_PATH_RATE", "0.0", "MODEL.TIMM.NAME", "convnext_atto"]
 FINE = ["MODEL.FPN.IN_FEATURES", "['res2', 'res3', 'res4', 'res5']"]
 REAL_TIME = ["MODEL.FCOS.IN_FEATURES", "['p3', 'p4', 'p5']", "MODEL.FCOS.SIZES_OF_INTEREST", "[64, 128]"]
 P3_TO_P7 = {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}
@@ -26,19 +27,25 @@ BUILDERS = {
     "build_fcos_hrnet_fpn_backbone": ([], P3_TO_P7),
     "build_fcos_dla_fpn_backbone": ([], P3_TO_P7),
     "build_fcos_swin_fpn_backbone": ([], P3_TO_P7),
+    "build_fcos_timm_fpn_backbone": ([], P3_TO_P7),
     "build_hrnet_fpn_backbone": (FINE, P2_TO_P5),
     "build_dla_fpn_backbone": (FINE, P2_TO_P5),
     "build_swin_fpn_backbone": (FINE, P2_TO_P5),
+    "build_timm_fpn_backbone": (FINE, P2_TO_P5),
     "build_hrnet_hrfpn_backbone": ([], P2_TO_P5),
     "build_hrnet_concat_backbone": ([], {"concat": 4}),
+    "build_timm_concat_backbone": ([], {"concat": 4}),
     "build_hrnet_backbone": ([], RES),
     "build_dla_backbone": ([], RES),
     "build_swin_backbone": ([], RES),
+    "build_timm_backbone": ([], RES),
 }
 BODIES = {
     "hrnet": lambda **kw: HRNet(18, **kw),
     "dla": lambda **kw: DLA(34, **kw),
     "swin": lambda **kw: Swin("tiny", **kw),
+    "timm": lambda **kw: Timm("convnext_atto", **kw),
+    "timm with activations in its norms": lambda **kw: Timm("regnetx_002", **kw),
 }
 
 
@@ -125,6 +132,8 @@ def test_frozen_stages_stay_as_they_are(kind):
         "hrnet": ("body.conv1", "body.bn1", "body.conv2", "body.bn2", "body.layer1."),
         "dla": ("body.base_layer.", "body.level0.", "body.level1.", "body.level2."),
         "swin": ("body.patch_embed.", "body.layers.0."),
+        "timm": ("body.stem_0.", "body.stem_1.", "body.stages_0."),
+        "timm with activations in its norms": ("body.stem.", "body.s1."),
     }[kind]
     trained = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
     assert all(name.startswith(expected) for name in constant)
@@ -154,8 +163,22 @@ def test_norms(kind):
         norms = [module for module in backbone.modules() if hasattr(module, "running_mean")]
         assert norms
         assert {type(module) for module in norms} == {expected}
-    with pytest.raises(ValueError, match=r"MODEL\.HRNET\.NORM and MODEL\.DLA\.NORM must be .* got 'GN'"):
+    with pytest.raises(ConfigError, match=rf"MODEL\.{kind.upper()}\.NORM must be .* got 'GN'"):
         BODIES[kind](norm="GN")
+
+
+@torch.no_grad()
+def test_frozen_norms_keep_their_activation():
+    """detectron2 takes timm's BatchNormAct2d for a norm alone."""
+    torch.manual_seed(0)
+    plain, frozen = (Timm("regnetx_002", norm=norm).eval() for norm in ("BN", "FrozenBN"))
+    missing, unexpected = frozen.load_state_dict(plain.state_dict(), strict=False)
+    assert not missing
+    assert all(key.endswith("num_batches_tracked") for key in unexpected)
+    images = torch.randn(1, 3, 64, 64)
+    for name, value in plain(images).items():
+        torch.testing.assert_close(frozen(images)[name], value)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in frozen.modules())
 
 
 @pytest.mark.parametrize(
@@ -163,6 +186,13 @@ def test_norms(kind):
     [
         (lambda: HRNet(33), r"MODEL\.HRNET\.WIDTH must be 18, 30, 32, .* got 33"),
         (lambda: DLA(50), r"MODEL\.DLA\.DEPTH must be 34, 60, 102 or 169, got 50"),
+        (lambda: Timm("convnext_huge"), r"MODEL\.TIMM\.NAME 'convnext_huge': timm .* has no such network"),
+        (
+            lambda: Timm("vit_tiny_patch16_224"),
+            r"MODEL\.TIMM\.NAME 'vit_tiny_patch16_224': .* strides 16, 16, 16; choose a network with 4, 8, 16 and 32",
+        ),
+        (lambda: Timm("dla34", drop_path_rate=0.1), r"MODEL\.TIMM\.DROP_PATH_RATE is 0\.1, but dla34 has no"),
+        (lambda: Timm("hrnet_w18_small", freeze_at=2), r"MODEL\.BACKBONE\.FREEZE_AT must be 0 for this network"),
         (lambda: Swin("huge"), r"MODEL\.SWIN\.SIZE must be one of tiny, small, base, large, got 'huge'"),
         (
             lambda: DLA(34, out_features=["res3", "res4"]),
@@ -172,8 +202,25 @@ def test_norms(kind):
     ],
 )
 def test_faulty_settings(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         make()
+
+
+@torch.no_grad()
+def test_a_network_by_its_name_is_timms():
+    """Each output is the last map of its stride; EfficientNet has several blocks of one."""
+    ours = Timm("efficientnet_b0").eval()
+    theirs = timm.create_model("efficientnet_b0", pretrained=False, features_only=True, out_indices=(1, 2, 3, 4)).eval()
+    theirs.load_state_dict(ours.body.state_dict())
+    images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    for value, expected in zip(ours(images).values(), theirs(images), strict=True):
+        torch.testing.assert_close(value, expected)
+
+
+def test_stochastic_depth_of_a_network_by_its_name():
+    rates = [m.drop_prob for m in Timm("convnext_atto", drop_path_rate=0.2).modules() if hasattr(m, "drop_prob")]
+    assert rates[-1] == pytest.approx(0.2)
+    assert not any(hasattr(module, "drop_prob") for module in Timm("convnext_atto").modules())
 
 
 @torch.no_grad()
@@ -230,6 +277,7 @@ def test_hrfpn_without_and_with_laterals():
 TRAINED = {
     "HRNet": ("configs/FCPose/R_50_1x.yaml", ["MODEL.BACKBONE.NAME", "build_fcos_hrnet_fpn_backbone", *SMALL]),
     "Swin": ("configs/FCPose/R_50_1x.yaml", ["MODEL.BACKBONE.NAME", "build_fcos_swin_fpn_backbone", *SMALL]),
+    "ConvNeXt": ("configs/FCPose/R_50_1x.yaml", ["MODEL.BACKBONE.NAME", "build_fcos_timm_fpn_backbone", *SMALL]),
     "DLA-34": ("configs/FCPose/DLA_34_4x.yaml", []),
     "DLA-60": ("configs/FCPose/DLA_60_4x.yaml", []),
     "quick": ("configs/quick/fcpose_dla34.yaml", []),

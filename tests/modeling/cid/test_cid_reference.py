@@ -18,11 +18,10 @@ from dynpose.data import COCO_PERSON, AffineResize, schema_to_cfg
 from dynpose.data.affine import matrix_to_original
 from dynpose.evaluation.predictions import collect_predictions, to_coco_results
 from dynpose.layers.oks_nms import oks_nms
-from dynpose.modeling import test_time_augmentation
 from dynpose.modeling.cid import People, targets
 from dynpose.modeling.cid.abstraction import own_cells
 from dynpose.modeling.cid.cid import to_result_size
-from dynpose.modeling.test_time_augmentation import PoseTTA, ViewMaps
+from dynpose.modeling.test_time_augmentation import PoseTTA, ViewMaps, views
 
 SIZES = [(32, 40)]
 TRAIN_SIZES = [(32, 32)] * 2
@@ -247,7 +246,7 @@ def test_flip_testing_of_an_image(fed, outputs, monkeypatch):
     model = fed(None)
     monkeypatch.setattr(model.backbone, "forward", backbone)
     # 160 pixels are no multiple of 64
-    monkeypatch.setattr(test_time_augmentation, "AffineResize", partial(AffineResize, multiple=32))
+    monkeypatch.setattr(views, "AffineResize", partial(AffineResize, multiple=32))
     predictor = PoseTTA(model, schema=COCO_PERSON, min_sizes=(128,), max_size=1000, merge="maps", affine_resize=True)
     pixels = torch.randint(0, 256, (3, 256, 320), generator=torch.manual_seed(0), dtype=torch.uint8)
     result = predictor([{"image": pixels}])[0]["instances"]

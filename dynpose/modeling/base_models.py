@@ -1,15 +1,13 @@
-"""What models have in common: how images get in, and which of them are run together.
-
-detectron2 pads the images of a batch at the right and at the bottom to one size. A network sees that padding: biases
-and normalisation make it nonzero after the first layers, convolutions carry it over the edge of the image, and
-GroupNorm's mean and variance are those of image and padding together. In inference, only images that have the same
-size once they are padded by themselves share a batch. The padding of an image is then the same as without the others.
-"""
+"""Base classes of models: in inference, what they predict for an image does not depend on the others of the batch."""
 
 import torch
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import ImageList
 from torch import nn
+
+from dynpose.config import ConfigError
+
+from .batching import predict_by_padded_size
 
 
 class ImageDetector(DenseDetector):
@@ -61,39 +59,18 @@ class ImageModel(nn.Module):
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
 
 
-def predict_by_padded_size(predict, batched_inputs, size_divisibility):
-    """Run a model on the images of each padded size together, and on those of different ones apart.
+def check_reads_to_original(meta_architecture):
+    """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a model that would take its result for a plain resize.
 
     Args:
-        predict (callable): list[dict] -> list of one result each.
-        batched_inputs (list[dict]): B images in detectron2's format.
-        size_divisibility (int): what their sides are padded to a multiple of; 0 or 1 = not at all.
+        meta_architecture (type): the class of the model. One that reads ``to_original`` of its inputs (see
+            :func:`~dynpose.data.affine.matrix_to_original`) has a true ``reads_to_original``.
 
-    Returns:
-        list: B results, in the order of the inputs.
+    Raises:
+        ConfigError: it does not.
     """
-    if len(batched_inputs) < 2:
-        return predict(batched_inputs)
-    groups = {}
-    for index, inputs in enumerate(batched_inputs):
-        groups.setdefault(padded_size(inputs["image"], size_divisibility), []).append(index)
-    results = [None] * len(batched_inputs)
-    for indices in groups.values():
-        for index, result in zip(indices, predict([batched_inputs[index] for index in indices])):
-            results[index] = result
-    return results
-
-
-def padded_size(image, size_divisibility):
-    """Tell the size of an image that is padded by itself.
-
-    Args:
-        image (Tensor): (C, H, W).
-        size_divisibility (int): see :func:`predict_by_padded_size`.
-
-    Returns:
-        tuple[int, int]: height and width, pixels.
-    """
-    multiple = max(1, size_divisibility)
-    height, width = (-(-int(length) // multiple) * multiple for length in image.shape[-2:])
-    return height, width
+    if not getattr(meta_architecture, "reads_to_original", False):
+        raise ConfigError(
+            f"INPUT.AFFINE_RESIZE_TEST is True, but {meta_architecture.__name__} does not read the way back to the "
+            "original image (to_original) that it takes: set it to False"
+        )

@@ -1,0 +1,114 @@
+"""Backbones by their names in a config: each network, alone or below a neck, registered with detectron2."""
+
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import FPN, build_resnet_backbone
+from detectron2.modeling.backbone.fpn import LastLevelP6P7
+
+from dynpose.config import ConfigError
+
+from .branches import HRFPN, BranchConcat
+from .dla import DLA
+from .hrnet import HRNet
+from .swin import Swin
+from .timm_network import Timm
+
+
+def plain_fpn(cfg, bottom_up, top_block=None):
+    """detectron2's FPN on a backbone, with ``cfg.MODEL.FPN``.
+
+    Args:
+        cfg (CfgNode): MODEL.FPN.
+        bottom_up (Backbone): gives MODEL.FPN.IN_FEATURES.
+        top_block (nn.Module | None): makes further, coarser levels.
+
+    Returns:
+        FPN: one level for each of MODEL.FPN.IN_FEATURES (p2 for stride 4, ...), and those of ``top_block``.
+    """
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=top_block,
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )
+
+
+def fcos_fpn(cfg, bottom_up):
+    """FCOS's pyramid on a backbone: P6 and P7 are made of P5 (FCOS section 3.2; FCPose section 4).
+
+    detectron2's ``build_retinanet_resnet_fpn_backbone`` makes them of C5. Real-time detectors have neither (FCPose
+    section 4.3).
+
+    Args:
+        cfg (CfgNode): MODEL.FPN, with IN_FEATURES at strides 8, 16 and 32; P6 and P7 are there where
+            MODEL.FCOS.IN_FEATURES names them: the parameters of a level that nothing reads get no gradient, for which
+            a distributed run waits in vain.
+        bottom_up (Backbone): gives MODEL.FPN.IN_FEATURES.
+
+    Returns:
+        FPN: p3..p7 at strides 8..128, or p3..p5.
+
+    Raises:
+        ConfigError: if MODEL.FCOS.IN_FEATURES has only one of p6 and p7.
+    """
+    top_levels = {"p6", "p7"} & set(cfg.MODEL.FCOS.IN_FEATURES)
+    if len(top_levels) == 1:
+        raise ConfigError(
+            f"MODEL.FCOS.IN_FEATURES must have both or none of p6 and p7, got {cfg.MODEL.FCOS.IN_FEATURES}"
+        )
+    channels = cfg.MODEL.FPN.OUT_CHANNELS
+    return plain_fpn(cfg, bottom_up, LastLevelP6P7(channels, channels, in_feature="p5") if top_levels else None)
+
+
+def hrfpn(cfg, bottom_up):
+    """HRNet's own pyramid on all outputs of a backbone: p2..p5, by MODEL.FPN and MODEL.HRNET.HRFPN_LATERALS."""
+    return HRFPN(
+        bottom_up,
+        bottom_up.output_shape(),
+        cfg.MODEL.FPN.OUT_CHANNELS,
+        laterals=cfg.MODEL.HRNET.HRFPN_LATERALS,
+        norm=cfg.MODEL.FPN.NORM,
+    )
+
+
+def concat(cfg, bottom_up):
+    """All outputs of a backbone, concatenated at stride 4."""
+    return BranchConcat(bottom_up, bottom_up.output_shape())
+
+
+def _alone(network):
+    """Builds res2..res5."""
+    return lambda cfg, input_shape: network.from_cfg(cfg, input_shape)
+
+
+def _with(network, neck):
+    """Builds a neck that reads all outputs."""
+    return lambda cfg, input_shape: neck(cfg, network.from_cfg(cfg, input_shape))
+
+
+def _pyramid(network, neck):
+    """Builds a neck that reads MODEL.FPN.IN_FEATURES."""
+    return lambda cfg, input_shape: neck(cfg, network.from_cfg(cfg, input_shape, cfg.MODEL.FPN.IN_FEATURES))
+
+
+def _builders():
+    """What is registered: names in a config -> (cfg, input_shape) -> Backbone."""
+    builders = {
+        "build_fcos_resnet_fpn_backbone": lambda cfg, input_shape: fcos_fpn(
+            cfg, build_resnet_backbone(cfg, input_shape)
+        ),
+        "build_hrnet_hrfpn_backbone": _with(HRNet, hrfpn),
+    }
+    for name, network in {"hrnet": HRNet, "dla": DLA, "swin": Swin, "timm": Timm}.items():
+        builders[f"build_{name}_backbone"] = _alone(network)
+        builders[f"build_{name}_concat_backbone"] = _with(network, concat)
+        builders[f"build_{name}_fpn_backbone"] = _pyramid(network, plain_fpn)
+        builders[f"build_fcos_{name}_fpn_backbone"] = _pyramid(network, fcos_fpn)
+    return builders
+
+
+for _name, _build in _builders().items():
+    # detectron2's registry goes by the name of the function
+    _build.__name__ = _name
+    BACKBONE_REGISTRY.register(_build)

@@ -1,0 +1,144 @@
+"""Any network of timm that has feature maps of strides 4 to 32, by its name."""
+
+from itertools import pairwise
+
+import timm
+import torch
+
+from dynpose.config import ConfigError
+
+from .timm_backbone import STRIDES, TimmBackbone
+
+
+class Timm(TimmBackbone):
+    """A network of timm by its name, with the outputs that ``features_only`` gives at strides 4, 8, 16 and 32.
+
+    HRNet, DLA and Swin have separate classes, which freeze layers that no output depends on and also load the files of
+    the original releases. A network for one image size alone, as most transformers are, does not take images
+    of other sizes.
+
+    Args:
+        name (str): of ``timm.list_models()``, such as "convnext_tiny".
+        in_channels (int): of the image.
+        drop_path_rate (float): stochastic depth, the rate of the last block; 0 = none.
+        freeze_at (int): see :class:`TimmBackbone`. The modules before the one that gives res2 are the stem.
+        **kwargs: ``out_features`` and ``norm`` of :class:`TimmBackbone`.
+
+    Raises:
+        ConfigError: timm has no such network, or that network has no such feature maps, no stochastic depth, or stages
+            that can't be told apart to be frozen.
+
+    Example::
+
+        >>> maps = Timm("convnext_atto")(torch.zeros(1, 3, 64, 96))
+        >>> maps["res2"].shape
+        torch.Size([1, 40, 16, 24])
+    """
+
+    def __init__(self, name, *, in_channels=3, drop_path_rate=0.0, freeze_at=0, **kwargs):
+        body = _create(name, in_channels, drop_path_rate)
+        info = body.feature_info
+        # the last map of each stride
+        index_of = {reduction: index for index, reduction in enumerate(info.reduction())}
+        if not set(STRIDES.values()) <= set(index_of):
+            raise ConfigError(
+                f"MODEL.TIMM.NAME {name!r}: its feature maps have strides {', '.join(map(str, info.reduction()))}; "
+                "choose a network with 4, 8, 16 and 32"
+            )
+        indices = [index_of[stride] for stride in STRIDES.values()]
+        outputs = [info.module_name()[index] for index in indices]
+        stages = _stages(body, outputs) if freeze_at > 0 else ()
+        channels = [info.channels()[index] for index in indices]
+        super().__init__(body, channels, stages=stages, freeze_at=freeze_at, **kwargs)
+        self.name = name
+        self._indices = dict(zip(STRIDES, indices))
+        self._is_channels_last = getattr(body, "output_fmt", None) == "NHWC"
+
+    @classmethod
+    def from_cfg(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+        """Build from ``cfg.MODEL.TIMM``, for an image of ``input_shape`` (ShapeSpec)."""
+        return cls(
+            cfg.MODEL.TIMM.NAME,
+            in_channels=input_shape.channels,
+            drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
+            out_features=out_features,
+            norm=cfg.MODEL.TIMM.NORM,
+            freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        )
+
+    def forward(self, images):
+        """Compute the feature maps, as :meth:`TimmBackbone.forward`."""
+        maps = self.body(images)
+        chosen = {name: maps[self._indices[name]] for name in self._out_features}
+        if self._is_channels_last:
+            return {name: value.permute(0, 3, 1, 2).contiguous() for name, value in chosen.items()}
+        return chosen
+
+    def timm_keys(self):
+        """Map the parameter names of timm's whole network to those in ``body``.
+
+        timm joins the names of the modules that ``features_only`` takes out of a container: stages.0 is stages_0.
+
+        Returns:
+            dict[str, str | None]: None for what comes after the feature maps, such as the classifier.
+        """
+        with torch.device("meta"):
+            whole = timm.create_model(self.name, pretrained=False)
+        ours = {_joined(key): key for key in self.body.state_dict()}
+        return {key: ours.get(_joined(key)) for key in whole.state_dict()}
+
+
+def _create(name, in_channels, drop_path_rate):
+    if not timm.is_model(name):
+        raise ConfigError(
+            f"MODEL.TIMM.NAME {name!r}: timm {timm.__version__} has no such network; see timm.list_models()"
+        )
+    options = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    try:
+        return timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels, **options)
+    except TypeError as error:
+        if not options:
+            raise
+        raise ConfigError(
+            f"MODEL.TIMM.DROP_PATH_RATE is {drop_path_rate}, but {name} has no stochastic depth ({error}); set it to 0"
+        ) from error
+    except RuntimeError as error:  # of networks without a feature extractor
+        raise ConfigError(f"MODEL.TIMM.NAME {name!r}: timm gives no feature maps of it ({error})") from error
+
+
+def _stages(body, outputs):
+    """Split a network at its outputs.
+
+    Args:
+        body (nn.Module): the network.
+        outputs (list[str]): timm's names of the modules that give res2, res3, res4 and res5.
+
+    Returns:
+        list[list[str]]: submodules of the stem, of res2 and of what leads from each output to the next.
+    """
+    outputs = [_joined(name) for name in outputs]
+    units = _units("", body, outputs)
+    names = [_joined(unit) for unit in units]
+    missing = [name for name in outputs if name not in names]
+    if missing:
+        raise ConfigError(f"MODEL.BACKBONE.FREEZE_AT must be 0 for this network, which has no submodule {missing[0]}")
+    positions = [names.index(name) for name in outputs]
+    bounds = [0, positions[0], *(position + 1 for position in positions)]
+    return [units[start:end] for start, end in pairwise(bounds)]
+
+
+def _units(prefix, module, outputs):
+    """Children in order; one that has an output inside is replaced by its own children."""
+    units = []
+    for name, child in module.named_children():
+        path = f"{prefix}{name}"
+        is_wrapper = path == "model"
+        if is_wrapper or any(output.startswith(f"{_joined(path)}_") for output in outputs):
+            units += _units(f"{path}.", child, outputs)
+        else:
+            units.append(path)
+    return units
+
+
+def _joined(key):
+    return key.removeprefix("model.").replace(".", "_")

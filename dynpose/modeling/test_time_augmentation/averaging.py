@@ -1,0 +1,176 @@
+"""Maps of several views, averaged before they are decoded."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import detectron2.data.transforms as T
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from dynpose.data.affine import composed_matrix
+
+
+@dataclass
+class ViewMaps:
+    """Maps of some views, of one kind.
+
+    Attributes:
+        values (Tensor): (V, C, H, W). The centre of cell (u, v) is at ((u + 0.5) * stride, (v + 0.5) * stride), pixels
+            of the view, and the view's upper left corner is the map's.
+        stride (int): pixels.
+        combine (str): how the maps of all views become one, once the mirrored ones are mirrored back: "keypoints" (K
+            channels; left and right exchanged in those of mirrored views, then the mean), "mean" (any channels, then
+            the mean) or "stack" (for features, whose mean says nothing: kept apart).
+    """
+
+    values: torch.Tensor
+    stride: int
+    combine: str
+
+
+@runtime_checkable
+class SupportsMapTTA(Protocol):
+    """What a model offers whose maps can be averaged over views (``TEST.AUG.MERGE`` "maps")."""
+
+    def tta_maps(self, batched_inputs):
+        """Run the network up to the maps that can be averaged.
+
+        Args:
+            batched_inputs (list[dict]): V views of one image and of one size, in detectron2's format. The second of
+                two is the first one's mirror image.
+
+        Returns:
+            dict[str, ViewMaps]: by name, with V maps each. Every call gives the same names, strides and ``combine``.
+        """
+
+    def tta_decode(self, maps, batched_inputs, mirrored):
+        """Find the people in the averaged maps.
+
+        Args:
+            maps (dict[str, ViewMaps]): one map of each name, (1, C, H, W), those to "stack" of all views, (V, C, H, W),
+                on the grid of the largest view. Nothing is mirrored any more, but the channels of stacked ones.
+            batched_inputs (list[dict]): the input of the largest view, alone.
+            mirrored (list[bool]): V, whether the stacked maps are from a mirrored view.
+
+        Returns:
+            list[dict]: one, with ``instances`` in pixels of the input's ``height`` x ``width``.
+        """
+
+
+def average_maps(model, views, flip_indices):
+    """Average the maps of several views, and decode the result.
+
+    Args:
+        model (SupportsMapTTA): the model.
+        views (Iterable[ViewsOfSize]): of one image, the largest first: its grid is that of the averaged maps.
+        flip_indices (Tensor): (K,) int64, ``KeypointSchema.flip_indices``.
+
+    Returns:
+        dict: with ``instances``.
+
+    Raises:
+        ValueError: a map's ``combine`` is unknown, or is "keypoints" where there are not K channels.
+    """
+    average = _MapAverage(flip_indices)
+    for of_size in views:
+        average.add(of_size, model.tta_maps(of_size.inputs))
+    return model.tta_decode(average.result(), [average.largest.inputs[0]], average.mirrored)[0]
+
+
+class _MapAverage:
+    """Adds up the maps of views, or stacks them, on the grid of the first."""
+
+    def __init__(self, flip_indices):
+        self.flip_indices = flip_indices
+        self.largest = None
+        # V, whether each view is mirrored
+        self.mirrored = []
+        self._targets, self._sums, self._stacks = None, {}, {}
+
+    def add(self, views, maps):
+        """Add the maps of views of one size: dict[str, ViewMaps]."""
+        if self.largest is None:
+            self.largest, self._targets = views, maps
+        for index in range(len(views.inputs)):
+            self.mirrored.append(index > 0)
+            for name, of_views in maps.items():
+                values = self._bring_back(name, of_views, index, views)
+                if of_views.combine == "stack":
+                    self._stacks.setdefault(name, []).append(values)
+                else:
+                    self._sums[name] = self._sums[name] + values if name in self._sums else values
+
+    def result(self):
+        """One map of each name, and stacks: dict[str, ViewMaps]."""
+        values = {name: total / len(self.mirrored) for name, total in self._sums.items()}
+        values |= {name: torch.cat(stacked) for name, stacked in self._stacks.items()}
+        return {name: replace(self._targets[name], values=value) for name, value in values.items()}
+
+    def _bring_back(self, name, maps, index, views):
+        """(1, C, H, W) values of one view, 1 being the mirrored one, on the grid of the largest, not mirrored."""
+        if maps.combine not in ("keypoints", "mean", "stack"):
+            raise ValueError(f"map {name!r}: combine must be 'keypoints', 'mean' or 'stack', got {maps.combine!r}")
+        if maps.combine == "keypoints" and maps.values.shape[1] != len(self.flip_indices):
+            raise ValueError(
+                f"map {name!r} has {maps.values.shape[1]} channels, one for each of the {len(self.flip_indices)} "
+                "keypoints is needed to exchange left and right"
+            )
+        target = self._targets[name]
+        is_mirrored = index > 0
+        between = T.TransformList([self.largest.resize.inverse(), views.resize])
+        values = resample_map(
+            maps.values[index : index + 1],
+            stride=maps.stride,
+            size=views.size,
+            mirrored=is_mirrored,
+            target_shape=tuple(target.values.shape[-2:]),
+            target_stride=target.stride,
+            target_size=self.largest.size,
+            from_target=None if views.size == self.largest.size else composed_matrix(between),
+        )
+        if is_mirrored and maps.combine == "keypoints":
+            return values[:, self.flip_indices.to(values.device)]
+        return values
+
+
+def resample_map(values, *, stride, size, mirrored, target_shape, target_stride, target_size, from_target=None):
+    """Read the map of one view at the cells of another view's map, by bilinear interpolation.
+
+    Cells outside of the view, which padding has added, get the values at its border.
+
+    Args:
+        values (Tensor): (B, C, H, W).
+        stride (int): of its cells, pixels of the view.
+        size (tuple[int, int]): of the view without padding, (height, width).
+        mirrored (bool): the view is mirrored; the result is not.
+        target_shape (tuple[int, int]): (H', W') of the other map.
+        target_stride (int): of its cells, pixels of the other view.
+        target_size (tuple[int, int]): of the other view.
+        from_target (ndarray | None): (2, 3), from pixels of the other view to those of this one, before it is
+            mirrored; it does not turn anything. None = their sizes are all.
+
+    Returns:
+        Tensor: (B, C, H', W').
+    """
+    if from_target is None:
+        same = (tuple(values.shape[-2:]), stride, size) == (target_shape, target_stride, target_size)
+        if same and not mirrored:
+            return values
+        if same and values.shape[-1] * stride == size[1]:
+            return values.flip(-1)
+        from_target = np.diag([size[1] / target_size[1], size[0] / target_size[0], 0])[:2]
+
+    def positions(axis):
+        """Of the target's cells on the map, 0 to 1 from edge to edge."""
+        cells = torch.arange(target_shape[axis], device=values.device, dtype=torch.float32)
+        scale, shift = from_target[1 - axis, 1 - axis].item(), from_target[1 - axis, 2].item()
+        pixels = ((cells + 0.5) * target_stride * scale + shift).clamp(0, size[axis])
+        if mirrored and axis == 1:
+            pixels = size[axis] - pixels
+        return pixels / (values.shape[2 + axis] * stride)
+
+    y, x = torch.meshgrid(positions(0), positions(1), indexing="ij")
+    grid = torch.stack([x, y], dim=-1).expand(len(values), -1, -1, -1) * 2 - 1
+    sampled = F.grid_sample(values.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled.to(values.dtype)

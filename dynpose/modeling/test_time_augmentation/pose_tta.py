@@ -1,0 +1,216 @@
+"""A pose model with test-time augmentation, in the place of the model."""
+
+import logging
+
+import torch
+from detectron2.config import configurable
+from detectron2.structures import Instances
+from torch import nn
+
+from dynpose.data import schema_from_cfg
+from dynpose.data.schema import infer_flip_pairs
+from dynpose.modeling.base_models import check_reads_to_original
+from dynpose.utils.distributed import unwrap_ddp
+
+from .averaging import SupportsMapTTA, average_maps
+from .merging import has_predictions, merge_poses, mirror_poses, split_by_finiteness
+from .views import ViewMaker, complete_inputs
+
+logger = logging.getLogger(__name__)
+
+_WEIGHTS = {"positive": lambda confidence: confidence, "logit": torch.sigmoid}
+
+
+class PoseTTA(nn.Module):
+    """A pose model with test-time augmentation; its input and output are those of the model.
+
+    ``PoseTTA(cfg, model)`` takes the place of detectron2's ``GeneralizedRCNNWithTTA(cfg, model)``, which refuses
+    keypoints. As there, the images given should be the original ones: one that has been resized is resized again.
+
+    Args:
+        model (nn.Module): takes and gives detectron2's formats, and gives ``scores``, ``pred_classes``,
+            ``pred_keypoints`` (N, K, 3) and optionally ``pred_boxes`` in pixels of the ``height`` x ``width`` that it
+            is told. Of a DistributedDataParallel, the module inside is used.
+        schema (KeypointSchema): the keypoints; its flip pairs change places in the mirrored views, its sigmas measure
+            how similar two poses are. A keypoint without a twin keeps its place.
+        min_sizes (Sequence[int]): lengths of the views' shorter side, pixels. Views of one size are made once.
+        max_size (int): upper end of their longer side, pixels.
+        affine_resize (bool): make the views by :class:`~dynpose.data.AffineResize`, as ``INPUT.AFFINE_RESIZE_TEST``
+            does without augmentation, for models that read ``to_original``.
+        flip (bool): add the mirrored twin of every view.
+        merge (str): "poses" (:func:`merge_poses`) or "maps" (:class:`SupportsMapTTA`).
+        match_oks (float): for "poses", least OKS of predictions of two views that are the same person.
+        max_detections (int): for "poses", people kept per image.
+        confidence (str): for "poses", what the third value of a predicted keypoint is: "positive" (a probability, or
+            another number >= 0 such as Keypoint R-CNN's score, which can exceed 1) or "logit" (any number; its sigmoid
+            weights the keypoint).
+        image_format (str): "BGR" or "RGB", for inputs that have a file name in place of an image.
+
+    Raises:
+        ValueError: an argument is out of its range, ``flip`` is asked for but keypoints whose names differ in
+            left/right only are no pair of the schema, or the model does not offer maps or read ``to_original``.
+
+    Example::
+
+        >>> predictor = PoseTTA(model.eval(), schema=COCO_PERSON, min_sizes=(640, 800, 1000), max_size=1666)
+        >>> predictor([{"file_name": "street.jpg"}])[0]["instances"].pred_keypoints.shape
+        torch.Size([4, 17, 3])
+    """
+
+    @configurable
+    def __init__(
+        self,
+        model,
+        *,
+        schema,
+        min_sizes,
+        max_size,
+        affine_resize=False,
+        flip=True,
+        merge="poses",
+        match_oks=0.7,
+        max_detections=100,
+        confidence="positive",
+        image_format="BGR",
+    ):
+        super().__init__()
+        model = unwrap_ddp(model)
+        if not min_sizes or min(min_sizes) < 1 or max_size < 1:
+            raise ValueError(
+                f"TEST.AUG.MIN_SIZES must be one or more lengths in pixels and TEST.AUG.MAX_SIZE another, got "
+                f"{min_sizes} and {max_size}"
+            )
+        if merge not in ("poses", "maps"):
+            raise ValueError(f"TEST.AUG.MERGE must be 'poses' or 'maps', got {merge!r}")
+        if merge == "maps" and not isinstance(model, SupportsMapTTA):
+            raise ValueError(
+                f"TEST.AUG.MERGE is 'maps', but {type(model).__name__} offers none (methods tta_maps and tta_decode): "
+                "set it to 'poses'"
+            )
+        if affine_resize:
+            check_reads_to_original(type(model))
+        if not 0 < match_oks <= 1:
+            raise ValueError(f"TEST.AUG.MATCH_OKS must be above 0 and at most 1, got {match_oks}")
+        if confidence not in ("positive", "logit"):
+            raise ValueError(f"confidence must be 'positive' or 'logit', got {confidence!r}")
+        if flip:
+            _check_pairs(schema)
+        self.model = model
+        self.schema = schema
+        self.views = ViewMaker(min_sizes, max_size, affine_resize=affine_resize, flip=flip)
+        self.merge = merge
+        self.match_oks = match_oks
+        self.max_detections = max_detections
+        self.confidence = confidence
+        self.image_format = image_format
+        self.flip_indices = torch.as_tensor(schema.flip_indices)
+        # A new module is in training mode, and inference_on_dataset would leave the model in it, too
+        self.training = model.training
+
+    @classmethod
+    def from_config(cls, cfg, model):
+        """Arguments from ``cfg.TEST.AUG``, ``cfg.TEST.DETECTIONS_PER_IMAGE`` and ``cfg.INPUT``."""
+        aug = cfg.TEST.AUG
+        if aug.FLIP and cfg.INPUT.RANDOM_FLIP != "horizontal":
+            logger.warning(
+                "TEST.AUG.FLIP is True, but INPUT.RANDOM_FLIP is %r: a model that was trained without mirrored images "
+                "takes left for right in them. Set TEST.AUG.FLIP False.",
+                cfg.INPUT.RANDOM_FLIP,
+            )
+        return {
+            "model": model,
+            "schema": schema_from_cfg(cfg),
+            "min_sizes": aug.MIN_SIZES,
+            "max_size": aug.MAX_SIZE,
+            "affine_resize": cfg.INPUT.AFFINE_RESIZE_TEST,
+            "flip": aug.FLIP,
+            "merge": aug.MERGE,
+            "match_oks": aug.MATCH_OKS,
+            "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "image_format": cfg.INPUT.FORMAT,
+        }
+
+    @torch.no_grad()
+    def forward(self, batched_inputs):
+        """Find the people in some images.
+
+        Args:
+            batched_inputs (list[dict]): B, in detectron2's format: ``image`` (3, H, W) or ``file_name``; ``height`` and
+                ``width`` of the result, by default the image's own.
+
+        Returns:
+            list[dict]: B, with ``instances``: the fields named in the class (and no other), by descending score; from
+            "maps", whatever the model decodes. From "poses", what the model predicts as NaN or infinite in any view is
+            left out of the merging and comes last, as it is, for the evaluator to count.
+
+        Raises:
+            ValueError: an image is too narrow to be resized, an input has precomputed ``proposals`` or has been
+                resized by an affine warp, or the model's keypoints are not those of the schema.
+        """
+        run = self._average_maps if self.merge == "maps" else self._merge_poses
+        return [run(complete_inputs(inputs, self.image_format)) for inputs in batched_inputs]
+
+    def view_sizes(self, height, width):
+        """Sizes of an image's views, without their twins.
+
+        Args:
+            height, width (int): of the image, pixels.
+
+        Returns:
+            list[tuple[int, int]]: (height, width), each once, in the order of ``min_sizes``.
+
+        Raises:
+            ValueError: a side would have no pixel.
+        """
+        return list(self.views.resizes(height, width))
+
+    def _average_maps(self, inputs):
+        return average_maps(self.model, self.views.make(inputs, largest_first=True), self.flip_indices)
+
+    def _merge_poses(self, inputs):
+        predictions, not_finite = [], []
+        for views in self.views.make(inputs):
+            # Told the original size, the model itself takes its predictions back to it
+            outputs = [output["instances"] for output in self.model(views.inputs)]
+            self._check_predictions(outputs)
+            for output in [outputs[0], *(mirror_poses(output, self.flip_indices) for output in outputs[1:])]:
+                finite, others = split_by_finiteness(output)
+                predictions.append(finite)
+                not_finite += others
+        merged = merge_poses(
+            predictions, self.schema.sigmas, match_oks=self.match_oks, weight_of=_WEIGHTS[self.confidence]
+        )
+        people = [merged[: self.max_detections]] if merged.get_fields() else []
+        return {"instances": Instances.cat([*people, *not_finite]) if people or not_finite else merged}
+
+    def _check_predictions(self, outputs):
+        for instances in filter(has_predictions, outputs):
+            if not instances.has("pred_keypoints"):
+                raise ValueError(
+                    f"{type(self.model).__name__} gives no pred_keypoints: test-time augmentation of poses needs a "
+                    "pose model (of detectron2's own, one with MODEL.KEYPOINT_ON True)"
+                )
+            shape = tuple(instances.pred_keypoints.shape[1:])
+            if shape != (self.schema.num_keypoints, 3):
+                raise ValueError(
+                    f"the model gives {shape[0]} keypoints of {shape[1]} numbers, the schema has "
+                    f"{self.schema.num_keypoints} (of x, y and confidence): give the schema that the model was trained "
+                    "with"
+                )
+            if self.confidence == "positive" and (instances.pred_keypoints[..., 2] < 0).any():
+                raise ValueError(
+                    f"{type(self.model).__name__} gives negative keypoint confidences, which can't weight the mean of "
+                    "several views: if they are logits, say so with PoseTTA(..., confidence='logit')"
+                )
+
+
+def _check_pairs(schema):
+    """Refuse to mirror keypoints that look like twins but are not said to be."""
+    paired = {name for pair in schema.flip_pairs for name in pair}
+    missing = [pair for pair in infer_flip_pairs(schema.names) if not paired & set(pair)]
+    if missing:
+        raise ValueError(
+            f"flip testing would average {missing[0][0]!r} with {missing[0][1]!r}: {len(missing)} left/right pairs by "
+            "name are no flip pairs of the schema; name them (flip_pairs of the data set, or "
+            "MODEL.KEYPOINT_SCHEMA.FLIP_PAIRS), or set TEST.AUG.FLIP False"
+        )

@@ -1,0 +1,144 @@
+"""The views of an image: copies at several sizes, and the mirror image of each."""
+
+from dataclasses import dataclass
+
+import detectron2.data.transforms as T
+import numpy as np
+import torch
+
+from dynpose.data import AffineResize
+from dynpose.data.affine import matrix_to_original
+from dynpose.data.image_reading import read_image
+
+
+@dataclass
+class ViewsOfSize:
+    """The views of an image that have one size: they need no padding and are one batch.
+
+    Attributes:
+        size (tuple[int, int]): (height, width), pixels.
+        resize (Transform): from the image to the first of them.
+        inputs (list[dict]): in detectron2's format: the resized image, then its mirror image where asked for.
+    """
+
+    size: tuple
+    resize: T.Transform
+    inputs: list
+
+
+class ViewMaker:
+    """Makes the views of images.
+
+    Args:
+        min_sizes (Sequence[int]): lengths of the shorter side, pixels. Views of one size are made once.
+        max_size (int): upper end of the longer side, pixels.
+        affine_resize (bool): resize by :class:`~dynpose.data.AffineResize`.
+        flip (bool): add the mirror image of every view.
+    """
+
+    def __init__(self, min_sizes, max_size, *, affine_resize=False, flip=True):
+        self.min_sizes = tuple(min_sizes)
+        self.max_size = max_size
+        self.affine_resizes = [AffineResize(size, max_size=max_size) for size in min_sizes] if affine_resize else None
+        self.flip = flip
+
+    def resizes(self, height, width):
+        """Find what resizes an image to its views.
+
+        Args:
+            height, width (int): of the image, pixels.
+
+        Returns:
+            dict[tuple[int, int], Transform]: by (height, width) of the result, in the order of ``min_sizes``.
+
+        Raises:
+            ValueError: a side would have no pixel.
+        """
+        if self.affine_resizes is not None:
+            image = np.broadcast_to(np.uint8(0), (height, width))
+            warps = [resize.get_transform(image) for resize in self.affine_resizes]
+            return {warp.output_size[::-1]: warp for warp in warps}
+        shapes = [
+            T.ResizeShortestEdge.get_output_shape(height, width, min_size, self.max_size) for min_size in self.min_sizes
+        ]
+        if min(map(min, shapes)) < 1:
+            raise ValueError(f"an image of {width} x {height} pixels is too narrow to be resized to {min(shapes)}")
+        return {shape: T.ResizeTransform(height, width, *shape) for shape in shapes}
+
+    def make(self, inputs, *, largest_first=False):
+        """Make the views of an image, one size at a time.
+
+        Args:
+            inputs (dict): from :func:`complete_inputs`.
+            largest_first (bool): begin with the largest view, rather than keep the order of ``min_sizes``.
+
+        Yields:
+            ViewsOfSize
+
+        Raises:
+            ValueError: see :meth:`resizes`.
+        """
+        resizes = list(self.resizes(*inputs["image"].shape[-2:]).items())
+        if largest_first:
+            resizes.sort(key=lambda item: np.prod(item[0]), reverse=True)
+        pixels = _to_array(inputs["image"])
+        for size, resize in resizes:
+            image = torch.as_tensor(np.ascontiguousarray(resize.apply_image(pixels).transpose(2, 0, 1)))
+            views = [{**inputs, "image": image}]
+            if self.flip:
+                views.append({**inputs, "image": image.flip(-1)})
+            to_original = matrix_to_original(T.TransformList([resize]))
+            if to_original is not None:
+                # the result may be asked for in another size than the image's
+                height, width = pixels.shape[:2]
+                to_original *= np.array([[inputs["width"] / width], [inputs["height"] / height]])
+                matrices = [to_original, _mirror_matrix(to_original, size[1], inputs["width"])]
+                views = [{**view, "to_original": matrix} for view, matrix in zip(views, matrices)]
+            yield ViewsOfSize(size, resize, views)
+
+
+def complete_inputs(inputs, image_format):
+    """Copy the inputs of an image, with its pixels and sizes and without what is only for training.
+
+    Args:
+        inputs (dict): in detectron2's format, with ``image`` (3, H, W) or ``file_name``.
+        image_format (str): "BGR" or "RGB", for a file.
+
+    Returns:
+        dict: with ``image``, ``height`` and ``width``.
+
+    Raises:
+        ValueError: it has precomputed ``proposals`` or has been resized by an affine warp.
+    """
+    inputs = {name: value for name, value in inputs.items() if name != "instances"}
+    if "proposals" in inputs:
+        raise ValueError(
+            "test-time augmentation can't use precomputed proposals, which are of one view: set MODEL.LOAD_PROPOSALS "
+            "False"
+        )
+    if "to_original" in inputs:
+        raise ValueError(
+            "test-time augmentation resizes the original image, but an input has been resized by an affine warp "
+            "(to_original): give the image as it was before"
+        )
+    if "image" not in inputs:
+        image = read_image({"file_name": inputs["file_name"]}, image_format)
+        inputs["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    height, width = inputs["image"].shape[-2:]
+    inputs.setdefault("height", height)
+    inputs.setdefault("width", width)
+    return inputs
+
+
+def _to_array(image):
+    """(C, H, W) tensor -> (H, W, C) array; uint8 where that loses nothing, for Pillow to resize as in the mappers."""
+    pixels = image.permute(1, 2, 0).cpu().numpy()
+    if pixels.dtype != np.uint8 and pixels.min() >= 0 and pixels.max() <= 255 and (pixels == np.rint(pixels)).all():
+        return pixels.astype(np.uint8)
+    return pixels
+
+
+def _mirror_matrix(matrix, width, result_width):
+    """The (2, 3) matrix of the mirror images, of ``width`` and ``result_width`` pixels, of what ``matrix`` maps."""
+    mirror, mirror_result = (np.array([[-1.0, 0, side], [0, 1, 0], [0, 0, 1]]) for side in (width, result_width))
+    return (mirror_result @ np.vstack([matrix, [0, 0, 1]]) @ mirror)[:2]

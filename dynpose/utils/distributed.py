@@ -1,0 +1,8 @@
+"""Models that may be wrapped for training in several processes."""
+
+from torch.nn.parallel import DistributedDataParallel
+
+
+def unwrap_ddp(model):
+    """The module that a DistributedDataParallel wraps, or the model itself where it is not wrapped."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
