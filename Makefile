@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
+# of pytest; each has one thread
+PROCESSES ?= 2
 
 # threads that wait must sleep: the data workers need the cores
 export OMP_WAIT_POLICY := PASSIVE
@@ -14,7 +16,7 @@ export OMP_WAIT_POLICY := PASSIVE
 setup: $(READY)
 
 # Done again only where what is installed could differ: the pins, the requirements or the detectron2 script.
-$(READY): constraints.txt setup.py dynpose/tools/install_detectron2.py
+$(READY): constraints.txt pyproject.toml setup.py dynpose/tools/install_detectron2.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(PIP) --constraint constraints.txt pip setuptools wheel
 	$(PIP) --constraint constraints.txt torch torchvision
@@ -27,7 +29,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
 
 demo: $(READY)
 	$(BIN)/python train_net.py --config-file configs/quick/fcpose_synthetic.yaml OUTPUT_DIR output/demo
