@@ -77,8 +77,7 @@ def test_the_folder_is_free_after_a_mistake(tmp_path):
 def test_a_config_by_name(tmp_path):
     """The log shows the file that the name means."""
     args = arguments(tmp_path, config="quick/fcpose_synthetic.yaml")
-    cfg = setup(args)
-    assert cfg.OUTPUT_DIR == str(tmp_path)
+    assert Path(setup(args).OUTPUT_DIR) == tmp_path
     assert args.config_file == "quick/fcpose_synthetic.yaml"
     assert "_BASE_" in (tmp_path / "log.txt").read_text()
 
