@@ -5,6 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
+# of pytest; each has one thread
+PROCESSES ?= 2
+CONSTRAINTS ?= constraints.txt
+# 0.6 or main
+DETECTRON2 ?= 0.6
+ifeq ($(DETECTRON2),main)
+INSTALL_DETECTRON2 := $(PIP) --no-build-isolation git+https://github.com/facebookresearch/detectron2.git
+else
+INSTALL_DETECTRON2 := $(BIN)/python dynpose/tools/install_detectron2.py
+endif
 
 # threads that wait must sleep: the data workers need the cores
 export OMP_WAIT_POLICY := PASSIVE
@@ -14,12 +24,12 @@ export OMP_WAIT_POLICY := PASSIVE
 setup: $(READY)
 
 # Done again only where what is installed could differ: the pins, the requirements or the detectron2 script.
-$(READY): constraints.txt setup.py dynpose/tools/install_detectron2.py
+$(READY): $(CONSTRAINTS) pyproject.toml setup.py dynpose/tools/install_detectron2.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
-	$(PIP) --constraint constraints.txt pip setuptools wheel
-	$(PIP) --constraint constraints.txt torch torchvision
-	$(BIN)/python dynpose/tools/install_detectron2.py --constraint constraints.txt
-	$(PIP) --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	$(PIP) --constraint $(CONSTRAINTS) pip setuptools wheel
+	$(PIP) --constraint $(CONSTRAINTS) torch torchvision
+	$(INSTALL_DETECTRON2) --constraint $(CONSTRAINTS)
+	$(PIP) --constraint $(CONSTRAINTS) --no-build-isolation --editable ".[dev]"
 	touch $@
 
 lint: $(READY)
@@ -27,7 +37,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
 
 demo: $(READY)
 	$(BIN)/python train_net.py --config-file configs/quick/fcpose_synthetic.yaml OUTPUT_DIR output/demo

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Train or evaluate a dynpose model.
 
-python train_net.py --config-file configs/FCPose/R_50_1x.yaml --num-gpus 8
-python train_net.py --config-file configs/FCPose/R_50_1x.yaml --eval-only MODEL.WEIGHTS model_final.pth
-torchrun --nproc-per-node 8 train_net.py --config-file configs/FCPose/R_50_1x.yaml
-srun --ntasks-per-node 8 python train_net.py --config-file configs/FCPose/R_50_1x.yaml    (docs/clusters.md)
+python train_net.py --config-file FCPose/R_50_1x.yaml --num-gpus 8
+python train_net.py --config-file FCPose/R_50_1x.yaml --eval-only MODEL.WEIGHTS model_final.pth
+torchrun --nproc-per-node 8 train_net.py --config-file FCPose/R_50_1x.yaml
+srun --ntasks-per-node 8 python train_net.py --config-file FCPose/R_50_1x.yaml    (docs/clusters.md)
 """
 
 import sys

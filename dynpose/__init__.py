@@ -1,3 +1,51 @@
 """Single-stage multi-person pose estimation with instance-aware networks, for detectron2."""
 
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import model_zoo
+    from .config import load_config
+    from .data import PoseDatasetMapper, register_pose_dataset
+    from .engine import PosePredictor, PoseTrainer
+    from .evaluation import PoseEvaluator
+    from .utils import draw_poses
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "PoseDatasetMapper",
+    "PoseEvaluator",
+    "PosePredictor",
+    "PoseTrainer",
+    "__version__",
+    "draw_poses",
+    "load_config",
+    "model_zoo",
+    "register_pose_dataset",
+]
+
+# Imported on first use: PyTorch and detectron2 take seconds, and parts of the package work without them.
+_MODULES = {
+    "PoseDatasetMapper": "data",
+    "PoseEvaluator": "evaluation",
+    "PosePredictor": "engine",
+    "PoseTrainer": "engine",
+    "draw_poses": "utils",
+    "load_config": "config",
+    "register_pose_dataset": "data",
+}
+
+
+def __getattr__(name):
+    if name == "model_zoo":
+        return importlib.import_module(".model_zoo", __name__)
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,7 @@
-"""Three faults of Triton 3.6's interpreter, mended for the tests; importing this module is enough."""
+"""Fixes of three faults of Triton 3.6's interpreter and of its slowness; importing this module applies them."""
+
+import functools
+import inspect
 
 import numpy as np
 import torch
@@ -6,13 +9,42 @@ from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, tl
 
 _patch_tensor = interpreter._patch_lang_tensor
+_patch_lang = interpreter._patch_lang
+_run_grid = interpreter.GridExecutor.__call__
 _create_dot = InterpreterBuilder.create_dot
+# of triton.language, those that are patched in the launch that is running
+_patched_modules = set()
 
 
 def _patch_tensor_for_numpy(tensor, scope):
     """Let range() take a number that a kernel computes: int() of an array of one is an error in numpy 2.4."""
     _patch_tensor(tensor, scope)
     scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+
+def _run_grid_from_unpatched(self, *args, **kwargs):
+    """Launch a kernel: the modules of triton.language are patched anew."""
+    _patched_modules.clear()
+    return _run_grid(self, *args, **kwargs)
+
+
+def _patch_lang_once(fn):
+    """Patch the modules that a function uses once per launch.
+
+    The interpreter patches them again for every call of a device function, which takes longer than the function.
+    """
+    modules = _language_modules(fn)
+    if modules <= _patched_modules:
+        return None
+    _patched_modules.update(modules)
+    return _patch_lang(fn)
+
+
+@functools.cache
+def _language_modules(fn):
+    """Names of the modules of triton.language that a function uses."""
+    modules = (value for value in fn.__globals__.values() if inspect.ismodule(value))
+    return frozenset(value.__name__ for value in modules if value in (tl, tl.core))
 
 
 def _create_dot_of_bfloat16(self, a, b, d, *options):
@@ -32,6 +64,8 @@ def _in_float32(handle):
     return TensorHandle(torch.from_numpy(data).view(torch.bfloat16).float().numpy(), tl.float32)
 
 
+interpreter._patch_lang = _patch_lang_once
+interpreter.GridExecutor.__call__ = _run_grid_from_unpatched
 interpreter._patch_lang_tensor = _patch_tensor_for_numpy
 InterpreterBuilder.create_dot = _create_dot_of_bfloat16
 InterpreterBuilder.create_maxnumf = _create_maxnum

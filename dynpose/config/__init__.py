@@ -11,7 +11,9 @@ from .checks import (
     check_positive,
 )
 from .defaults import add_dynpose_config
-from .loading import ConfigError, load_config
+from .errors import ConfigError
+from .files import config_names, find_config_file
+from .loading import load_config
 
 __all__ = [
     "ConfigError",
@@ -24,5 +26,7 @@ __all__ = [
     "check_not_negative",
     "check_odd",
     "check_positive",
+    "config_names",
+    "find_config_file",
     "load_config",
 ]

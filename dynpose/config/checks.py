@@ -8,7 +8,7 @@ import math
 
 from detectron2.layers import get_norm
 
-from .loading import ConfigError
+from .errors import ConfigError
 
 
 def check_positive(cfg, *keys):

@@ -1,24 +1,23 @@
 """From a file name and overrides to a complete config."""
 
 import difflib
-import functools
 import os
 
 import yaml
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 
 from .defaults import add_dynpose_config
-
-
-class ConfigError(ValueError):
-    """A fault in a config; the message names the file, the key and what to do."""
+from .errors import ConfigError
+from .files import find_config_file, find_named_config, suggest_names
 
 
 def load_config(config_file="", opts=()):
     """Read a config.
 
     Args:
-        config_file (str): YAML; "" = the defaults alone.
+        config_file (str | PathLike): a YAML file, or the name of a config that comes with dynpose, such as
+            "FCPose/R_50_3x.yaml"; "" = the defaults alone. ``_BASE_`` of a file is likewise a path relative to that
+            file, or a name.
         opts (Sequence[str]): overrides, KEY VALUE KEY VALUE ...
 
     Returns:
@@ -29,53 +28,92 @@ def load_config(config_file="", opts=()):
 
     Example::
 
-        >>> load_config("configs/FCPose/R_50_1x.yaml", ["MODEL.DEVICE", "cpu"]).MODEL.DEVICE
+        >>> load_config("FCPose/R_50_1x.yaml", ["MODEL.DEVICE", "cpu"]).MODEL.DEVICE
         'cpu'
     """
     cfg = get_cfg()
     add_dynpose_config(cfg)
     if config_file:
-        if not os.path.isfile(config_file):
-            raise ConfigError(f"{config_file}: no such config file; those that come with dynpose are under configs/")
-        _check_files(config_file)
-        # detectron2's default is to run whatever a file asks for, with a warning
-        merge_file = functools.partial(cfg.merge_from_file, allow_unsafe=False)
-        _merge(cfg, merge_file, config_file, config_file)
+        path = find_config_file(config_file)
+        reader = _FileReader(cfg)
+        _merge(cfg, reader.merge_from_file, path, config_file)
+        cfg.merge_from_other_cfg(reader)
     if len(opts) % 2:
         raise ConfigError(f"Overrides must be KEY VALUE pairs, got {len(opts)} words: {' '.join(opts)}")
     _merge(cfg, cfg.merge_from_list, list(opts), "command line")
     return cfg
 
 
-def _check_files(config_file, including=()):
-    """Look at a file and those that it is based on, for what PyYAML and fvcore pass over or meet with a raw error.
+class _FileReader(CfgNode):
+    """A CfgNode that reads files strictly, and finds their bases by name as well as by path.
+
+    detectron2's own runs code that a file asks for, with a warning, and requests bases that are URLs.
+    """
+
+    @classmethod
+    def load_yaml_with_base(cls, filename, allow_unsafe=False):
+        """Read a file and those that it is based on."""
+        return _read(filename)
+
+
+def _read(path, including=()):
+    """Read a file and those that it is based on.
+
+    Args:
+        path (str)
+        including (tuple[str]): absolute paths of the files that led to this one.
+
+    Returns:
+        dict: keys of the file over those of its bases.
 
     Raises:
-        ConfigError: a file is missing, empty or no mapping, names a key twice (the last would win in silence), is based
-            on itself, or on a URL (it would be requested).
+        ConfigError: a file is missing, empty or no mapping, names a key twice (the last would silently win), is based
+            on itself, or on a URL.
     """
-    path = os.path.abspath(config_file)
-    chain = (*including, path)
-    if path in including:
-        raise ConfigError(f"{config_file}: _BASE_ leads back to the file itself: {' -> '.join(chain)}; take one out")
+    absolute = os.path.abspath(path)
+    chain = (*including, absolute)
+    if absolute in including:
+        raise ConfigError(f"{path}: _BASE_ leads back to the file itself: {' -> '.join(chain)}; take one out")
     try:
-        with open(path, encoding="utf-8") as f:
+        with open(absolute, encoding="utf-8") as f:
             content = yaml.load(f, _UniqueKeyLoader)
-    except FileNotFoundError:
-        raise ConfigError(f"{including[-1]}: _BASE_ {config_file} does not exist; correct the path") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{config_file}: {' '.join(str(error).split())}; correct the file") from error
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}; correct the file") from error
     if not isinstance(content, dict):
         found = "is empty" if content is None else f"holds a {type(content).__name__}"
-        raise ConfigError(f"{config_file}: the file {found}; write KEY: value, or leave the config file out")
-    bases = content.get("_BASE_", ())
+        raise ConfigError(f"{path}: the file {found}; write KEY: value, or leave the config file out")
+    bases = content.pop("_BASE_", ())
+    merged = {}
     for base in bases if isinstance(bases, (list, tuple)) else [bases]:
-        if not isinstance(base, str):
-            raise ConfigError(f"{config_file}: _BASE_ is {bases!r}; write the path of a config file")
-        if "://" in base:
-            raise ConfigError(f"{config_file}: _BASE_ {base} is a URL, which is not read; download the file")
-        base = os.path.expanduser(base)
-        _check_files(os.path.join(os.path.dirname(config_file), base), chain)
+        _override(merged, _read(_find_base(path, base), chain), path)
+    _override(merged, content, path)
+    return merged
+
+
+def _find_base(path, base):
+    """Find the file that ``_BASE_`` of a file means."""
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: _BASE_ is {base!r}; write the path or the name of a config")
+    if "://" in base:
+        raise ConfigError(f"{path}: _BASE_ {base} is a URL, which is not read; download the file")
+    relative = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+    found = relative if os.path.exists(relative) else find_named_config(base)
+    if found is None:
+        raise ConfigError(f"{path}: _BASE_ {base} does not exist; {suggest_names(base) or 'correct the path'}")
+    return found
+
+
+def _override(content, overrides, path):
+    """Merge a mapping into another one, in place."""
+    for key, value in overrides.items():
+        if isinstance(value, dict):
+            # A copy, as an anchor may share the mapping with other keys
+            inner = content.setdefault(key, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{path}: {key} holds keys, but a value in the file it is based on; correct the file")
+            _override(inner, value, path)
+        else:
+            content[key] = value
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -98,6 +136,8 @@ _MERGE_TAG = "tag:yaml.org,2002:merge"
 def _merge(cfg, merge, argument, source):
     try:
         merge(argument)
+    except ConfigError:  # from reading the file
+        raise
     except Exception as error:
         # yacs raises KeyError (file) or AssertionError (list) for keys, ValueError for values; PyYAML has its own
         message = error.args[0] if isinstance(error, KeyError) else str(error)

@@ -1,5 +1,6 @@
 """From command-line arguments to a finished run: what train_net.py calls."""
 
+import argparse
 import atexit
 import contextlib
 import logging
@@ -12,7 +13,7 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
 from dynpose.checkpoint import PoseCheckpointer
-from dynpose.config import ConfigError, load_config
+from dynpose.config import ConfigError, find_config_file, load_config
 from dynpose.data import DatasetError
 from dynpose.data.coco_json import forget_logged
 from dynpose.utils.locking import LockedError, locked
@@ -66,7 +67,9 @@ def setup(args):
         if not args.eval_only:
             resolve_seed(cfg, resume=args.resume)
         cfg.freeze()
-        default_setup(cfg, args)
+        # detectron2 opens the file to log it, and knows no names
+        path = find_config_file(args.config_file) if args.config_file else ""
+        default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": path}))
     logger.info("Keypoints of the model: %s", ", ".join(cfg.MODEL.KEYPOINT_SCHEMA.NAMES))
     if not args.eval_only:
         # in the config that detectron2 logs, escape sequences of its colours stand between a key and its value

@@ -7,8 +7,10 @@ which returns the exit code or None. They import torch and detectron2 in ``run``
 
 import argparse
 import importlib
+import importlib.metadata
 import math
-import sys
+
+from dynpose import __version__
 
 from .ending import exit_code
 
@@ -49,6 +51,9 @@ def _parser():
     parser = argparse.ArgumentParser(
         prog="dynpose", description="Single-stage multi-person pose estimation; training is train_net.py."
     )
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="print the versions of dynpose, PyTorch and detectron2"
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in _MODULES:
         module = importlib.import_module(f"dynpose.tools.{name}")
@@ -59,5 +64,18 @@ def _parser():
     return parser
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+class _Version(argparse.Action):
+    """Prints versions as installed; importing PyTorch and detectron2 to ask them would take seconds."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        print(f"dynpose {__version__}")
+        for package in ("torch", "detectron2"):
+            print(f"{package} {_installed_version(package)}")
+        parser.exit()
+
+
+def _installed_version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "is not installed"

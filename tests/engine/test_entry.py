@@ -74,6 +74,14 @@ def test_the_folder_is_free_after_a_mistake(tmp_path):
     assert not (tmp_path / "run.lock").exists()
 
 
+def test_a_config_by_name(tmp_path):
+    """The log shows the file that the name means."""
+    args = arguments(tmp_path, config="quick/fcpose_synthetic.yaml")
+    assert Path(setup(args).OUTPUT_DIR) == tmp_path
+    assert args.config_file == "quick/fcpose_synthetic.yaml"
+    assert "_BASE_" in (tmp_path / "log.txt").read_text()
+
+
 def test_a_folder_that_can_not_be_written_to(tmp_path):
     """To the super-user, /proc looks as if it could."""
     folder = "/proc/self/run"

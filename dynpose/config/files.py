@@ -1,0 +1,84 @@
+"""Finding config files: by path, or by name among the configs that come with dynpose."""
+
+import difflib
+import os
+from pathlib import Path
+
+from .errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def config_folder():
+    """Return the folder of the configs that come with dynpose.
+
+    An installed package holds a copy of them; in a checkout they are ``configs/`` beside the package.
+
+    Returns:
+        Path
+    """
+    installed = _PACKAGE / "model_zoo" / "configs"
+    return installed if installed.is_dir() else _PACKAGE.parent / "configs"
+
+
+def config_names():
+    """List the configs that come with dynpose.
+
+    Returns:
+        list[str]: sorted names, such as "FCPose/R_50_3x.yaml".
+    """
+    folder = config_folder()
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
+
+
+def find_config_file(path_or_name):
+    """Find a config file.
+
+    Args:
+        path_or_name (str | PathLike): the path of a file, or the name of a config that comes with dynpose. A file at
+            that path takes precedence.
+
+    Returns:
+        str: the path of the file.
+
+    Raises:
+        ConfigError: it is neither; the message lists similar names.
+
+    Example::
+
+        >>> find_config_file("FCPose/R_50_3x.yaml")
+        '.../configs/FCPose/R_50_3x.yaml'
+    """
+    given = os.fspath(path_or_name)
+    if os.path.isfile(given):
+        return given
+    named = find_named_config(given)
+    if named is None:
+        where = f"those that come with dynpose are in {config_folder()}"
+        raise ConfigError(f"{given}: no such config file or name; {suggest_names(given) or where}")
+    return named
+
+
+def find_named_config(name):
+    """Find a config that comes with dynpose.
+
+    Args:
+        name (str): see :func:`config_names`.
+
+    Returns:
+        str | None: the path of the file; None = there is no config of that name.
+    """
+    return str(config_folder() / name) if Path(name).as_posix() in config_names() else None
+
+
+def suggest_names(name):
+    """Suggest configs for a name that no config has.
+
+    Args:
+        name (str)
+
+    Returns:
+        str: a clause for an error message, "" where no name is similar.
+    """
+    close = difflib.get_close_matches(Path(name).as_posix(), config_names(), n=3)
+    return f"did you mean {' or '.join(close)}?" if close else ""
