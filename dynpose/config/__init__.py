@@ -9,6 +9,7 @@ from .checks import (
     check_not_negative,
     check_odd,
     check_positive,
+    read_key,
 )
 from .defaults import add_dynpose_config
 from .loading import ConfigError, load_config
@@ -25,4 +26,5 @@ __all__ = [
     "check_odd",
     "check_positive",
     "load_config",
+    "read_key",
 ]

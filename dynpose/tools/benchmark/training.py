@@ -19,8 +19,8 @@ from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.config import ConfigError, load_config
 from dynpose.data import schema_from_cfg
 from dynpose.engine.optimizer import build_optimizer
+from dynpose.profiling.inject_detections import spread_boxes
 
-from .fixed_people import spread_boxes
 from .measuring import make_wall_clock
 from .models import PEER_CONFIG, PEER_NAME, settling_norms
 
