@@ -36,23 +36,27 @@ class PoseModel:
         name: for the tables.
         cfg: of the model.
         weights: a checkpoint; "" for random weights.
+        architecture: the class of the meta-architecture. A copy in another process imports its module by it, which
+            registers a method from outside the package there.
     """
 
     name: str
     cfg: CfgNode
     weights: str = ""
+    architecture: type = field(init=False)
 
     def __post_init__(self):
         # Known before anything is measured.
         name = self.cfg.MODEL.META_ARCHITECTURE
         if name not in META_ARCH_REGISTRY:
             raise ConfigError(f"{self.name}: MODEL.META_ARCHITECTURE {name!r} is not registered in detectron2")
-        require_method(META_ARCH_REGISTRY.get(name))
+        object.__setattr__(self, "architecture", META_ARCH_REGISTRY.get(name))
+        require_method(self.architecture)
 
     @property
     def detection_limit_key(self) -> str:
         """The config key that limits the people in an image; "" = none does."""
-        return require_method(META_ARCH_REGISTRY.get(self.cfg.MODEL.META_ARCHITECTURE)).detection_limit_key
+        return require_method(self.architecture).detection_limit_key
 
     def build(self, device: torch.device):
         """Build the model in eval mode; the same random weights every time.
