@@ -50,6 +50,7 @@ def clean_run(catalogs):
     for name in ("detectron2", "fvcore", "dynpose"):
         for handler in list(logging.getLogger(name).handlers):
             logging.getLogger(name).removeHandler(handler)
+        logging.getLogger(name).setLevel(logging.NOTSET)
     logging.getLogger("dynpose").propagate = True
 
 

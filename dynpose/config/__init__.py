@@ -9,6 +9,7 @@ from .checks import (
     check_not_negative,
     check_odd,
     check_positive,
+    read_key,
 )
 from .defaults import add_dynpose_config
 from .errors import ConfigError
@@ -29,4 +30,5 @@ __all__ = [
     "config_names",
     "find_config_file",
     "load_config",
+    "read_key",
 ]

@@ -153,7 +153,9 @@ def _suggestion(cfg, key):
     if not close:
         last = key.rsplit(".", 1)[-1]
         close = [name for name in known if name.rsplit(".", 1)[-1] == last][:1]
-    return f"; did you mean {close[0]}?" if close else "; dynpose/config/defaults.py lists dynpose's own keys"
+    if close:
+        return f"; did you mean {close[0]}?"
+    return "; dynpose/config/defaults.py lists the shared keys, dynpose/modeling/<method>/config.py those of a method"
 
 
 def _keys(node, prefix=""):

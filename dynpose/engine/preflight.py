@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 
-from dynpose.config import ConfigError, check_at_least_one, check_not_negative
+from dynpose.config import ConfigError, check_at_least_one, check_not_negative, read_key
 from dynpose.data import (
     DatasetError,
     build_pose_augmentation,
@@ -25,6 +25,7 @@ from dynpose.data.flip_names import flip_pairs_concern
 from dynpose.data.loader import training_dicts
 from dynpose.data.rules import is_learnable_person
 from dynpose.evaluation import check_evaluation
+from dynpose.methods import get_method
 from dynpose.modeling.base_models import check_reads_to_original
 
 from .schedule import check_steps, resolve_epochs, resolve_reference_batch
@@ -182,15 +183,8 @@ def _has_keypoints(name):
     return MetadataCatalog.get(name).get("keypoint_names") is not None
 
 
-# Where each meta-architecture reads how many classes it tells apart
-_NUM_CLASSES_KEYS = {
-    "FCPose": "FCOS",
-    "InsPose": "FCOS",
-    "InsPoseReleased": "FCOS",
-    "QueryPose": "QUERYPOSE",
-    "GeneralizedRCNN": "ROI_HEADS",
-}
-_ONE_CLASS = ("CID",)
+# The meta-architectures of detectron2 with keypoints, which no method registers, and their numbers of classes
+_DETECTRON2_NUM_CLASSES_KEYS = {"GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES"}
 
 
 def _check_classes(cfg, names, eval_only):
@@ -233,13 +227,11 @@ def _difference(classes, expected):
 
 def _check_number(cfg, name, classes):
     architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture in _ONE_CLASS:
-        num_classes, remedy = 1, ""
-    elif architecture in _NUM_CLASSES_KEYS:
-        key = _NUM_CLASSES_KEYS[architecture]
-        num_classes, remedy = cfg.MODEL[key].NUM_CLASSES, f"set MODEL.{key}.NUM_CLASSES to {len(classes)}, or "
-    else:
-        return  # the user's own
+    method = get_method(architecture)
+    key = method.num_classes_key if method else _DETECTRON2_NUM_CLASSES_KEYS.get(architecture)
+    if key is None:
+        return  # an unregistered meta-architecture
+    num_classes, remedy = (read_key(cfg, key), f"set {key} to {len(classes)}, or ") if key else (1, "")
     if len(classes) != num_classes:
         raise ConfigError(
             f"data set {name!r} has {len(classes)} classes ({', '.join(classes[:3])}, ...), {architecture} has "

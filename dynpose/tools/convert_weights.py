@@ -23,15 +23,6 @@ from pathlib import Path
 NAME = "convert-weights"
 HELP = "convert released weights into a dynpose checkpoint, or strip one to its weights"
 
-# Of each method, the converted parameters that together have so many rows for each keypoint
-_ROWS_PER_KEYPOINT = {
-    "FCPose": ("aux_heatmaps.coarse.bias", 1),
-    "InsPoseReleased": ("aux_branch.heatmaps.bias", 1),
-    "CID": ("gfd.heatmaps.bias", 1),
-    # one layer for each part of the body: x and y of its keypoints
-    "QueryPose": ("keypoint_stages.0.coord_heads.*.bias", 2),
-}
-
 
 def add_arguments(parser):
     """Declare the arguments of the subcommand."""
@@ -124,11 +115,11 @@ def _read(path):
 
 def _detect(state_dict, path):
     from dynpose.checkpoint import CheckpointError, detect_released
-    from dynpose.checkpoint.released import RELEASED_FORMATS
+    from dynpose.checkpoint.released import released_formats
 
     released = detect_released(state_dict)
     if released is None:
-        known = ", ".join(released.name for released in RELEASED_FORMATS)
+        known = ", ".join(released.name for released in released_formats())
         raise CheckpointError(f"{path}: its parameters have the names of no known release; known are {known}")
     return released
 
@@ -145,7 +136,7 @@ def _released_keypoints(converted, released, path):
     from dynpose.checkpoint import CheckpointError
     from dynpose.data import COCO_PERSON, CROWDPOSE_PERSON
 
-    pattern, rows = _ROWS_PER_KEYPOINT[released.method]
+    pattern, rows = released.rows_per_keypoint
     counted = [len(converted[key]) for key in fnmatch.filter(converted, pattern)]
     if not counted:
         raise CheckpointError(

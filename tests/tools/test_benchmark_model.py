@@ -1,4 +1,4 @@
-"""`dynpose benchmark model`: planted people, counted FLOPs, and what the command writes; small models throughout."""
+"""`dynpose benchmark model` on small models: injected detections, counted FLOPs, and the output of the command."""
 
 import json
 import os
@@ -16,10 +16,14 @@ from torch import nn
 from torchvision.ops import box_iou, deform_conv2d
 
 from dynpose.config import ConfigError
+from dynpose.methods import get_method
 from dynpose.modeling.fcos import FCOSDecoder, FCOSPredictions, Locations
-from dynpose.tools import benchmark, model_info
-from dynpose.tools.benchmark import fixed_people, measuring, model_plot, model_report, model_running, models, parts
-from dynpose.tools.benchmark.fixed_people import corner_offsets, fcos_predictions, find_stand_in, spread_boxes
+from dynpose.modeling.fcos.injection import corner_offsets, fcos_predictions
+from dynpose.modeling.kp_net_flops import FLOPS_BILINEAR
+from dynpose.profiling.flops import _deformable_flops, count_flops, count_flops_with_people, count_networks
+from dynpose.profiling.inject_detections import inject_detections, require_method, spread_boxes
+from dynpose.tools import benchmark
+from dynpose.tools.benchmark import measuring, model_plot, model_report, model_running, models, parts
 from dynpose.tools.benchmark.measuring import OUT_OF_MEMORY, Measurement
 from dynpose.tools.benchmark.models import PEER_NAME, BuiltModels, ModelCase, PoseModel
 from dynpose.tools.cli import main
@@ -129,33 +133,33 @@ LEVELS = {"sizes": ((4, 4), (2, 2)), "strides": (8, 16), "sizes_of_interest": [1
 def test_fcos_predictions_by_hand():
     """The middle (12, 16) lies in column 1, row 2, whose centre is (12, 20); of its neighbours only the one above is
     within the box and not on its edge."""
-    planted = fcos_predictions(torch.tensor([[4.0, 4, 20, 28]]), **LEVELS, num_classes=2)
-    fine, coarse = planted["logits"]
+    injected = fcos_predictions(torch.tensor([[4.0, 4, 20, 28]]), **LEVELS, num_classes=2)
+    fine, coarse = injected["logits"]
     assert fine.shape == (1, 2, 4, 4)
     assert (fine > 0).nonzero().tolist() == [[0, 0, 1, 1], [0, 0, 2, 1]]
     assert fine[0, 0, 2, 1] > fine[0, 0, 1, 1]
     assert (coarse < -10).all()
-    assert planted["distances"][0][0, :, 2, 1].tolist() == [1, 2, 1, 1]
-    assert planted["distances"][0][0, :, 1, 1].tolist() == [1, 1, 1, 2]
-    assert planted["boxes"][0][0, :, 1, 1].tolist() == [4, 4, 20, 28]
-    assert planted["centerness"][0][0, 0, 2, 1] > planted["centerness"][0][0, 0, 1, 1] > 0
-    assert planted["distances"][1].abs().max() == 0
+    assert injected["distances"][0][0, :, 2, 1].tolist() == [1, 2, 1, 1]
+    assert injected["distances"][0][0, :, 1, 1].tolist() == [1, 1, 1, 2]
+    assert injected["boxes"][0][0, :, 1, 1].tolist() == [4, 4, 20, 28]
+    assert injected["centerness"][0][0, 0, 2, 1] > injected["centerness"][0][0, 0, 1, 1] > 0
+    assert injected["distances"][1].abs().max() == 0
 
 
 def test_large_people_are_on_a_coarse_level():
-    planted = fcos_predictions(torch.tensor([[2.0, 4, 18, 30]]), **LEVELS)
-    assert (planted["logits"][0] < 0).all()
+    injected = fcos_predictions(torch.tensor([[2.0, 4, 18, 30]]), **LEVELS)
+    assert (injected["logits"][0] < 0).all()
     # 10, 17 is in column 0, row 1: its centre is (8, 24)
-    assert planted["distances"][1][0, :, 1, 0].tolist() == [6 / 16, 20 / 16, 10 / 16, 6 / 16]
+    assert injected["distances"][1][0, :, 1, 0].tolist() == [6 / 16, 20 / 16, 10 / 16, 6 / 16]
 
 
 @pytest.mark.parametrize("thresh_with_centerness", [False, True])
 def test_fcos_predictions_decode_to_the_boxes(thresh_with_centerness):
     boxes = spread_boxes(7, (256, 256))
-    planted = fcos_predictions(boxes, ((32, 32), (16, 16), (8, 8)), (8, 16, 32), [32, 64])
-    assert sum((level > 0).sum() for level in planted["logits"]) > 3 * 7
-    predictions = FCOSPredictions(planted["logits"], planted["distances"], planted["centerness"], [])
-    locations = Locations.of(planted["logits"], (8, 16, 32))
+    injected = fcos_predictions(boxes, ((32, 32), (16, 16), (8, 8)), (8, 16, 32), [32, 64])
+    assert sum((level > 0).sum() for level in injected["logits"]) > 3 * 7
+    predictions = FCOSPredictions(injected["logits"], injected["distances"], injected["centerness"], [])
+    locations = Locations.of(injected["logits"], (8, 16, 32))
     decoder = FCOSDecoder(score_thresh=0.3, thresh_with_centerness=thresh_with_centerness)
     (instances,) = decoder(predictions, locations, [(256, 256)])
     assert_same_boxes(instances.pred_boxes.tensor, boxes)
@@ -178,7 +182,7 @@ def test_regressed_keypoints_are_corners_in_turn(num_keypoints):
     assert corner_offsets(distances, num_keypoints).flatten().tolist() == expected
 
 
-# --- stand-ins ---
+# --- injected detections ---
 
 
 @pytest.mark.parametrize("num_people", [0, 1, 6])
@@ -224,9 +228,9 @@ def test_keypoints_depend_on_the_image(built):
 
 def test_inspose_runs_the_networks_of_all_candidates(built):
     """Two people on levels where 3 x 3 locations are within their boxes."""
-    assert model_info.count_networks(built["InsPose"], SIZE, 2) == 18
-    assert model_info.count_networks(built["InsPose with boxes"], SIZE, 2) == 2
-    assert model_info.count_networks(built["FCPose"], SIZE, 2) == 2
+    assert count_networks(built["InsPose"], SIZE, 2) == 18
+    assert count_networks(built["InsPose with boxes"], SIZE, 2) == 2
+    assert count_networks(built["FCPose"], SIZE, 2) == 2
 
 
 def test_an_rcnn_proposes_as_much_as_it_may(built):
@@ -242,7 +246,7 @@ def test_an_rcnn_proposes_as_much_as_it_may(built):
 
 def test_more_people_than_queries(built):
     too_many = pytest.raises(ConfigError, match=r"9 people are more than the 8 queries .* MODEL.QUERYPOSE.NUM_QUERIES")
-    with too_many, fixed_people.fixed_people(built["QueryPose"], 9, SIZE):
+    with too_many, inject_detections(built["QueryPose"], 9, SIZE):
         pass
 
 
@@ -251,18 +255,18 @@ def test_querypose_decodes_all_queries_whoever_is_there(built):
     counted = built.count_flops("QueryPose", (0, 1, 6))
     assert counted[0] == counted[1] == counted[6] > 0
     model = build_model(small_config(QUERYPOSE, *SMALL_QUERYPOSE, "MODEL.QUERYPOSE.NUM_CLASSES", 3)).eval()
-    with torch.no_grad(), fixed_people.fixed_people(model, 6, SIZE):
+    with torch.no_grad(), inject_detections(model, 6, SIZE):
         (output,) = model(images())
     assert len(output["instances"]) == 6
     assert_same_boxes(output["instances"].pred_boxes.tensor, spread_boxes(6, SIZE))
 
 
-def test_a_meta_architecture_without_a_stand_in(tmp_path, capsys):
+def test_a_meta_architecture_that_is_no_method(tmp_path, capsys):
     (tmp_path / "retina.yaml").write_text("MODEL:\n  META_ARCHITECTURE: RetinaNet\n")
     assert main(["benchmark", "model", "--config-file", str(tmp_path / "retina.yaml"), "--no-peer"]) == 2
     error = capsys.readouterr().err
-    assert "MODEL.META_ARCHITECTURE RetinaNet: nothing fixes how many people it finds" in error
-    assert '@dynpose.tools.benchmark.fixed_people.stand_in_for("RetinaNet")' in error
+    assert "MODEL.META_ARCHITECTURE RetinaNet: no method of that name is registered" in error
+    assert "dynpose.methods.register_method" in error
     assert "FCPose, GeneralizedRCNN, InsPose" in error
 
 
@@ -276,24 +280,18 @@ def test_an_rcnn_without_an_rpn():
     model = build_model(small_keypoint_rcnn())
     model.proposal_generator = nn.Identity()
     message = pytest.raises(ConfigError, match=r"PROPOSAL_GENERATOR.NAME Identity: .* with an RPN only")
-    with message, fixed_people.fixed_people(model, 1, SIZE):
+    with message, inject_detections(model, 1, SIZE):
         pass
 
 
-def test_a_stand_in_of_ones_own_serves_subclasses(monkeypatch):
-    monkeypatch.setattr(fixed_people, "_STAND_INS", dict(fixed_people._STAND_INS))
-
-    class Base(nn.Module):
-        pass
-
+def test_a_method_serves_subclasses():
     class MyFCPose(META_ARCH_REGISTRY.get("FCPose")):
         pass
 
-    stand_in = fixed_people.stand_in_for("Base")(lambda model, boxes: None)
-    assert find_stand_in(type("Derived", (Base,), {})) is stand_in
-    assert find_stand_in(MyFCPose) is fixed_people._fcos_people
+    assert require_method(MyFCPose) is get_method("FCPose")
+    assert get_method("MyFCPose") is None
     with pytest.raises(ConfigError, match="Linear"):
-        find_stand_in(nn.Linear)
+        require_method(nn.Linear)
 
 
 # --- models ---
@@ -352,7 +350,7 @@ def test_the_peer_is_detectron2s_keypoint_rcnn():
 def test_flops_of_generated_networks(built):
     counted = built.count_flops("FCPose", (0, 5))
     model = small_model(FCPOSE, "MODEL.FCOS.SCORE_THRESH_TEST", 1.0).eval()
-    assert counted[0] == sum(model_info.count_flops(model, SIZE).values())
+    assert counted[0] == sum(count_flops(model, SIZE).values())
     # 10 -> 8 -> 8 -> 4 on 16 x 24 cells, and the controller
     per_person = 16 * 24 * (10 * 8 + 8 * 8 + 8 * 4) + model.controller.linear.weight.numel()
     assert counted[5] - counted[0] == 5 * per_person
@@ -362,7 +360,7 @@ def test_flops_of_generated_networks(built):
 def test_model_info_counts_the_same(built, name):
     """Its parts make the total, whatever the people add."""
     numbers = (1, 2, 4)
-    counted = model_info.count_flops_with_people(built[name], SIZE, numbers)
+    counted = count_flops_with_people(built[name], SIZE, numbers)
     assert {number: flops.total for number, flops in counted.items()} == built.count_flops(name, numbers)
     for flops in (counted[2], counted[4]):
         parts = sum(flops.static.values()) + flops.number * sum(flops.added.values())
@@ -377,7 +375,7 @@ def test_flops_of_inspose_at_other_resolutions(map_stride, of_network, of_image)
     flops = {}
     for stride in (8, map_stride):
         model = build_model(small_config(INSPOSE, *SMALL_INSPOSE, "MODEL.INSPOSE.MAP_STRIDE", stride)).eval()
-        flops[stride] = model_info.count_flops_with_people(model, SIZE, [2])[2]
+        flops[stride] = count_flops_with_people(model, SIZE, [2])[2]
     added = flops[map_stride].total - flops[8].total
     cells = 16 * 24
     assert added == 4 * cells * (18 * 4 * of_network + 8 * of_image)
@@ -391,7 +389,7 @@ def test_interpolation_is_counted_as_by_fvcore():
         def forward(self, maps):
             return nn.functional.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
 
-    assert FlopCountAnalysis(Upsample(), torch.zeros(1, 3, 5, 7)).total() == model_info._FLOPS_BILINEAR * 3 * 10 * 14
+    assert FlopCountAnalysis(Upsample(), torch.zeros(1, 3, 5, 7)).total() == FLOPS_BILINEAR * 3 * 10 * 14
 
 
 def test_flops_of_an_rcnn_by_hand(built):
@@ -399,8 +397,8 @@ def test_flops_of_an_rcnn_by_hand(built):
     # 3x3 convolution, 8 -> 12 channels at 14 x 14; 4x4 deconvolution to 4 keypoints; up-sampling to 56 x 56 for 4 each
     per_person = 14 * 14 * (9 * 8 * 12 + 16 * 12 * 4) + 4 * 4 * 56 * 56
     # what becomes of the proposals is not needed any more, and counted all the same
-    with fixed_people.fixed_people(built["Keypoint R-CNN"], 0, SIZE):
-        flops = model_info.count_flops(built["Keypoint R-CNN"], SIZE)
+    with inject_detections(built["Keypoint R-CNN"], 0, SIZE):
+        flops = count_flops(built["Keypoint R-CNN"], SIZE)
     assert flops["roi_heads"] == 50 * (8 * 49 * 16 + 16 * 16 + 16 * 2 + 16 * 4)
     assert counted[5] == sum(flops.values()) + 5 * per_person
 
@@ -414,7 +412,7 @@ def test_deformable_convolutions_are_counted_like_others():
 
     inputs = torch.zeros(1, 6, 5, 7), torch.zeros(1, 18, 5, 7), torch.zeros(4, 6, 3, 3)
     analysis = FlopCountAnalysis(Deformable(), inputs)
-    analysis.set_op_handle("torchvision::deform_conv2d", model_info._deformable_flops)
+    analysis.set_op_handle("torchvision::deform_conv2d", _deformable_flops)
     assert analysis.total() == 5 * 7 * 4 * 6 * 9
 
 
@@ -505,9 +503,9 @@ def test_every_model_runs_once_in_a_round_on_changing_images(built, monkeypatch)
     assert [each["rounds"] for each in row["contestants"].values()] == [3, 3]
 
 
-def test_it_is_told_where_others_than_planted_come_out(quick, small_run, capsys):
+def test_it_is_told_where_others_than_injected_come_out(quick, small_run, capsys):
     benchmark.run(command(small_run.config, "--people", "5", "--no-peer", "MODEL.FCOS.POST_NMS_TOPK_TEST", "3"))
-    assert "FCPose config: of 5 people that were planted, 3 came out" in capsys.readouterr().out.splitlines()[-1]
+    assert "FCPose config: of 5 people that were injected, 3 came out" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_mistakes(small_run, tmp_path, capsys):
@@ -620,7 +618,7 @@ def test_a_table_of_parts(quick, small_run, capsys):
     tables = read_tables(capsys.readouterr().out)
     rows = tables["Parts of FCPose config, ms"]
     assert [row["people"] for row in rows] == ["1", "2"]
-    assert list(rows[0]) == ["people", *parts.PARTS["FCPose"], "other"]
+    assert list(rows[0]) == ["people", *get_method("FCPose").parts, "other"]
     assert f"Parts of {PEER_NAME}, ms" in tables
 
 

@@ -7,8 +7,8 @@ from small_models import SCHEMA, small_config, small_model
 from torch import nn
 
 from dynpose.config import load_config
+from dynpose.profiling.flops import count_flops, count_flops_per_network, count_parameters, padded_size
 from dynpose.tools.cli import main
-from dynpose.tools.model_info import count_flops, count_flops_per_network, count_parameters, padded_size
 
 RELEASE = "configs/FCPose/R_50_3x_release.yaml"
 

@@ -1,5 +1,6 @@
 """CID, Contextual Instance Decoupling (Wang and Zhang, CVPR 2022)."""
 
+from . import method  # noqa: F401  registers the method
 from .abstraction import InstanceAbstraction, People
 from .cid import CID
 from .decoupling import FeatureDecoupling

@@ -1,5 +1,8 @@
 """FCOS (Tian et al., ICCV 2019): the one-stage detector that FCPose and InsPose generate their KP-Nets from."""
 
+from dynpose.methods import register_config
+
+from .config import add_fcos_config
 from .decoding import Candidates, FCOSDecoder, chosen_locations, give_keypoints
 from .head import FCOSHead, FCOSPredictions, conv_tower, pyramid_channels
 from .locations import LocationConv, Locations, flatten_levels
@@ -24,3 +27,5 @@ __all__ = [
     "pyramid_channels",
     "sample_positives",
 ]
+
+register_config(add_fcos_config)

@@ -1,5 +1,6 @@
 """FCPose (Mao et al., CVPR 2021)."""
 
+from . import method  # noqa: F401  registers the method
 from .fcpose import FCPose
 
 __all__ = ["FCPose"]

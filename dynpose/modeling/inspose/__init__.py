@@ -1,5 +1,6 @@
 """InsPose (Shi et al., ACM MM 2021)."""
 
+from . import method  # noqa: F401  registers the method
 from .inspose import InsPose
 from .released import InsPoseReleased
 

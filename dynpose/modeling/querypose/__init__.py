@@ -1,5 +1,6 @@
 """QueryPose (Xiao et al., NeurIPS 2022)."""
 
+from . import method  # noqa: F401  registers the method
 from .box_decoder import BoxStage
 from .flow import RealNVP
 from .keypoint_decoder import KeypointStage

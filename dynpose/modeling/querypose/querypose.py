@@ -304,10 +304,10 @@ class QueryPose(ImageModel):
         boxes = self.initial_boxes(image_sizes)
         queries = self.instance_queries.weight.expand(len(image_sizes), -1, -1)
         for box_stage, keypoint_stage in zip(self.box_stages, self.keypoint_stages):
-            logits, boxes, queries = self._run(self._refine, box_stage, pyramid, boxes, queries)
+            logits, boxes, queries = self._run(self.refine_boxes, box_stage, pyramid, boxes, queries)
             updated = None
             if keypoint_stage.dynamic_mlp and self.pipeline == "keypoint_decoder":
-                updated, queries = self._run(self._update, keypoint_stage, keypoint_map, boxes.detach(), queries)
+                updated, queries = self._run(self.update_queries, keypoint_stage, keypoint_map, boxes.detach(), queries)
             yield StagePrediction(logits, boxes, queries, updated)
             boxes = boxes.detach()
 
@@ -475,10 +475,32 @@ class QueryPose(ImageModel):
         flat = iter(torch.cat([tensor for tensors in lists for tensor in tensors]).to(self.device).split(sizes))
         return [[next(flat) for _ in tensors] for tensors in lists]
 
-    def _refine(self, box_stage, pyramid, boxes, queries):
+    def refine_boxes(self, box_stage, pyramid, boxes, queries):
+        """Run the box decoder of one stage, the pooling of its RoIs included.
+
+        Args:
+            box_stage (BoxStage): of the stage.
+            pyramid (list[Tensor]): (B, d, H, W) of each level, finest first.
+            boxes (Tensor): (B, N, 4) of the stage before, pixels; no gradient goes through them.
+            queries (Tensor): (B, N, d).
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: class logits, boxes and queries: see :class:`BoxStage`.
+        """
         return box_stage(_pool(self.box_pooler, pyramid, boxes.detach()), boxes, queries)
 
-    def _update(self, keypoint_stage, keypoint_map, boxes, queries):
+    def update_queries(self, keypoint_stage, keypoint_map, boxes, queries):
+        """Run the part of one stage's keypoint decoder that the next box decoder needs, its RoI pooling included.
+
+        Args:
+            keypoint_stage (KeypointStage): of the stage.
+            keypoint_map (list[Tensor]): the level (B, d, H, W) that keypoints are read from.
+            boxes (Tensor): (B, N, 4), pixels.
+            queries (Tensor): (B, N, d).
+
+        Returns:
+            tuple[Tensor, Tensor]: features of the B N RoIs, and the updated queries (B, N, d).
+        """
         updated, flat = keypoint_stage.update_instances(
             _pool(self.keypoint_pooler, keypoint_map, boxes), queries.flatten(0, 1)
         )

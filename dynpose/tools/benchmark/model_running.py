@@ -6,7 +6,8 @@ import statistics
 import sys
 from pathlib import Path
 
-from ..model_info import count_parameters
+from dynpose.profiling.flops import count_parameters
+
 from .environment import describe
 from .measuring import ROUNDS, choose_device, make_wall_clock, measure, quartiles, torch_settings
 from .models import PEER_NAME, BuiltModels, ModelCase, load_models
@@ -52,7 +53,7 @@ def measure_models(args) -> dict:
             "models": rows,
             "cases": cases,
             "peer": PEER_NAME if args.peer else None,
-            "notes": _notes(cases),
+            "notes": _notes(models, cases),
         }
 
 
@@ -97,12 +98,13 @@ def _parts(case, name, device, rounds):
     return {part: 1000 * value for part, value in seconds.items()}
 
 
-def _notes(cases):
-    """Name the models that gave another number of people than were planted."""
+def _notes(models, cases):
+    """Name the models that detected another number of people than were injected."""
+    limits = {model.name: model.detection_limit_key for model in models}
     return [
-        f"{name}: of {row['people']} people that were planted, "
-        f"{' or '.join(str(number) for number in contestant['people_found'])} came out. The model itself limits them: "
-        "look at its MODEL.FCOS.POST_NMS_TOPK_TEST, MODEL.CID.MAX_PROPOSALS or TEST.DETECTIONS_PER_IMAGE"
+        f"{name}: of {row['people']} people that were injected, "
+        f"{' or '.join(str(number) for number in contestant['people_found'])} came out. The model itself limits them"
+        + (f": look at its {limits[name]}" if limits[name] else "")
         for row in cases
         for name, contestant in row["contestants"].items()
         if contestant["people_found"] not in ([], [row["people"]])

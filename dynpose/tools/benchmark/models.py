@@ -18,9 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import ConfigError, load_config
-
-from ..model_info import count_flops_with_people
-from .fixed_people import find_stand_in, fixed_people
+from dynpose.profiling.flops import count_flops_with_people
+from dynpose.profiling.inject_detections import inject_detections, require_method
 
 PEER_NAME = "Keypoint R-CNN R-50-FPN"
 PEER_CONFIG = "COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml"
@@ -37,18 +36,27 @@ class PoseModel:
         name: for the tables.
         cfg: of the model.
         weights: a checkpoint; "" for random weights.
+        architecture: the class of the meta-architecture. A copy in another process imports its module by it, which
+            registers a method from outside the package there.
     """
 
     name: str
     cfg: CfgNode
     weights: str = ""
+    architecture: type = field(init=False)
 
     def __post_init__(self):
         # Known before anything is measured.
         name = self.cfg.MODEL.META_ARCHITECTURE
         if name not in META_ARCH_REGISTRY:
             raise ConfigError(f"{self.name}: MODEL.META_ARCHITECTURE {name!r} is not registered in detectron2")
-        find_stand_in(META_ARCH_REGISTRY.get(name))
+        object.__setattr__(self, "architecture", META_ARCH_REGISTRY.get(name))
+        require_method(self.architecture)
+
+    @property
+    def detection_limit_key(self) -> str:
+        """The config key that limits the people in an image; "" = none does."""
+        return require_method(self.architecture).detection_limit_key
 
     def build(self, device: torch.device):
         """Build the model in eval mode; the same random weights every time.
@@ -103,12 +111,12 @@ def peer_config() -> CfgNode:
 
 @torch.no_grad()
 def settle_norms(model):
-    """Set the statistics of batch normalisation from one image of noise, with one person planted in it.
+    """Set the statistics of batch normalisation from one image of noise, with one detection injected into it.
 
     Args:
-        model: in eval mode, of a meta-architecture with a stand-in.
+        model: in eval mode, of a registered method.
     """
-    with settling_norms(model), fixed_people(model, 1, _SETTLING_SIZE):
+    with settling_norms(model), inject_detections(model, 1, _SETTLING_SIZE):
         model([{"image": _noise(_SETTLING_SIZE, seed=0).to(model.device)}])
 
 
@@ -165,17 +173,17 @@ class BuiltModels:
         return list(self._models)
 
     def __getitem__(self, name: str):
-        """Give a model as it is, without planted people."""
+        """Give a model as it is, without injected detections."""
         self._remove_people(name)
         if name not in self._built:
             self._built[name] = self._models[name].build(self._device)
         return self._built[name]
 
     def with_people(self, name: str, num_people: int):
-        """Give a model that finds so many people, until another number is asked for."""
+        """Give a model that detects so many people, until another number is asked for."""
         if name not in self._people or self._people[name][0] != num_people:
             model, context = self[name], contextlib.ExitStack()
-            context.enter_context(fixed_people(model, num_people, self._image_size))
+            context.enter_context(inject_detections(model, num_people, self._image_size))
             self._people[name] = num_people, context
         return self._built[name]
 

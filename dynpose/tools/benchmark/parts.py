@@ -8,30 +8,11 @@ import statistics
 import time
 from collections import Counter
 
+from dynpose.methods import find_method
+
 from .measuring import synchronize
 
-# By meta-architecture: the parts, and the attributes of the model that each consists of (modules or methods), by their
-# paths. None of them may call another.
-PARTS = {
-    "FCPose": {"backbone": ["backbone"], "FCOS head": ["head"], "KP-Nets' features": ["basis"]},
-    "InsPose": {"backbone": ["backbone"], "FCOS head": ["head"], "KP-Nets' features": ["keypoint_features"]},
-    "InsPoseReleased": {"backbone": ["backbone"], "FCOS head": ["head"], "KP-Nets' features": ["keypoint_features"]},
-    "CID": {"backbone": ["backbone"], "IIA": ["iia.find_people"], "GFD": ["gfd.prepare", "gfd.decouple"]},
-    # with the pooling of the RoIs of each
-    "QueryPose": {
-        "backbone": ["extract_features"],
-        "box decoder": ["_refine"],
-        "keypoint decoder": ["_update", "locate"],
-    },
-    "GeneralizedRCNN": {"backbone": ["backbone"], "RPN": ["proposal_generator"], "RoI heads": ["roi_heads"]},
-}
-
 OTHER = "other"
-
-
-def parts_of(model_class: type) -> dict[str, list[str]]:
-    """Give the parts of a meta-architecture or of the nearest class that it inherits from; none where unknown."""
-    return next((PARTS[cls.__name__] for cls in model_class.__mro__ if cls.__name__ in PARTS), {})
 
 
 def time_parts(model, call, device, rounds: int) -> dict[str, float]:
@@ -41,17 +22,18 @@ def time_parts(model, call, device, rounds: int) -> dict[str, float]:
     that is timed alone.
 
     Args:
-        model: of a meta-architecture that :data:`PARTS` knows.
+        model: of a registered method, whose slot ``parts`` names them.
         call: runs the model once.
         device: of the model.
         rounds: calls that are timed, after one to warm up.
 
     Returns:
-        Median seconds of each part, and of "other", what is left of the call; empty for an unknown model.
+        Median seconds of each part, and of "other", the rest of the call; empty for an unregistered model.
     """
-    parts = parts_of(type(model))
-    if not parts:
+    method = find_method(type(model))
+    if method is None:
         return {}
+    parts = method.parts
     calls = []
     for _ in range(1 + rounds):
         seconds = Counter()
@@ -78,7 +60,7 @@ def _timed(model, path, device, add):
     *owners, name = path.split(".")
     owner = functools.reduce(getattr, owners, model)
     part = getattr(owner, name)
-    # A module is called through its hooks, which stand-ins use, so its ``forward`` is what is replaced.
+    # A module is called through its hooks, by which detections are injected, so its ``forward`` is replaced.
     owner, name = (part, "forward") if hasattr(part, "forward") else (owner, name)
     timed = getattr(owner, name)
 
@@ -91,7 +73,7 @@ def _timed(model, path, device, add):
         add(time.perf_counter() - start)
         return result
 
-    # On the instance, over the class's method; a stand-in may have put something there before.
+    # On the instance, over the class's method; injecting detections may have put something there before.
     before = owner.__dict__.get(name)
     setattr(owner, name, with_clock)
     try:

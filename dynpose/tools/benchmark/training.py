@@ -19,8 +19,8 @@ from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.config import ConfigError, load_config
 from dynpose.data import schema_from_cfg
 from dynpose.engine.optimizer import build_optimizer
+from dynpose.profiling.inject_detections import spread_boxes
 
-from .fixed_people import spread_boxes
 from .measuring import make_wall_clock
 from .models import PEER_CONFIG, PEER_NAME, settling_norms
 
@@ -38,17 +38,21 @@ class TrainingConfig:
         name: for the tables.
         cfg: of model and optimizer. Weights are random, so that MODEL.WEIGHTS is not read.
         variant: the overrides that tell it from others of the same file, KEY VALUE ...; "" = none.
+        architecture: the class of the meta-architecture. A copy in another process imports its module by it, which
+            registers a method from outside the package there.
     """
 
     name: str
     cfg: CfgNode
     variant: str = ""
+    architecture: type = field(init=False)
 
     def __post_init__(self):
         # Known before anything is measured.
         name = self.cfg.MODEL.META_ARCHITECTURE
         if name not in META_ARCH_REGISTRY:
             raise ConfigError(f"{self.name}: MODEL.META_ARCHITECTURE {name!r} is not registered in detectron2")
+        object.__setattr__(self, "architecture", META_ARCH_REGISTRY.get(name))
         if self.cfg.MODEL.MASK_ON:
             raise ConfigError(f"{self.name}: MODEL.MASK_ON: the synthetic people have no masks; set it to False")
 

@@ -7,7 +7,8 @@ import statistics
 import sys
 from pathlib import Path
 
-from ..model_info import count_parameters
+from dynpose.profiling.flops import count_parameters
+
 from .environment import describe
 from .measuring import ROUNDS, choose_device, make_wall_clock, measure, quartiles, torch_settings
 from .training import TrainingCase, load_training_configs, time_parts

@@ -1,4 +1,6 @@
-"""How AdelaiDet's FCPose names its parameters."""
+"""The parameter names of FCPose in AdelaiDet."""
+
+from dynpose.methods import ReleasedFormat
 
 _FCOS = r"proposal_generator\.fcos\.fcos_head\."
 _BASIS = r"proposal_generator\.basis_module\."
@@ -6,13 +8,13 @@ _END = r"\.(\w+)"
 
 
 def _tower(released, name):
-    """A tower there is a flat list of convolution, GroupNorm, ReLU, convolution, ..."""
+    """A released tower is a flat list of convolution, GroupNorm, ReLU, convolution, ..."""
     for index in range(16):
         yield _FCOS + rf"{released}\.{3 * index}{_END}", rf"head.{name}.{index}.\1"
         yield _FCOS + rf"{released}\.{3 * index + 1}{_END}", rf"head.{name}.{index}.norm.\1"
 
 
-FCPOSE_RENAMES = (
+_RENAMES = (
     (r"(backbone\..+)", r"\1"),
     *_tower("cls_tower", "cls_tower"),
     *_tower("bbox_tower", "box_tower"),
@@ -33,5 +35,17 @@ FCPOSE_RENAMES = (
     (r"proposal_generator\.fcpose_head\.atten_producer" + _END, r"controller.linear.\1"),
 )
 
-# a constant of the network, which dynpose has in the config
-FCPOSE_UNUSED = (r"proposal_generator\.fcpose_head\.sizes_of_interest", "pixel_mean", "pixel_std")
+# a constant of the network, a config key in dynpose
+_UNUSED = (r"proposal_generator\.fcpose_head\.sizes_of_interest", "pixel_mean", "pixel_std")
+
+RELEASED_FORMATS = (
+    ReleasedFormat(
+        name="AdelaiDet's FCPose",
+        method="FCPose",
+        signature=("fcpose_head.atten_producer.weight", "basis_module.tower.4.weight"),
+        renames=_RENAMES,
+        rows_per_keypoint=("aux_heatmaps.coarse.bias", 1),
+        unused=_UNUSED,
+        config="configs/FCPose/R_50_3x_release.yaml (or R_101_3x_release.yaml)",
+    ),
+)

@@ -1,8 +1,10 @@
-"""How the release of QueryPose names its parameters, in both of its states and in its light and full version.
+"""The parameter names of the released QueryPose, in its light and its full version and in both states of its code.
 
-It has the names of the ResNet and the FPN from detectron2. Those of its HRNet are the original's, which are timm's;
-those of the necks are known for HRNet-W32 and HRNet-W48. Nothing is known of its Swin checkpoints.
+The ResNet and the FPN have detectron2's names. The HRNet has those of the original and of timm; those of its necks are
+known for HRNet-W32 and HRNet-W48. The names in the Swin checkpoints are not known.
 """
+
+from dynpose.methods import ReleasedFormat
 
 _END = r"\.(\w+)"
 _BOX, _KEYPOINTS = r"head\.head_series\.(\d+)\.", r"head\.pose_head_series\.(\d+)\."
@@ -54,7 +56,7 @@ def _backbones():
         yield rf"backbone\.lateral_conv\.{index}" + _END, rf"backbone.laterals.{index - 1}.\1"
 
 
-QUERYPOSE_RENAMES = (
+_RENAMES = (
     (r"init_proposal_features" + _END, r"instance_queries.\1"),
     (r"init_proposal_boxes" + _END, r"proposal_boxes.\1"),
     (r"part_query" + _END, r"part_queries.\1"),
@@ -64,10 +66,35 @@ QUERYPOSE_RENAMES = (
     *_backbones(),
 )
 
-QUERYPOSE_UNUSED = (
+_UNUSED = (
     # counts of training steps, of no use with the usual momentum
     r".+\.num_batches_tracked",
-    # layers that reach no output there, as they started
+    # layers that reach no output in the release, as they were initialised
     r"head\.pose_head_series\.\d+\.updater\.(fc3|norm_fc3)\..+",
     r"backbone\.(fpn_conv\.4|lateral_conv\.0)\..+",
+)
+
+# one layer for each part of the body: x and y of its keypoints
+_ROWS_PER_KEYPOINT = ("keypoint_stages.0.coord_heads.*.bias", 2)
+
+RELEASED_FORMATS = (
+    # before the light version, all of whose keys it has
+    ReleasedFormat(
+        name="the released full QueryPose",
+        method="QueryPose",
+        signature=("part_query.weight", "pose_decoder_inst_interact.out_layer.weight"),
+        renames=_RENAMES,
+        rows_per_keypoint=_ROWS_PER_KEYPOINT,
+        unused=_UNUSED,
+        config="configs/QueryPose/HRNet_W32_2x.yaml, or another config with MODEL.QUERYPOSE.DYNAMIC_MLP True",
+    ),
+    ReleasedFormat(
+        name="the released light QueryPose",
+        method="QueryPose",
+        signature=("part_query.weight", "init_proposal_boxes.weight"),
+        renames=_RENAMES,
+        rows_per_keypoint=_ROWS_PER_KEYPOINT,
+        unused=_UNUSED,
+        config="configs/QueryPose/HRNet_W32_2x_light.yaml, or another config with MODEL.QUERYPOSE.DYNAMIC_MLP False",
+    ),
 )

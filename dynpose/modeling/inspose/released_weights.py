@@ -1,4 +1,6 @@
-"""How opera (and so mmdetection) names the parameters of InsPose, its ResNet and its FPN."""
+"""The parameter names of InsPose, its ResNet and its FPN in opera (and so in mmdetection)."""
+
+from dynpose.methods import ReleasedFormat
 
 # the head alone is recognised as well as the whole model
 _HEAD = r"(?:bbox_head\.)?"
@@ -42,7 +44,7 @@ def _fpn():
         yield rf"neck\.fpn_convs\.{index}\.conv" + _END, rf"backbone.top_block.p{index + 3}.\1"
 
 
-INSPOSE_RENAMES = (
+_RENAMES = (
     *_tower("cls_convs", "head.cls_tower"),
     *_tower("ctrl_convs", "head.controller_tower"),
     *_tower("kpt_convs", "head.regression_tower"),
@@ -51,7 +53,7 @@ INSPOSE_RENAMES = (
     (_HEAD + "conv_cls" + _END, r"head.cls_logits.\1"),
     (_HEAD + "kpt_offset" + _END, r"head.keypoint_offsets.\1"),
     (_HEAD + "controller" + _END, r"controller.linear.\1"),
-    # the convolutions of a branch are one list there
+    # the release has one list for the convolutions of a branch
     *_last(r"shared_convs\.4", "keypoint_features.project"),
     *_tower("shared_convs", "keypoint_features.tower"),
     *_last(r"hm_convs\.2", "aux_branch.fine_tower.0"),
@@ -64,7 +66,20 @@ INSPOSE_RENAMES = (
 )
 
 # counts of training steps, of no use with the usual momentum
-INSPOSE_UNUSED = (r".+\.num_batches_tracked",)
+_UNUSED = (r".+\.num_batches_tracked",)
 
-# a convolution there, evaluated everywhere; here a linear layer on the neighbourhoods of a few locations
-INSPOSE_LINEAR = ("controller.linear.weight",)
+# the release evaluates a convolution everywhere, dynpose a linear layer on the neighbourhoods of a few locations
+_LINEAR = ("controller.linear.weight",)
+
+RELEASED_FORMATS = (
+    ReleasedFormat(
+        name="opera's InsPose",
+        method="InsPoseReleased",
+        signature=("cls_star_conv.weight", "hm_offset.weight"),
+        renames=_RENAMES,
+        rows_per_keypoint=("aux_branch.heatmaps.bias", 1),
+        unused=_UNUSED,
+        linear=_LINEAR,
+        config="configs/InsPose/R_50_3x_release.yaml",
+    ),
+)

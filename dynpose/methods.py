@@ -1,0 +1,153 @@
+"""The registry of methods: what the generic packages ask a method, answered by the method itself.
+
+Config, checkpoints, engine, tools and benchmarks know no method by name. A method registers a :class:`Method` when its
+package is imported, and they look it up here. :func:`load_methods` imports the packages that come with dynpose, so that
+a lookup finds their methods whatever else was imported before. A method from elsewhere needs one import of its module
+(docs/adding_a_method.md).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = [
+    "Method",
+    "ReleasedFormat",
+    "add_registered_config",
+    "find_method",
+    "get_method",
+    "load_methods",
+    "register_config",
+    "register_method",
+    "registered_methods",
+]
+
+# Packages that register methods when they are imported; by name, since the import goes upwards
+_PACKAGES = ["dynpose.modeling"]
+
+_METHODS: dict[str, Method] = {}
+_SHARED_CONFIGS: list[Callable[[Any], None]] = []
+
+
+@dataclass(frozen=True)
+class ReleasedFormat:
+    """A checkpoint format that the authors of a method published.
+
+    Attributes:
+        name: of the release, for messages.
+        method: the meta-architecture that the weights load into.
+        signature: key endings; the first registered format whose endings all occur is the one.
+        renames: (pattern, replacement) pairs; the first that matches a whole key is used.
+        rows_per_keypoint: a pattern (``fnmatch``) of renamed parameters, and how many of their rows, counted together,
+            stand for one keypoint.
+        unused: patterns of keys that hold nothing learned.
+        linear: renamed weights that are convolutions in the release and linear layers here.
+        config: the configs that the weights load into, for messages.
+        expects: attributes that a model must have for the weights to mean the same as in the release: name, value, and
+            the config key that sets it.
+    """
+
+    name: str
+    method: str
+    signature: tuple[str, ...]
+    renames: tuple[tuple[str, str], ...]
+    rows_per_keypoint: tuple[str, int]
+    unused: tuple[str, ...] = ()
+    linear: tuple[str, ...] = ()
+    config: str = ""
+    expects: tuple[tuple[str, object, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Everything that the generic packages ask a method. No slot has a default: each method answers each question.
+
+    Attributes:
+        name: of the meta-architecture, as in ``cfg.MODEL.META_ARCHITECTURE``. Subclasses share the entry, but for the
+            check of their number of classes.
+        add_config: adds the method's config keys to a CfgNode, in place.
+        num_classes_key: full name of the key that holds the number of classes; "" = the method has one class only.
+        detection_limit_key: full name of the key that limits the instances in an image in inference; "" = no limit.
+        released_formats: the checkpoints that the authors released; () = none. Of two formats with common keys, the
+            more specific one comes first.
+        parts: what a profile of inference shows: name of the part -> attributes of the model, modules or methods, by
+            their dotted paths. None of them calls another. A public name is a promise that it can be replaced on the
+            instance.
+        inject_detections: (model, boxes) -> context manager. While it is entered, the model, in eval mode, detects
+            exactly one instance for each box in every image. ``boxes`` (N, 4) are disjoint, XYXY in pixels of the
+            network's input, on the model's device; N may be 0. Predictions are replaced as early as possible, so that
+            as much as possible of the network, its decoding, NMS and keypoint branch runs, and through
+            :func:`dynpose.modeling.injection.substitute`, so that FLOPs of the replaced ones are counted.
+        count_network_flops: (model, (height, width)) -> part -> FLOPs of one generated network, for an image of that
+            padded size. The model generates the parameters in ``model.controller``, whose output has a row for each
+            network. None = the method generates none; what an instance adds is then the difference between traces.
+    """
+
+    name: str
+    add_config: Callable[[Any], None]
+    num_classes_key: str
+    detection_limit_key: str
+    released_formats: tuple[ReleasedFormat, ...]
+    parts: Mapping[str, Sequence[str]]
+    inject_detections: Callable[[nn.Module, Tensor], AbstractContextManager]
+    count_network_flops: Callable[[nn.Module, tuple[int, int]], dict[str, int]] | None
+
+
+def register_method(method: Method) -> None:
+    """Register a method. A module calls this when it is imported.
+
+    Raises:
+        ValueError: a method of that name is registered, or a released format is of another method.
+    """
+    if method.name in _METHODS:
+        raise ValueError(f"a method named {method.name!r} is registered already; choose another name")
+    for released in method.released_formats:
+        if released.method != method.name:
+            raise ValueError(f"{released.name}: the format is of {released.method!r}, not of {method.name!r}")
+    _METHODS[method.name] = method
+
+
+def register_config(add_config: Callable[[Any], None]) -> None:
+    """Register config keys that several methods share.
+
+    Args:
+        add_config: adds the keys to a CfgNode, in place.
+    """
+    _SHARED_CONFIGS.append(add_config)
+
+
+def load_methods() -> None:
+    """Import the packages that register dynpose's methods."""
+    for package in _PACKAGES:
+        importlib.import_module(package)
+
+
+def registered_methods() -> tuple[Method, ...]:
+    """Give all methods in the order of their registration."""
+    load_methods()
+    return tuple(_METHODS.values())
+
+
+def get_method(name: str) -> Method | None:
+    """Give the method of exactly this meta-architecture, or None."""
+    load_methods()
+    return _METHODS.get(name)
+
+
+def find_method(model_class: type) -> Method | None:
+    """Give the method of a meta-architecture or of the nearest class that it inherits from, or None."""
+    load_methods()
+    return next((_METHODS[cls.__name__] for cls in model_class.__mro__ if cls.__name__ in _METHODS), None)
+
+
+def add_registered_config(cfg) -> None:
+    """Add the shared keys and those of every method to a CfgNode, in place."""
+    load_methods()
+    for add_config in (*_SHARED_CONFIGS, *(method.add_config for method in _METHODS.values())):
+        add_config(cfg)

@@ -1,0 +1,73 @@
+"""CID's entry in the registry of methods."""
+
+import contextlib
+
+import torch
+
+from dynpose.config import ConfigError
+from dynpose.methods import Method, register_method
+from dynpose.modeling.injection import corner_keypoints, substitute
+
+from .config import add_cid_config
+from .released_weights import RELEASED_FORMATS
+
+# Two peaks of the centre map must be further apart than this in x or in y, cells
+_MIN_DISTANCE = 3
+
+
+@contextlib.contextmanager
+def inject_detections(model, boxes):
+    """Replace the centre map and the keypoints: see :class:`~dynpose.methods.Method`.
+
+    The heatmaps of all people are computed and decoded. As random weights may give every person the same heatmaps,
+    OKS-NMS compares the corners of the injected boxes instead.
+    """
+    predict_centers, locate = model.iia.centers, model.locate
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    u, v = torch.div(centers, model.stride, rounding_mode="floor").long().unbind(dim=1)
+    _check_distances(torch.stack([u, v], dim=1))
+
+    def injected_centers(features):
+        predicted = predict_centers(features)
+        injected = torch.zeros_like(predicted)
+        injected[:, v, u] = 1
+        return substitute(predicted, injected)
+
+    def injected_keypoints(features, people, sizes):
+        predicted = locate(features, people, sizes)
+        person = torch.zeros(features.shape[-2:], dtype=torch.int64, device=features.device)
+        person[v, u] = torch.arange(len(boxes), device=features.device)
+        corners = corner_keypoints(boxes, predicted.shape[1])
+        points = corners[person[people.cells[:, 1], people.cells[:, 0]]]
+        return torch.cat([substitute(predicted[..., :2], points), predicted[..., 2:]], dim=2)
+
+    model.iia.centers, model.locate = injected_centers, injected_keypoints
+    try:
+        yield
+    finally:
+        del model.iia.centers, model.locate
+
+
+def _check_distances(cells):
+    """Refuse people whose cells (N, 2) are so close that they would share a peak."""
+    distances = (cells[:, None] - cells).abs().amax(dim=2)
+    distances.fill_diagonal_(_MIN_DISTANCE + 1)
+    if len(cells) and distances.min() <= _MIN_DISTANCE:
+        raise ConfigError(
+            f"{len(cells)} people are too close to each other for CID to tell their centres apart: give fewer --people "
+            "or a larger image"
+        )
+
+
+register_method(
+    Method(
+        name="CID",
+        add_config=add_cid_config,
+        num_classes_key="",
+        detection_limit_key="MODEL.CID.MAX_PROPOSALS",
+        released_formats=RELEASED_FORMATS,
+        parts={"backbone": ["backbone"], "IIA": ["iia.find_people"], "GFD": ["gfd.prepare", "gfd.decouple"]},
+        inject_detections=inject_detections,
+        count_network_flops=None,
+    )
+)

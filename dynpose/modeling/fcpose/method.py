@@ -1,0 +1,35 @@
+"""FCPose's entry in the registry of methods."""
+
+from torch import nn
+
+from dynpose.methods import Method, register_method
+from dynpose.modeling.fcos.injection import inject_fcos_detections
+from dynpose.modeling.kp_net_flops import count_cells, count_kp_net_flops
+
+from .config import add_fcpose_config
+from .released_weights import RELEASED_FORMATS
+
+
+def count_network_flops(model, size):
+    """Count the FLOPs of one generated network: see :class:`~dynpose.methods.Method`."""
+    flops = count_kp_net_flops(model, size, model.basis_stride)
+    deconvs = [module for module in model.refinement.modules() if isinstance(module, nn.ConvTranspose2d)]
+    if deconvs:
+        # each value of the map is multiplied with every weight of its channel's filter
+        weights = sum(module.weight.numel() for module in deconvs)
+        flops["deconvolution"] = count_cells(size, model.basis_stride) * weights
+    return flops
+
+
+register_method(
+    Method(
+        name="FCPose",
+        add_config=add_fcpose_config,
+        num_classes_key="MODEL.FCOS.NUM_CLASSES",
+        detection_limit_key="MODEL.FCOS.POST_NMS_TOPK_TEST",
+        released_formats=RELEASED_FORMATS,
+        parts={"backbone": ["backbone"], "FCOS head": ["head"], "KP-Nets' features": ["basis"]},
+        inject_detections=inject_fcos_detections,
+        count_network_flops=count_network_flops,
+    )
+)

@@ -1,0 +1,81 @@
+"""The entries of InsPose and of its release in the registry of methods."""
+
+import contextlib
+
+from dynpose.methods import Method, register_method
+from dynpose.modeling.fcos.injection import inject_fcos_detections
+from dynpose.modeling.injection import substitute
+from dynpose.modeling.kp_net_flops import FLOPS_BILINEAR, count_cells, count_kp_net_flops
+
+from .config import add_inspose_config, add_inspose_released_config
+from .released_weights import RELEASED_FORMATS
+
+
+@contextlib.contextmanager
+def inject_detections(model, boxes):
+    """Replace the predictions of the FCOS head: see :class:`~dynpose.methods.Method`.
+
+    InsPose runs the KP-Nets of all candidates, nine for each person, and removes duplicates afterwards. Without a box
+    head, NMS compares the rectangles around the keypoints, which are anywhere in an untrained model. It gets the
+    injected boxes instead.
+    """
+    with inject_fcos_detections(model, boxes) as injected:
+        if model.has_boxes:
+            yield
+            return
+        select = model.decoder.select
+
+        def select_injected(candidates, rectangles, *args, **fields):
+            return select(candidates, substitute(rectangles, injected.boxes_at(candidates.index)), *args, **fields)
+
+        model.decoder.select = select_injected
+        try:
+            yield
+        finally:
+            del model.decoder.select
+
+
+def count_network_flops(model, size):
+    """Count the FLOPs of one generated network, up-sampling its maps included (Table 3).
+
+    See :class:`~dynpose.methods.Method`.
+    """
+    flops = count_kp_net_flops(model, size, model.basis_stride)
+    factor = model.basis_stride // model.map_stride
+    if factor > 1:
+        values = model.spec.num_keypoints * count_cells(size, model.basis_stride) * factor**2
+        flops["up-sampling"] = FLOPS_BILINEAR * values
+    return flops
+
+
+def count_released_network_flops(model, size):
+    """Count the FLOPs of one generated network of the release: see :class:`~dynpose.methods.Method`."""
+    return count_kp_net_flops(model, size, model.strides[0])
+
+
+_PARTS = {"backbone": ["backbone"], "FCOS head": ["head"], "KP-Nets' features": ["keypoint_features"]}
+
+register_method(
+    Method(
+        name="InsPose",
+        add_config=add_inspose_config,
+        num_classes_key="MODEL.FCOS.NUM_CLASSES",
+        detection_limit_key="MODEL.FCOS.POST_NMS_TOPK_TEST",
+        released_formats=(),
+        parts=_PARTS,
+        inject_detections=inject_detections,
+        count_network_flops=count_network_flops,
+    )
+)
+register_method(
+    Method(
+        name="InsPoseReleased",
+        add_config=add_inspose_released_config,
+        num_classes_key="MODEL.FCOS.NUM_CLASSES",
+        detection_limit_key="MODEL.FCOS.POST_NMS_TOPK_TEST",
+        released_formats=RELEASED_FORMATS,
+        parts=_PARTS,
+        inject_detections=inject_fcos_detections,
+        count_network_flops=count_released_network_flops,
+    )
+)

@@ -1,0 +1,21 @@
+"""Config keys of the generated keypoint network (KP-Net), which several methods share."""
+
+from detectron2.config import CfgNode as CN
+
+
+def add_kp_net_config(cfg):
+    """Add the keys of MODEL.KP_NET, in place."""
+    # The network that is generated for each person (FCPose section 3.1), run by dynpose.layers.kp_net
+    cfg.MODEL.KP_NET = CN()
+    # Channels of the feature map F that it reads, without the two relative coordinates (FCPose Table 1)
+    cfg.MODEL.KP_NET.IN_CHANNELS = 32
+    # Channels of its hidden layers (FCPose Table 3)
+    cfg.MODEL.KP_NET.WIDTH = 32
+    # Number of 1x1 convolutions, the one that gives the K heatmaps included (FCPose Table 2)
+    cfg.MODEL.KP_NET.DEPTH = 3
+    # Where the relative coordinates stand among the input channels: "first" or "last"
+    cfg.MODEL.KP_NET.COORDS_POSITION = "first"
+    # 1: cell minus location; -1: location minus cell
+    cfg.MODEL.KP_NET.COORDS_SIGN = -1
+    # "torch", "triton" (fused kernels for CUDA), or "auto", the best for the device
+    cfg.MODEL.KP_NET.BACKEND = "auto"

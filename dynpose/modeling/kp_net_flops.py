@@ -1,0 +1,27 @@
+"""FLOPs of one generated keypoint network (KP-Net), worked out from its shape; a multiply-add counts as one."""
+
+# What fvcore counts for a value that is interpolated bilinearly
+FLOPS_BILINEAR = 4
+
+
+def count_kp_net_flops(model, size, stride):
+    """Count the FLOPs of generating one KP-Net and of running it over the map of an image (FCPose section 3.1).
+
+    Args:
+        model (nn.Module): with ``controller`` and ``spec``.
+        size (tuple[int, int]): height and width of the padded image, pixels.
+        stride (int): of the map that the network runs over, pixels.
+
+    Returns:
+        dict[str, int]: FLOPs of each part.
+    """
+    return {
+        "controller": model.controller.linear.weight.numel(),
+        "KP-Net": count_cells(size, stride) * sum(n_in * n_out for n_in, n_out in model.spec.layer_sizes),
+    }
+
+
+def count_cells(size, stride):
+    """Count the cells of the map of a padded image (height, width), pixels."""
+    height, width = size
+    return (height // stride) * (width // stride)

@@ -1,0 +1,57 @@
+"""QueryPose's entry in the registry of methods."""
+
+import contextlib
+
+from dynpose.config import ConfigError
+from dynpose.methods import Method, register_method
+from dynpose.modeling.injection import substitute
+
+from .config import add_querypose_config
+from .released_weights import RELEASED_FORMATS
+
+
+@contextlib.contextmanager
+def inject_detections(model, boxes):
+    """Keep as many queries as there are boxes, and replace their boxes: see :class:`~dynpose.methods.Method`.
+
+    QueryPose decodes all queries, however many people there are, and returns the best. The predictions of the last
+    stage for the first N queries are kept, with the injected boxes; the others are dropped, as if their scores were too
+    low.
+    """
+    select, num_people = model.select, len(boxes)
+    if num_people > model.num_queries:
+        raise ConfigError(
+            f"{num_people} people are more than the {model.num_queries} queries of QueryPose, each of which finds one "
+            "at most: give fewer --people, or a larger MODEL.QUERYPOSE.NUM_QUERIES"
+        )
+
+    def select_injected(logits, predicted, keypoints, sigmas, image_sizes):
+        first = slice(num_people)
+        injected = substitute(predicted[:, first], boxes.expand(len(predicted), -1, -1))
+        # one class alone: with several, a query could be among the best once for each
+        return select(logits[:, first, :1], injected, keypoints[:, first], sigmas[:, first], image_sizes)
+
+    model.select = select_injected
+    try:
+        yield
+    finally:
+        del model.select
+
+
+register_method(
+    Method(
+        name="QueryPose",
+        add_config=add_querypose_config,
+        num_classes_key="MODEL.QUERYPOSE.NUM_CLASSES",
+        detection_limit_key="TEST.DETECTIONS_PER_IMAGE",
+        released_formats=RELEASED_FORMATS,
+        # each decoder with the pooling of its RoIs
+        parts={
+            "backbone": ["extract_features"],
+            "box decoder": ["refine_boxes"],
+            "keypoint decoder": ["update_queries", "locate"],
+        },
+        inject_detections=inject_detections,
+        count_network_flops=None,
+    )
+)

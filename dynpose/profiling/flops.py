@@ -1,0 +1,181 @@
+"""Counting the parameters and FLOPs of a model. A multiply-add counts as one FLOP, as in fvcore."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import get_shape
+from torch import nn
+
+from dynpose.methods import find_method
+
+from .inject_detections import inject_detections
+
+
+def count_parameters(model):
+    """Count the parameters of each top module.
+
+    Args:
+        model (nn.Module): the model.
+
+    Returns:
+        dict[str, tuple[int, int]]: all and trainable ones. Frozen normalisation has none, its numbers are buffers.
+    """
+    return {
+        name: (
+            sum(parameter.numel() for parameter in module.parameters()),
+            sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
+        )
+        for name, module in model.named_children()
+    }
+
+
+class FlopsWithPeople(NamedTuple):
+    """FLOPs of an image with N people.
+
+    Attributes:
+        total (float): of everything.
+        static (dict[str, float]): the part that does not depend on the people, by top module; "" = outside of all.
+        added (dict[str, float]): by part, for each unit; {} where nothing depends on the people.
+        unit (str): "generated network" or "person".
+        number (int): how many units there are.
+    """
+
+    total: float
+    static: dict
+    added: dict
+    unit: str
+    number: int
+
+
+def count_flops_with_people(model, size, numbers):
+    """Count the FLOPs of an image with so many people in it.
+
+    Args:
+        model (nn.Module): in eval mode. If its meta-architecture is not registered as a method, nothing is counted for
+            people.
+        size (tuple[int, int]): height and width of the image before padding, pixels.
+        numbers (Sequence[int]): of people.
+
+    Returns:
+        dict[int, FlopsWithPeople]: by number.
+
+    Raises:
+        ConfigError: so many people do not fit in.
+    """
+    method = find_method(type(model))
+    if method is None:
+        static = count_flops(model, size)
+        return {number: FlopsWithPeople(sum(static.values()), static, {}, "person", number) for number in numbers}
+    if method.count_network_flops is None:
+        # Not from 0 on: on a trace, what is computed for no instances does not count.
+        traced = {number: _trace(model, size, number) for number in {1, *numbers}}
+        return {number: _difference(traced[1], traced[number], number) for number in numbers}
+    static, per_network = _trace(model, size, 0), count_flops_per_network(model, size)
+    counted = {}
+    for number in numbers:
+        networks = count_networks(model, size, number)
+        total = sum(static.values()) + networks * sum(per_network.values())
+        counted[number] = FlopsWithPeople(total, static, per_network, "generated network", networks)
+    return counted
+
+
+def _trace(model, size, num_people):
+    with inject_detections(model, num_people, size):
+        return count_flops(model, size)
+
+
+def _difference(of_one, of_all, num_people):
+    total = sum(of_all.values())
+    if num_people < 2:
+        return FlopsWithPeople(total, of_all, {}, "person", num_people)
+    added = {name: (flops - of_one.get(name, 0)) / (num_people - 1) for name, flops in of_all.items()}
+    static = {name: of_one.get(name, 0) - flops for name, flops in added.items()}
+    by_part = {name or "other": flops for name, flops in added.items() if flops > 0}
+    return FlopsWithPeople(total, static, by_part, "person", num_people)
+
+
+def count_flops(model, size):
+    """Count the FLOPs of one forward pass on a blank image.
+
+    Args:
+        model (nn.Module): in eval mode; to detect nothing there, it needs a score threshold out of reach.
+        size (tuple[int, int]): height and width of the image before padding, pixels.
+
+    Returns:
+        dict[str, float]: FLOPs of each top module with any; "" = outside of all.
+    """
+    analysis = FlopCountAnalysis(_TensorsOnly(model), torch.zeros(3, *size, device=model.device))
+    analysis.set_op_handle("torchvision::deform_conv2d", _deformable_flops)
+    # Element-wise operations are left out on purpose, training branches are not called, and sizes that the trace takes
+    # for constants are those that are asked for: nothing to be warned of.
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    with torch.no_grad():
+        by_module = analysis.by_module()
+    flops = {name: by_module[f"model.{name}"] for name, _ in model.named_children()}
+    flops[""] = by_module[""] - sum(flops.values())
+    return {name: value for name, value in flops.items() if value}
+
+
+def count_flops_per_network(model, size):
+    """Count what every generated network adds (FCPose section 3.1).
+
+    Args:
+        model (nn.Module): the model.
+        size (tuple[int, int]): height and width of the image before padding, pixels.
+
+    Returns:
+        dict[str, int]: FLOPs of each part; {} for a model without generated networks.
+    """
+    method = find_method(type(model))
+    if method is None or method.count_network_flops is None:
+        return {}
+    return method.count_network_flops(model, padded_size(model, size))
+
+
+def count_networks(model, size, num_people):
+    """Count the networks that are generated for injected people: at times several for one person.
+
+    Args:
+        model (nn.Module): in eval mode, with a ``controller`` that generates them.
+        size (tuple[int, int]): height and width of the image, pixels.
+        num_people (int): N.
+
+    Returns:
+        int
+    """
+    generated = []
+    handle = model.controller.register_forward_hook(lambda _, inputs, output: generated.append(len(output)))
+    try:
+        with inject_detections(model, num_people, size), torch.no_grad():
+            model([{"image": torch.zeros(3, *size, device=model.device)}])
+    finally:
+        handle.remove()
+    return sum(generated)
+
+
+def padded_size(model, size):
+    """Give the height and width that the model pads an image of ``size`` (height, width) to, pixels."""
+    return tuple(model.preprocess_image([{"image": torch.zeros(3, *size, device=model.device)}]).tensor.shape[-2:])
+
+
+def _deformable_flops(inputs, outputs):
+    """Like a convolution; fvcore does not know it. The samples' interpolation is not counted."""
+    _, *of_output = get_shape(inputs[1])
+    return math.prod(get_shape(outputs[0])) * math.prod(of_output)
+
+
+class _TensorsOnly(nn.Module):
+    """A detectron2 model that takes and gives tensors, which is all that can be traced."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image):
+        instances = self.model([{"image": image}])[0]["instances"]
+        # Boxes hold theirs as an attribute
+        return tuple(getattr(values, "tensor", values) for values in instances.get_fields().values())
