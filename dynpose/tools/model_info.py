@@ -222,7 +222,7 @@ def count_flops_per_network(model, size):
     if not hasattr(model, "spec"):
         return {}
     height, width = padded_size(model, size)
-    stride = getattr(model, "basis_stride", model.strides[0])
+    stride = model.kp_net_head.stride
     cells = (height // stride) * (width // stride)
     flops = {
         "controller": model.controller.linear.weight.numel(),

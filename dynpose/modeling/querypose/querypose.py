@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from dynpose.data import KeypointSchema, schema_from_cfg
-from dynpose.layers.losses import normalizer
+from dynpose.layers.process_mean import normalizer
 from dynpose.modeling.image_model import ImageModel
 from dynpose.modeling.keypoint_maps import gather_keypoints
 from dynpose.modeling.parameter_rows import layer_rows, of_each

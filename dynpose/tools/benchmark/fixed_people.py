@@ -161,16 +161,16 @@ def _inspose_people(model, boxes):
         if model.has_boxes:
             yield
             return
-        select = model.decoder.select
+        select = model.detector.decoder.select
 
         def select_people(candidates, rectangles, *args, **fields):
             return select(candidates, instead_of(rectangles, planted.boxes_at(candidates.index)), *args, **fields)
 
-        model.decoder.select = select_people
+        model.detector.decoder.select = select_people
         try:
             yield
         finally:
-            del model.decoder.select
+            del model.detector.decoder.select
 
 
 class _PlantedInFCOS:
@@ -187,8 +187,8 @@ class _PlantedInFCOS:
             planted = fcos_predictions(
                 self._boxes,
                 sizes,
-                self._model.strides,
-                self._model.sizes_of_interest,
+                self._model.detector.strides,
+                self._model.detector.sizes_of_interest,
                 num_classes=head.num_classes,
             )
             if hasattr(predictions, "offsets"):
