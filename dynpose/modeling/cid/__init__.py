@@ -1,7 +1,7 @@
 """CID, Contextual Instance Decoupling (Wang and Zhang, CVPR 2022)."""
 
 from .abstraction import InstanceAbstraction, People
-from .cid import CID
+from .cid import CID, CIDOptions
 from .decoupling import FeatureDecoupling
 
-__all__ = ["CID", "FeatureDecoupling", "InstanceAbstraction", "People"]
+__all__ = ["CID", "CIDOptions", "FeatureDecoupling", "InstanceAbstraction", "People"]

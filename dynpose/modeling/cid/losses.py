@@ -10,6 +10,8 @@ import torch.nn.functional as F
 
 from dynpose.layers.process_mean import normalizer
 
+HEATMAP_LOSS_NORMS = ("pooled", "person")
+
 
 def focal_sums(heatmaps, targets, counted, *, alpha=2.0, beta=4.0):
     """Sum the penalty-reduced focal loss of heatmaps (Eq. 15 without 1 / N).

@@ -1,5 +1,5 @@
 """FCPose (Mao et al., CVPR 2021)."""
 
-from .fcpose import FCPose
+from .fcpose import FCPose, FCPoseOptions
 
-__all__ = ["FCPose"]
+__all__ = ["FCPose", "FCPoseOptions"]

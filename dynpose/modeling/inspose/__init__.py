@@ -1,6 +1,6 @@
 """InsPose (Shi et al., ACM MM 2021)."""
 
-from .inspose import InsPose
-from .released import InsPoseReleased
+from .inspose import InsPose, InsPoseOptions
+from .released import InsPoseReleased, ReleasedOptions
 
-__all__ = ["InsPose", "InsPoseReleased"]
+__all__ = ["InsPose", "InsPoseOptions", "InsPoseReleased", "ReleasedOptions"]

@@ -381,7 +381,7 @@ def test_the_papers_network():
     assert (main.SOLVER.MAX_EPOCHS, main.SOLVER.STEPS_EPOCHS) == (100, [75, 90])
 
     arguments = InsPose.from_config(cfg)
-    spec, features = arguments["spec"], arguments["keypoint_features"]
+    spec, features = arguments["kp_net_head"].spec, arguments["keypoint_features"]
     # section 3.2: ((8 + 2) * 8 + 8) + (8 * 8 + 8) + (8 * 17 + 17)
     assert spec.num_params == 313
     assert [conv.weight.shape[:2] for conv in features.tower] == [(128, 256), (128, 128), (128, 128), (128, 128)]

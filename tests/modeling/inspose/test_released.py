@@ -90,7 +90,7 @@ def test_no_people_and_no_keypoints():
     unlabelled = losses_of(model, [image(one_person(visibility=0))])
     assert unlabelled["loss_keypoint"] == unlabelled["loss_keypoint_reg"] == 0
     assert unlabelled["loss_cls"] > 0
-    model.unlabelled_quality = 1.0
+    model.options = replace(model.options, unlabelled_quality=1.0)
     assert losses_of(model, [image(one_person(visibility=0))])["loss_cls"] > unlabelled["loss_cls"]
 
 
@@ -242,9 +242,9 @@ FIVE = KeypointSchema(names=("a", "b", "c", "d", "e"), sigmas=(0.05,) * 5)
     [
         ([RELEASED + "STAR_KEYPOINTS", "[0, 1, 2]"], "STAR_KEYPOINTS must name 9 keypoints.*got 3"),
         ([RELEASED + "STAR_KEYPOINTS", "[0, 1, 2, 3, 4, 5, 6, 7, -1]"], r"STAR_KEYPOINTS .* has \[5, 6, 7, -1\]"),
-        ([RELEASED + "QUALITY", "iou"], "MODEL.INSPOSE_RELEASED.QUALITY must be one of released, oks"),
-        ([RELEASED + "TAG_CELL", "here"], "MODEL.INSPOSE_RELEASED.TAG_CELL must be one of released, cell"),
-        ([RELEASED + "NMS_METHOD", "hard"], "MODEL.INSPOSE_RELEASED.NMS_METHOD must be one of linear, gaussian"),
+        ([RELEASED + "QUALITY", "iou"], "MODEL.INSPOSE_RELEASED.QUALITY must be one of 'released', 'oks'"),
+        ([RELEASED + "TAG_CELL", "here"], "MODEL.INSPOSE_RELEASED.TAG_CELL must be one of 'released', 'cell'"),
+        ([RELEASED + "NMS_METHOD", "hard"], "MODEL.INSPOSE_RELEASED.NMS_METHOD must be one of 'linear', 'gaussian'"),
         (["MODEL.FCOS.SIZES_OF_INTEREST", "[64]"], "MODEL.FCOS.SIZES_OF_INTEREST"),
         (["MODEL.FCOS.PRIOR_PROB", 1.5], "MODEL.FCOS.PRIOR_PROB must be between 0 and 1"),
         ([RELEASED + "COORD_SCALE", 0.0], "MODEL.INSPOSE_RELEASED.COORD_SCALE must be above 0, got 0.0"),
