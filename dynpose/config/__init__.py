@@ -3,6 +3,7 @@
 from .checks import (
     check_at_least_one,
     check_between_0_and_1,
+    check_choice,
     check_from_0_to_1,
     check_increasing,
     check_norm,
@@ -21,6 +22,7 @@ __all__ = [
     "add_dynpose_config",
     "check_at_least_one",
     "check_between_0_and_1",
+    "check_choice",
     "check_from_0_to_1",
     "check_increasing",
     "check_norm",

@@ -50,6 +50,13 @@ def check_increasing(cfg, *keys):
             raise ConfigError(f"{key} must increase from number to number, got {values}")
 
 
+def check_choice(cfg, key, choices):
+    """One of some values."""
+    value = read_key(cfg, key)
+    if value not in choices:
+        raise ConfigError(f"{key} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
 def check_norm(cfg, key, channels):
     """A normalisation that detectron2's ``get_norm`` knows, for layers of so many channels.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 
 import torch
@@ -13,7 +12,7 @@ _MIN_TRITON = (3, 4)
 
 
 def _import_triton():
-    """Triton and None, or None and why it cannot be used."""
+    """Import Triton: the module and None, or None and the reason why it cannot be used."""
     try:
         import triton
     except ImportError:  # it is published for Linux only
@@ -23,7 +22,7 @@ def _import_triton():
     return triton, None
 
 
-triton, _WHY_NO_TRITON = _import_triton()
+triton, _TRITON_MISSING_REASON = _import_triton()
 
 # As Triton takes it when a kernel is defined; a constant, for torch.compile cannot ask the environment.
 _INTERPRETS = triton is not None and os.environ.get("TRITON_INTERPRET") == "1"
@@ -31,8 +30,8 @@ _INTERPRETS = triton is not None and os.environ.get("TRITON_INTERPRET") == "1"
 _MIN_CAPABILITY = (8, 0)
 
 
-def why_not_triton(tensor: torch.Tensor) -> str | None:
-    """Tell why Triton kernels cannot run on a tensor.
+def triton_unavailable_reason(tensor: torch.Tensor) -> str | None:
+    """Return why Triton kernels cannot run on a tensor.
 
     On the CPU they run in Triton's interpreter, for tests: where the environment variable ``TRITON_INTERPRET`` was 1
     when this process began.
@@ -41,15 +40,15 @@ def why_not_triton(tensor: torch.Tensor) -> str | None:
         tensor: on the device and of the dtype in question.
 
     Returns:
-        The reason in words, or None where they can.
+        The reason, or None where they can.
     """
-    return _why_not(tensor.dtype, tensor.device)
+    return _unavailable_reason(tensor.dtype, tensor.device)
 
 
 @torch.compiler.assume_constant_result
-def _why_not(dtype, device):
+def _unavailable_reason(dtype, device):
     if triton is None:
-        return _WHY_NO_TRITON
+        return _TRITON_MISSING_REASON
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"there is no kernel for {dtype}"
     if interprets():
@@ -96,14 +95,3 @@ def _allow_tf32():
     if hasattr(matmul, "fp32_precision"):
         return matmul.fp32_precision == "tf32"
     return matmul.allow_tf32
-
-
-def warn_of_fallback(operator: str, reason: str):
-    """Say, once for each operator and reason, that the slower implementation runs instead of the Triton kernel."""
-    if not torch.compiler.is_compiling():  # a graph that is being compiled has no place for it
-        _warn(operator, reason)
-
-
-@functools.cache
-def _warn(operator, reason):
-    logging.getLogger(__name__).warning("%s runs in plain PyTorch instead of its Triton kernel: %s", operator, reason)

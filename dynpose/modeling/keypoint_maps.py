@@ -6,6 +6,8 @@ Coordinates are continuous input pixels (x, y), as detectron2 has them.
 
 import torch
 
+from dynpose.layers.cells import cell_centers
+
 
 def gather_keypoints(gt_instances, num_keypoints):
     """Collect the keypoints of all people of a batch, in order.
@@ -70,12 +72,6 @@ def keypoint_cells(keypoints, stride, size, rule="nearest"):
     # NaN and far-away coordinates of unlabelled keypoints must not reach the conversion to integers
     u, v = torch.where(inside[..., None], position, 0).long().unbind(dim=-1)
     return torch.where(inside, v * width + u, -1)
-
-
-def cell_centers(index, stride, width):
-    """Centre of cells given by flat index: (...,) -> (..., 2) in input pixels, (u * s + s // 2, v * s + s // 2)."""
-    cell = torch.stack([index % width, torch.div(index, width, rounding_mode="floor")], dim=-1)
-    return cell.float() * stride + stride // 2
 
 
 def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, rule="nearest", disk_around="cell"):

@@ -143,15 +143,15 @@ def locations_of(model, images):
     """The pyramid, what the head predicts, its locations, and twelve of these, of all levels."""
     features = model.backbone(images.tensor)
     features = [features[name] for name in model.head_in_features]
-    locations = Locations.of(features, model.strides)
+    locations = Locations.of(features, model.detector.strides)
     return features, model.head(features), locations, torch.arange(0, len(locations.points), 28)
 
 
 def fcpose_outputs(model, images):
     features, predictions, locations, index = locations_of(model, images)
     merged, maps, offsets = model._maps(features)
-    nets = model._generate(maps, predictions.box_tower, locations, index)
-    outputs = {"heatmaps": nets.heatmaps(), "keypoints": model.refinement.locate(nets, offsets)}
+    nets, params = model._generate(maps, predictions.box_tower, locations, index)
+    outputs = {"heatmaps": nets.heatmaps(), "keypoints": model.refinement.locate(nets, params, offsets)}
     if offsets is not None:
         outputs["offsets"] = offsets.unflatten(1, (-1, 2))
     if model.aux_heatmaps is not None:

@@ -5,15 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dynpose.layers import KPNetSpec, kp_net_cross_entropy, kp_net_heatmaps, kp_net_peaks
-from dynpose.layers.kp_net import backends, reference
+from dynpose.layers import KPNets, KPNetSpec, kp_net_cross_entropy, kp_net_heatmaps, kp_net_peaks
+from dynpose.layers.kp_net import reference
 
 STRIDE = 8
 FCPOSE = KPNetSpec(in_channels=32, width=32, depth=3, num_keypoints=17)
 
 
 def make_inputs(spec, num_images=2, num_instances=7, size=(5, 9), dtype=torch.float64, seed=0):
-    """The leading arguments of the three functions, random."""
+    """The arguments of KPNets, random."""
     generator = torch.Generator().manual_seed(seed)
 
     def randn(*shape):
@@ -26,6 +26,19 @@ def make_inputs(spec, num_images=2, num_instances=7, size=(5, 9), dtype=torch.fl
     coord_scale = torch.rand(num_instances, generator=generator, dtype=dtype) * 64 + 32
     features = randn(num_images, spec.in_channels, height, width)
     return features, randn(num_instances, spec.num_params) * 0.3, image_index, locations, coord_scale, spec, STRIDE
+
+
+def heatmaps_of(*inputs, backend="auto"):
+    return kp_net_heatmaps(KPNets(*inputs, backend=backend))
+
+
+def peaks_of(*inputs, backend="auto"):
+    return kp_net_peaks(KPNets(*inputs, backend=backend))
+
+
+def cross_entropy_of(*inputs, backend="auto"):
+    *inputs, targets = inputs
+    return kp_net_cross_entropy(KPNets(*inputs, backend=backend), targets)
 
 
 def direct_heatmaps(features, params, image_index, locations, coord_scale, spec, stride):
@@ -114,7 +127,7 @@ def test_heatmap_by_hand():
 
     def run(params, **choices):
         spec = KPNetSpec(in_channels=1, width=1, num_keypoints=1, **choices)
-        return kp_net_heatmaps(features, torch.tensor([params]), image_index, location, scale, spec, 5).flatten()
+        return heatmaps_of(features, torch.tensor([params]), image_index, location, scale, spec, 5).flatten()
 
     one_layer = [10.0, 100.0, 1000.0, 0.25]
     # -5 - 100 + 7000 + 0.25 and 20 - 100 + 9000 + 0.25
@@ -133,10 +146,10 @@ def test_against_the_definition(spec, num_images, num_instances, size):
     expected = direct_heatmaps(*inputs)
     flat = expected.flatten(2)
 
-    heatmaps = kp_net_heatmaps(*inputs)
+    heatmaps = heatmaps_of(*inputs)
     torch.testing.assert_close(heatmaps, expected, rtol=1e-11, atol=1e-11)
 
-    peaks = kp_net_peaks(*inputs)
+    peaks = peaks_of(*inputs)
     torch.testing.assert_close(peaks.values, flat.amax(2), rtol=1e-11, atol=1e-11)
     # ReLU leaves some maps constant: between their cells rounding decides, which differs from processor to processor
     found = flat.gather(2, peaks.indices[..., None])[..., 0]
@@ -144,7 +157,7 @@ def test_against_the_definition(spec, num_images, num_instances, size):
     torch.testing.assert_close(peaks.confidence, flat.softmax(2).amax(2), rtol=1e-10, atol=1e-11)
 
     targets = torch.randint(-1, flat.shape[2], flat.shape[:2], generator=torch.Generator().manual_seed(1))
-    losses = kp_net_cross_entropy(*inputs, targets)
+    losses = cross_entropy_of(*inputs, targets)
     expected_losses = F.cross_entropy(flat.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none").view_as(
         targets
     )
@@ -166,12 +179,12 @@ def test_gradients_against_the_definition(max_elements):
         return F.cross_entropy(flat, targets.clamp(min=-1).flatten(), ignore_index=-1, reduction="sum")
 
     def loss(*inputs):
-        return reference._kp_net_cross_entropy(*inputs, targets, max_elements=max_elements).sum()
+        return reference._kp_net_cross_entropy(KPNets(*inputs), targets, max_elements=max_elements).sum()
 
     torch.testing.assert_close(gradients(loss), gradients(expected_loss), rtol=1e-10, atol=1e-10)
 
     weights = torch.randn(7, 5, 5, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    actual = gradients(lambda *x: (reference._kp_net_heatmaps(*x, max_elements=max_elements) * weights).sum())
+    actual = gradients(lambda *x: (reference._kp_net_heatmaps(KPNets(*x), max_elements=max_elements) * weights).sum())
     expected = gradients(lambda *x: (direct_heatmaps(*x) * weights).sum())
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
@@ -184,15 +197,17 @@ def test_gradcheck(depth, max_elements):
     leaves = (features.requires_grad_(), params.requires_grad_())
     targets = torch.tensor([[0, 5], [-1, 2], [3, -1]])
     assert torch.autograd.gradcheck(
-        lambda *x: reference._kp_net_cross_entropy(*x, *rest, targets, max_elements=max_elements), leaves
+        lambda *x: reference._kp_net_cross_entropy(KPNets(*x, *rest), targets, max_elements=max_elements), leaves
     )
-    assert torch.autograd.gradcheck(lambda *x: reference._kp_net_heatmaps(*x, *rest, max_elements=max_elements), leaves)
+    assert torch.autograd.gradcheck(
+        lambda *x: reference._kp_net_heatmaps(KPNets(*x, *rest), max_elements=max_elements), leaves
+    )
 
 
 def test_lowest_index_on_a_tie():
     # no weights: every map is constant
     features, params, *rest = make_inputs(FCPOSE)
-    peaks = kp_net_peaks(features, torch.zeros_like(params), *rest)
+    peaks = peaks_of(features, torch.zeros_like(params), *rest)
     assert not peaks.values.any()
     assert not peaks.indices.any()
     torch.testing.assert_close(peaks.confidence, torch.full_like(peaks.confidence, 1 / 45))
@@ -201,7 +216,7 @@ def test_lowest_index_on_a_tie():
     spec = KPNetSpec(in_channels=1, width=1, depth=1, num_keypoints=1)
     features = torch.zeros(1, 1, 5, 9)
     features.view(-1)[[7, 12]] = 2.0
-    peaks = kp_net_peaks(
+    peaks = peaks_of(
         features, torch.tensor([[0.0, 0.0, 1.0, 0.0]]), torch.tensor([0]), torch.ones(1, 2), torch.ones(1), spec, 8
     )
     assert peaks.values.item() == 2
@@ -211,7 +226,7 @@ def test_lowest_index_on_a_tie():
 
 def test_confidence_of_large_logits_is_finite():
     features, params, *rest = make_inputs(FCPOSE, dtype=torch.float32)
-    peaks = kp_net_peaks(features, params * 50, *rest)
+    peaks = peaks_of(features, params * 50, *rest)
     assert peaks.values.max() > 1e4
     assert peaks.confidence.isfinite().all()
     assert (peaks.confidence <= 1).all()
@@ -225,15 +240,15 @@ def test_confidence_of_large_logits_is_finite():
 def test_no_instances(depth, num_images):
     spec = KPNetSpec(in_channels=3, width=4, depth=depth, num_keypoints=5)
     features, params, *rest = make_inputs(spec, num_images, num_instances=0)
-    assert [tuple(x.shape) for x in kp_net_peaks(features, params, *rest)] == [(0, 5)] * 3
-    assert kp_net_peaks(features, params, *rest).indices.dtype == torch.int64
+    assert [tuple(x.shape) for x in peaks_of(features, params, *rest)] == [(0, 5)] * 3
+    assert peaks_of(features, params, *rest).indices.dtype == torch.int64
 
     features.requires_grad_()
     params.requires_grad_()
     targets = torch.zeros(0, 5, dtype=torch.int64)
     for result, shape in (
-        (kp_net_heatmaps(features, params, *rest), (0, 5, 5, 9)),
-        (kp_net_cross_entropy(features, params, *rest, targets), (0, 5)),
+        (heatmaps_of(features, params, *rest), (0, 5, 5, 9)),
+        (cross_entropy_of(features, params, *rest, targets), (0, 5)),
     ):
         assert result.shape == shape
         for gradient in torch.autograd.grad(result.sum(), [features, params]):
@@ -245,7 +260,9 @@ def test_all_ignored(max_elements):
     features, params, *rest = make_inputs(SPECS[0])
     features.requires_grad_()
     params.requires_grad_()
-    losses = reference._kp_net_cross_entropy(features, params, *rest, torch.full((7, 5), -1), max_elements=max_elements)
+    losses = reference._kp_net_cross_entropy(
+        KPNets(features, params, *rest), torch.full((7, 5), -1), max_elements=max_elements
+    )
     assert not losses.any()
     for gradient in torch.autograd.grad(losses.sum(), [features, params]):
         assert not gradient.any()
@@ -257,7 +274,7 @@ def test_ignored_keypoint_leaves_no_gradient():
     params.requires_grad_()
     targets = torch.full((2, 5), 7)
     targets[1, 3] = -1
-    losses = kp_net_cross_entropy(features, params, *rest, targets)
+    losses = cross_entropy_of(features, params, *rest, targets)
     assert losses[1, 3] == 0
     assert losses.count_nonzero() == 9
     (gradient,) = torch.autograd.grad(losses.sum(), params)
@@ -272,7 +289,7 @@ def test_image_without_instances_has_zero_gradient():
     features, params, image_index, *rest = make_inputs(SPECS[0], num_images=3)
     features.requires_grad_()
     image_index = torch.tensor([2, 0, 2, 2, 0, 0, 2])
-    losses = kp_net_cross_entropy(features, params, image_index, *rest, torch.zeros(7, 5, dtype=torch.int64))
+    losses = cross_entropy_of(features, params, image_index, *rest, torch.zeros(7, 5, dtype=torch.int64))
     (gradient,) = torch.autograd.grad(losses.sum(), features)
     assert gradient.flatten(1).any(1).tolist() == [True, False, True]
 
@@ -287,12 +304,12 @@ def test_chunks_do_not_change_the_result(max_elements, image_index):
     inputs = (features, params, torch.tensor(image_index), *rest)
     targets = torch.arange(35).view(7, 5)
 
-    chunked = reference._kp_net_heatmaps(*inputs, max_elements=max_elements)
-    torch.testing.assert_close(chunked, kp_net_heatmaps(*inputs), rtol=1e-12, atol=1e-12)
-    chunked = reference._kp_net_peaks(*inputs, max_elements=max_elements)
-    torch.testing.assert_close(tuple(chunked), tuple(kp_net_peaks(*inputs)), rtol=1e-12, atol=1e-12)
-    chunked = reference._kp_net_cross_entropy(*inputs, targets, max_elements=max_elements)
-    torch.testing.assert_close(chunked, kp_net_cross_entropy(*inputs, targets), rtol=1e-12, atol=1e-12)
+    chunked = reference._kp_net_heatmaps(KPNets(*inputs), max_elements=max_elements)
+    torch.testing.assert_close(chunked, heatmaps_of(*inputs), rtol=1e-12, atol=1e-12)
+    chunked = reference._kp_net_peaks(KPNets(*inputs), max_elements=max_elements)
+    torch.testing.assert_close(tuple(chunked), tuple(peaks_of(*inputs)), rtol=1e-12, atol=1e-12)
+    chunked = reference._kp_net_cross_entropy(KPNets(*inputs), targets, max_elements=max_elements)
+    torch.testing.assert_close(chunked, cross_entropy_of(*inputs, targets), rtol=1e-12, atol=1e-12)
 
 
 class LargestTensor(TorchDispatchMode):
@@ -311,14 +328,14 @@ class LargestTensor(TorchDispatchMode):
 def test_peaks_hold_one_chunk():
     inputs = make_inputs(FCPOSE, num_images=1, num_instances=20, size=(31, 33), dtype=torch.float32)
     with LargestTensor() as largest:
-        reference._kp_net_peaks(*inputs, max_elements=3 * 33 * 31 * 33)
+        reference._kp_net_peaks(KPNets(*inputs), max_elements=3 * 33 * 31 * 33)
     # 32 hidden channels and that of ones
     assert largest.numel == 3 * 33 * 31 * 33
 
     # what a call holds by default, for more people than fit in a chunk of the CPU
     inputs = make_inputs(FCPOSE, num_images=1, num_instances=100, size=(31, 33), dtype=torch.float32)
     with LargestTensor() as largest:
-        kp_net_peaks(*inputs)
+        peaks_of(*inputs)
     assert largest.numel <= reference._MAX_ELEMENTS_CPU < 100 * 32 * 31 * 33
 
 
@@ -337,7 +354,7 @@ def test_training_keeps_no_hidden_maps():
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            reference._kp_net_cross_entropy(features, params, *rest, targets, max_elements=max_elements)
+            reference._kp_net_cross_entropy(KPNets(features, params, *rest), targets, max_elements=max_elements)
         return numel
 
     one_heatmap_each = 20 * 5 * 45
@@ -356,24 +373,24 @@ def test_float32_is_accurate_at_full_size():
     expected = direct_heatmaps(*inputs)
     single = tuple(x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs)
 
-    heatmaps = kp_net_heatmaps(*single)
+    heatmaps = heatmaps_of(*single)
     assert heatmaps.dtype == torch.float32
     for actual, wanted in zip(heatmaps, expected):
         assert relative_error(actual, wanted) < 1e-5
     flat = expected.flatten(2)
-    assert relative_error(kp_net_peaks(*single).values, flat.amax(2)) < 1e-5
+    assert relative_error(peaks_of(*single).values, flat.amax(2)) < 1e-5
     targets = torch.full((6, 17), 8000)
     losses = flat.logsumexp(2) - flat[:, :, 8000]
-    assert relative_error(kp_net_cross_entropy(*single, targets), losses) < 1e-5
+    assert relative_error(cross_entropy_of(*single, targets), losses) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_features_are_computed_in_float32(dtype):
     features, *rest = make_inputs(FCPOSE, dtype=torch.float32)
     features = features.to(dtype).requires_grad_()
-    heatmaps = kp_net_heatmaps(features, *rest)
+    heatmaps = heatmaps_of(features, *rest)
     assert heatmaps.dtype == torch.float32
-    assert torch.equal(heatmaps, kp_net_heatmaps(features.float(), *rest))
+    assert torch.equal(heatmaps, heatmaps_of(features.float(), *rest))
     heatmaps.square().mean().backward()
     assert features.grad.dtype == dtype
     assert features.grad.any()
@@ -388,9 +405,9 @@ def test_autocast_changes_nothing(monkeypatch, max_elements):
     def run(autocast):
         leaves = [features.clone().requires_grad_(), params.clone().requires_grad_()]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            losses = kp_net_cross_entropy(*leaves, *rest, targets)
-            heatmaps = kp_net_heatmaps(*leaves, *rest)
-            values = kp_net_peaks(*leaves, *rest).values
+            losses = cross_entropy_of(*leaves, *rest, targets)
+            heatmaps = heatmaps_of(*leaves, *rest)
+            values = peaks_of(*leaves, *rest).values
         return losses, heatmaps, values, *torch.autograd.grad(losses.mean() + heatmaps.mean(), leaves)
 
     for under_autocast, without in zip(run(True), run(False)):
@@ -400,16 +417,16 @@ def test_autocast_changes_nothing(monkeypatch, max_elements):
 
 def test_deterministic():
     inputs = make_inputs(FCPOSE, dtype=torch.float32, num_instances=20)
-    for a, b in zip(kp_net_peaks(*inputs), kp_net_peaks(*inputs)):
+    for a, b in zip(peaks_of(*inputs), peaks_of(*inputs)):
         assert torch.equal(a, b)
 
 
-# --- arguments and backends ---
+# --- arguments ---
 
 
 def test_peaks_record_no_gradient():
     features, params, *rest = make_inputs(SPECS[0])
-    assert not kp_net_peaks(features.requires_grad_(), params, *rest).values.requires_grad
+    assert not peaks_of(features.requires_grad_(), params, *rest).values.requires_grad
 
 
 VALID = dict(
@@ -447,11 +464,8 @@ VALID = dict(
     ],
 )
 def test_bad_arguments(name, value, error, message):
-    arguments = {**VALID, name: value}
-    targets = torch.zeros(7, 5, dtype=torch.int64)
-    for call in (kp_net_heatmaps, kp_net_peaks, lambda **x: kp_net_cross_entropy(**x, targets=targets)):
-        with pytest.raises(error, match=message):
-            call(**arguments)
+    with pytest.raises(error, match=message):
+        KPNets(**{**VALID, name: value})
 
 
 @pytest.mark.parametrize(
@@ -464,31 +478,7 @@ def test_bad_arguments(name, value, error, message):
 )
 def test_bad_targets(targets, error, message):
     with pytest.raises(error, match=message):
-        kp_net_cross_entropy(**VALID, targets=targets)
-
-
-def test_auto_prefers_the_first_backend_for_the_device(monkeypatch):
-    def backend(name, **options):
-        functions = {kind: lambda *args: name for kind in ("heatmaps", "peaks", "cross_entropy")}
-        return backends.Backend(**functions, **options)
-
-    registry = {
-        "elsewhere": backend("elsewhere", devices=("cuda",)),
-        "broken": backend("broken", why_not=lambda features, spec: f"{features.dtype} and {spec.depth} layers"),
-        "fast": backend("fast"),
-        **backends.BACKENDS,
-    }
-    monkeypatch.setattr(backends, "BACKENDS", registry)
-    warnings = []
-    monkeypatch.setattr(backends, "warn_of_fallback", lambda *words: warnings.append(words))
-    targets = torch.zeros(7, 5, dtype=torch.int64)
-    assert kp_net_heatmaps(**VALID) == kp_net_peaks(**VALID) == "fast"
-    assert kp_net_cross_entropy(**VALID, targets=targets) == "fast"
-    assert kp_net_peaks(**VALID, backend="elsewhere") == "elsewhere"
-    assert warnings == [("The KP-Net operator", "torch.float64 and 2 layers")] * 3
-    assert isinstance(kp_net_heatmaps(**VALID, backend="torch"), torch.Tensor)
-    with pytest.raises(ValueError, match="one of 'auto', 'elsewhere', 'broken', 'fast', 'triton', 'torch', got 'slow'"):
-        kp_net_peaks(**VALID, backend="slow")
+        kp_net_cross_entropy(KPNets(**VALID), targets)
 
 
 # --- on a GPU ---
@@ -503,11 +493,11 @@ def test_cuda_agrees_with_the_definition(num_images):
     on_gpu = tuple(
         (x.float() if x.is_floating_point() else x).cuda() if isinstance(x, torch.Tensor) else x for x in inputs
     )
-    assert relative_error(kp_net_heatmaps(*on_gpu).flatten(2).cpu(), expected) < 1e-5
-    assert relative_error(kp_net_peaks(*on_gpu).values.cpu(), expected.amax(2)) < 1e-5
+    assert relative_error(heatmaps_of(*on_gpu).flatten(2).cpu(), expected) < 1e-5
+    assert relative_error(peaks_of(*on_gpu).values.cpu(), expected.amax(2)) < 1e-5
     constant_maps = (on_gpu[0], torch.zeros_like(on_gpu[1]), *on_gpu[2:])
-    assert not kp_net_peaks(*constant_maps).indices.any()
-    losses = kp_net_cross_entropy(*on_gpu, targets.cuda())
+    assert not peaks_of(*constant_maps).indices.any()
+    losses = cross_entropy_of(*on_gpu, targets.cuda())
     assert relative_error(losses.cpu(), expected.logsumexp(2) - expected[:, :, 500]) < 1e-5
 
 
@@ -519,7 +509,7 @@ def test_one_image_on_cuda_does_not_wait_for_the_device():
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        kp_net_peaks(*on_gpu)
-        kp_net_cross_entropy(*on_gpu, targets)
+        peaks_of(*on_gpu)
+        cross_entropy_of(*on_gpu, targets)
     finally:
         torch.cuda.set_sync_debug_mode(before)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from compiled_kernels import compile_report
-from test_kp_net import FCPOSE, direct_heatmaps, make_inputs
+from test_kp_net import FCPOSE, cross_entropy_of, direct_heatmaps, heatmaps_of, make_inputs, peaks_of
 from torch.testing._internal.optests import opcheck
 
-from dynpose.layers import KPNetSpec, kp_net_cross_entropy, kp_net_heatmaps, kp_net_peaks, triton_support
-from dynpose.layers.kp_net import backends, reference
+from dynpose.layers import KPNets, KPNetSpec, backends, triton_support
+from dynpose.layers.kp_net import reference
 
 fused = pytest.importorskip("dynpose.layers.kp_net.fused", reason="Triton is not installed")
 
@@ -95,7 +95,7 @@ def check_forward(inputs, tolerance):
     expected = direct_heatmaps(*to_double(inputs)).flatten(2)
     highest, second = expected.topk(min(2, expected.shape[2]), dim=2).values[:, :, [0, -1]].unbind(2)
 
-    peaks = kp_net_peaks(*inputs, backend="triton")
+    peaks = peaks_of(*inputs, backend="triton")
     assert error(peaks.values, highest) <= tolerance
     scale = expected.abs().max()
     clear = highest - second > 2 * tolerance * scale
@@ -104,10 +104,10 @@ def check_forward(inputs, tolerance):
     confidence = (highest - expected.logsumexp(2)).exp()
     assert ((peaks.confidence.double().cpu() - confidence).abs() / confidence).max() <= 4 * tolerance * max(1, scale)
 
-    heatmaps = kp_net_heatmaps(*inputs, backend="triton")
+    heatmaps = heatmaps_of(*inputs, backend="triton")
     assert heatmaps.dtype == torch.float32
     assert error(heatmaps.flatten(2), expected) <= tolerance
-    losses = kp_net_cross_entropy(*inputs, targets, backend="triton")
+    losses = cross_entropy_of(*inputs, targets, backend="triton")
     at_target = expected.gather(2, targets.cpu().clamp(min=0)[:, :, None]).squeeze(2)
     wanted = torch.where(targets.cpu() >= 0, expected.logsumexp(2) - at_target, 0.0)
     assert ((losses.double().cpu() - wanted).abs().max() <= 2 * tolerance * scale).item()
@@ -118,8 +118,8 @@ def gradients(inputs, backend, targets, seed=2):
     """Of a weighted sum of the losses and of one of the heatmaps, by features and parameters."""
     features, params, *rest = inputs
     leaves = (features.detach().requires_grad_(), params.detach().requires_grad_())
-    losses = kp_net_cross_entropy(*leaves, *rest, targets, backend=backend)
-    heatmaps = kp_net_heatmaps(*leaves, *rest, backend=backend)
+    losses = cross_entropy_of(*leaves, *rest, targets, backend=backend)
+    heatmaps = heatmaps_of(*leaves, *rest, backend=backend)
     generator = torch.Generator().manual_seed(seed)
     results = []
     for output in (losses, heatmaps):
@@ -202,7 +202,7 @@ def test_other_memory_formats(set_tf32):
 def test_lowest_index_of_equals():
     inputs = to(make_inputs(FCPOSE, num_images=1, num_instances=3, size=SIZE), torch.float32)
     features, params, *rest = inputs
-    assert not kp_net_peaks(features, torch.zeros_like(params), *rest, backend="triton").indices.any()
+    assert not peaks_of(features, torch.zeros_like(params), *rest, backend="triton").indices.any()
     # Two equal columns of cells: all from the 15th on repeat those from the first on, in another tile and range.
     # Small whole numbers: however a processor orders the products of a sum, equal columns give equal sums.
     generator = torch.Generator().manual_seed(0)
@@ -210,9 +210,9 @@ def test_lowest_index_of_equals():
     params = torch.randint(-1, 2, params.shape, generator=generator).float()
     no_coords = params.view(3, -1)
     no_coords[:, : 34 * 32].view(3, 32, 34)[:, :, :2] = 0
-    peaks = kp_net_peaks(features, params, *rest, backend="triton")
+    peaks = peaks_of(features, params, *rest, backend="triton")
     assert peaks.indices.max() < 20
-    assert torch.equal(peaks.indices, kp_net_peaks(features, params, *rest, backend="torch").indices)
+    assert torch.equal(peaks.indices, peaks_of(features, params, *rest, backend="torch").indices)
 
 
 @needs_interpreter
@@ -221,14 +221,14 @@ def test_large_logits_stay_finite(set_tf32):
     features, params, *rest = to(make_inputs(FCPOSE, num_images=1, num_instances=2, size=SIZE), torch.float32)
     inputs = (features * 1000, params, *rest)
     targets = random_targets(FCPOSE, 2, SIZE)
-    peaks = kp_net_peaks(*inputs, backend="triton")
-    expected = kp_net_peaks(*to_double(inputs), backend="torch")
+    peaks = peaks_of(*inputs, backend="triton")
+    expected = peaks_of(*to_double(inputs), backend="torch")
     assert expected.values.abs().max() > 2000
     assert error(peaks.values, expected.values) < 1e-5
     assert torch.equal(peaks.indices, expected.indices)
     assert ((peaks.confidence > 0) & (peaks.confidence <= 1)).all()
-    assert error(kp_net_cross_entropy(*inputs, targets, backend="triton"),
-                 kp_net_cross_entropy(*to_double(inputs), targets, backend="torch")) < 1e-5  # fmt: skip
+    assert error(cross_entropy_of(*inputs, targets, backend="triton"),
+                 cross_entropy_of(*to_double(inputs), targets, backend="torch")) < 1e-5  # fmt: skip
     assert all(gradient.isfinite().all() for gradient in gradients(inputs, "triton", targets))
 
 
@@ -237,13 +237,13 @@ def test_nan_is_not_hidden():
     features, params, *rest = to(make_inputs(INSPOSE, num_images=1, num_instances=2, size=SIZE), torch.float32)
     features[0, 0, 4, 4] = float("nan")
     targets = torch.zeros(2, 17, dtype=torch.int64)
-    peaks = kp_net_peaks(features, params, *rest, backend="triton")
+    peaks = peaks_of(features, params, *rest, backend="triton")
     assert peaks.confidence.isnan().all()
     assert ((peaks.indices >= 0) & (peaks.indices < 135)).all()
-    assert kp_net_cross_entropy(features, params, *rest, targets, backend="triton").isnan().all()
+    assert cross_entropy_of(features, params, *rest, targets, backend="triton").isnan().all()
     # the bit pattern of NaN that GPUs produce, on which adding to round would carry over
     params[:] = torch.tensor(0x7FFFFFFF, dtype=torch.int32).view(torch.float32)
-    assert kp_net_heatmaps(features, params, *rest, backend="triton").isnan().all()
+    assert heatmaps_of(features, params, *rest, backend="triton").isnan().all()
 
 
 @needs_interpreter
@@ -251,7 +251,7 @@ def test_nan_is_not_hidden():
 def test_no_instances(num_images):
     features, params, *rest = to(make_inputs(INSPOSE, num_images, num_instances=0, size=SIZE), torch.float32)
     targets = torch.zeros(0, 17, dtype=torch.int64)
-    peaks = kp_net_peaks(features, params, *rest, backend="triton")
+    peaks = peaks_of(features, params, *rest, backend="triton")
     assert [x.shape for x in peaks] == [(0, 17)] * 3
     assert [x.dtype for x in peaks] == [torch.float32, torch.int64, torch.float32]
     for gradient, like in zip(gradients((features, params, *rest), "triton", targets), (features, params) * 2):
@@ -264,7 +264,7 @@ def test_all_ignored_gives_zero_gradients():
     inputs = to(make_inputs(INSPOSE, num_images=2, num_instances=3, size=SIZE), torch.float32)
     targets = torch.full((3, 17), -1)
     leaves = (inputs[0].requires_grad_(), inputs[1].requires_grad_())
-    losses = kp_net_cross_entropy(*leaves, *inputs[2:], targets, backend="triton")
+    losses = cross_entropy_of(*leaves, *inputs[2:], targets, backend="triton")
     assert not losses.any()
     assert not any(gradient.any() for gradient in torch.autograd.grad(losses.sum(), leaves))
 
@@ -276,9 +276,9 @@ def test_gradient_of_one_argument(wanted, set_tf32):
     features, params, *rest = to(make_inputs(INSPOSE, num_images=2, num_instances=3, size=SIZE), torch.float32)
     leaf = {"features": features, "params": params}[wanted].requires_grad_()
     targets = random_targets(INSPOSE, 3, SIZE)
-    (alone,) = torch.autograd.grad(kp_net_cross_entropy(features, params, *rest, targets, backend="triton").sum(), leaf)
+    (alone,) = torch.autograd.grad(cross_entropy_of(features, params, *rest, targets, backend="triton").sum(), leaf)
     (expected,) = torch.autograd.grad(
-        kp_net_cross_entropy(features, params, *rest, targets, backend="torch").sum(), leaf
+        cross_entropy_of(features, params, *rest, targets, backend="torch").sum(), leaf
     )  # fmt: skip
     assert norm_error(alone, expected.double()) < 1e-5
 
@@ -374,9 +374,9 @@ def test_compile_does_not_break_the_graph(set_tf32):
     targets = random_targets(INSPOSE, 2, (3, 5))
 
     def run(features, params):
-        losses = kp_net_cross_entropy(features * 2, params, *rest, targets, backend="triton")
-        heatmaps = kp_net_heatmaps(features, params, *rest, backend="triton")
-        peaks = kp_net_peaks(features, params, *rest, backend="triton")
+        losses = cross_entropy_of(features * 2, params, *rest, targets, backend="triton")
+        heatmaps = heatmaps_of(features, params, *rest, backend="triton")
+        peaks = peaks_of(features, params, *rest, backend="triton")
         return losses.sum() + heatmaps.square().mean() + peaks.confidence.sum(), peaks.indices
 
     results = []
@@ -402,7 +402,7 @@ def test_autocast_changes_nothing():
 def test_params_of_another_dtype():
     features, params, *rest = to(make_inputs(INSPOSE, num_images=2, num_instances=2, size=(3, 5)), torch.float32)
     half = params.half().requires_grad_()
-    losses = kp_net_cross_entropy(features, half, *rest, random_targets(INSPOSE, 2, (3, 5)), backend="triton")
+    losses = cross_entropy_of(features, half, *rest, random_targets(INSPOSE, 2, (3, 5)), backend="triton")
     (gradient,) = torch.autograd.grad(losses.sum(), half)
     assert losses.dtype == torch.float32
     assert gradient.dtype == torch.float16
@@ -413,10 +413,10 @@ def test_params_of_another_dtype():
 
 
 def test_auto_is_plain_pytorch_on_the_cpu():
-    features = torch.zeros(1, 8, 3, 5)
-    assert backends.select_backend("auto", features, INSPOSE) is backends.BACKENDS["torch"]
-    on_gpu = features.to("meta")  # any other device without kernels of its own
-    assert backends.select_backend("auto", on_gpu, INSPOSE) is backends.BACKENDS["torch"]
+    nets = KPNets(*make_inputs(INSPOSE))
+    for device in (torch.device("cpu"), torch.device("meta")):  # any other device without kernels of its own
+        selected = backends.select_backend("kp_net_heatmaps", "auto", device, nets)
+        assert selected is reference._kp_net_heatmaps
 
 
 @pytest.mark.parametrize(
@@ -426,23 +426,23 @@ def test_auto_is_plain_pytorch_on_the_cpu():
         ({"spec": KPNetSpec(65, 8, 2, 3)}, "at most 64 channels"),
         ({"spec": KPNetSpec(8, 65, 2, 3)}, "at most 64 channels"),
         ({"spec": KPNetSpec(8, 8, 5, 3)}, "at most 4 layers"),
-        ({"triton": None, "_WHY_NO_TRITON": "Triton is not installed"}, "Triton is not installed"),
+        ({"triton": None, "_TRITON_MISSING_REASON": "Triton is not installed"}, "Triton is not installed"),
         ({"_INTERPRETS": False}, "there is no kernel for cpu"),
     ],
     ids=str,
 )
 def test_falls_back_with_one_warning(change, message, monkeypatch, caplog):
-    for name in ("triton", "_WHY_NO_TRITON", "_INTERPRETS"):
+    for name in ("triton", "_TRITON_MISSING_REASON", "_INTERPRETS"):
         if name in change:
             monkeypatch.setattr(triton_support, name, change[name])
     inputs = make_inputs(change.get("spec", INSPOSE), dtype=change.get("features", torch.float32))
-    triton_support._warn.cache_clear()
+    backends._warn.cache_clear()
     with caplog.at_level(logging.WARNING):
-        results = [kp_net_heatmaps(*inputs, backend="triton") for _ in range(2)]
-    assert torch.equal(results[0], reference._kp_net_heatmaps(*inputs))
+        results = [heatmaps_of(*inputs, backend="triton") for _ in range(2)]
+    assert torch.equal(results[0], reference._kp_net_heatmaps(KPNets(*inputs)))
     assert torch.equal(*results)
     (record,) = caplog.records
-    assert record.message.startswith("The KP-Net operator runs in plain PyTorch instead of its Triton kernel: ")
+    assert record.message.startswith("kp_net_heatmaps runs without its backend 'triton': ")
     assert message in record.message
 
 
@@ -609,13 +609,13 @@ def test_cuda_lower_precision(spec, dtype, tf32, tolerance, gradient_tolerance, 
 def test_cuda_repeats(num_instances, deterministic):
     """A difference between runs is a race, but for the order of atomic additions."""
     inputs = to(make_inputs(FCPOSE, 2, num_instances, size=(100, 167)), torch.float32, "cuda")
-    peaks = [kp_net_peaks(*inputs, backend="triton") for _ in range(10)]
+    peaks = [peaks_of(*inputs, backend="triton") for _ in range(10)]
     assert all(torch.equal(a, b) for again in peaks for a, b in zip(again, peaks[0]))
     targets = random_targets(FCPOSE, num_instances, (100, 167), "cuda")
     leaves = (inputs[0].requires_grad_(), inputs[1].requires_grad_())
 
     def run():
-        return torch.autograd.grad(kp_net_cross_entropy(*leaves, *inputs[2:], targets, backend="triton").sum(), leaves)
+        return torch.autograd.grad(cross_entropy_of(*leaves, *inputs[2:], targets, backend="triton").sum(), leaves)
 
     atomic = run()
     deterministic()
@@ -635,8 +635,8 @@ def test_cuda_memory(training):
 
     def run():
         if not training:
-            return kp_net_peaks(*inputs, backend="triton")
-        return torch.autograd.grad(kp_net_cross_entropy(*leaves, *inputs[2:], targets, backend="triton").sum(), leaves)
+            return peaks_of(*inputs, backend="triton")
+        return torch.autograd.grad(cross_entropy_of(*leaves, *inputs[2:], targets, backend="triton").sum(), leaves)
 
     run()
     torch.cuda.synchronize()
@@ -654,13 +654,13 @@ def test_cuda_does_not_wait_for_the_device():
     inputs = to(make_inputs(FCPOSE, num_images=3, num_instances=20, size=(25, 41)), torch.float32, "cuda")
     targets = random_targets(FCPOSE, 20, (25, 41), "cuda")
     gradients(inputs, "triton", targets)
-    kp_net_peaks(*inputs, backend="triton")
+    peaks_of(*inputs, backend="triton")
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        kp_net_peaks(*inputs)
+        peaks_of(*inputs)
         leaves = (inputs[0].requires_grad_(), inputs[1].requires_grad_())
-        torch.autograd.grad(kp_net_cross_entropy(*leaves, *inputs[2:], targets).sum(), leaves)
+        torch.autograd.grad(cross_entropy_of(*leaves, *inputs[2:], targets).sum(), leaves)
     finally:
         torch.cuda.set_sync_debug_mode(before)
 
@@ -668,4 +668,5 @@ def test_cuda_does_not_wait_for_the_device():
 @pytest.mark.gpu
 def test_cuda_auto_is_fused(monkeypatch):
     inputs = to(make_inputs(FCPOSE, num_images=1, num_instances=2, size=(5, 9)), torch.float32, "cuda")
-    assert backends.select_backend("auto", inputs[0], FCPOSE) is backends.BACKENDS["triton"]
+    nets = KPNets(*inputs)
+    assert backends.select_backend("kp_net_peaks", "auto", inputs[0].device, nets) is fused.fused_kp_net_peaks

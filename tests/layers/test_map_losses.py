@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from compiled_kernels import compile_report
 
-from dynpose.layers import triton_support
+from dynpose.layers import backends, triton_support
 from dynpose.layers.map_losses import expected_distance, operator, reference, upsampled_cross_entropy
 
 triton = pytest.importorskip("triton")
@@ -460,7 +460,7 @@ def test_auto_on_the_cpu_is_the_reference(monkeypatch, caplog):
 def test_where_the_kernels_cannot_run_the_reference_does(caplog):
     logits, offsets, targets, people = inputs_of_both((1, 1, 2, 2))
     logits, offsets = logits.double(), offsets.double()
-    triton_support._warn.cache_clear()
+    backends._warn.cache_clear()
     with caplog.at_level(logging.WARNING):
         actual = run_both(logits, offsets, targets, people, backend="triton")
         run_both(logits, offsets, targets, people, backend="triton")
@@ -468,14 +468,14 @@ def test_where_the_kernels_cannot_run_the_reference_does(caplog):
     assert torch.equal(actual, run_both(logits, offsets, targets, people, backend="torch"))
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
-    assert messages[0].startswith("upsampled_cross_entropy runs in plain PyTorch")
-    assert messages[1].startswith("expected_distance runs in plain PyTorch")
+    assert messages[0].startswith("upsampled_cross_entropy runs without its backend 'triton'")
+    assert messages[1].startswith("expected_distance runs without its backend 'triton'")
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"backend": "cuda"}, ValueError, "backend: expected 'auto', 'torch' or 'triton', got 'cuda'"),
+        ({"backend": "cuda"}, ValueError, "backend: expected one of 'auto', 'triton', 'torch', got 'cuda'"),
         ({"factor": 0}, ValueError, "factor: expected a positive int, got 0"),
         ({"factor": 2.0}, ValueError, "factor: expected a positive int"),
         ({"logits": torch.zeros(2, 3, 4)}, ValueError, r"logits: expected shape \(N, K, H, W\)"),

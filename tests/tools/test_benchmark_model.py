@@ -19,7 +19,7 @@ from dynpose.config import ConfigError
 from dynpose.methods import get_method
 from dynpose.modeling.fcos import FCOSDecoder, FCOSPredictions, Locations
 from dynpose.modeling.fcos.injection import corner_offsets, fcos_predictions
-from dynpose.modeling.kp_net_flops import FLOPS_BILINEAR
+from dynpose.modeling.kp_net import FLOPS_BILINEAR
 from dynpose.profiling.flops import _deformable_flops, count_flops, count_flops_with_people, count_networks
 from dynpose.profiling.inject_detections import inject_detections, require_method, spread_boxes
 from dynpose.tools import benchmark

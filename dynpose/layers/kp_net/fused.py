@@ -36,8 +36,8 @@ _MAX_K_BLOCK = 32
 _BLOCKS_PER_MULTIPROCESSOR = 6
 
 
-def why_not_fused(features: torch.Tensor, spec: KPNetSpec) -> str | None:
-    """Tell why the kernels cannot run KP-Nets of this shape on these maps; None where they can."""
+def unavailable_reason(features: torch.Tensor, spec: KPNetSpec) -> str | None:
+    """Return why the kernels cannot run KP-Nets of this shape on these maps; None where they can."""
     if spec.in_channels > MAX_CHANNELS or (spec.depth > 1 and spec.width > MAX_CHANNELS):
         return f"the kernels hold at most {MAX_CHANNELS} channels, and the KP-Net is {spec}"
     if spec.depth > MAX_DEPTH:
@@ -51,27 +51,26 @@ def why_not_fused(features: torch.Tensor, spec: KPNetSpec) -> str | None:
 
 
 @torch.no_grad()
-def fused_kp_net_peaks(features, params, image_index, locations, coord_scale, spec, stride):
+def fused_kp_net_peaks(nets):
     """Peak of every heatmap. See :func:`dynpose.layers.kp_net.kp_net_peaks`."""
-    arguments = _in_float32(params, image_index, locations, coord_scale)
-    return KPNetPeaks(*torch.ops.dynpose.kp_net_peaks(features, *arguments, _pack(spec), stride))
+    return KPNetPeaks(*torch.ops.dynpose.kp_net_peaks(*_tensors(nets), _pack(nets.spec), nets.stride))
 
 
-def fused_kp_net_cross_entropy(features, params, image_index, locations, coord_scale, spec, stride, targets):
+def fused_kp_net_cross_entropy(nets, targets):
     """Cross-entropy of every heatmap. See :func:`dynpose.layers.kp_net.kp_net_cross_entropy`."""
-    arguments = _in_float32(params, image_index, locations, coord_scale)
-    losses, _ = torch.ops.dynpose.kp_net_cross_entropy(features, *arguments, targets, _pack(spec), stride)
+    losses, _ = torch.ops.dynpose.kp_net_cross_entropy(*_tensors(nets), targets, _pack(nets.spec), nets.stride)
     return losses
 
 
-def fused_kp_net_heatmaps(features, params, image_index, locations, coord_scale, spec, stride):
+def fused_kp_net_heatmaps(nets):
     """Logits of every cell. See :func:`dynpose.layers.kp_net.kp_net_heatmaps`."""
-    arguments = _in_float32(params, image_index, locations, coord_scale)
-    return torch.ops.dynpose.kp_net_heatmaps(features, *arguments, _pack(spec), stride)
+    return torch.ops.dynpose.kp_net_heatmaps(*_tensors(nets), _pack(nets.spec), nets.stride)
 
 
-def _in_float32(params, image_index, locations, coord_scale):
-    return params.float(), image_index, locations.detach().float(), coord_scale.detach().float()
+def _tensors(nets):
+    """The tensors of some networks, all but the features in float32."""
+    locations, coord_scale = nets.locations.detach().float(), nets.coord_scale.detach().float()
+    return nets.features, nets.params.float(), nets.image_index, locations, coord_scale
 
 
 def _pack(spec):

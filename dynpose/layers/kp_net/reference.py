@@ -27,29 +27,21 @@ _MAX_ELEMENTS_CPU = 2**21
 _MAX_ELEMENTS = 2**25
 
 
-def _kp_net_heatmaps(features, params, image_index, locations, coord_scale, spec, stride, *, max_elements=None):
+def _kp_net_heatmaps(nets, *, max_elements=None):
     """Logits of every cell, (N, K, H, W). See :func:`dynpose.layers.kp_net.kp_net_heatmaps`."""
-    (heatmaps,) = _over_chunks(
-        _heatmaps, features, params, image_index, locations, coord_scale, spec, stride, max_elements
-    )
+    (heatmaps,) = _over_chunks(_heatmaps, nets, max_elements)
     return heatmaps
 
 
 @torch.no_grad()
-def _kp_net_peaks(features, params, image_index, locations, coord_scale, spec, stride, *, max_elements=None):
+def _kp_net_peaks(nets, *, max_elements=None):
     """Peak of every heatmap, (N, K) each. See :func:`dynpose.layers.kp_net.kp_net_peaks`."""
-    return KPNetPeaks(
-        *_over_chunks(_peaks, features, params, image_index, locations, coord_scale, spec, stride, max_elements)
-    )
+    return KPNetPeaks(*_over_chunks(_peaks, nets, max_elements))
 
 
-def _kp_net_cross_entropy(
-    features, params, image_index, locations, coord_scale, spec, stride, targets, *, max_elements=None
-):
+def _kp_net_cross_entropy(nets, targets, *, max_elements=None):
     """Cross-entropy of every heatmap, (N, K). See :func:`dynpose.layers.kp_net.kp_net_cross_entropy`."""
-    (losses,) = _over_chunks(
-        _cross_entropy, features, params, image_index, locations, coord_scale, spec, stride, max_elements, targets
-    )
+    (losses,) = _over_chunks(_cross_entropy, nets, max_elements, targets)
     return losses
 
 
@@ -139,31 +131,33 @@ def _hand_on_ones(weight):
     return torch.cat([weight, copy], dim=1)
 
 
-def _over_chunks(function, features, params, image_index, locations, coord_scale, spec, stride, max_elements, *extra):
+def _over_chunks(function, nets, max_elements, *extra):
     """Call ``function(inputs, weights, *extra)`` on chunks of instances of one image each.
 
     Args:
+        nets: all instances.
         max_elements: bound of the largest map; None for what suits the device.
         extra: further tensors whose first axis is N.
 
     Returns:
         What ``function`` returns, a tuple of tensors, with the first axis N in the order of the arguments.
     """
-    dtype = torch.promote_types(torch.promote_types(features.dtype, params.dtype), torch.float32)
-    features, params, locations, coord_scale = (x.to(dtype) for x in (features, params, locations, coord_scale))
+    dtype = torch.promote_types(torch.promote_types(nets.features.dtype, nets.params.dtype), torch.float32)
+    tensors = (nets.features, nets.params, nets.locations, nets.coord_scale)
+    features, params, locations, coord_scale = (tensor.to(dtype) for tensor in tensors)
     num_images, _, height, width = features.shape
 
     if max_elements is None:
         max_elements = _MAX_ELEMENTS_CPU if features.device.type == "cpu" else _MAX_ELEMENTS
-    largest_layer = max(channels for _, channels in spec.layer_sizes) + 1  # that of ones
+    largest_layer = max(channels for _, channels in nets.spec.layer_sizes) + 1  # that of ones
     chunk_size = max(1, max_elements // (largest_layer * height * width))
     recompute = torch.is_grad_enabled() and len(params) > chunk_size
 
     results, order = [], []
-    for image, members in _group_by_image(image_index, num_images):
+    for image, members in _group_by_image(nets.image_index, num_images):
         inputs = _shared_inputs(features[image])
         for chunk in members.split(chunk_size):
-            weights = _fold(params[chunk], locations[chunk], coord_scale[chunk], spec, stride, height, width)
+            weights = _fold(params[chunk], locations[chunk], coord_scale[chunk], nets.spec, nets.stride, height, width)
             arguments = (inputs, weights, *(tensor[chunk] for tensor in extra))
             if recompute:
                 results.append(checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False))

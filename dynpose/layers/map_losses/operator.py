@@ -1,4 +1,4 @@
-"""The public losses over heatmaps: they check their arguments and hand over to PyTorch or to the Triton kernels.
+"""The public losses over heatmaps: they check their arguments and hand over to a backend.
 
 FCPose's released training (Mao et al., CVPR 2021; its code differs from section 3.3) takes the softmax of its heatmaps
 over the bilinearly up-sampled logits, and the expectation under it of how far off each cell's keypoint is. Written with
@@ -6,25 +6,35 @@ PyTorch's functions, either holds several maps larger than the heatmaps; here bo
 their backward passes compute the rest again.
 
 Both compute in float32 (in float64 if the logits are), whatever the dtype of the logits and inside or outside autocast.
-Logits and offsets must be finite. The value of an index is checked on the CPU alone, outside ``torch.compile``: for a
+Logits and offsets must be finite. The values of an index are checked on the CPU alone, outside ``torch.compile``: for a
 CUDA device the host would wait.
 
 Letters of the shapes: N instances, B images, K keypoints, H x W cells of the map (rows x columns).
 
-Backends: "torch" is the reference; "triton" the kernels, in Triton's interpreter on the CPU where that is switched on;
-"auto" the kernels for CUDA tensors and the reference for others. Where the kernels are wanted and cannot run, the
-reference does, and a warning says once why.
+A backend implements them by these names, see :mod:`dynpose.layers.backends`: an implementation takes the arguments of
+the function by position. "torch" is the reference; "triton" the kernels, in Triton's interpreter on the CPU where that
+is switched on; "auto" the kernels for CUDA tensors and the reference for others.
 """
 
 from __future__ import annotations
 
 import torch
 
-from dynpose.layers.triton_support import triton, warn_of_fallback, why_not_triton
+from dynpose.layers.backends import Implementation, register_backend, select_backend
+from dynpose.layers.tensor_checks import (
+    check_below,
+    check_floating_point,
+    check_index,
+    check_positive_int,
+    check_tensor,
+)
+from dynpose.layers.triton_support import triton, triton_unavailable_reason
 
-from .reference import _expected_distance, _upsampled_cross_entropy
+from . import reference
 
-if triton is not None:
+if triton is None:
+    fused = None
+else:
     from . import fused
 
 
@@ -41,7 +51,7 @@ def upsampled_cross_entropy(
         logits: (N, K, H, W) heatmaps.
         targets: (N, K) int64, the keypoint's fine cell ``v * (W * factor) + u``; negative for a keypoint to ignore.
         factor: fine cells per cell in each dimension; 1 for the heatmaps as they are.
-        backend: "auto", "torch" or "triton".
+        backend: a name of :func:`~dynpose.layers.backends.backend_names`.
 
     Returns:
         (N, K) losses ``logsumexp(up-sampled logits) - (up-sampled logits)[target]``, zero where ignored; float32, or
@@ -59,13 +69,10 @@ def upsampled_cross_entropy(
         tensor(12.5017)
     """
     _check_logits(logits)
-    _check_positive_int("factor", factor)
-    _check_tensor("targets", targets, logits.shape[:2], logits.device, torch.int64)
-    _check_below("targets", targets, "(H * factor) * (W * factor)", logits.shape[2] * logits.shape[3] * factor**2)
-    with torch.autocast(logits.device.type, enabled=False):
-        if _use_kernels("upsampled_cross_entropy", backend, logits):
-            return fused._upsampled_cross_entropy(logits, targets, factor)
-        return _upsampled_cross_entropy(logits, targets, factor)
+    check_positive_int("factor", factor)
+    check_tensor("targets", targets, logits.shape[:2], ("logits", logits), torch.int64)
+    check_below("targets", targets, "(H * factor) * (W * factor)", logits.shape[2] * logits.shape[3] * factor**2)
+    return _run("upsampled_cross_entropy", backend, logits, targets, factor)
 
 
 def expected_distance(
@@ -101,7 +108,7 @@ def expected_distance(
         box_sizes: (N,) half the sum of width and height of each person's box, pixels; at least 1 is taken. No gradient.
         stride: pixels between two cells.
         distance_norm: steepness of the squashing; the result is divided by it.
-        backend: "auto", "torch" or "triton".
+        backend: a name of :func:`~dynpose.layers.backends.backend_names`.
 
     Returns:
         (N, K), zero where the keypoint is not labelled; float32, or float64 for float64 logits.
@@ -119,62 +126,51 @@ def expected_distance(
     """
     _check_logits(logits)
     num_instances, num_keypoints, height, width = logits.shape
-    device = logits.device
-    _check_tensor("offsets", offsets, (len(offsets), num_keypoints, 2, height, width), device)
-    _check_tensor("image_index", image_index, (num_instances,), device, torch.int64)
-    _check_tensor("keypoints", keypoints, (num_instances, num_keypoints, 3), device)
-    _check_tensor("box_sizes", box_sizes, (num_instances,), device)
-    _check_below("image_index", image_index, "B", len(offsets))
-    if _can_read(image_index) and num_instances and image_index.min() < 0:
-        raise ValueError(f"image_index: expected no negative value, got {int(image_index.min())}")
-    _check_positive_int("stride", stride)
+    like = ("logits", logits)
+    check_tensor("offsets", offsets, (len(offsets), num_keypoints, 2, height, width), like)
+    check_tensor("image_index", image_index, (num_instances,), like, torch.int64)
+    check_tensor("keypoints", keypoints, (num_instances, num_keypoints, 3), like)
+    check_tensor("box_sizes", box_sizes, (num_instances,), like)
+    check_index("image_index", image_index, "B", len(offsets))
+    check_positive_int("stride", stride)
     if not distance_norm > 0:
         raise ValueError(f"distance_norm: expected a positive number, got {distance_norm!r}")
     arguments = (logits, offsets, image_index, keypoints, box_sizes, stride, distance_norm)
-    with torch.autocast(device.type, enabled=False):
-        if _use_kernels("expected_distance", backend, logits, offsets):
-            return fused._expected_distance(*arguments)
-        return _expected_distance(*arguments)
+    return _run("expected_distance", backend, *arguments)
 
 
-def _use_kernels(operator, backend, *maps):
-    if backend not in ("auto", "torch", "triton"):
-        raise ValueError(f"backend: expected 'auto', 'torch' or 'triton', got {backend!r}")
-    if backend == "torch" or (backend == "auto" and maps[0].device.type != "cuda"):
-        return False
-    reasons = [reason for reason in map(why_not_triton, maps) if reason]
-    if reasons:
-        warn_of_fallback(operator, reasons[0])
-    return not reasons
+def _run(operator, backend, logits, *arguments):
+    with torch.autocast(logits.device.type, enabled=False):
+        return select_backend(operator, backend, logits.device, logits, *arguments)(logits, *arguments)
 
 
 def _check_logits(logits):
     if logits.dim() != 4 or 0 in logits.shape[1:]:
         raise ValueError(f"logits: expected shape (N, K, H, W), got {tuple(logits.shape)}")
-    if not logits.is_floating_point():
-        raise TypeError(f"logits: expected a floating-point dtype, got {logits.dtype}")
+    check_floating_point("logits", logits)
 
 
-def _check_tensor(name, tensor, shape, device, dtype=None):
-    if tensor.shape != shape:
-        raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(tensor.shape)}")
-    if tensor.device != device:
-        raise ValueError(f"{name}: expected device {device} as for logits, got {tensor.device}")
-    if dtype is not None and tensor.dtype != dtype:
-        raise TypeError(f"{name}: expected {dtype}, got {tensor.dtype}")
-    if dtype is None and not tensor.is_floating_point():
-        raise TypeError(f"{name}: expected a floating-point dtype, got {tensor.dtype}")
+def _distance_unavailable_reason(logits, offsets, *_):
+    return triton_unavailable_reason(logits) or triton_unavailable_reason(offsets)
 
 
-def _check_positive_int(name, value):
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: expected a positive int, got {value!r}")
-
-
-def _check_below(name, index, letters, limit):
-    if _can_read(index) and index.numel() and index.max() >= limit:
-        raise ValueError(f"{name}: expected values below {letters} = {limit}, got {int(index.max())}")
-
-
-def _can_read(index):
-    return index.device.type == "cpu" and not torch.compiler.is_compiling()
+register_backend(
+    "torch",
+    {
+        "upsampled_cross_entropy": Implementation(reference._upsampled_cross_entropy, devices=None),
+        "expected_distance": Implementation(reference._expected_distance, devices=None),
+    },
+)
+register_backend(
+    "triton",
+    {
+        "upsampled_cross_entropy": Implementation(
+            fused and fused._upsampled_cross_entropy,
+            lambda logits, *_: triton_unavailable_reason(logits),
+            ("cuda",),
+        ),
+        "expected_distance": Implementation(
+            fused and fused._expected_distance, _distance_unavailable_reason, ("cuda",)
+        ),
+    },
+)

@@ -2,7 +2,7 @@
 
 from . import method  # noqa: F401  registers the method
 from .abstraction import InstanceAbstraction, People
-from .cid import CID
+from .cid import CID, CIDOptions
 from .decoupling import FeatureDecoupling
 
-__all__ = ["CID", "FeatureDecoupling", "InstanceAbstraction", "People"]
+__all__ = ["CID", "CIDOptions", "FeatureDecoupling", "InstanceAbstraction", "People"]

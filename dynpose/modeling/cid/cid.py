@@ -8,6 +8,8 @@ The network of the paper and that of the release are the same, but for three cho
 (MODEL.CID.INDEX_COORDINATES).
 """
 
+from dataclasses import dataclass, field
+
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
@@ -18,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from dynpose.config import (
     check_at_least_one,
     check_between_0_and_1,
+    check_choice,
     check_from_0_to_1,
     check_not_negative,
     check_odd,
@@ -34,7 +37,7 @@ from dynpose.modeling.unchecked_boxes import UncheckedBoxes
 from .abstraction import InstanceAbstraction, People, own_cells
 from .decoding import decode_keypoints
 from .decoupling import FeatureDecoupling
-from .losses import contrastive_loss, focal_sums, multi_heatmap_loss, single_heatmap_loss
+from .losses import HEATMAP_LOSS_NORMS, contrastive_loss, focal_sums, multi_heatmap_loss, single_heatmap_loss
 from .targets import build_targets, learnt_cells
 
 # Most cells in the maps of the people who are decoded at once on a CPU: they stay in its caches (40 people on 160 x 240
@@ -42,20 +45,11 @@ from .targets import build_targets, learnt_cells
 _MAX_CELLS_ON_CPU = 2 * 160 * 240
 
 
-@META_ARCH_REGISTRY.register()
-class CID(ImageModel):
-    """CID.
+@dataclass(frozen=True)
+class CIDOptions:
+    """Options of CID's training and decoding.
 
-    Its parts run one after another, for whoever wants to time them: :meth:`preprocess_image`, ``backbone``,
-    ``iia.find_people`` and :meth:`locate`, which runs ``gfd``. :meth:`tta_maps` and :meth:`tta_decode` make it a model
-    for flip testing with ``TEST.AUG.MERGE`` "maps", as the paper tests.
-
-    Args:
-        backbone (Backbone): any that gives ``in_features``.
-        in_features (Sequence[str]): the one map F that everything is read from.
-        iia (InstanceAbstraction): finds the people.
-        gfd (FeatureDecoupling): their heatmaps.
-        schema (KeypointSchema): the keypoints; its flip pairs change places in mirrored views, OKS-NMS has its sigmas.
+    Attributes:
         min_box_area (float): people with a smaller box are not decoupled in training, square pixels.
         min_overlap (float): sizes the Gaussians, see :func:`~dynpose.modeling.cid.targets.gaussian_radii`.
         max_instances (int): people decoupled in training, per process.
@@ -68,12 +62,50 @@ class CID(ImageModel):
         smoothing (int): of the people's heatmaps, see :func:`~dynpose.modeling.cid.decoding.decode_keypoints`.
         oks_nms_thresh (float): OKS above which the worse of two poses is dropped.
         index_coordinates (bool): cells divide the pixel indices of the network's input, as in the release: they begin
-            half a pixel further right and down than those of continuous pixels. What goes in and comes out is in
-            continuous pixels either way.
-        pixel_mean, pixel_std (Sequence[float]): of the image channels.
+            half a pixel further right and down than those of continuous pixels. Inputs and outputs are in continuous
+            pixels either way.
 
     Raises:
-        ValueError: an argument is none of its choices.
+        ValueError: ``heatmap_loss_norm`` is none of its choices.
+    """
+
+    min_box_area: float = 1024.0
+    min_overlap: float = 0.7
+    max_instances: int = 200
+    max_instances_per_chunk: int = 32
+    heatmap_loss_norm: str = "pooled"
+    temperature: float = 0.05
+    loss_weights: dict = field(
+        default_factory=lambda: {"multi_heatmap": 1.0, "contrastive": 1.0, "single_heatmap": 4.0}
+    )
+    smoothing: int = 3
+    oks_nms_thresh: float = 0.8
+    index_coordinates: bool = False
+
+    def __post_init__(self):
+        if self.heatmap_loss_norm not in HEATMAP_LOSS_NORMS:
+            raise ValueError(
+                f"heatmap_loss_norm: expected one of {', '.join(map(repr, HEATMAP_LOSS_NORMS))}, "
+                f"got {self.heatmap_loss_norm!r}"
+            )
+
+
+@META_ARCH_REGISTRY.register()
+class CID(ImageModel):
+    """CID.
+
+    Its parts run one after another and can be timed alone: :meth:`preprocess_image`, ``backbone``,
+    ``iia.find_people`` and :meth:`locate`, which runs ``gfd``. :meth:`tta_maps` and :meth:`tta_decode` make it a model
+    for flip testing with ``TEST.AUG.MERGE`` "maps", as the paper tests.
+
+    Args:
+        backbone (Backbone): any that provides ``in_features``.
+        in_features (Sequence[str]): the one map F that everything is read from.
+        iia (InstanceAbstraction): detects the people.
+        gfd (FeatureDecoupling): their heatmaps.
+        schema (KeypointSchema): the keypoints; its flip pairs change places in mirrored views, OKS-NMS has its sigmas.
+        options (CIDOptions | None): of training and decoding; None for the defaults.
+        pixel_mean, pixel_std (Sequence[float]): of the image channels.
     """
 
     # ``to_original`` of the inputs is understood, so that INPUT.AFFINE_RESIZE_TEST is allowed
@@ -88,16 +120,7 @@ class CID(ImageModel):
         iia,
         gfd,
         schema,
-        min_box_area=1024.0,
-        min_overlap=0.7,
-        max_instances=200,
-        max_instances_per_chunk=32,
-        heatmap_loss_norm="pooled",
-        temperature=0.05,
-        loss_weights,
-        smoothing=3,
-        oks_nms_thresh=0.8,
-        index_coordinates=False,
+        options=None,
         pixel_mean,
         pixel_std,
     ):
@@ -107,19 +130,9 @@ class CID(ImageModel):
         self.iia = iia
         self.gfd = gfd
         self.schema = schema
-        self.min_box_area = min_box_area
-        self.min_overlap = min_overlap
-        if heatmap_loss_norm not in ("pooled", "person"):
-            raise ValueError(f"MODEL.CID.HEATMAP_LOSS_NORM must be 'pooled' or 'person', got {heatmap_loss_norm!r}")
-        self.max_instances = max_instances
-        self.max_instances_per_chunk = max_instances_per_chunk
-        self.heatmap_loss_norm = heatmap_loss_norm
-        self.temperature = temperature
-        self.loss_weights = loss_weights
-        self.smoothing = smoothing
-        self.oks_nms_thresh = oks_nms_thresh
+        self.options = options or CIDOptions()
         # where the first cell begins, continuous input pixels
-        self.origin = 0.5 if index_coordinates else 0.0
+        self.origin = 0.5 if self.options.index_coordinates else 0.0
         self.register_buffer("flip_indices", torch.as_tensor(schema.flip_indices), persistent=False)
 
     @classmethod
@@ -127,9 +140,9 @@ class CID(ImageModel):
         """Read the arguments from cfg.MODEL.CID.
 
         Raises:
-            ConfigError: a number is out of its range.
+            ConfigError: a value is out of its range or none of its choices.
         """
-        _check_numbers(cfg)
+        _check_config(cfg)
         cid = cfg.MODEL.CID
         backbone = build_backbone(cfg)
         schema = schema_from_cfg(cfg)
@@ -157,20 +170,22 @@ class CID(ImageModel):
                 init_std=cid.INIT_STD,
             ),
             "schema": schema,
-            "min_box_area": cid.MIN_BOX_AREA,
-            "min_overlap": cid.RADIUS_MIN_OVERLAP,
-            "max_instances": cid.MAX_INSTANCES,
-            "max_instances_per_chunk": cid.MAX_INSTANCES_PER_CHUNK,
-            "heatmap_loss_norm": cid.HEATMAP_LOSS_NORM,
-            "temperature": cid.TEMPERATURE,
-            "loss_weights": {
-                "multi_heatmap": cid.MULTI_HEATMAP_LOSS_WEIGHT,
-                "contrastive": cid.CONTRASTIVE_LOSS_WEIGHT,
-                "single_heatmap": cid.SINGLE_HEATMAP_LOSS_WEIGHT,
-            },
-            "smoothing": cid.SMOOTHING,
-            "oks_nms_thresh": cid.OKS_NMS_THRESH,
-            "index_coordinates": cid.INDEX_COORDINATES,
+            "options": CIDOptions(
+                min_box_area=cid.MIN_BOX_AREA,
+                min_overlap=cid.RADIUS_MIN_OVERLAP,
+                max_instances=cid.MAX_INSTANCES,
+                max_instances_per_chunk=cid.MAX_INSTANCES_PER_CHUNK,
+                heatmap_loss_norm=cid.HEATMAP_LOSS_NORM,
+                temperature=cid.TEMPERATURE,
+                loss_weights={
+                    "multi_heatmap": cid.MULTI_HEATMAP_LOSS_WEIGHT,
+                    "contrastive": cid.CONTRASTIVE_LOSS_WEIGHT,
+                    "single_heatmap": cid.SINGLE_HEATMAP_LOSS_WEIGHT,
+                },
+                smoothing=cid.SMOOTHING,
+                oks_nms_thresh=cid.OKS_NMS_THRESH,
+                index_coordinates=cid.INDEX_COORDINATES,
+            ),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
@@ -235,20 +250,23 @@ class CID(ImageModel):
             size=tuple(features.shape[-2:]),
             sizes=sizes,
             stride=self.stride,
-            min_box_area=self.min_box_area,
-            min_overlap=self.min_overlap,
-            max_instances=self.max_instances,
+            min_box_area=self.options.min_box_area,
+            min_overlap=self.options.min_overlap,
+            max_instances=self.options.max_instances,
             origin=self.origin,
             jitter=jitter,
         )
         people = People.at(features, targets.image_index, targets.cells)
         learnt = learnt_cells(ignore_masks or [None] * len(features), sizes, features, self.stride)
         losses = {"multi_heatmap": multi_heatmap_loss(self.iia(features), multi_targets, learnt)}
-        if self.loss_weights["contrastive"]:
-            losses["contrastive"] = contrastive_loss(people.features, people.image_index, temperature=self.temperature)
+        if self.options.loss_weights["contrastive"]:
+            losses["contrastive"] = contrastive_loss(
+                people.features, people.image_index, temperature=self.options.temperature
+            )
         sums = self._single_heatmap_sums(features, people, targets, own_cells(sizes, features))
-        losses["single_heatmap"] = single_heatmap_loss(sums, targets.labelled.sum(dim=1), self.heatmap_loss_norm)
-        return {f"loss_{name}": loss * self.loss_weights[name] for name, loss in losses.items()}
+        num_labelled = targets.labelled.sum(dim=1)
+        losses["single_heatmap"] = single_heatmap_loss(sums, num_labelled, self.options.heatmap_loss_norm)
+        return {f"loss_{name}": loss * self.options.loss_weights[name] for name, loss in losses.items()}
 
     def locate(self, features, people, sizes):
         """Find the keypoints of people whose cells are known.
@@ -304,7 +322,7 @@ class CID(ImageModel):
         """
         shared = [self.gfd.prepare(features) for features in views]
         keypoints = [views[0].new_zeros(0, self.schema.num_keypoints, 3, dtype=torch.float32)]
-        at_once = self.max_instances_per_chunk
+        at_once = self.options.max_instances_per_chunk
         if self.device.type == "cpu":
             at_once = min(at_once, max(1, _MAX_CELLS_ON_CPU // views[0][0, 0].numel()))
         for start in range(0, len(people[0]), at_once):
@@ -320,7 +338,7 @@ class CID(ImageModel):
                     own[some.image_index],
                     some.scores,
                     self.stride,
-                    smoothing=self.smoothing,
+                    smoothing=self.options.smoothing,
                     origin=self.origin,
                 )
             )
@@ -329,17 +347,17 @@ class CID(ImageModel):
     def _single_heatmap_sums(self, features, people, targets, own):
         """(N,) focal losses of the people's own maps; those after the first chunk are made again for the gradient."""
         shared = self.gfd.prepare(features)
-        size = tuple(features.shape[-2:])
+        size, at_once = tuple(features.shape[-2:]), self.options.max_instances_per_chunk
 
         def of_chunk(start):
-            chunk = slice(start, start + self.max_instances_per_chunk)
+            chunk = slice(start, start + at_once)
             some, some_targets = people[chunk], targets[chunk]
             counted = some_targets.labelled[..., None, None] & own[some.image_index, None]
             return focal_sums(self.gfd.decouple(shared, some, own), some_targets.heatmaps(size), counted)
 
         # the first chunk, maybe of nobody, gives all parameters a gradient
         sums = [of_chunk(0)]
-        for start in range(self.max_instances_per_chunk, len(people), self.max_instances_per_chunk):
+        for start in range(at_once, len(people), at_once):
             sums.append(checkpoint(of_chunk, start, use_reentrant=False, preserve_rng_state=False))
         return torch.cat(sums)
 
@@ -353,7 +371,7 @@ class CID(ImageModel):
         for image, (inputs, size) in enumerate(zip(batched_inputs, image_sizes)):
             poses = keypoints[people.image_index == image]
             scores = poses[..., 2].mean(dim=1)
-            kept = oks_nms(poses, scores, self.schema.sigmas, self.oks_nms_thresh)
+            kept = oks_nms(poses, scores, self.schema.sigmas, self.options.oks_nms_thresh)
             poses, scores = poses[kept], scores[kept]
             instances = Instances(size)
             # where a heatmap is NaN, so is the place of its peak, whose cell may be outside the image
@@ -398,8 +416,8 @@ def _transformed(points, matrix):
     return (points[..., None, :] * matrix[:, :2]).sum(dim=-1) + matrix[:, 2]
 
 
-def _check_numbers(cfg):
-    """Refuse numbers in MODEL.CID that are out of their range."""
+def _check_config(cfg):
+    """Find a wrong value in MODEL.CID before training does."""
     counts = ("CHANNELS", "MAX_INSTANCES", "MAX_INSTANCES_PER_CHUNK", "MAX_PROPOSALS")
     weights = ("MULTI_HEATMAP_LOSS_WEIGHT", "CONTRASTIVE_LOSS_WEIGHT", "SINGLE_HEATMAP_LOSS_WEIGHT")
     for check, names in (
@@ -411,6 +429,7 @@ def _check_numbers(cfg):
         (check_odd, ("SMOOTHING",)),
     ):
         check(cfg, *(f"MODEL.CID.{name}" for name in names))
+    check_choice(cfg, "MODEL.CID.HEATMAP_LOSS_NORM", HEATMAP_LOSS_NORMS)
 
 
 def _one_feature(names, backbone):

@@ -8,7 +8,9 @@ Axes: B images, N people, K keypoints, C channels, H x W cells.
 import torch
 import torch.nn.functional as F
 
-from dynpose.layers.losses import normalizer
+from dynpose.layers.process_mean import normalizer
+
+HEATMAP_LOSS_NORMS = ("pooled", "person")
 
 
 def focal_sums(heatmaps, targets, counted, *, alpha=2.0, beta=4.0):

@@ -17,7 +17,7 @@ from .locations import flatten_levels
 
 
 class Candidates(NamedTuple):
-    """Locations that may show somebody, duplicates among them.
+    """Locations that may show an instance, duplicates included.
 
     Attributes:
         index (Tensor): (M,) int64, positions in the locations, ascending.
@@ -36,7 +36,7 @@ class Candidates(NamedTuple):
 class FCOSDecoder:
     """Threshold, best candidates, NMS, best of the image.
 
-    Called, it does all of it with the predicted boxes. A method whose boxes come later, as InsPose's do, calls
+    Calling it runs all of these steps with the predicted boxes. A method that has its boxes later calls
     :meth:`candidates` and :meth:`select`.
 
     Attributes:
@@ -94,7 +94,7 @@ class FCOSDecoder:
         Returns:
             Candidates: their scores are sqrt(class probability * centre-ness), or the class probability where the head
             has no centre-ness. A location whose score is NaN passes, so that a diverged model does not look like one
-            that finds nobody.
+            that detects nothing.
         """
         probabilities = flatten_levels(predictions.logits).float().sigmoid()
         quality = probabilities
@@ -112,17 +112,17 @@ class FCOSDecoder:
         return Candidates(index, locations.image[index], classes, scores)
 
     def select(self, candidates, boxes, image_sizes, **fields):
-        """Drop duplicates and keep the best of each image.
+        """Suppress duplicates and keep the best of each image.
 
         Args:
             candidates (Candidates): M of them.
             boxes (Tensor): (M, 4) XYXY, input pixels.
             image_sizes (list[tuple[int, int]]): B sizes (height, width) before padding, pixels.
-            **fields (Tensor): (M, ...) what else the instances are to have.
+            **fields (Tensor): (M, ...) further fields of the instances.
 
         Returns:
             list[Instances]: one per image, by descending score, with pred_boxes, scores, pred_classes and the fields.
-            What is not finite is handed on, and drops nobody.
+            Non-finite boxes and scores are kept, and suppress nothing.
         """
         compared = without_overlap(boxes, candidates.scores)
         results = []
@@ -148,20 +148,23 @@ def _boxes_at(predictions, locations, index):
     return torch.cat([points - distances[:, :2], points + distances[:, 2:]], dim=1)
 
 
-def chosen_locations(results):
-    """Positions of the locations that the people of a batch were found at, image after image: (N,) int64.
+def select_indices(results):
+    """Collect the locations at which the instances of a batch were detected.
 
     Args:
         results (list[Instances]): of :class:`FCOSDecoder`, with ``location_index``.
+
+    Returns:
+        Tensor: (N,) int64 positions in the locations, image after image.
     """
     return torch.cat([instances.location_index for instances in results])
 
 
-def give_keypoints(results, keypoints):
-    """Give people their keypoints, in place, and take ``location_index`` away.
+def attach_keypoints(results, keypoints):
+    """Set ``pred_keypoints`` of the instances of a batch, in place, and remove ``location_index``.
 
     Args:
-        results (list[Instances]): B, with N people in all.
+        results (list[Instances]): B, with N instances in all.
         keypoints (Tensor): (N, K, 3), image after image.
     """
     for instances, located in zip(results, keypoints.split([len(instances) for instances in results])):

@@ -67,7 +67,7 @@ class InjectedPredictions:
         """The maps of :func:`fcos_predictions`, the same instances in all images."""
         model = self._model
         injected = fcos_predictions(
-            self._boxes, sizes, model.strides, model.sizes_of_interest, num_classes=head.num_classes
+            self._boxes, sizes, model.detector.strides, model.detector.sizes_of_interest, num_classes=head.num_classes
         )
         if hasattr(predictions, "offsets"):
             injected["offsets"] = [corner_offsets(level, model.schema.num_keypoints) for level in injected["distances"]]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from fvcore.nn import sigmoid_focal_loss
 
-from dynpose.layers.losses import mean_over_processes, normalizer
+from dynpose.layers.process_mean import mean_over_processes, normalizer
 
 from .locations import flatten_levels
 
@@ -51,16 +51,6 @@ def fcos_losses(predictions, targets, *, num_classes, focal_loss_alpha=0.25, foc
         **losses,
         "loss_fcos_box": (loss_box * centerness).sum() / total_centerness,
         "loss_fcos_centerness": loss_centerness / num_positives,
-    }
-
-
-def fcos_loss_arguments(cfg):
-    """Read the further arguments of :func:`fcos_losses` from cfg.MODEL.FCOS: a dict."""
-    fcos = cfg.MODEL.FCOS
-    return {
-        "focal_loss_alpha": fcos.FOCAL_LOSS_ALPHA,
-        "focal_loss_gamma": fcos.FOCAL_LOSS_GAMMA,
-        "giou_smooth": fcos.GIOU_SMOOTH,
     }
 
 

@@ -1,4 +1,4 @@
-"""The branch that makes the feature map F, and the auxiliary heatmaps of the released training (FCPose section 3.1)."""
+"""The branch that computes the feature map F, and the released training's auxiliary heatmaps (FCPose section 3.1)."""
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,8 @@ class BasisBranch(nn.Module):
     """Several pyramid levels, merged at the finest one's stride, through a few convolutions.
 
     Args:
-        in_channels (list[int]): channels of each input level, finest first.
+        in_features (list[str]): names of the input levels, finest first.
+        in_channels (list[int]): their channels.
         strides (list[int]): their strides, pixels; each a multiple of the first.
         conv_dim (int): channels of the convolutions.
         num_convs (int): 3x3 convolutions after merging.
@@ -37,8 +38,9 @@ class BasisBranch(nn.Module):
         out_channels (int): channels of the final 1x1 convolution: those of F, and the offsets' where they share it.
     """
 
-    def __init__(self, *, in_channels, strides, conv_dim, num_convs, norm, out_channels):
+    def __init__(self, *, in_features, in_channels, strides, conv_dim, num_convs, norm, out_channels):
         super().__init__()
+        self.in_features = list(in_features)
         self.factors = [stride // strides[0] for stride in strides]
         self.lateral = nn.ModuleList(conv_norm_relu(channels, conv_dim, norm) for channels in in_channels)
         self.tower = nn.Sequential(*(conv_norm_relu(conv_dim, conv_dim, norm) for _ in range(num_convs)))

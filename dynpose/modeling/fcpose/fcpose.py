@@ -1,40 +1,64 @@
 """The FCPose meta-architecture (Mao et al., CVPR 2021), in the paper's variant and in the released code's.
 
-FCOS finds people; for each, a controller generates the weights of a small keypoint network (KP-Net) that is run over
+FCOS detects people; for each, a controller generates the weights of a small keypoint network (KP-Net) that runs over
 the feature map F of the whole image; the peaks of its heatmaps are refined by offsets. The two variants differ in
 config keys alone.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 
-from dynpose.config import check_norm, check_not_negative, check_odd, check_positive
+from dynpose.config import ConfigError, check_choice, check_norm, check_not_negative, check_odd, check_positive
 from dynpose.data import schema_from_cfg
 from dynpose.modeling.base_models import ImageDetector
 from dynpose.modeling.fcos import (
-    FCOSDecoder,
+    FCOSDetector,
     FCOSHead,
     LocationConv,
-    Locations,
-    assign_targets,
-    chosen_locations,
-    fcos_loss_arguments,
-    fcos_losses,
+    attach_keypoints,
     flatten_levels,
-    give_keypoints,
     pyramid_channels,
     sample_positives,
+    select_indices,
 )
-from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
-from dynpose.modeling.keypoint_maps import gather_keypoints, gaussian_heatmaps
+from dynpose.modeling.keypoint_maps import gaussian_heatmaps
+from dynpose.modeling.kp_net import KPNetHead, kp_net_spec
 from dynpose.modeling.parameter_rows import layer_rows, of_all, of_each, of_generated
 
 from .basis import AuxHeatmaps, BasisBranch
-from .losses import head_weights, heatmap_mse
-from .refinement import DeconvRefinement, InstanceOffsets, NoRefinement, SharedOffsets
+from .losses import heatmap_mse
+from .refinement import (
+    HEATMAP_LOSSES,
+    OFFSET_LOSSES,
+    OFFSET_SOURCES,
+    TARGET_RULES,
+    DeconvRefinement,
+    InstanceOffsets,
+    PeakRefinement,
+    People,
+    SharedOffsets,
+)
+
+
+@dataclass(frozen=True)
+class FCPoseOptions:
+    """Options of FCPose's training.
+
+    Attributes:
+        max_samples (int): M, positives that get a KP-Net per batch and process (section 3.3); 0 = all.
+        heatmap_weight, offset_weight (float): alpha and beta of Eq. 4.
+        aux_weight (float): of the auxiliary heatmaps (released code).
+        aux_sigmas (tuple[float, float]): of the auxiliary Gaussians, in cells of the fine and the coarse map.
+    """
+
+    max_samples: int = 50
+    heatmap_weight: float = 2.5
+    offset_weight: float = 5.0
+    aux_weight: float = 0.2
+    aux_sigmas: tuple = (1.8, 0.9)
 
 
 @META_ARCH_REGISTRY.register()
@@ -42,25 +66,16 @@ class FCPose(ImageDetector):
     """FCPose.
 
     Args:
-        backbone (Backbone): any that gives ``head_in_features`` with one number of channels.
-        head (FCOSHead): the detector.
+        backbone (Backbone): any that provides ``head_in_features`` with one number of channels.
+        head (FCOSHead): the detector's head; its box tower is the input of the controller.
         head_in_features (list[str]): pyramid levels, finest first.
-        basis_in_features (list[str]): those that F is made of; the first is the finest.
-        basis (BasisBranch): makes F.
-        spec (KPNetSpec): shape of the generated networks.
-        refinement (NoRefinement): one of the choices of :mod:`dynpose.modeling.fcpose.refinement`.
-        controller (LocationConv): generates the weights from the box tower.
-        aux_heatmaps (AuxHeatmaps | None): the released training's auxiliary branch.
-        decoder (FCOSDecoder): boxes in inference.
+        basis (BasisBranch): computes F from some of these levels; its first input is the finest.
+        refinement (Refinement): one of the choices of :mod:`dynpose.modeling.fcpose.refinement`.
+        kp_net_head (KPNetHead): generates the KP-Nets; its controller generates the refinement's values after theirs.
+        detector (FCOSDetector): people as boxes.
+        aux_heatmaps (AuxHeatmaps | None): the auxiliary branch of the released training.
         schema (KeypointSchema): the keypoints.
-        sizes_of_interest (list[float]): upper end of the sizes of every level but the last, pixels.
-        coord_scales (list[float]): what relative coordinates are divided by, per level, pixels.
-        center_sampling_radius (float): FCOS centre sampling, strides.
-        fcos_loss (dict): the remaining arguments of :func:`~dynpose.modeling.fcos.fcos_losses`.
-        max_samples (int): M, positives that get a KP-Net per batch and process (section 3.3); 0 = all.
-        loss_weights (dict[str, float]): of ``heatmap`` (alpha), ``offset`` (beta) and ``aux``.
-        aux_sigmas (tuple[float, float]): of the auxiliary Gaussians, in cells of the fine and the coarse map.
-        kp_net_backend (str): backend of the KP-Net operator.
+        options (FCPoseOptions | None): for training; None for the defaults.
         pixel_mean, pixel_std (Sequence[float]): of the image channels.
     """
 
@@ -71,45 +86,27 @@ class FCPose(ImageDetector):
         backbone,
         head,
         head_in_features,
-        basis_in_features,
         basis,
-        spec,
         refinement,
-        controller,
+        kp_net_head,
+        detector,
         aux_heatmaps=None,
-        decoder,
         schema,
-        sizes_of_interest,
-        coord_scales,
-        center_sampling_radius=1.5,
-        fcos_loss=None,
-        max_samples=50,
-        loss_weights,
-        aux_sigmas=(1.8, 0.9),
-        kp_net_backend="auto",
+        options=None,
         pixel_mean,
         pixel_std,
     ):
         super().__init__(backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std)
-        shapes = backbone.output_shape()
-        self.strides = [shapes[name].stride for name in head_in_features]
-        self.basis_levels = [head_in_features.index(name) for name in basis_in_features]
-        self.basis_stride = shapes[basis_in_features[0]].stride
+        self.basis_levels = [head_in_features.index(name) for name in basis.in_features]
+        # the order of the modules is that of the parameters in the optimizer's state
         self.basis = basis
-        self.spec = spec
         self.refinement = refinement
-        self.controller = controller
+        self.kp_net_head = kp_net_head
+        self.controller = kp_net_head.controller
         self.aux_heatmaps = aux_heatmaps
-        self.decoder = decoder
+        self.detector = detector
         self.schema = schema
-        self.sizes_of_interest = sizes_of_interest
-        self.coord_scales = coord_scales
-        self.center_sampling_radius = center_sampling_radius
-        self.fcos_loss = fcos_loss or {}
-        self.max_samples = max_samples
-        self.loss_weights = loss_weights
-        self.aux_sigmas = aux_sigmas
-        self.kp_net_backend = kp_net_backend
+        self.options = options or FCPoseOptions()
 
     @classmethod
     def from_config(cls, cfg):
@@ -128,40 +125,49 @@ class FCPose(ImageDetector):
             aux_heatmaps = AuxHeatmaps(
                 conv_dim=fcpose.BASIS.CONVS_DIM, norm=fcpose.BASIS.NORM, num_keypoints=schema.num_keypoints
             )
+        # the order of construction is that of the random initialisation
+        head = FCOSHead.from_cfg(cfg, channels)
+        basis = BasisBranch(
+            in_features=fcpose.BASIS.IN_FEATURES,
+            in_channels=[shape.channels for shape in basis_shapes],
+            strides=[shape.stride for shape in basis_shapes],
+            conv_dim=fcpose.BASIS.CONVS_DIM,
+            num_convs=fcpose.BASIS.NUM_CONVS,
+            norm=fcpose.BASIS.NORM,
+            out_channels=spec.in_channels + refinement.num_shared_channels,
+        )
+        controller = LocationConv(channels, spec.num_params + refinement.num_params, fcpose.CONTROLLER_KERNEL)
         return {
             "backbone": backbone,
-            "head": FCOSHead.from_cfg(cfg, channels),
+            "head": head,
             "head_in_features": fcos.IN_FEATURES,
-            "basis_in_features": fcpose.BASIS.IN_FEATURES,
-            "basis": BasisBranch(
-                in_channels=[shape.channels for shape in basis_shapes],
-                strides=[shape.stride for shape in basis_shapes],
-                conv_dim=fcpose.BASIS.CONVS_DIM,
-                num_convs=fcpose.BASIS.NUM_CONVS,
-                norm=fcpose.BASIS.NORM,
-                out_channels=spec.in_channels + refinement.num_shared_channels,
-            ),
-            "spec": spec,
+            "basis": basis,
             "refinement": refinement,
-            "controller": LocationConv(channels, spec.num_params + refinement.num_params, fcpose.CONTROLLER_KERNEL),
+            "kp_net_head": KPNetHead(
+                controller,
+                spec,
+                stride=basis_shapes[0].stride,
+                coord_scales=[*fcos.SIZES_OF_INTEREST, fcpose.LAST_SIZE_OF_INTEREST],
+                backend=cfg.MODEL.KP_NET.BACKEND,
+            ),
+            "detector": FCOSDetector.from_cfg(cfg, shapes),
             "aux_heatmaps": aux_heatmaps,
-            "decoder": FCOSDecoder.from_cfg(cfg),
             "schema": schema,
-            "sizes_of_interest": fcos.SIZES_OF_INTEREST,
-            "coord_scales": [*fcos.SIZES_OF_INTEREST, fcpose.LAST_SIZE_OF_INTEREST],
-            "center_sampling_radius": fcos.CENTER_SAMPLING_RADIUS,
-            "fcos_loss": fcos_loss_arguments(cfg),
-            "max_samples": fcpose.MAX_SAMPLES,
-            "loss_weights": {
-                "heatmap": fcpose.HEATMAP_LOSS_WEIGHT,
-                "offset": fcpose.OFFSET_LOSS_WEIGHT,
-                "aux": fcpose.AUX_HEATMAP_LOSS_WEIGHT,
-            },
-            "aux_sigmas": fcpose.AUX_HEATMAP_SIGMAS,
-            "kp_net_backend": cfg.MODEL.KP_NET.BACKEND,
+            "options": FCPoseOptions(
+                max_samples=fcpose.MAX_SAMPLES,
+                heatmap_weight=fcpose.HEATMAP_LOSS_WEIGHT,
+                offset_weight=fcpose.OFFSET_LOSS_WEIGHT,
+                aux_weight=fcpose.AUX_HEATMAP_LOSS_WEIGHT,
+                aux_sigmas=tuple(fcpose.AUX_HEATMAP_SIGMAS),
+            ),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
+
+    @property
+    def spec(self):
+        """The shape of the KP-Nets: KPNetSpec."""
+        return self.kp_net_head.spec
 
     def forward_training(self, images, features, predictions, gt_instances):
         """Compute the losses.
@@ -175,35 +181,26 @@ class FCPose(ImageDetector):
         Returns:
             dict[str, Tensor]: ``loss_fcos_*``, ``loss_heatmap``, ``loss_offset`` and, where configured, ``loss_aux_*``.
         """
-        locations = Locations.of(features, self.strides)
-        targets = assign_targets(
-            locations,
-            gt_instances,
-            sizes_of_interest=self.sizes_of_interest,
-            num_classes=self.head.num_classes,
-            center_sampling_radius=self.center_sampling_radius,
-        )
-        losses = fcos_losses(predictions, targets, num_classes=self.head.num_classes, **self.fcos_loss)
+        locations = self.detector.locations(features)
+        targets = self.detector.targets(locations, gt_instances)
+        losses = self.detector.losses(predictions, targets)
 
-        with torch.no_grad():
-            confidence = flatten_levels(predictions.logits)[targets.positives].sigmoid().amax(dim=1)
-            confidence *= flatten_levels(predictions.centerness)[targets.positives, 0].sigmoid()
-            sampled = sample_positives(targets.matched[targets.positives], confidence, self.max_samples)
-        index = targets.positives[sampled]
-
+        index = self._sample(predictions, targets)
         merged, maps, offsets = self._maps(features)
-        nets = self._generate(maps, predictions.box_tower, locations, index)
-        people = self._people(gt_instances)
-        losses.update(self._keypoint_losses(nets, offsets, people, targets.matched[index]))
+        nets, params = self._generate(maps, predictions.box_tower, locations, index)
+        people = People.of(gt_instances, self.schema.num_keypoints)
+        of_keypoints = self.refinement.losses(nets, params, offsets, people, targets.matched[index])
+        weights = {"heatmap": self.options.heatmap_weight, "offset": self.options.offset_weight}
+        losses.update({f"loss_{name}": loss * weights[name] for name, loss in of_keypoints.items()})
         if self.aux_heatmaps is not None:
             losses.update(self._aux_losses(merged, people))
         return losses
 
     def forward_inference(self, images, features, predictions):
-        """Find people and their keypoints.
+        """Detect people and locate their keypoints.
 
-        Boxes are made unique before the KP-Nets run. FCPose section 3.4 does it last; as it looks at the boxes alone,
-        the people that remain are the same, and the networks of duplicates are never run.
+        Duplicates are suppressed before the KP-Nets run. FCPose section 3.4 does it last; since it compares the boxes
+        alone, the people that remain are the same, and the networks of duplicates are never run.
 
         Args:
             images (ImageList): B padded images.
@@ -214,13 +211,11 @@ class FCPose(ImageDetector):
             list[Instances]: B, with pred_boxes, scores, pred_classes and pred_keypoints (N, K, 3) in input pixels; the
             third value is the softmax probability of the heatmap's peak.
         """
-        locations = Locations.of(features, self.strides)
-        results = self.decoder(predictions, locations, images.image_sizes)
-        index = chosen_locations(results)
+        locations = self.detector.locations(features)
+        results = self.detector.decode(predictions, locations, images.image_sizes)
         _, maps, offsets = self._maps(features)
-        nets = self._generate(maps, predictions.box_tower, locations, index)
-        keypoints = self.refinement.locate(nets, offsets)
-        give_keypoints(results, keypoints)
+        nets, params = self._generate(maps, predictions.box_tower, locations, select_indices(results))
+        attach_keypoints(results, self.refinement.locate(nets, params, offsets))
         return results
 
     def keypoint_rows(self, note):
@@ -253,53 +248,34 @@ class FCPose(ImageDetector):
         maps, shared = projected.split([self.spec.in_channels, self.refinement.num_shared_channels], dim=1)
         return merged, maps, self.refinement.offsets(features[self.basis_levels[0]], shared)
 
+    @torch.no_grad()
+    def _sample(self, predictions, targets):
+        """Choose the positive locations that get a KP-Net: (N,) positions, by classification times centre-ness."""
+        confidence = flatten_levels(predictions.logits)[targets.positives].sigmoid().amax(dim=1)
+        confidence *= flatten_levels(predictions.centerness)[targets.positives, 0].sigmoid()
+        max_samples = self.options.max_samples
+        return targets.positives[sample_positives(targets.matched[targets.positives], confidence, max_samples)]
+
     def _generate(self, maps, box_tower, locations, index):
-        """Generate the KP-Nets of some locations: FCPose section 3.1."""
+        """KP-Nets of some locations, and the (N, R) values generated for the refinement: FCPose section 3.1."""
         generated = self.controller(box_tower, locations, index).float()
-        params, refinement_params = generated.split([self.spec.num_params, self.refinement.num_params], dim=1)
-        return GeneratedKPNets(
-            features=maps,
-            params=params,
-            refinement_params=refinement_params,
-            image_index=locations.image[index],
-            locations=locations.points[index],
-            coord_scale=locations.per_level(self.coord_scales)[index],
-            spec=self.spec,
-            stride=self.basis_stride,
-            backend=self.kp_net_backend,
-        )
-
-    def _people(self, gt_instances):
-        """Keypoints (G, K, 3), half box sizes (G,) and image indices (G,) of all people of the batch, in order."""
-        keypoints, images = gather_keypoints(gt_instances, self.schema.num_keypoints)
-        boxes = torch.cat([instances.gt_boxes.tensor for instances in gt_instances])
-        return keypoints, (boxes[:, 2:] - boxes[:, :2]).sum(dim=1) / 2, images
-
-    def _keypoint_losses(self, nets, offsets, people, person):
-        """L_heatmap and L_reg of Eq. 4. ``person`` (N,) says which of the people each network belongs to."""
-        keypoints, box_sizes, image_index = people
-        weights = head_weights(person)
-        per_net = self.refinement.losses(nets, offsets, keypoints[person], box_sizes[person])
-        losses = {f"loss_{name}": (values * weights).sum() for name, values in per_net.items()}
-        map_loss = self.refinement.map_loss(offsets, keypoints, image_index, stride=self.basis_stride)
-        if map_loss is not None:
-            losses["loss_offset"] = map_loss
-        return {name: loss * self.loss_weights[name.removeprefix("loss_")] for name, loss in losses.items()}
+        params, of_refinement = generated.split([self.spec.num_params, self.refinement.num_params], dim=1)
+        return self.kp_net_head.nets(maps, params, locations, index), of_refinement
 
     def _aux_losses(self, merged, people):
         """Squared error of the multi-person heatmaps (released code)."""
-        keypoints, _, image_index = people
-        losses = {}
-        for name, logits, factor, sigma in zip(("fine", "coarse"), self.aux_heatmaps(merged), (4, 1), self.aux_sigmas):
+        options, losses = self.options, {}
+        maps = self.aux_heatmaps(merged)
+        for name, logits, factor, sigma in zip(("fine", "coarse"), maps, (4, 1), options.aux_sigmas):
             targets = gaussian_heatmaps(
-                keypoints,
-                image_index,
+                people.keypoints,
+                people.image_index,
                 num_images=len(logits),
                 size=logits.shape[-2:],
-                stride=self.basis_stride // factor,
+                stride=self.kp_net_head.stride // factor,
                 sigma=sigma,
             )
-            losses[f"loss_aux_{name}"] = heatmap_mse(logits, targets) * self.loss_weights["aux"]
+            losses[f"loss_aux_{name}"] = heatmap_mse(logits, targets) * options.aux_weight
         return losses
 
 
@@ -311,13 +287,11 @@ def build_refinement(cfg, spec, shape):
         spec (KPNetSpec): of the KP-Nets.
         shape (ShapeSpec): of the finest pyramid level.
 
-    Raises:
-        ValueError: for an unknown name.
+    Returns:
+        Refinement
     """
     fcpose = cfg.MODEL.FCPOSE
     heatmap = {"heatmap_loss": fcpose.HEATMAP_LOSS, "target_rule": fcpose.HEATMAP_TARGET}
-    if fcpose.REFINEMENT == "none":
-        return NoRefinement(**heatmap)
     if fcpose.REFINEMENT == "shared":
         return SharedOffsets(
             in_channels=shape.channels,
@@ -333,18 +307,26 @@ def build_refinement(cfg, spec, shape):
     if fcpose.REFINEMENT == "instance":
         return InstanceOffsets(spec=spec, **heatmap)
     if fcpose.REFINEMENT == "deconv":
-        return DeconvRefinement(num_keypoints=spec.num_keypoints, factor=fcpose.DECONV_FACTOR, **heatmap)
-    raise ValueError(
-        f"MODEL.FCPOSE.REFINEMENT must be 'none', 'deconv', 'shared' or 'instance', got {fcpose.REFINEMENT!r}"
-    )
+        return DeconvRefinement(num_keypoints=spec.num_keypoints, factor=fcpose.DECONV_FACTOR)
+    return PeakRefinement(**heatmap)
 
 
 def _check_config(cfg):
-    """Find a wrong choice before training does."""
+    """Find a wrong value before training does."""
     key = "MODEL.FCPOSE.{}".format
+    for name, choices in (
+        ("REFINEMENT", ("none", "deconv", "shared", "instance")),
+        ("HEATMAP_LOSS", HEATMAP_LOSSES),
+        ("HEATMAP_TARGET", TARGET_RULES),
+        ("OFFSET_SOURCE", OFFSET_SOURCES),
+        ("OFFSET_LOSS", OFFSET_LOSSES),
+    ):
+        check_choice(cfg, key(name), choices)
     check_positive(
         cfg, key("LAST_SIZE_OF_INTEREST"), key("AUX_HEATMAP_SIGMAS"), key("DISTANCE_NORM"), key("DECONV_FACTOR")
     )
     check_not_negative(cfg, key("MAX_SAMPLES"), key("OFFSET_SCALE"), key("OFFSET_RADIUS"), key("BASIS.NUM_CONVS"))
     check_odd(cfg, key("CONTROLLER_KERNEL"), key("OFFSET_KERNEL"))
     check_norm(cfg, key("BASIS.NORM"), cfg.MODEL.FCPOSE.BASIS.CONVS_DIM)
+    if cfg.MODEL.FCPOSE.DECONV_FACTOR % 2:
+        raise ConfigError(f"{key('DECONV_FACTOR')} must be even, got {cfg.MODEL.FCPOSE.DECONV_FACTOR}")

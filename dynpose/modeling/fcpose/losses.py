@@ -1,15 +1,14 @@
-"""FCPose's keypoint targets and losses, as free functions (section 3.3; the released code's where named so).
+"""Weights and auxiliary losses of FCPose, as free functions (section 3.3; the released code's where named so).
 
 The losses over the heatmaps of every network are operators: :func:`~dynpose.layers.kp_net_cross_entropy` and
 :mod:`dynpose.layers.map_losses`.
 
-Axes: B images, N generated heads, K keypoints, H x W cells of stride s, G persons of the batch.
-Coordinates are continuous input pixels (x, y), as detectron2 has them.
+Axes: B images, N generated heads, K keypoints, H x W cells of the map.
 """
 
 import torch
 
-from dynpose.layers.losses import normalizer
+from dynpose.layers.process_mean import normalizer
 
 
 def head_weights(person):

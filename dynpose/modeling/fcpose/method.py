@@ -4,7 +4,7 @@ from torch import nn
 
 from dynpose.methods import Method, register_method
 from dynpose.modeling.fcos.injection import inject_fcos_detections
-from dynpose.modeling.kp_net_flops import count_cells, count_kp_net_flops
+from dynpose.modeling.kp_net import count_cells, count_kp_net_flops
 
 from .config import add_fcpose_config
 from .released_weights import RELEASED_FORMATS
@@ -12,12 +12,12 @@ from .released_weights import RELEASED_FORMATS
 
 def count_network_flops(model, size):
     """Count the FLOPs of one generated network: see :class:`~dynpose.methods.Method`."""
-    flops = count_kp_net_flops(model, size, model.basis_stride)
+    flops = count_kp_net_flops(model, size)
     deconvs = [module for module in model.refinement.modules() if isinstance(module, nn.ConvTranspose2d)]
     if deconvs:
         # each value of the map is multiplied with every weight of its channel's filter
         weights = sum(module.weight.numel() for module in deconvs)
-        flops["deconvolution"] = count_cells(size, model.basis_stride) * weights
+        flops["deconvolution"] = count_cells(size, model.kp_net_head.stride) * weights
     return flops
 
 

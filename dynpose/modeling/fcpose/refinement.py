@@ -1,11 +1,10 @@
 """From heatmap peaks at F's stride to keypoints in pixels: the choices of FCPose's Tables 4 and 5, and their losses.
 
-Every choice offers the same things: ``num_params``, the values that the controller generates for it per person;
-``num_shared_channels``, the channels that the basis branch gives it beside F; ``offsets``, what it computes once per
-image; ``losses`` and ``map_loss`` for training; ``locate`` for inference.
-Axes: N generated networks, K keypoints, B images, H x W cells of F.
+Axes: N generated networks, K keypoints, B images, G people of the batch, H x W cells of F, R values that the controller
+generates for the refinement of one person.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,18 +12,26 @@ import torch
 from torch import nn
 
 from dynpose.layers import KPNetSpec, expected_distance, upsampled_cross_entropy
-from dynpose.layers.losses import normalizer
-from dynpose.modeling.keypoint_maps import cell_centers, keypoint_cells, offset_targets, offsets_at
+from dynpose.layers.cells import cell_centers
+from dynpose.layers.process_mean import normalizer
+from dynpose.modeling.keypoint_maps import gather_keypoints, keypoint_cells, offset_targets, offsets_at
 from dynpose.modeling.parameter_rows import of_each, of_generated
+
+from .losses import head_weights
+
+HEATMAP_LOSSES = ("cell", "upsampled")
+TARGET_RULES = ("nearest", "paper")
+OFFSET_SOURCES = ("p3", "basis")
+OFFSET_LOSSES = ("mse", "expected_distance")
 
 
 class RefinementRows(NamedTuple):
-    """Owners (see :mod:`dynpose.modeling.parameter_rows`) of what a refinement has.
+    """Owners (see :mod:`dynpose.modeling.parameter_rows`) of a refinement's values, channels and layers.
 
     Attributes:
         generated (list[tuple[int]]): of the values that the controller generates for it.
-        shared (list[tuple[int]]): of the channels that the basis branch gives it.
-        layers (dict[str, list[tuple[int]]]): of the output channels of its own layers.
+        shared (list[tuple[int]]): of the channels that the basis branch computes for it.
+        layers (dict[str, list[tuple[int]]]): of the output channels of its layers.
     """
 
     generated: list
@@ -32,85 +39,129 @@ class RefinementRows(NamedTuple):
     layers: dict
 
 
-class NoRefinement(nn.Module):
-    """The peak's cell centre is the keypoint ("none" in Table 4).
+class People(NamedTuple):
+    """The people of a batch.
 
-    Args:
-        heatmap_loss (str): "cell", softmax cross-entropy over the cells of F (Eq. 3), or "upsampled", over the logits
-            up-sampled bilinearly by ``upsample_factor`` (released code).
-        target_rule (str): see :func:`~dynpose.modeling.keypoint_maps.keypoint_cells`.
+    Attributes:
+        keypoints (Tensor): (G, K, 3).
+        box_sizes (Tensor): (G,) half of width plus height of each one's box, pixels.
+        image_index (Tensor): (G,) int64.
+    """
+
+    keypoints: torch.Tensor
+    box_sizes: torch.Tensor
+    image_index: torch.Tensor
+
+    @classmethod
+    def of(cls, gt_instances, num_keypoints):
+        """Collect the people of a batch, in order.
+
+        Args:
+            gt_instances (list[Instances]): B, with gt_boxes and (where there are people) gt_keypoints.
+            num_keypoints (int): K.
+        """
+        keypoints, image_index = gather_keypoints(gt_instances, num_keypoints)
+        boxes = torch.cat([instances.gt_boxes.tensor for instances in gt_instances])
+        return cls(keypoints, (boxes[:, 2:] - boxes[:, :2]).sum(dim=1) / 2, image_index)
+
+
+class Refinement(nn.Module, ABC):
+    """How keypoints are located in heatmaps, and how that is learned.
+
+    Attributes:
+        num_params (int): R.
+        num_shared_channels (int): D, channels that the basis branch computes for it beside F.
     """
 
     num_params = 0
     num_shared_channels = 0
-    upsample_factor = 4
-    # cells of the largest map of the losses per cell of F
-    values_per_cell = 1
-
-    def __init__(self, *, heatmap_loss="cell", target_rule="nearest"):
-        super().__init__()
-        if heatmap_loss not in ("cell", "upsampled"):
-            raise ValueError(f"MODEL.FCPOSE.HEATMAP_LOSS must be 'cell' or 'upsampled', got {heatmap_loss!r}")
-        if target_rule not in ("nearest", "paper"):
-            raise ValueError(f"MODEL.FCPOSE.HEATMAP_TARGET must be 'nearest' or 'paper', got {target_rule!r}")
-        self.heatmap_loss = heatmap_loss
-        self.target_rule = target_rule
 
     def keypoint_rows(self, number):
-        """Say which keypoint each value and channel is for, with ``number`` keypoints: RefinementRows."""
+        """Assign values, channels and layers to the keypoints of a model with ``number`` of them: RefinementRows."""
         return RefinementRows([], [], {})
 
     def offsets(self, p3, shared):
-        """Compute what is shared by all people of an image.
+        """Compute the map that all people of an image share.
 
         Args:
             p3 (Tensor): (B, C, H, W), the finest pyramid level.
-            shared (Tensor): (B, D, H, W), channels of the basis branch beyond F; D may be 0.
+            shared (Tensor): (B, D, H, W), channels of the basis branch beside F; D may be 0.
 
         Returns:
             Tensor | None: (B, 2 K, H, W) offsets in input pixels, x0, y0, x1, y1, ...; None without such a map.
         """
         return None
 
-    def losses(self, nets, offsets, keypoints, box_sizes):
-        """Compute the losses of every network.
+    @abstractmethod
+    def losses(self, nets, params, offsets, people, person):
+        """Compute all losses of the keypoints (L_heatmap and L_reg of Eq. 4), without their weights.
 
         Args:
-            nets (GeneratedKPNets): N networks.
+            nets (KPNets): N networks.
+            params (Tensor): (N, R), generated for the refinement.
             offsets (Tensor | None): from :meth:`offsets`.
-            keypoints (Tensor): (N, K, 3), what each network should find.
-            box_sizes (Tensor): (N,) half of width plus height of the person's box, pixels.
+            people (People): G of them.
+            person (Tensor): (N,) int64, the person that each network belongs to.
 
         Returns:
-            dict[str, Tensor]: (N,) per loss, ``heatmap`` and possibly ``offset``; keypoints that are not labelled
-            count nothing.
+            dict[str, Tensor]: scalars, ``heatmap`` and possibly ``offset``; keypoints that are not labelled count
+            nothing.
         """
-        if self.heatmap_loss == "cell":
-            targets = keypoint_cells(keypoints, nets.stride, nets.size, self.target_rule)
-            loss = nets.cross_entropy(targets)
-        else:
-            (loss,) = nets.map_in_chunks(self._on_maps, keypoints, values_per_cell=self.values_per_cell)
-        return {"heatmap": loss.sum(dim=1) / nets.spec.num_keypoints}
 
-    def map_loss(self, offsets, keypoints, image_index, *, stride):
-        """Compute the loss of what is shared by all people of an image; None where nothing is.
+    @abstractmethod
+    def locate(self, nets, params, offsets):
+        """Locate the keypoints.
 
         Args:
+            nets (KPNets): N networks.
+            params (Tensor): (N, R), generated for the refinement.
             offsets (Tensor | None): from :meth:`offsets`.
-            keypoints (Tensor): (G, K, 3), every person of the batch.
-            image_index (Tensor): (G,) int64.
-            stride (int): of the map, pixels.
-        """
-        return None
 
-    def _on_maps(self, nets, keypoints):
-        return (self.map_cross_entropy(nets, nets.heatmaps(), keypoints),)
+        Returns:
+            Tensor: (N, K, 3), x and y in input pixels and the softmax probability of the peak.
+        """
+
+
+class PeakRefinement(Refinement):
+    """The peak's cell centre is the keypoint ("none" in Table 4).
+
+    Args:
+        heatmap_loss (str): "cell", softmax cross-entropy over the cells of F (Eq. 3), or "upsampled", over the logits
+            up-sampled bilinearly by four (released code).
+        target_rule (str): see :func:`~dynpose.modeling.keypoint_maps.keypoint_cells`; for "cell".
+
+    Raises:
+        ValueError: an argument is none of its choices.
+    """
+
+    upsample_factor = 4
+
+    def __init__(self, *, heatmap_loss="cell", target_rule="nearest"):
+        super().__init__()
+        _check_choice("heatmap_loss", heatmap_loss, HEATMAP_LOSSES)
+        _check_choice("target_rule", target_rule, TARGET_RULES)
+        self.heatmap_loss = heatmap_loss
+        self.target_rule = target_rule
+
+    def losses(self, nets, params, offsets, people, person):  # noqa: D102
+        weights = head_weights(person)
+        return {"heatmap": _weighted_sum(self._heatmap_losses(nets, people.keypoints[person]), weights, nets)}
+
+    def locate(self, nets, params, offsets):  # noqa: D102
+        peaks = nets.peaks()
+        points = cell_centers(peaks.indices, nets.stride, nets.size[1])
+        points = points + self.offsets_at_peaks(nets, params, offsets, peaks.indices)
+        return torch.cat([points, peaks.confidence[..., None]], dim=2)
+
+    def offsets_at_peaks(self, nets, params, offsets, cells):
+        """Offsets to add to the centres of the cells (N, K): (N, K, 2) pixels, or 0."""
+        return 0
 
     def map_cross_entropy(self, nets, logits, keypoints):
-        """Cross-entropy of heatmaps that are at hand.
+        """Cross-entropy of given heatmaps.
 
         Args:
-            nets (GeneratedKPNets): N networks.
+            nets (KPNets): N networks.
             logits (Tensor): (N, K, H, W), their heatmaps.
             keypoints (Tensor): (N, K, 3).
 
@@ -122,32 +173,24 @@ class NoRefinement(nn.Module):
         targets = keypoint_cells(keypoints, nets.stride // factor, (height * factor, width * factor), rule)
         return upsampled_cross_entropy(logits, targets, factor, backend=nets.backend)
 
-    def locate(self, nets, offsets):
-        """Find the keypoints.
+    def _heatmap_losses(self, nets, keypoints):
+        """(N, K) cross-entropy of the heatmaps."""
+        if self.heatmap_loss == "cell":
+            return nets.cross_entropy(keypoint_cells(keypoints, nets.stride, nets.size, self.target_rule))
+        (losses,) = nets.map_in_chunks(self._on_maps, keypoints)
+        return losses
 
-        Args:
-            nets (GeneratedKPNets): N networks.
-            offsets (Tensor | None): from :meth:`offsets`.
-
-        Returns:
-            Tensor: (N, K, 3), x and y in input pixels and the softmax probability of the peak.
-        """
-        peaks = nets.peaks()
-        points = cell_centers(peaks.indices, nets.stride, nets.size[1]) + self.at_peaks(nets, offsets, peaks.indices)
-        return torch.cat([points, peaks.confidence[..., None]], dim=2)
-
-    def at_peaks(self, nets, offsets, cells):
-        """Offsets to add at the cells (N, K): (N, K, 2) pixels, or 0."""
-        return 0
+    def _on_maps(self, nets, keypoints):
+        return (self.map_cross_entropy(nets, nets.heatmaps(), keypoints),)
 
 
-class SharedOffsets(NoRefinement):
+class SharedOffsets(PeakRefinement):
     """One offset map for all people (section 3.2; "shared" in Table 5).
 
     Args:
         in_channels (int): channels of P3.
         num_keypoints (int): K.
-        source (str): "p3", one convolution on P3 (paper), or "basis", the last layer of the basis branch gives the
+        source (str): "p3", one convolution on P3 (paper), or "basis", the last layer of the basis branch computes the
             offsets together with F (released code).
         kernel_size (int): of the convolution on P3.
         scale (float): pixels that an output of 1 stands for.
@@ -155,7 +198,10 @@ class SharedOffsets(NoRefinement):
             (released code).
         radius (float): for "mse", how far from a keypoint's cell its offset is supervised, in cells.
         distance_norm (float): for "expected_distance".
-        **heatmap: see :class:`NoRefinement`.
+        **heatmap: see :class:`PeakRefinement`.
+
+    Raises:
+        ValueError: an argument is none of its choices.
     """
 
     def __init__(
@@ -172,10 +218,8 @@ class SharedOffsets(NoRefinement):
         **heatmap,
     ):
         super().__init__(**heatmap)
-        if source not in ("p3", "basis"):
-            raise ValueError(f"MODEL.FCPOSE.OFFSET_SOURCE must be 'p3' or 'basis', got {source!r}")
-        if loss not in ("mse", "expected_distance"):
-            raise ValueError(f"MODEL.FCPOSE.OFFSET_LOSS must be 'mse' or 'expected_distance', got {loss!r}")
+        _check_choice("source", source, OFFSET_SOURCES)
+        _check_choice("loss", loss, OFFSET_LOSSES)
         self.scale = scale
         self.loss = loss
         self.radius = radius
@@ -194,9 +238,20 @@ class SharedOffsets(NoRefinement):
     def offsets(self, p3, shared):  # noqa: D102
         return (shared if self.conv is None else self.conv(p3)).float() * self.scale
 
-    def losses(self, nets, offsets, keypoints, box_sizes):  # noqa: D102
+    def losses(self, nets, params, offsets, people, person):  # noqa: D102
         if self.loss == "mse":
-            return super().losses(nets, offsets, keypoints, box_sizes)
+            losses = super().losses(nets, params, offsets, people, person)
+            return {**losses, "offset": self._mean_squared_error(offsets, people, nets.stride)}
+        weights = head_weights(person)
+        heatmap, distance = self._losses_on_maps(nets, offsets, people.keypoints[person], people.box_sizes[person])
+        # the released code averages the one over the keypoints and sums the other
+        return {"heatmap": _weighted_sum(heatmap, weights, nets), "offset": (distance.sum(dim=1) * weights).sum()}
+
+    def offsets_at_peaks(self, nets, params, offsets, cells):  # noqa: D102
+        return offsets_at(offsets, nets.image_index, cells)
+
+    def _losses_on_maps(self, nets, offsets, keypoints, box_sizes):
+        """(N, K) cross-entropy of the heatmaps, and the distance expected under them."""
 
         def on_maps(nets, keypoints, box_sizes):
             logits = nets.heatmaps()
@@ -212,20 +267,15 @@ class SharedOffsets(NoRefinement):
             )
             return self.map_cross_entropy(nets, logits, keypoints), distance
 
-        heatmap, distance = nets.map_in_chunks(on_maps, keypoints, box_sizes)
-        # the released code averages the one over the keypoints and sums the other
-        return {"heatmap": heatmap.sum(dim=1) / nets.spec.num_keypoints, "offset": distance.sum(dim=1)}
+        return nets.map_in_chunks(on_maps, keypoints, box_sizes)
 
-    def map_loss(self, offsets, keypoints, image_index, *, stride):
-        """Mean squared error, in cells, of the offset map near the labelled keypoints (L_reg of Eq. 4), or None."""
-        if self.loss != "mse":
-            return None
-        size = tuple(offsets.shape[-2:])
+    def _mean_squared_error(self, offsets, people, stride):
+        """Mean squared error, in cells, of the offset map near the labelled keypoints (L_reg of Eq. 4)."""
         image, kind, cell, target = offset_targets(
-            keypoints,
-            image_index,
+            people.keypoints,
+            people.image_index,
             num_images=len(offsets),
-            size=size,
+            size=tuple(offsets.shape[-2:]),
             stride=stride,
             radius=self.radius,
             rule=self.target_rule,
@@ -235,16 +285,13 @@ class SharedOffsets(NoRefinement):
         count = normalizer(error.numel(), error.device)
         return error.sum() / count
 
-    def at_peaks(self, nets, offsets, cells):  # noqa: D102
-        return offsets_at(offsets, nets.image_index, cells)
 
-
-class InstanceOffsets(NoRefinement):
-    """A generated 1x1 convolution per person gives its offsets (not shared, Table 5).
+class InstanceOffsets(PeakRefinement):
+    """A generated 1x1 convolution per person computes its offsets (not shared, Table 5).
 
     Args:
-        spec (KPNetSpec): of the KP-Nets; the convolution reads what they read.
-        **heatmap: see :class:`NoRefinement`.
+        spec (KPNetSpec): of the KP-Nets; the convolution has the same input.
+        **heatmap: see :class:`PeakRefinement`.
     """
 
     def __init__(self, *, spec, **heatmap):
@@ -264,25 +311,29 @@ class InstanceOffsets(NoRefinement):
         outputs = of_generated(replace(self.conv_spec, num_keypoints=2 * number))
         return RefinementRows([(output // 2,) for (output,) in outputs], [], {})
 
-    def losses(self, nets, offsets, keypoints, box_sizes):  # noqa: D102
-        losses = super().losses(nets, offsets, keypoints, box_sizes)
+    def losses(self, nets, params, offsets, people, person):  # noqa: D102
+        weights, keypoints = head_weights(person), people.keypoints[person]
+        heatmap = self._heatmap_losses(nets, keypoints)
         cells = keypoint_cells(keypoints, nets.stride, nets.size, self.target_rule)
         labelled = cells >= 0
         cells = cells.clamp(min=0)
         target = keypoints[..., :2] - cell_centers(cells, nets.stride, nets.size[1])
-        error = (self.at_peaks(nets, offsets, cells) - target) / nets.stride
+        error = (self.offsets_at_peaks(nets, params, offsets, cells) - target) / nets.stride
         error = torch.where(labelled[..., None], error, 0.0)
-        return {**losses, "offset": error.square().mean(dim=2).sum(dim=1) / nets.spec.num_keypoints}
+        return {
+            "heatmap": _weighted_sum(heatmap, weights, nets),
+            "offset": _weighted_sum(error.square().mean(dim=2), weights, nets),
+        }
 
-    def at_peaks(self, nets, offsets, cells):  # noqa: D102
-        ((weight, bias),) = self.conv_spec.unpack(nets.refinement_params.float())
+    def offsets_at_peaks(self, nets, params, offsets, cells):  # noqa: D102
+        ((weight, bias),) = self.conv_spec.unpack(params.float())
         weight = weight.unflatten(1, (-1, 2))
         # by sums in float32, where autocast would round a product of matrices
         values = (nets.cell_inputs(cells)[:, :, None] * weight).sum(dim=3) + bias.unflatten(1, (-1, 2))
         return values * nets.stride
 
 
-class DeconvRefinement(NoRefinement):
+class DeconvRefinement(Refinement):
     """Heatmaps up-sampled by a learned transposed convolution before the peak is taken ("deconv." in Table 4).
 
     One filter per keypoint, shared by all people, that starts as bilinear interpolation; the loss is over the
@@ -291,15 +342,16 @@ class DeconvRefinement(NoRefinement):
     Args:
         num_keypoints (int): K.
         factor (int): even divisor of F's stride.
-        target_rule (str): unused, the finer cells are always the nearest ones.
+
+    Raises:
+        ValueError: the factor is odd.
     """
 
-    def __init__(self, *, num_keypoints, factor=4, **heatmap):
-        super().__init__(**{**heatmap, "heatmap_loss": "upsampled"})
+    def __init__(self, *, num_keypoints, factor=4):
+        super().__init__()
         if factor % 2:
-            raise ValueError(f"MODEL.FCPOSE.DECONV_FACTOR must be even, got {factor}")
-        self.upsample_factor = factor
-        self.values_per_cell = factor**2
+            raise ValueError(f"factor: expected an even number, got {factor}")
+        self.factor = factor
         self.deconv = nn.ConvTranspose2d(
             num_keypoints, num_keypoints, 2 * factor, stride=factor, padding=factor // 2, groups=num_keypoints
         )
@@ -310,18 +362,23 @@ class DeconvRefinement(NoRefinement):
     def keypoint_rows(self, number):  # noqa: D102
         return RefinementRows([], [], {"deconv": of_each(number)})
 
-    def map_cross_entropy(self, nets, logits, keypoints):  # noqa: D102
-        logits = self.upsample(logits)
-        targets = keypoint_cells(keypoints, nets.stride // self.upsample_factor, logits.shape[-2:])
-        return upsampled_cross_entropy(logits, targets, factor=1, backend=nets.backend)
+    def losses(self, nets, params, offsets, people, person):  # noqa: D102
+        weights = head_weights(person)
+        (losses,) = nets.map_in_chunks(self._losses_on_maps, people.keypoints[person], values_per_cell=self.factor**2)
+        return {"heatmap": _weighted_sum(losses, weights, nets)}
+
+    def locate(self, nets, params, offsets):  # noqa: D102
+        (located,) = nets.map_in_chunks(self._locate_on_maps, values_per_cell=self.factor**2)
+        return located
 
     def upsample(self, logits):
         """(N, K, H, W) -> (N, K, H * factor, W * factor)."""
         return self.deconv(logits)
 
-    def locate(self, nets, offsets):  # noqa: D102
-        (located,) = nets.map_in_chunks(self._locate_on_maps, values_per_cell=self.values_per_cell)
-        return located
+    def _losses_on_maps(self, nets, keypoints):
+        logits = self.upsample(nets.heatmaps())
+        targets = keypoint_cells(keypoints, nets.stride // self.factor, logits.shape[-2:])
+        return (upsampled_cross_entropy(logits, targets, factor=1, backend=nets.backend),)
 
     def _locate_on_maps(self, nets):
         logits = self.upsample(nets.heatmaps())
@@ -329,5 +386,15 @@ class DeconvRefinement(NoRefinement):
         logits = logits.flatten(2)
         values, indices = logits.max(dim=2)
         confidence = (values - logits.logsumexp(dim=2)).exp()
-        points = cell_centers(indices, nets.stride // self.upsample_factor, width)
+        points = cell_centers(indices, nets.stride // self.factor, width)
         return (torch.cat([points, confidence[..., None]], dim=2),)
+
+
+def _weighted_sum(losses, weights, nets):
+    """Mean over the keypoints of each network (N, K), then the sum under the networks' weights (N,)."""
+    return (losses.sum(dim=1) / nets.spec.num_keypoints * weights).sum()
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")

@@ -1,7 +1,7 @@
 """InsPose (Shi et al., ACM MM 2021)."""
 
-from . import method  # noqa: F401  registers the method
-from .inspose import InsPose
-from .released import InsPoseReleased
+from . import method  # noqa: F401  registers the methods
+from .inspose import InsPose, InsPoseOptions
+from .released import InsPoseReleased, ReleasedOptions
 
-__all__ = ["InsPose", "InsPoseReleased"]
+__all__ = ["InsPose", "InsPoseOptions", "InsPoseReleased", "ReleasedOptions"]

@@ -1,12 +1,12 @@
-"""The InsPose meta-architecture as the paper has it (Shi et al., ACM MM 2021).
+"""The InsPose meta-architecture of the paper (Shi et al., ACM MM 2021).
 
-FCOS's classification finds locations that show somebody; for each, a keypoint network (KP-Net) of 313 weights is
-generated and run over a feature map of the whole image; the peaks of its keypoint maps are shifted by offsets that all
-people share. Boxes are neither predicted nor learned unless they are asked for: those that training and NMS look at
+FCOS's classification finds locations that show a person; for each, a keypoint network (KP-Net) of 313 weights is
+generated and runs over a feature map of the whole image; the peaks of its keypoint maps are shifted by offsets that all
+people share. Boxes are neither predicted nor learned unless the config asks for them: those that training and NMS use
 enclose the keypoints.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from detectron2.config import configurable
@@ -16,19 +16,15 @@ from dynpose.config import ConfigError, check_norm, check_not_negative, check_od
 from dynpose.data import schema_from_cfg
 from dynpose.modeling.base_models import ImageDetector
 from dynpose.modeling.fcos import (
-    FCOSDecoder,
+    FCOSDetector,
     FCOSHead,
     LocationConv,
-    Locations,
-    assign_targets,
-    chosen_locations,
-    fcos_loss_arguments,
-    fcos_losses,
-    give_keypoints,
+    attach_keypoints,
     pyramid_channels,
+    select_indices,
 )
-from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, gaussian_heatmaps, offsets_at
+from dynpose.modeling.kp_net import KPNetHead, kp_net_spec
 from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
 
 from .branches import AuxHeatmap, DiskOffsets, KeypointFeatures
@@ -42,32 +38,44 @@ from .losses import (
 from .resolution import check_map_stride, keypoint_cross_entropy, keypoint_peaks, resample
 
 
+@dataclass(frozen=True)
+class InsPoseOptions:
+    """Options of InsPose's maps and training.
+
+    Attributes:
+        map_stride (int): of keypoint maps and offsets, pixels.
+        disk_radius (float): R, cells of ``map_stride``.
+        heatmap_sigma (float): of the auxiliary Gaussians, cells of P3.
+        keypoint_weight, offset_weight, heatmap_weight (float): of the losses in Eq. 5.
+    """
+
+    map_stride: int = 8
+    disk_radius: float = 2.0
+    heatmap_sigma: float = 1.0
+    keypoint_weight: float = 1.0
+    offset_weight: float = 1.0
+    heatmap_weight: float = 1.0
+
+
 @META_ARCH_REGISTRY.register()
 class InsPose(ImageDetector):
     """InsPose.
 
     Args:
-        backbone (Backbone): any that gives ``head_in_features`` with one number of channels.
-        head (FCOSHead): classification, and boxes where it has them. Its second tower generates the KP-Nets.
-        head_in_features (list[str]): pyramid levels, finest first. The branches read the first (P3).
-        keypoint_features (KeypointFeatures): makes F_kp of P3.
-        spec (KPNetSpec): shape of the generated networks.
-        controller (LocationConv): generates their weights from the head's second tower.
+        backbone (Backbone): any that provides ``head_in_features`` with one number of channels.
+        head (FCOSHead): classification, and boxes where it has them. Its second tower is the controller's input.
+        head_in_features (list[str]): pyramid levels, finest first. The input of the branches is the first (P3).
+        keypoint_features (KeypointFeatures): computes F_kp from P3.
+        kp_net_head (KPNetHead): generates the KP-Nets from the head's second tower, to run over F_kp.
         disk_offsets (DiskOffsets | None): None = a keypoint is its cell's centre (Table 1, first row).
         aux_heatmap (AuxHeatmap | None): called in training only.
-        decoder (FCOSDecoder): from scores to people in inference.
+        detector (FCOSDetector): people as locations; its ``inside_box`` must be True where the head has boxes.
         schema (KeypointSchema): the keypoints.
-        sizes_of_interest (list[float]): upper end of the sizes of every level but the last, pixels.
-        center_sampling_radius (float): r of section 3.1, strides.
-        center_inside_box (bool): whether positive locations must also lie inside the box; with a box head they must.
-        coord_scale (float): what relative coordinates are divided by, in strides of the location's level.
-        map_stride (int): of keypoint maps and offsets, pixels.
-        disk_radius (float): R, cells of ``map_stride``.
-        heatmap_sigma (float): of the auxiliary Gaussians, cells of P3.
-        fcos_loss (dict): the remaining arguments of :func:`~dynpose.modeling.fcos.fcos_losses`.
-        loss_weights (dict[str, float]): of ``keypoint``, ``offset`` and ``heatmap``.
-        kp_net_backend (str): backend of the KP-Net operator.
+        options (InsPoseOptions | None): of the maps and the training; None for the defaults.
         pixel_mean, pixel_std (Sequence[float]): of the image channels.
+
+    Raises:
+        ValueError: the stride of the maps does not fit P3's, or positive locations may lie outside predicted boxes.
     """
 
     @configurable
@@ -78,48 +86,30 @@ class InsPose(ImageDetector):
         head,
         head_in_features,
         keypoint_features,
-        spec,
-        controller,
+        kp_net_head,
         disk_offsets=None,
         aux_heatmap=None,
-        decoder,
+        detector,
         schema,
-        sizes_of_interest,
-        center_sampling_radius=1.5,
-        center_inside_box=False,
-        coord_scale=8.0,
-        map_stride=8,
-        disk_radius=2.0,
-        heatmap_sigma=1.0,
-        fcos_loss=None,
-        loss_weights,
-        kp_net_backend="auto",
+        options=None,
         pixel_mean,
         pixel_std,
     ):
         super().__init__(backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std)
-        shapes = backbone.output_shape()
-        self.strides = [shapes[name].stride for name in head_in_features]
-        self.basis_stride = self.strides[0]
-        check_map_stride(map_stride, self.basis_stride)
+        self.options = options or InsPoseOptions()
+        self.map_stride = self.options.map_stride
+        check_map_stride(self.map_stride, kp_net_head.stride)
+        self.has_boxes = head.box_distances is not None
+        if self.has_boxes and not detector.inside_box:
+            raise ValueError("detector: expected inside_box=True for a head with boxes")
+        # the order of the modules is that of the parameters in the optimizer's state
         self.keypoint_features = keypoint_features
-        self.spec = spec
-        self.controller = controller
+        self.kp_net_head = kp_net_head
+        self.controller = kp_net_head.controller
         self.disk_offsets = disk_offsets
         self.aux_heatmap = aux_heatmap
-        self.decoder = decoder
+        self.detector = detector
         self.schema = schema
-        self.sizes_of_interest = sizes_of_interest
-        self.center_sampling_radius = center_sampling_radius
-        self.has_boxes = head.box_distances is not None
-        self.center_inside_box = center_inside_box or self.has_boxes
-        self.coord_scale = coord_scale
-        self.map_stride = map_stride
-        self.disk_radius = disk_radius
-        self.heatmap_sigma = heatmap_sigma
-        self.fcos_loss = fcos_loss or {}
-        self.loss_weights = loss_weights
-        self.kp_net_backend = kp_net_backend
 
     @classmethod
     def from_config(cls, cfg):
@@ -127,7 +117,8 @@ class InsPose(ImageDetector):
         fcos, inspose = cfg.MODEL.FCOS, cfg.MODEL.INSPOSE
         _check_config(cfg)
         backbone = build_backbone(cfg)
-        channels = pyramid_channels(cfg, backbone.output_shape())
+        shapes = backbone.output_shape()
+        channels = pyramid_channels(cfg, shapes)
         schema = schema_from_cfg(cfg)
         spec = kp_net_spec(cfg, schema.num_keypoints)
         branch = {"in_channels": channels, "norm": inspose.NORM, "std": inspose.INIT_STD}
@@ -146,45 +137,54 @@ class InsPose(ImageDetector):
                 num_convs=inspose.NUM_HEATMAP_CONVS,
                 **branch,
             )
+        # the order of construction is that of the random initialisation
+        head = FCOSHead.from_cfg(
+            cfg,
+            channels,
+            with_boxes=inspose.BOX_HEAD,
+            with_centerness=inspose.CENTERNESS,
+            tower_std=inspose.INIT_STD,
+        )
+        keypoint_features = KeypointFeatures(
+            conv_dim=inspose.FEATURE_CONVS_DIM,
+            num_convs=inspose.NUM_FEATURE_CONVS,
+            out_channels=spec.in_channels,
+            **branch,
+        )
+        controller = LocationConv(channels, spec.num_params, inspose.CONTROLLER_KERNEL)
+        detector = FCOSDetector.from_cfg(cfg, shapes, inside_box=inspose.CENTER_INSIDE_BOX or inspose.BOX_HEAD)
         return {
             "backbone": backbone,
-            "head": FCOSHead.from_cfg(
-                cfg,
-                channels,
-                with_boxes=inspose.BOX_HEAD,
-                with_centerness=inspose.CENTERNESS,
-                tower_std=inspose.INIT_STD,
-            ),
+            "head": head,
             "head_in_features": fcos.IN_FEATURES,
-            "keypoint_features": KeypointFeatures(
-                conv_dim=inspose.FEATURE_CONVS_DIM,
-                num_convs=inspose.NUM_FEATURE_CONVS,
-                out_channels=spec.in_channels,
-                **branch,
+            "keypoint_features": keypoint_features,
+            "kp_net_head": KPNetHead(
+                controller,
+                spec,
+                stride=detector.strides[0],
+                coord_scales=[stride * inspose.COORD_SCALE for stride in detector.strides],
+                backend=cfg.MODEL.KP_NET.BACKEND,
             ),
-            "spec": spec,
-            "controller": LocationConv(channels, spec.num_params, inspose.CONTROLLER_KERNEL),
             "disk_offsets": disk_offsets,
             "aux_heatmap": aux_heatmap,
-            "decoder": FCOSDecoder.from_cfg(cfg),
+            "detector": detector,
             "schema": schema,
-            "sizes_of_interest": fcos.SIZES_OF_INTEREST,
-            "center_sampling_radius": fcos.CENTER_SAMPLING_RADIUS,
-            "center_inside_box": inspose.CENTER_INSIDE_BOX,
-            "coord_scale": inspose.COORD_SCALE,
-            "map_stride": inspose.MAP_STRIDE,
-            "disk_radius": inspose.DISK_RADIUS,
-            "heatmap_sigma": inspose.HEATMAP_SIGMA,
-            "fcos_loss": fcos_loss_arguments(cfg),
-            "loss_weights": {
-                "keypoint": inspose.KEYPOINT_LOSS_WEIGHT,
-                "offset": inspose.OFFSET_LOSS_WEIGHT,
-                "heatmap": inspose.HEATMAP_LOSS_WEIGHT,
-            },
-            "kp_net_backend": cfg.MODEL.KP_NET.BACKEND,
+            "options": InsPoseOptions(
+                map_stride=inspose.MAP_STRIDE,
+                disk_radius=inspose.DISK_RADIUS,
+                heatmap_sigma=inspose.HEATMAP_SIGMA,
+                keypoint_weight=inspose.KEYPOINT_LOSS_WEIGHT,
+                offset_weight=inspose.OFFSET_LOSS_WEIGHT,
+                heatmap_weight=inspose.HEATMAP_LOSS_WEIGHT,
+            ),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
+
+    @property
+    def spec(self):
+        """The shape of the KP-Nets: KPNetSpec."""
+        return self.kp_net_head.spec
 
     def forward_training(self, images, features, predictions, gt_instances):
         """Compute the losses (Eq. 5).
@@ -202,53 +202,26 @@ class InsPose(ImageDetector):
         """
         people = gt_instances if self.has_boxes else with_pseudo_boxes(gt_instances)
         keypoints, image_index = gather_keypoints(people, self.schema.num_keypoints)
-        locations = Locations.of(features, self.strides)
-        targets = assign_targets(
-            locations,
-            people,
-            sizes_of_interest=self.sizes_of_interest,
-            num_classes=self.head.num_classes,
-            center_sampling_radius=self.center_sampling_radius,
-            inside_box=self.center_inside_box,
-        )
-        losses = fcos_losses(predictions, targets, num_classes=self.head.num_classes, **self.fcos_loss)
+        locations = self.detector.locations(features)
+        targets = self.detector.targets(locations, people)
+        losses = self.detector.losses(predictions, targets)
 
         index = targets.positives
         nets = self._generate(features[0], predictions.box_tower, locations, index)
         cross_entropy, cells = keypoint_cross_entropy(nets, keypoints[targets.matched[index]], self.map_stride)
-        losses["loss_keypoint"] = mean_over_positives(cross_entropy, cells >= 0) * self.loss_weights["keypoint"]
-
+        losses["loss_keypoint"] = mean_over_positives(cross_entropy, cells >= 0) * self.options.keypoint_weight
         if self.disk_offsets is not None:
-            offsets = self._offsets(features[0])
-            disks = disk_offset_targets(
-                keypoints,
-                image_index,
-                num_images=len(offsets),
-                size=tuple(offsets.shape[-2:]),
-                stride=self.map_stride,
-                radius=self.disk_radius,
-            )
-            losses["loss_offset"] = disk_offset_loss(offsets, disks) * self.loss_weights["offset"]
-
+            losses["loss_offset"] = self._offset_loss(features[0], keypoints, image_index)
         if self.aux_heatmap is not None:
-            logits = self.aux_heatmap(features[0])
-            gaussians = gaussian_heatmaps(
-                keypoints,
-                image_index,
-                num_images=len(logits),
-                size=tuple(logits.shape[-2:]),
-                stride=self.basis_stride,
-                sigma=self.heatmap_sigma,
-            )
-            losses["loss_aux_heatmap"] = heatmap_focal_loss(logits, gaussians) * self.loss_weights["heatmap"]
+            losses["loss_aux_heatmap"] = self._aux_loss(features[0], keypoints, image_index)
         return losses
 
     def forward_inference(self, images, features, predictions):
-        """Find people and their keypoints (section 3.4).
+        """Detect people and locate their keypoints (section 3.4).
 
-        Without a box head, the networks of all candidates are run, and NMS looks at the rectangles around what they
-        have found. With one, NMS looks at the predicted boxes alone, so that it comes first and the networks of
-        duplicates are never run.
+        Without a box head, the networks of all candidates run, and NMS compares the rectangles around the keypoints
+        that they locate. With one, NMS compares the predicted boxes alone, so that it comes first and the networks of
+        duplicates never run.
 
         Args:
             images (ImageList): B padded images.
@@ -260,19 +233,18 @@ class InsPose(ImageDetector):
             third value is the softmax probability of the map's peak. Boxes without a box head enclose the keypoints,
             and are at least a cell of the map wide and high.
         """
-        locations = Locations.of(features, self.strides)
+        locations = self.detector.locations(features)
         if self.has_boxes:
-            results = self.decoder(predictions, locations, images.image_sizes)
-            index = chosen_locations(results)
-            keypoints = self._locate(features[0], predictions.box_tower, locations, index)
-            give_keypoints(results, keypoints)
+            results = self.detector.decode(predictions, locations, images.image_sizes)
+            keypoints = self._locate(features[0], predictions.box_tower, locations, select_indices(results))
+            attach_keypoints(results, keypoints)
             return results
 
-        candidates = self.decoder.candidates(predictions, locations)
+        candidates = self.detector.candidates(predictions, locations)
         keypoints = self._locate(features[0], predictions.box_tower, locations, candidates.index)
         # a rectangle without extent overlaps nothing, and detectron2 drops it when it rescales the results
         boxes = enclosing_boxes(keypoints[..., :2], min_size=float(self.map_stride))
-        return self.decoder.select(candidates, boxes, images.image_sizes, pred_keypoints=keypoints)
+        return self.detector.select(candidates, boxes, images.image_sizes, pred_keypoints=keypoints)
 
     def keypoint_rows(self, note):
         """Say which rows of the parameters are for which keypoint: see :mod:`dynpose.modeling.parameter_rows`."""
@@ -290,23 +262,37 @@ class InsPose(ImageDetector):
 
     def _generate(self, p3, tower, locations, index):
         """Generate the KP-Nets of some locations, to run over F_kp: section 3.2."""
-        params = self.controller(tower, locations, index).float()
-        strides = locations.per_level(locations.strides)
-        return GeneratedKPNets(
-            features=self.keypoint_features(p3),
-            params=params,
-            refinement_params=params[:, :0],
-            image_index=locations.image[index],
-            locations=locations.points[index],
-            coord_scale=strides[index] * self.coord_scale,
-            spec=self.spec,
-            stride=self.basis_stride,
-            backend=self.kp_net_backend,
+        return self.kp_net_head(self.keypoint_features(p3), tower, locations, index)
+
+    def _offset_loss(self, p3, keypoints, image_index):
+        """L_do of Eq. 5."""
+        offsets = self._offsets(p3)
+        disks = disk_offset_targets(
+            keypoints,
+            image_index,
+            num_images=len(offsets),
+            size=tuple(offsets.shape[-2:]),
+            stride=self.map_stride,
+            radius=self.options.disk_radius,
         )
+        return disk_offset_loss(offsets, disks) * self.options.offset_weight
+
+    def _aux_loss(self, p3, keypoints, image_index):
+        """L_hm of Eq. 5."""
+        logits = self.aux_heatmap(p3)
+        gaussians = gaussian_heatmaps(
+            keypoints,
+            image_index,
+            num_images=len(logits),
+            size=tuple(logits.shape[-2:]),
+            stride=self.kp_net_head.stride,
+            sigma=self.options.heatmap_sigma,
+        )
+        return heatmap_focal_loss(logits, gaussians) * self.options.heatmap_weight
 
     def _offsets(self, p3):
         """Disk offsets (B, 2 K, H', W') of the map's stride, in its cells."""
-        return resample(self.disk_offsets(p3), self.basis_stride, self.map_stride)
+        return resample(self.disk_offsets(p3), self.kp_net_head.stride, self.map_stride)
 
     def _locate(self, p3, tower, locations, index):
         """Keypoints (N, K, 3) of the people at some locations: Eq. 2 and 3."""
@@ -317,14 +303,14 @@ class InsPose(ImageDetector):
             width = offsets.shape[-1]
             shift = offsets_at(offsets, nets.image_index, cells)
         else:
-            width = -(-p3.shape[-1] * self.basis_stride // self.map_stride)
+            width = -(-p3.shape[-1] * self.kp_net_head.stride // self.map_stride)
             shift = 0.5
         corner = torch.stack([cells % width, torch.div(cells, width, rounding_mode="floor")], dim=-1)
         return torch.cat([(corner + shift) * self.map_stride, confidence[..., None]], dim=-1)
 
 
 def _check_config(cfg):
-    """Find a wrong choice before training does."""
+    """Find a wrong value before training does."""
     inspose, key = cfg.MODEL.INSPOSE, "MODEL.INSPOSE.{}".format
     check_positive(cfg, key("COORD_SCALE"), key("HEATMAP_SIGMA"))
     check_not_negative(cfg, key("INIT_STD"), key("DISK_RADIUS"), key("NUM_FEATURE_CONVS"), key("NUM_HEATMAP_CONVS"))

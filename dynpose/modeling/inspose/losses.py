@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.structures import Boxes
 
-from dynpose.layers.losses import normalizer
+from dynpose.layers.process_mean import normalizer
 from dynpose.modeling.keypoint_maps import enclosing_boxes, offset_targets
 
 

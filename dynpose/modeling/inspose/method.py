@@ -5,7 +5,7 @@ import contextlib
 from dynpose.methods import Method, register_method
 from dynpose.modeling.fcos.injection import inject_fcos_detections
 from dynpose.modeling.injection import substitute
-from dynpose.modeling.kp_net_flops import FLOPS_BILINEAR, count_cells, count_kp_net_flops
+from dynpose.modeling.kp_net import FLOPS_BILINEAR, count_cells, count_kp_net_flops
 
 from .config import add_inspose_config, add_inspose_released_config
 from .released_weights import RELEASED_FORMATS
@@ -23,16 +23,16 @@ def inject_detections(model, boxes):
         if model.has_boxes:
             yield
             return
-        select = model.decoder.select
+        select = model.detector.decoder.select
 
         def select_injected(candidates, rectangles, *args, **fields):
             return select(candidates, substitute(rectangles, injected.boxes_at(candidates.index)), *args, **fields)
 
-        model.decoder.select = select_injected
+        model.detector.decoder.select = select_injected
         try:
             yield
         finally:
-            del model.decoder.select
+            del model.detector.decoder.select
 
 
 def count_network_flops(model, size):
@@ -40,17 +40,12 @@ def count_network_flops(model, size):
 
     See :class:`~dynpose.methods.Method`.
     """
-    flops = count_kp_net_flops(model, size, model.basis_stride)
-    factor = model.basis_stride // model.map_stride
+    flops = count_kp_net_flops(model, size)
+    factor = model.kp_net_head.stride // model.map_stride
     if factor > 1:
-        values = model.spec.num_keypoints * count_cells(size, model.basis_stride) * factor**2
+        values = model.spec.num_keypoints * count_cells(size, model.kp_net_head.stride) * factor**2
         flops["up-sampling"] = FLOPS_BILINEAR * values
     return flops
-
-
-def count_released_network_flops(model, size):
-    """Count the FLOPs of one generated network of the release: see :class:`~dynpose.methods.Method`."""
-    return count_kp_net_flops(model, size, model.strides[0])
 
 
 _PARTS = {"backbone": ["backbone"], "FCOS head": ["head"], "KP-Nets' features": ["keypoint_features"]}
@@ -76,6 +71,6 @@ register_method(
         released_formats=RELEASED_FORMATS,
         parts=_PARTS,
         inject_detections=inject_fcos_detections,
-        count_network_flops=count_released_network_flops,
+        count_network_flops=count_kp_net_flops,
     )
 )

@@ -3,7 +3,7 @@
 It is a meta-architecture of its own, since nearly every part differs from the paper (`projects/InsPose` lists how).
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,28 +15,27 @@ from dynpose.config import (
     ConfigError,
     check_at_least_one,
     check_between_0_and_1,
+    check_choice,
     check_norm,
     check_not_negative,
     check_positive,
 )
 from dynpose.data import schema_from_cfg
-from dynpose.layers.losses import mean_over_processes
 from dynpose.layers.nms import soft_nms
+from dynpose.layers.process_mean import mean_over_processes
 from dynpose.layers.ranking import rank_in_group
 from dynpose.modeling.base_models import ImageDetector
 from dynpose.modeling.fcos import (
-    FCOSDecoder,
+    FCOSDetector,
     FCOSPredictions,
     LocationConv,
-    Locations,
-    assign_targets,
-    chosen_locations,
+    attach_keypoints,
     flatten_levels,
-    give_keypoints,
     pyramid_channels,
+    select_indices,
 )
-from dynpose.modeling.generated import GeneratedKPNets, kp_net_spec
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, keypoint_cells
+from dynpose.modeling.kp_net import KPNetHead, kp_net_spec
 from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes, without_overlap
 
@@ -54,42 +53,57 @@ from .released_losses import (
 )
 
 
+@dataclass(frozen=True)
+class ReleasedOptions:
+    """Options of the released InsPose.
+
+    Attributes:
+        index_coordinates (bool): whether the network works in pixel indices, see :class:`InsPoseReleased`.
+        nms (dict): of :func:`~dynpose.layers.nms.soft_nms`: ``method``, ``sigma`` and ``min_score``.
+        varifocal (dict): of :func:`varifocal_loss`: ``alpha`` and ``gamma``.
+        quality (str): rule of :func:`keypoint_qualities`.
+        unlabelled_quality (float): target of people without labelled keypoints.
+        area_of_box (float): area of a person without ``gt_areas``, as a fraction of the box.
+        tag_cell (str): rule of :func:`tag_losses`.
+        min_overlap (float), max_radius (int): of the heatmaps' and offsets' squares, see :func:`gaussian_radii`.
+        loss_weights (dict[str, float]): of ``cls``, ``keypoint``, ``keypoint_reg``, ``heatmap``, ``ae_pull``,
+            ``ae_push`` and ``heatmap_offset``; 1 where missing.
+    """
+
+    index_coordinates: bool = True
+    nms: dict = field(default_factory=dict)
+    varifocal: dict = field(default_factory=dict)
+    quality: str = "released"
+    unlabelled_quality: float = 0.1
+    area_of_box: float = 0.53
+    tag_cell: str = "released"
+    min_overlap: float = 0.9
+    max_radius: int = 3
+    loss_weights: dict = field(default_factory=dict)
+
+
 @META_ARCH_REGISTRY.register()
 class InsPoseReleased(ImageDetector):
     """InsPose, released variant.
 
     FCOS-like locations regress a person's keypoints directly; star-shaped convolutions on those keypoints classify the
-    location and generate a KP-Net. Its heatmaps are run over a map of P3 and up-sampled by two; an offset map at that
-    resolution refines their peaks.
+    location and generate a KP-Net. Its heatmaps are computed over a map of P3 and up-sampled by two; an offset map at
+    that resolution refines their peaks.
 
     The release has COCO's keypoints as they are written: (x, y) is the index of a pixel, and its centre lies half a
     pixel further right and down in detectron2's continuous coordinates. With ``index_coordinates`` the whole network
     works in the former, and the ends of :meth:`forward` convert.
 
     Args:
-        backbone (Backbone): any that gives ``head_in_features`` with one number of channels.
+        backbone (Backbone): any that provides ``head_in_features`` with one number of channels.
         head (ReleasedHead): classification, regression, and the controller's branch.
         head_in_features (list[str]): pyramid levels, finest first; the finest is P3.
-        keypoint_features (KeypointFeatures): makes F.
+        keypoint_features (KeypointFeatures): computes F from P3.
         aux_branch (AuxBranch): heatmaps, tags and disk offsets at twice P3's resolution.
-        controller (LocationConv): generates the weights.
-        spec (KPNetSpec): shape of the generated networks.
-        decoder (FCOSDecoder): chooses the candidates in inference; its ``nms_thresh`` is the soft-NMS's.
-        nms (dict): the remaining arguments of :func:`~dynpose.layers.nms.soft_nms`.
+        kp_net_head (KPNetHead): generates the KP-Nets.
+        detector (FCOSDetector): people as locations; its decoder's ``nms_thresh`` is the soft-NMS's.
         schema (KeypointSchema): the keypoints.
-        sizes_of_interest (list[float]): upper end of the sizes of every level but the last, pixels.
-        center_sampling_radius (float): FCOS centre sampling, strides.
-        coord_scale (float): relative coordinates are divided by this many strides of the location's level.
-        varifocal (dict): alpha and gamma.
-        quality (str): rule of :func:`keypoint_qualities`.
-        unlabelled_quality (float): target of people without labelled keypoints.
-        area_of_box (float): area of a person who has none, as a fraction of the box.
-        tag_cell (str): rule of :func:`tag_losses`.
-        min_overlap (float), max_radius (int): of the heatmaps' and offsets' squares, see :func:`gaussian_radii`.
-        loss_weights (dict[str, float]): of ``cls``, ``keypoint``, ``keypoint_reg``, ``heatmap``, ``ae_pull``,
-            ``ae_push`` and ``heatmap_offset``; 1 where missing.
-        index_coordinates (bool): see above.
-        kp_net_backend (str): backend of the KP-Net operator.
+        options (ReleasedOptions | None): None for the defaults.
         pixel_mean, pixel_std (Sequence[float]): of the image channels.
     """
 
@@ -107,50 +121,22 @@ class InsPoseReleased(ImageDetector):
         head_in_features,
         keypoint_features,
         aux_branch,
-        controller,
-        spec,
-        decoder,
-        nms=None,
+        kp_net_head,
+        detector,
         schema,
-        sizes_of_interest,
-        center_sampling_radius=1.5,
-        coord_scale=8.0,
-        varifocal=None,
-        quality="released",
-        unlabelled_quality=0.1,
-        area_of_box=0.53,
-        tag_cell="released",
-        min_overlap=0.9,
-        max_radius=3,
-        loss_weights=None,
-        index_coordinates=True,
-        kp_net_backend="auto",
+        options=None,
         pixel_mean,
         pixel_std,
     ):
         super().__init__(backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std)
-        shapes = backbone.output_shape()
-        self.strides = [shapes[name].stride for name in head_in_features]
+        # the order of the modules is that of the parameters in the optimizer's state
         self.keypoint_features = keypoint_features
         self.aux_branch = aux_branch
-        self.controller = controller
-        self.spec = spec
-        self.decoder = decoder
-        self.nms = nms or {}
+        self.kp_net_head = kp_net_head
+        self.controller = kp_net_head.controller
+        self.detector = detector
         self.schema = schema
-        self.sizes_of_interest = sizes_of_interest
-        self.center_sampling_radius = center_sampling_radius
-        self.coord_scale = coord_scale
-        self.varifocal = varifocal or {}
-        self.quality = quality
-        self.unlabelled_quality = unlabelled_quality
-        self.area_of_box = area_of_box
-        self.tag_cell = tag_cell
-        self.min_overlap = min_overlap
-        self.max_radius = max_radius
-        self.loss_weights = loss_weights or {}
-        self.index_coordinates = index_coordinates
-        self.kp_net_backend = kp_net_backend
+        self.options = options or ReleasedOptions()
 
     @classmethod
     def from_config(cls, cfg):
@@ -158,59 +144,52 @@ class InsPoseReleased(ImageDetector):
         fcos, released = cfg.MODEL.FCOS, cfg.MODEL.INSPOSE_RELEASED
         _check_config(cfg)
         backbone = build_backbone(cfg)
-        channels = pyramid_channels(cfg, backbone.output_shape())
+        shapes = backbone.output_shape()
+        channels = pyramid_channels(cfg, shapes)
         schema = schema_from_cfg(cfg)
         spec = kp_net_spec(cfg, schema.num_keypoints)
+        detector = FCOSDetector.from_cfg(cfg, shapes)
+        # the order of construction is that of the random initialisation
+        head = ReleasedHead.from_cfg(cfg, channels, schema.num_keypoints)
+        keypoint_features = KeypointFeatures(
+            in_channels=channels,
+            channels=released.FEATURE_CONVS_DIM,
+            num_convs=released.NUM_FEATURE_CONVS,
+            out_channels=spec.in_channels,
+            norm=fcos.NORM,
+        )
+        aux_branch = AuxBranch(
+            in_channels=channels,
+            channels=released.AUX_CONVS_DIM,
+            num_convs=released.NUM_AUX_CONVS,
+            num_keypoints=schema.num_keypoints,
+            norm=fcos.NORM,
+        )
+        controller = LocationConv(2 * channels, spec.num_params, kernel_size=3)
         return {
             "backbone": backbone,
-            "head": ReleasedHead.from_cfg(cfg, channels, schema.num_keypoints),
+            "head": head,
             "head_in_features": fcos.IN_FEATURES,
-            "keypoint_features": KeypointFeatures(
-                in_channels=channels,
-                channels=released.FEATURE_CONVS_DIM,
-                num_convs=released.NUM_FEATURE_CONVS,
-                out_channels=spec.in_channels,
-                norm=fcos.NORM,
+            "keypoint_features": keypoint_features,
+            "aux_branch": aux_branch,
+            "kp_net_head": KPNetHead(
+                controller,
+                spec,
+                stride=detector.strides[0],
+                coord_scales=[stride * released.COORD_SCALE for stride in detector.strides],
+                backend=cfg.MODEL.KP_NET.BACKEND,
             ),
-            "aux_branch": AuxBranch(
-                in_channels=channels,
-                channels=released.AUX_CONVS_DIM,
-                num_convs=released.NUM_AUX_CONVS,
-                num_keypoints=schema.num_keypoints,
-                norm=fcos.NORM,
-            ),
-            "controller": LocationConv(2 * channels, spec.num_params, kernel_size=3),
-            "spec": spec,
-            "decoder": FCOSDecoder.from_cfg(cfg),
-            "nms": {
-                "method": released.NMS_METHOD,
-                "sigma": released.NMS_SIGMA,
-                "min_score": released.NMS_MIN_SCORE,
-            },
+            "detector": detector,
             "schema": schema,
-            "sizes_of_interest": fcos.SIZES_OF_INTEREST,
-            "center_sampling_radius": fcos.CENTER_SAMPLING_RADIUS,
-            "coord_scale": released.COORD_SCALE,
-            "varifocal": {"alpha": released.VARIFOCAL_ALPHA, "gamma": released.VARIFOCAL_GAMMA},
-            "quality": released.QUALITY,
-            "unlabelled_quality": released.UNLABELLED_QUALITY,
-            "area_of_box": released.AREA_OF_BOX,
-            "tag_cell": released.TAG_CELL,
-            "min_overlap": released.RADIUS_MIN_OVERLAP,
-            "max_radius": released.MAX_RADIUS,
-            "loss_weights": {
-                "keypoint": released.KEYPOINT_LOSS_WEIGHT,
-                "keypoint_reg": released.REGRESSION_LOSS_WEIGHT,
-                "heatmap": released.HEATMAP_LOSS_WEIGHT,
-                "ae_pull": released.TAG_LOSS_WEIGHT,
-                "ae_push": released.TAG_LOSS_WEIGHT,
-                "heatmap_offset": released.OFFSET_LOSS_WEIGHT,
-            },
-            "index_coordinates": released.INDEX_COORDINATES,
-            "kp_net_backend": cfg.MODEL.KP_NET.BACKEND,
+            "options": _options(released),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
+
+    @property
+    def spec(self):
+        """The shape of the KP-Nets: KPNetSpec."""
+        return self.kp_net_head.spec
 
     def forward(self, batched_inputs):
         """Train or predict, like any detectron2 model.
@@ -222,7 +201,7 @@ class InsPoseReleased(ImageDetector):
         Returns:
             dict[str, Tensor] | list[dict]: losses, or B dicts with ``instances``.
         """
-        if not self.index_coordinates:
+        if not self.options.index_coordinates:
             return super().forward(batched_inputs)
         if self.training:
             return super().forward([_to_index_coordinates(one) for one in batched_inputs])
@@ -248,14 +227,8 @@ class InsPoseReleased(ImageDetector):
         keypoints, image_index = gather_keypoints(gt_instances, self.schema.num_keypoints)
         areas = torch.cat([self._areas(instances) for instances in gt_instances])
         pseudo_instances = [with_pseudo_boxes(instances) for instances in gt_instances]
-        locations = Locations.of(features, self.strides)
-        targets = assign_targets(
-            locations,
-            pseudo_instances,
-            sizes_of_interest=self.sizes_of_interest,
-            num_classes=self.head.num_classes,
-            center_sampling_radius=self.center_sampling_radius,
-        )
+        locations = self.detector.locations(features)
+        targets = self.detector.targets(locations, pseudo_instances)
         index = targets.positives
         person = targets.matched[index]
         nets = self._generate(features, predictions, locations, index)
@@ -265,12 +238,13 @@ class InsPoseReleased(ImageDetector):
         }
         boxes = torch.cat([instances.gt_boxes.tensor for instances in pseudo_instances])
         losses.update(self._aux_losses(features[0], keypoints, image_index, boxes))
-        return {name: loss * self.loss_weights.get(name.removeprefix("loss_"), 1.0) for name, loss in losses.items()}
+        weights = self.options.loss_weights
+        return {name: loss * weights.get(name.removeprefix("loss_"), 1.0) for name, loss in losses.items()}
 
     def forward_inference(self, images, features, predictions):
-        """Find people and their keypoints.
+        """Detect people and locate their keypoints.
 
-        Duplicates are judged by the boxes around the directly regressed keypoints, before any KP-Net runs.
+        Duplicates are found by the boxes around the directly regressed keypoints, before any KP-Net runs.
 
         Args:
             images (ImageList): B padded images.
@@ -282,15 +256,13 @@ class InsPoseReleased(ImageDetector):
             by the soft-NMS, pred_classes and pred_keypoints (N, K, 3) in the network's coordinates; the third value is
             the softmax probability of the up-sampled heatmap's peak.
         """
-        locations = Locations.of(features, self.strides)
-        candidates = self.decoder.candidates(FCOSPredictions(predictions.logits, [], [], []), locations)
+        locations = self.detector.locations(features)
+        candidates = self.detector.candidates(FCOSPredictions(predictions.logits, [], [], []), locations)
         boxes = self._regressed_boxes(predictions, locations, candidates.index, images.image_sizes)
         results = self._select(candidates, boxes, images.image_sizes)
-        index = chosen_locations(results)
-        nets = self._generate(features, predictions, locations, index)
+        nets = self._generate(features, predictions, locations, select_indices(results))
         offsets = self.aux_branch.offsets(self.aux_branch.features(features[0]))
-        keypoints = locate_keypoints(nets, offsets, self.aux_branch.factor)
-        give_keypoints(results, keypoints)
+        attach_keypoints(results, locate_keypoints(nets, offsets, self.aux_branch.factor))
         return results
 
     def keypoint_rows(self, note):
@@ -316,21 +288,11 @@ class InsPoseReleased(ImageDetector):
         """(G,) areas of the people of an image, square pixels."""
         if instances.has("gt_areas"):
             return instances.gt_areas.float()
-        return instances.gt_boxes.area() * self.area_of_box
+        return instances.gt_boxes.area() * self.options.area_of_box
 
     def _generate(self, features, predictions, locations, index):
         """Generate the KP-Nets of some locations."""
-        return GeneratedKPNets(
-            features=self.keypoint_features(features[0]),
-            params=self.controller(predictions.controller_maps, locations, index).float(),
-            refinement_params=features[0].new_zeros(len(index), 0),
-            image_index=locations.image[index],
-            locations=locations.points[index],
-            coord_scale=locations.per_level(self.strides)[index] * self.coord_scale,
-            spec=self.spec,
-            stride=self.strides[0],
-            backend=self.kp_net_backend,
-        )
+        return self.kp_net_head(self.keypoint_features(features[0]), predictions.controller_maps, locations, index)
 
     def _cls_loss(self, predictions, targets, nets, keypoints, areas):
         """Varifocal loss; a positive location is as good as the keypoints that its network finds at present."""
@@ -344,18 +306,18 @@ class InsPoseReleased(ImageDetector):
                 self.schema.sigmas,
                 stride=nets.stride,
                 width=nets.size[1],
-                rule=self.quality,
-                unlabelled=self.unlabelled_quality,
+                rule=self.options.quality,
+                unlabelled=self.options.unlabelled_quality,
             )
         # as released, positives + images: never zero
         count = logits.new_tensor(float(len(targets.positives) + len(nets.features)))
-        return varifocal_loss(logits, quality, **self.varifocal) / mean_over_processes(count)
+        return varifocal_loss(logits, quality, **self.options.varifocal) / mean_over_processes(count)
 
     def _keypoint_losses(self, predictions, locations, index, nets, keypoints):
         """Losses of the positive locations: of the heatmaps of their networks, and of the regressed keypoints."""
         labelled = keypoints[..., 2] > 0
         cells = keypoint_cells(keypoints, nets.stride, nets.size)
-        strides = locations.per_level(self.strides)[index, None, None]
+        strides = locations.per_level(locations.strides)[index, None, None]
         offsets = flatten_levels(predictions.offsets).float()[index].unflatten(1, (-1, 2))
         targets = (keypoints[..., :2] - locations.points[index, None]) / strides
         return {
@@ -365,14 +327,14 @@ class InsPoseReleased(ImageDetector):
 
     def _aux_losses(self, feature, keypoints, image_index, boxes):
         """Losses of the maps that all people share."""
-        stride = self.strides[0] // self.aux_branch.factor
+        options, stride = self.options, self.kp_net_head.stride // self.aux_branch.factor
         features = self.aux_branch.features(feature)
-        radii = gaussian_radii(boxes, stride=stride, min_overlap=self.min_overlap, max_radius=self.max_radius)
+        radii = gaussian_radii(boxes, stride=stride, min_overlap=options.min_overlap, max_radius=options.max_radius)
         targets = gaussian_targets(
             keypoints, image_index, radii, num_images=len(features), size=tuple(features.shape[-2:]), stride=stride
         )
         tags = self.aux_branch.tags(features)
-        pull, push = tag_losses(tags, keypoints, image_index, stride=stride, rule=self.tag_cell)
+        pull, push = tag_losses(tags, keypoints, image_index, stride=stride, rule=options.tag_cell)
         offsets = self.aux_branch.offsets(features)
         return {
             "loss_heatmap": heatmap_focal_loss(self.aux_branch.heatmaps(features), targets),
@@ -383,7 +345,7 @@ class InsPoseReleased(ImageDetector):
 
     def _regressed_boxes(self, predictions, locations, index, image_sizes):
         """Boxes (M, 4) around the directly regressed keypoints, which are first moved into the image."""
-        strides = locations.per_level(self.strides)[index, None, None]
+        strides = locations.per_level(locations.strides)[index, None, None]
         offsets = flatten_levels(predictions.offsets)[index].float().unflatten(1, (-1, 2))
         points = locations.points[index, None] + offsets * strides
         # under tracing, sizes are tensors
@@ -392,19 +354,20 @@ class InsPoseReleased(ImageDetector):
 
     def _select(self, candidates, boxes, image_sizes):
         """Soft-NMS within the images and classes, then the best of each image."""
-        groups = candidates.image * self.head.num_classes + candidates.classes
+        decoder = self.detector.decoder
+        groups = candidates.image * self.detector.num_classes + candidates.classes
         # A score that is no number goes through as the best, of a box that overlaps nothing
         kept, scores = soft_nms(
             without_overlap(boxes, candidates.scores),
             candidates.scores.nan_to_num(nan=1.0),
             groups,
-            iou_threshold=self.decoder.nms_thresh,
-            max_per_group=self.decoder.post_nms_topk,
-            **self.nms,
+            iou_threshold=decoder.nms_thresh,
+            max_per_group=decoder.post_nms_topk,
+            **self.options.nms,
         )
         scores = torch.where(candidates.scores[kept].isfinite(), scores, candidates.scores[kept])
         image = candidates.image[kept]
-        best = rank_in_group(scores, image) < self.decoder.post_nms_topk
+        best = rank_in_group(scores, image) < decoder.post_nms_topk
         kept, scores, image = kept[best], scores[best], image[best]
         results = []
         for number, image_size in enumerate(image_sizes):
@@ -443,7 +406,7 @@ def locate_keypoints(nets, offsets, factor):
     """Decode: the peak of each up-sampled heatmap, plus the offset there, times the stride (paper's Eq. 3).
 
     Args:
-        nets (GeneratedKPNets): N networks.
+        nets (KPNets): N networks.
         offsets (Tensor): (B, K, 2, h, w), x and y in cells of the up-sampled maps.
         factor (int): of the bicubic up-sampling.
 
@@ -493,16 +456,38 @@ def _to_continuous_coordinates(instances):
     instances.pred_boxes = Boxes(boxes.tensor)
 
 
+def _options(released):
+    """Read the options from the section ``cfg.MODEL.INSPOSE_RELEASED``."""
+    return ReleasedOptions(
+        index_coordinates=released.INDEX_COORDINATES,
+        nms={"method": released.NMS_METHOD, "sigma": released.NMS_SIGMA, "min_score": released.NMS_MIN_SCORE},
+        varifocal={"alpha": released.VARIFOCAL_ALPHA, "gamma": released.VARIFOCAL_GAMMA},
+        quality=released.QUALITY,
+        unlabelled_quality=released.UNLABELLED_QUALITY,
+        area_of_box=released.AREA_OF_BOX,
+        tag_cell=released.TAG_CELL,
+        min_overlap=released.RADIUS_MIN_OVERLAP,
+        max_radius=released.MAX_RADIUS,
+        loss_weights={
+            "keypoint": released.KEYPOINT_LOSS_WEIGHT,
+            "keypoint_reg": released.REGRESSION_LOSS_WEIGHT,
+            "heatmap": released.HEATMAP_LOSS_WEIGHT,
+            "ae_pull": released.TAG_LOSS_WEIGHT,
+            "ae_push": released.TAG_LOSS_WEIGHT,
+            "heatmap_offset": released.OFFSET_LOSS_WEIGHT,
+        },
+    )
+
+
 def _check_config(cfg):
-    """Find a wrong choice before training does."""
+    """Find a wrong value before training does."""
     released, key = cfg.MODEL.INSPOSE_RELEASED, "MODEL.INSPOSE_RELEASED.{}".format
     for name, choices in (
         ("QUALITY", ("released", "oks")),
         ("TAG_CELL", ("released", "cell")),
         ("NMS_METHOD", ("linear", "gaussian")),
     ):
-        if released[name] not in choices:
-            raise ConfigError(f"{key(name)} must be one of {', '.join(choices)}, got {released[name]!r}")
+        check_choice(cfg, key(name), choices)
     check_positive(cfg, key("COORD_SCALE"), key("AREA_OF_BOX"), key("NMS_SIGMA"))
     check_not_negative(
         cfg, key("MAX_RADIUS"), key("NMS_MIN_SCORE"), key("NUM_REGRESSION_CONVS"), key("NUM_FEATURE_CONVS")

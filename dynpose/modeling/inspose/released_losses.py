@@ -10,7 +10,7 @@ Coordinates are input pixels (x, y).
 import torch
 import torch.nn.functional as F
 
-from dynpose.layers.losses import mean_over_processes, normalizer
+from dynpose.layers.process_mean import mean_over_processes, normalizer
 from dynpose.modeling.keypoint_maps import corner_radii
 
 # Released: keeps the area of an empty mask from being zero, square pixels

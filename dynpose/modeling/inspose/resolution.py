@@ -57,7 +57,7 @@ def keypoint_cross_entropy(nets, keypoints, map_stride):
     """Softmax cross-entropy of every keypoint map with its one-hot target (L_ce of Eq. 4).
 
     Args:
-        nets (GeneratedKPNets): N networks.
+        nets (KPNets): N networks.
         keypoints (Tensor): (N, K, 3), what each should find; input pixels.
         map_stride (int): pixels.
 
@@ -83,7 +83,7 @@ def keypoint_peaks(nets, map_stride):
     """Highest cell of every keypoint map (Eq. 2).
 
     Args:
-        nets (GeneratedKPNets): N networks.
+        nets (KPNets): N networks.
         map_stride (int): pixels.
 
     Returns:

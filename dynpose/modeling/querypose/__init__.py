@@ -5,6 +5,6 @@ from .box_decoder import BoxStage
 from .flow import RealNVP
 from .keypoint_decoder import KeypointStage
 from .parts import divide_into_parts
-from .querypose import QueryPose
+from .querypose import QueryPose, QueryPoseOptions, RoIPooling
 
-__all__ = ["BoxStage", "KeypointStage", "QueryPose", "RealNVP", "divide_into_parts"]
+__all__ = ["BoxStage", "KeypointStage", "QueryPose", "QueryPoseOptions", "RealNVP", "RoIPooling", "divide_into_parts"]

@@ -10,6 +10,7 @@ Boxes and keypoints are continuous pixels of the network's input, unless they ar
 """
 
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -22,8 +23,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from dynpose.config import check_choice
 from dynpose.data import KeypointSchema, schema_from_cfg
-from dynpose.layers.losses import normalizer
+from dynpose.layers.process_mean import normalizer
 from dynpose.modeling.base_models import ImageModel
 from dynpose.modeling.keypoint_maps import gather_keypoints
 from dynpose.modeling.parameter_rows import layer_rows, of_each
@@ -73,33 +75,82 @@ class DecodedQueries(NamedTuple):
         return values if self.index is None else values[self.index]
 
 
+PIPELINES = ("keypoint_decoder", "box_decoder")
+DECODED_IN_TRAINING = ("matched", "all")
+
+
+@dataclass(frozen=True)
+class RoIPooling:
+    """How RoIs are pooled.
+
+    Attributes:
+        in_features (Sequence[str]): pyramid levels that boxes are pooled from, finest first.
+        keypoint_in_feature (str): the level that RoIs of keypoints are pooled from.
+        resolution, keypoint_resolution (int): r of the two decoders.
+        sampling_ratio (int): samples per cell along each axis.
+    """
+
+    in_features: tuple = ("p2", "p3", "p4", "p5")
+    keypoint_in_feature: str = "p2"
+    resolution: int = 7
+    keypoint_resolution: int = 14
+    sampling_ratio: int = 2
+
+
+@dataclass(frozen=True)
+class QueryPoseOptions:
+    """Options of QueryPose's stages, training and selection.
+
+    Attributes:
+        pipeline (str): the instance query that goes on to the next stage (Figure 3; Table 3): that of the
+            "keypoint_decoder" (b), or that of the "box_decoder" (a).
+        decode_in_training (str): "matched" = keypoints of queries that are matched in any stage; "all" = of all.
+        activation_checkpoint (bool): compute the inside of the stages again for the gradient.
+        loss_weights (dict[str, float]): of ``class``, ``l1``, ``giou`` and ``keypoint``; the first three are those of
+            the matching too.
+        focal_alpha, focal_gamma (float): of the focal loss.
+        max_detections (int): people kept in inference, per image.
+
+    Raises:
+        ValueError: ``pipeline`` or ``decode_in_training`` is none of its choices.
+    """
+
+    pipeline: str = "keypoint_decoder"
+    decode_in_training: str = "matched"
+    activation_checkpoint: bool = False
+    loss_weights: dict = field(default_factory=lambda: {"class": 2.0, "l1": 5.0, "giou": 2.0, "keypoint": 1.0})
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    max_detections: int = 100
+
+    def __post_init__(self):
+        for name, choices in (("pipeline", PIPELINES), ("decode_in_training", DECODED_IN_TRAINING)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: expected {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}")
+
+    @property
+    def focal(self):
+        """The arguments of the focal loss and of its cost in the matching: dict."""
+        return {"alpha": self.focal_alpha, "gamma": self.focal_gamma}
+
+
 @META_ARCH_REGISTRY.register()
 class QueryPose(ImageModel):
     """QueryPose.
 
-    Its parts run one after another, for whoever wants to time them: :meth:`preprocess_image`, :meth:`extract_features`,
+    Its parts run one after another and can be timed alone: :meth:`preprocess_image`, :meth:`extract_features`,
     :meth:`find_people` and :meth:`locate`, stage by stage, and :meth:`select`.
 
     Args:
-        backbone (Backbone): any that gives the features with d channels.
-        in_features (Sequence[str]): pyramid levels that boxes are pooled from, finest first.
-        keypoint_in_feature (str): the level that RoIs of keypoints are pooled from.
+        backbone (Backbone): any that provides the features with d channels.
+        pooling (RoIPooling | None): None for the defaults.
         box_stages (Sequence[BoxStage]): S.
         keypoint_stages (Sequence[KeypointStage]): S.
         flow (RealNVP): of the keypoint loss of all stages.
         schema (KeypointSchema): the K keypoints.
         num_queries (int): N.
         hidden_dim (int): d.
-        pooler_resolution, keypoint_pooler_resolution (int): r of the two decoders.
-        pooler_sampling_ratio (int): samples per cell along each axis.
-        pipeline (str): which instance query goes on to the next stage (Figure 3; Table 3): that of the
-            "keypoint_decoder" (b), or that of the "box_decoder" (a).
-        decode_in_training (str): "matched" = keypoints of queries that are matched in any stage; "all" = of all.
-        activation_checkpoint (bool): compute what is inside the stages again for the gradient.
-        loss_weights (dict[str, float]): of ``class``, ``l1``, ``giou`` and ``keypoint``; the first three are those of
-            the matching too.
-        focal_alpha, focal_gamma (float): of the focal loss.
-        max_detections (int): people kept in inference, per image.
+        options (QueryPoseOptions | None): None for the defaults.
         pixel_mean, pixel_std (Sequence[float]): of the image channels.
 
     Raises:
@@ -111,24 +162,14 @@ class QueryPose(ImageModel):
         self,
         *,
         backbone,
-        in_features=("p2", "p3", "p4", "p5"),
-        keypoint_in_feature="p2",
+        pooling=None,
         box_stages,
         keypoint_stages,
         flow,
         schema,
         num_queries=100,
         hidden_dim=256,
-        pooler_resolution=7,
-        keypoint_pooler_resolution=14,
-        pooler_sampling_ratio=2,
-        pipeline="keypoint_decoder",
-        decode_in_training="matched",
-        activation_checkpoint=False,
-        loss_weights,
-        focal_alpha=0.25,
-        focal_gamma=2.0,
-        max_detections=100,
+        options=None,
         pixel_mean,
         pixel_std,
     ):
@@ -142,29 +183,21 @@ class QueryPose(ImageModel):
             raise ValueError(
                 f"box_stages and keypoint_stages must be equally many, got {len(box_stages)} and {len(keypoint_stages)}"
             )
-        if pipeline not in ("keypoint_decoder", "box_decoder"):
-            raise ValueError(f"MODEL.QUERYPOSE.PIPELINE must be 'keypoint_decoder' or 'box_decoder', got {pipeline!r}")
-        if decode_in_training not in ("matched", "all"):
-            raise ValueError(
-                f"MODEL.QUERYPOSE.DECODE_IN_TRAINING must be 'matched' or 'all', got {decode_in_training!r}"
-            )
+        pooling = pooling or RoIPooling()
         shapes = backbone.output_shape()
-        _check_features(shapes, in_features, keypoint_in_feature, hidden_dim)
-        self.in_features = list(in_features)
-        self.keypoint_in_feature = keypoint_in_feature
-        self.box_pooler = _pooler([shapes[name] for name in in_features], pooler_resolution, pooler_sampling_ratio)
-        self.keypoint_pooler = _pooler([shapes[keypoint_in_feature]], keypoint_pooler_resolution, pooler_sampling_ratio)
+        _check_features(shapes, pooling.in_features, pooling.keypoint_in_feature, hidden_dim)
+        self.in_features = list(pooling.in_features)
+        self.keypoint_in_feature = pooling.keypoint_in_feature
+        box_shapes = [shapes[name] for name in pooling.in_features]
+        self.box_pooler = _pooler(box_shapes, pooling.resolution, pooling.sampling_ratio)
+        keypoint_shapes = [shapes[pooling.keypoint_in_feature]]
+        self.keypoint_pooler = _pooler(keypoint_shapes, pooling.keypoint_resolution, pooling.sampling_ratio)
         self.box_stages = nn.ModuleList(box_stages)
         self.keypoint_stages = nn.ModuleList(keypoint_stages)
         self.flow = flow
         self.schema = schema
         self.num_queries = num_queries
-        self.pipeline = pipeline
-        self.decode_in_training = decode_in_training
-        self.activation_checkpoint = activation_checkpoint
-        self.loss_weights = loss_weights
-        self.focal = {"alpha": focal_alpha, "gamma": focal_gamma}
-        self.max_detections = max_detections
+        self.options = options or QueryPoseOptions()
 
         self.instance_queries = nn.Embedding(num_queries, hidden_dim)
         # centre, width and height in units of the image's: all of it, as in Sparse R-CNN
@@ -176,14 +209,25 @@ class QueryPose(ImageModel):
 
     @classmethod
     def from_config(cls, cfg):
-        """Read the arguments from cfg.MODEL.QUERYPOSE."""
+        """Read the arguments from cfg.MODEL.QUERYPOSE.
+
+        Raises:
+            ConfigError: a value is none of its choices.
+        """
+        check_choice(cfg, "MODEL.QUERYPOSE.PIPELINE", PIPELINES)
+        check_choice(cfg, "MODEL.QUERYPOSE.DECODE_IN_TRAINING", DECODED_IN_TRAINING)
         querypose = cfg.MODEL.QUERYPOSE
         schema = schema_from_cfg(cfg)
         parts = divide_into_parts(schema, querypose.PARTS)
         return {
             "backbone": build_backbone(cfg),
-            "in_features": querypose.IN_FEATURES,
-            "keypoint_in_feature": querypose.KEYPOINT_IN_FEATURE,
+            "pooling": RoIPooling(
+                in_features=tuple(querypose.IN_FEATURES),
+                keypoint_in_feature=querypose.KEYPOINT_IN_FEATURE,
+                resolution=querypose.POOLER_RESOLUTION,
+                keypoint_resolution=querypose.KEYPOINT_POOLER_RESOLUTION,
+                sampling_ratio=querypose.POOLER_SAMPLING_RATIO,
+            ),
             "box_stages": [
                 BoxStage(
                     querypose.HIDDEN_DIM,
@@ -204,21 +248,20 @@ class QueryPose(ImageModel):
             "schema": schema,
             "num_queries": querypose.NUM_QUERIES,
             "hidden_dim": querypose.HIDDEN_DIM,
-            "pooler_resolution": querypose.POOLER_RESOLUTION,
-            "keypoint_pooler_resolution": querypose.KEYPOINT_POOLER_RESOLUTION,
-            "pooler_sampling_ratio": querypose.POOLER_SAMPLING_RATIO,
-            "pipeline": querypose.PIPELINE,
-            "decode_in_training": querypose.DECODE_IN_TRAINING,
-            "activation_checkpoint": querypose.ACTIVATION_CHECKPOINT,
-            "loss_weights": {
-                "class": querypose.CLASS_LOSS_WEIGHT,
-                "l1": querypose.L1_LOSS_WEIGHT,
-                "giou": querypose.GIOU_LOSS_WEIGHT,
-                "keypoint": querypose.KEYPOINT_LOSS_WEIGHT,
-            },
-            "focal_alpha": querypose.FOCAL_LOSS_ALPHA,
-            "focal_gamma": querypose.FOCAL_LOSS_GAMMA,
-            "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "options": QueryPoseOptions(
+                pipeline=querypose.PIPELINE,
+                decode_in_training=querypose.DECODE_IN_TRAINING,
+                activation_checkpoint=querypose.ACTIVATION_CHECKPOINT,
+                loss_weights={
+                    "class": querypose.CLASS_LOSS_WEIGHT,
+                    "l1": querypose.L1_LOSS_WEIGHT,
+                    "giou": querypose.GIOU_LOSS_WEIGHT,
+                    "keypoint": querypose.KEYPOINT_LOSS_WEIGHT,
+                },
+                focal_alpha=querypose.FOCAL_LOSS_ALPHA,
+                focal_gamma=querypose.FOCAL_LOSS_GAMMA,
+                max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+            ),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
@@ -306,7 +349,7 @@ class QueryPose(ImageModel):
         for box_stage, keypoint_stage in zip(self.box_stages, self.keypoint_stages):
             logits, boxes, queries = self._run(self.refine_boxes, box_stage, pyramid, boxes, queries)
             updated = None
-            if keypoint_stage.dynamic_mlp and self.pipeline == "keypoint_decoder":
+            if keypoint_stage.dynamic_mlp and self.options.pipeline == "keypoint_decoder":
                 updated, queries = self._run(self.update_queries, keypoint_stage, keypoint_map, boxes.detach(), queries)
             yield StagePrediction(logits, boxes, queries, updated)
             boxes = boxes.detach()
@@ -382,8 +425,8 @@ class QueryPose(ImageModel):
             torch.stack([stage.logits for stage in stages]),
             torch.stack([stage.boxes for stage in stages]),
             gt_instances,
-            weights=self.loss_weights,
-            **self.focal,
+            weights=self.options.loss_weights,
+            **self.options.focal,
         )
         decoded, matches, rows = self._to_decode(matches, len(gt_instances))
 
@@ -405,14 +448,14 @@ class QueryPose(ImageModel):
                 self.flow, located.keypoints[located_rows], located.sigmas[located_rows], targets, learnt
             )
             stage_losses = {
-                "class": class_loss(stage.logits, queries, gt_classes[people], **self.focal),
+                "class": class_loss(stage.logits, queries, gt_classes[people], **self.options.focal),
                 "l1": distance,
                 "giou": overlap,
                 "keypoint": likelihoods.sum() / self.schema.num_keypoints,
             }
             suffix = "" if index == len(stages) - 1 else f"_{index}"
             for name, loss in stage_losses.items():
-                losses[f"loss_{name}{suffix}"] = loss * self.loss_weights[name] / num_people
+                losses[f"loss_{name}{suffix}"] = loss * self.options.loss_weights[name] / num_people
         return losses
 
     def select(self, logits, boxes, keypoints, sigmas, image_sizes):
@@ -434,7 +477,7 @@ class QueryPose(ImageModel):
         confidences = 1 - sigmas.float().mean(dim=3)
         scores = (logits.float().sigmoid() * confidences.mean(dim=2, keepdim=True)).flatten(1)
         poses = torch.cat([from_relative(keypoints.float(), boxes.float()), confidences[..., None]], dim=3)
-        scores, chosen = scores.topk(min(self.max_detections, scores.shape[1]))
+        scores, chosen = scores.topk(min(self.options.max_detections, scores.shape[1]))
         queries = torch.div(chosen, num_classes, rounding_mode="floor")
         results = []
         for image, size in enumerate(image_sizes):
@@ -460,7 +503,7 @@ class QueryPose(ImageModel):
         """
         queries = [stage.queries for stage in matches]
         people = [stage.people for stage in matches]
-        if self.decode_in_training == "all":
+        if self.options.decode_in_training == "all":
             queries, people = self._to_device(queries, people)
             return DecodedQueries(None, [self.num_queries] * num_images), list(zip(queries, people)), queries
         index = torch.cat(queries).unique()
@@ -512,7 +555,7 @@ class QueryPose(ImageModel):
 
     def _run(self, function, module, *inputs):
         """function(module, *inputs), without keeping what is inside for the gradient if that is wanted."""
-        if not (self.activation_checkpoint and self.training and torch.is_grad_enabled()):
+        if not (self.options.activation_checkpoint and self.training and torch.is_grad_enabled()):
             return function(module, *inputs)
         return checkpoint(
             function,

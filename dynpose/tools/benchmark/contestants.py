@@ -22,7 +22,7 @@ def why_not(name: str, device: torch.device, dtype: torch.dtype) -> str:
         return ""
     if triton_support.interprets():
         return "not run: Triton interprets its kernels here, it does not compile them"
-    reason = triton_support.why_not_triton(torch.empty(0, dtype=dtype, device=device))
+    reason = triton_support.triton_unavailable_reason(torch.empty(0, dtype=dtype, device=device))
     return f"not run: {reason}" if reason else ""
 
 

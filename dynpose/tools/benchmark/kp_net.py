@@ -11,11 +11,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from dynpose.layers import KPNetSpec, kp_net_cross_entropy, kp_net_heatmaps, kp_net_peaks
+from dynpose.layers import KPNets, KPNetSpec
 
 from .contestants import (
     BACKENDS,
     GROUPED,
+    REFERENCE,
     Disagreement,
     Result,
     Tolerance,
@@ -154,14 +155,17 @@ class KPNetCase:
         allowed = tolerance * expected.values["values"].abs().max()
         others = (expected.indices != actual.indices).any(dim=1).nonzero().squeeze(1)
         for i in others.split(16):
-            heatmaps = kp_net_heatmaps(*_of_instances(inputs, i), self.spec, _STRIDE, backend="torch").flatten(2)
+            heatmaps = self._nets(REFERENCE, inputs)[i].heatmaps().flatten(2)
             below = expected.values["values"][i] - heatmaps.gather(2, actual.indices[i][..., None]).squeeze(2)
             if not (below <= allowed).all():
                 raise Disagreement(f"indices: a cell that is {below.max().item():.1e} lower, at most {allowed:.1e}")
 
+    def _nets(self, name, inputs):
+        return KPNets(*inputs[:5], self.spec, _STRIDE, backend=BACKENDS[name])
+
     def _peaks(self, name, inputs):
         if name != GROUPED:
-            return kp_net_peaks(*inputs[:5], self.spec, _STRIDE, backend=BACKENDS[name])
+            return self._nets(name, inputs).peaks()
         with torch.no_grad():
             heatmaps = _grouped_heatmaps(inputs, self.spec)
             values, indices = heatmaps.max(dim=2)
@@ -169,14 +173,10 @@ class KPNetCase:
 
     def _losses(self, name, inputs):
         if name != GROUPED:
-            return kp_net_cross_entropy(*inputs[:5], self.spec, _STRIDE, inputs.targets, backend=BACKENDS[name])
+            return self._nets(name, inputs).cross_entropy(inputs.targets)
         heatmaps = _grouped_heatmaps(inputs, self.spec)
         losses = F.cross_entropy(heatmaps.flatten(0, 1), inputs.targets.flatten(), reduction="none")
         return losses.view_as(inputs.targets)
-
-
-def _of_instances(inputs, index):
-    return inputs.features, *(tensor[index] for tensor in inputs[1:5])
 
 
 def _grouped_heatmaps(inputs, spec):

@@ -293,7 +293,7 @@ def test_fcpose_trains_and_predicts(choice):
     sum(losses.values()).backward()
     # the other parameters are constant: a distributed run would wait for the gradient of any other
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-    model.eval().decoder.score_thresh = 0.0
+    model.eval().detector.decoder.score_thresh = 0.0
     with torch.no_grad():
         (output,) = model([{**image(one_person(size=(100, 133))), "height": 200, "width": 266}])
     assert len(output["instances"]) > 0

@@ -6,7 +6,7 @@ from detectron2.modeling import Backbone
 from small_models import SCHEMA
 from torch import nn
 
-from dynpose.modeling.cid import CID, FeatureDecoupling, InstanceAbstraction
+from dynpose.modeling.cid import CID, CIDOptions, FeatureDecoupling, InstanceAbstraction
 
 CHANNELS = 12
 
@@ -30,7 +30,7 @@ class Patches(Backbone):
         return {"patches": self.conv(images).tanh()}
 
 
-def tiny_model(*, schema=SCHEMA, seed=0, stride=4, iia=None, gfd=None, loss_weights=None, **kwargs):
+def tiny_model(*, schema=SCHEMA, seed=0, stride=4, iia=None, gfd=None, loss_weights=None, **options):
     """A CPU model without a config. Its random weights are larger than training's first ones, to tell cells apart."""
     torch.manual_seed(seed)
     num_keypoints = schema.num_keypoints
@@ -40,10 +40,9 @@ def tiny_model(*, schema=SCHEMA, seed=0, stride=4, iia=None, gfd=None, loss_weig
         iia=InstanceAbstraction(CHANNELS, num_keypoints, **(iia or {})),
         gfd=FeatureDecoupling(CHANNELS, num_keypoints, **{"channels": 8, "init_std": 0, **(gfd or {})}),
         schema=schema,
-        loss_weights={"multi_heatmap": 1.0, "contrastive": 1.0, "single_heatmap": 4.0, **(loss_weights or {})},
+        options=CIDOptions(loss_weights={**CIDOptions().loss_weights, **(loss_weights or {})}, **options),
         pixel_mean=[110.0, 115.0, 120.0],
         pixel_std=[60.0, 60.0, 60.0],
-        **kwargs,
     )
     for conv in (model.iia.heatmaps, model.gfd.heatmaps):
         nn.init.normal_(conv.weight, std=0.5)

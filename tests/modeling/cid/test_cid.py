@@ -521,17 +521,17 @@ def test_a_users_backbone_plugs_in_by_config_alone():
     assert model.stride == 8
     assert model.gfd.reduce.weight.shape == (16, CHANNELS, 1, 1)
     assert not model.gfd.spatial
-    assert model.heatmap_loss_norm == "person"
+    assert model.options.heatmap_loss_norm == "person"
     assert model.iia.heatmaps.weight.shape == (5, CHANNELS, 1, 1)
     assert model.train()([crowd(2)])["loss_single_heatmap"] > 0
 
 
 def test_the_defaults_are_the_releases():
     model = build_model(config())
-    assert model.loss_weights == {"multi_heatmap": 1.0, "contrastive": 1.0, "single_heatmap": 4.0}
-    assert (model.temperature, model.oks_nms_thresh, model.min_box_area) == (0.05, 0.8, 32**2)
+    assert model.options.loss_weights == {"multi_heatmap": 1.0, "contrastive": 1.0, "single_heatmap": 4.0}
+    assert (model.options.temperature, model.options.oks_nms_thresh, model.options.min_box_area) == (0.05, 0.8, 32**2)
     assert (model.iia.max_proposals, model.iia.score_thresh) == (30, 0.01)
-    assert (model.smoothing, model.iia.smoothing) == (3, 3)
+    assert (model.options.smoothing, model.iia.smoothing) == (3, 3)
     assert model.gfd.spatial
     assert model.gfd.channel
     assert model.gfd.channel_weights is not None
@@ -544,7 +544,7 @@ def test_the_defaults_are_the_releases():
         ("IN_FEATURES", ["patches", "patches"], "IN_FEATURES must name one output"),
         ("RECALIBRATION", ["both"], "RECALIBRATION must name"),
         ("CHANNEL_WEIGHTS", "paper", "CHANNEL_WEIGHTS must be 'linear' or 'feature', got 'paper'"),
-        ("HEATMAP_LOSS_NORM", "image", "HEATMAP_LOSS_NORM must be 'pooled' or 'person', got 'image'"),
+        ("HEATMAP_LOSS_NORM", "image", "HEATMAP_LOSS_NORM must be one of 'pooled', 'person', got 'image'"),
         ("PRIOR_PROB", 1.0, "PRIOR_PROB must be between 0 and 1, and neither of them, got 1.0"),
         ("MAX_INSTANCES", 0, "MAX_INSTANCES must be at least 1, got 0"),
         ("MAX_INSTANCES_PER_CHUNK", 0, "MAX_INSTANCES_PER_CHUNK must be at least 1, got 0"),
@@ -593,7 +593,7 @@ def test_ochuman_is_tested_as_released(width):
         found_keys = (keys.OKS_NMS_THRESH, keys.SMOOTHING)
         assert found_keys == (thresh, smoothing)
     model = build_model(config(SMOOTHING=11))
-    assert (model.smoothing, model.iia.smoothing) == (11, 11)
+    assert (model.options.smoothing, model.iia.smoothing) == (11, 11)
 
 
 def test_parts_can_be_timed_apart():

@@ -1,6 +1,7 @@
 """CID against outputs recorded from the authors' code (reference/cid)."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -322,7 +323,7 @@ def test_radii(outputs):
 
 @pytest.mark.parametrize("chunk", [32, 3, 1])
 def test_losses_and_gradients(model, outputs, chunk, monkeypatch):
-    monkeypatch.setattr(model, "max_instances_per_chunk", chunk)
+    monkeypatch.setattr(model, "options", replace(model.options, max_instances_per_chunk=chunk))
     features = rule_input(320, (2, 480, 32, 32), 0.4) + rule_input(321, (1, 480, 1, 1), 1.2)
     features.requires_grad_()
     losses = model.losses(features, TRAIN_SIZES, train_instances(outputs), [ignore_mask()] * 2, JITTER)

@@ -1,5 +1,7 @@
 """The FCPose meta-architecture: every design choice trains and predicts; the release's faults stay away."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from detectron2.engine import DefaultPredictor
@@ -8,6 +10,7 @@ from small_models import SCHEMA, image, one_person, people, small_config, small_
 
 from dynpose.config import load_config
 from dynpose.layers import KPNetSpec
+from dynpose.layers.kp_net import nets
 from dynpose.modeling.fcos import LocationConv
 from dynpose.modeling.fcpose import fcpose
 
@@ -49,7 +52,7 @@ def test_every_choice_trains_and_predicts(choice):
             assert parameter.grad.isfinite().all(), name
     assert model.controller.linear.weight.grad.abs().sum() > 0
 
-    model.eval().decoder.score_thresh = 0.0
+    model.eval().detector.decoder.score_thresh = 0.0
     with torch.no_grad():
         (output,) = model([{**image(one_person()), "height": 64, "width": 256}])
     instances = output["instances"]
@@ -90,8 +93,8 @@ def test_every_image_of_a_batch_has_keypoint_losses(config):
 def test_batched_inference_equals_single(config):
     """The release overwrites the offset map inside its loop over the images."""
     model = small_model(config).eval()
-    model.decoder.score_thresh = 0.0
-    model.decoder.post_nms_topk = 10
+    model.detector.decoder.score_thresh = 0.0
+    model.detector.decoder.post_nms_topk = 10
     inputs = [image(one_person(), seed) for seed in range(3)]
     with torch.no_grad():
         together = model(inputs)
@@ -112,11 +115,9 @@ def test_losses_do_not_depend_on_other_copies_of_the_batch():
 
 
 def test_chunks_do_not_change_losses_or_gradients(monkeypatch):
-    from dynpose.modeling import generated
-
     results = []
     for limit in (2**26, 1):
-        monkeypatch.setattr(generated, "_MAX_MAP_VALUES", limit)
+        monkeypatch.setattr(nets, "_MAX_MAP_VALUES", limit)
         model = small_model(RELEASE)
         losses = losses_of(model, [image(one_person())])
         results.append((losses, model.controller.linear.weight.grad))
@@ -180,25 +181,19 @@ def test_instance_offsets_are_a_generated_convolution():
     torch.manual_seed(1)
     features = [torch.randn(2, 64, s, s) for s in (16, 8, 4, 2, 1)]
     predictions = model.head(features)
-    from dynpose.layers import kp_net_heatmaps
-    from dynpose.modeling.fcos import Locations
-
-    locations = Locations.of(features, model.strides)
+    locations = model.detector.locations(features)
     index = torch.tensor([3, 300, 511, 600])
-    nets = model._generate(model._maps(features)[1], predictions.box_tower, locations, index)
-    nets.refinement_params = torch.randn_like(nets.refinement_params)
+    networks, params = model._generate(model._maps(features)[1], predictions.box_tower, locations, index)
+    params = torch.randn_like(params)
     # the same convolution, run densely by the operator as a network of depth 1
-    dense = kp_net_heatmaps(
-        nets.features, nets.refinement_params, nets.image_index, nets.locations, nets.coord_scale,
-        model.refinement.conv_spec, nets.stride,
-    )  # fmt: skip
+    dense = replace(networks, params=params, spec=model.refinement.conv_spec).heatmaps()
     cells = torch.randint(0, 256, (4, SCHEMA.num_keypoints))
-    sparse = model.refinement.at_peaks(nets, None, cells)
+    sparse = model.refinement.offsets_at_peaks(networks, params, None, cells)
     kind = torch.arange(SCHEMA.num_keypoints)
     expected = dense.unflatten(1, (-1, 2)).flatten(3)[torch.arange(4)[:, None], kind, :, cells] * 8
     torch.testing.assert_close(sparse, expected, rtol=1e-4, atol=1e-4)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(model.refinement.at_peaks(nets, None, cells), sparse)
+        assert torch.equal(model.refinement.offsets_at_peaks(networks, params, None, cells), sparse)
 
 
 def test_paper_parameter_counts():
@@ -254,7 +249,7 @@ def test_wrong_choices_name_their_key(opts, named):
 
 
 def test_overfits_one_person():
-    """Targets, losses and decoding fit together: one image is learned by heart."""
+    """Targets, losses and decoding fit together: the model overfits one image."""
     model = small_model(PAPER, "MODEL.FCPOSE.BASIS.NORM", "GN", "MODEL.FCPOSE.BASIS.CONVS_DIM", 32)
     data = image(one_person(61.3, 66.8))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)

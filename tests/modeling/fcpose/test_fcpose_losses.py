@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dynpose.layers import KPNetSpec
+from dynpose.layers import KPNets, KPNetSpec
+from dynpose.layers.cells import cell_centers
 from dynpose.layers.triton_support import interprets
 from dynpose.modeling.fcpose.losses import head_weights, heatmap_mse
 from dynpose.modeling.fcpose.refinement import SharedOffsets
-from dynpose.modeling.generated import GeneratedKPNets
-from dynpose.modeling.keypoint_maps import cell_centers, gaussian_heatmaps, keypoint_cells, offset_targets
+from dynpose.modeling.keypoint_maps import gaussian_heatmaps, keypoint_cells, offset_targets
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_released_losses_by_kernels(heatmap_loss, monkeypatch):
     if device == "cpu" and not interprets():
         pytest.skip("the kernels run on a GPU or, with TRITON_INTERPRET=1, on the CPU")
     # The networks themselves by PyTorch for both.
-    heatmaps = GeneratedKPNets.heatmaps
-    monkeypatch.setattr(GeneratedKPNets, "heatmaps", lambda nets: heatmaps(replace(nets, backend="torch")))
+    heatmaps = KPNets.heatmaps
+    monkeypatch.setattr(KPNets, "heatmaps", lambda nets: heatmaps(replace(nets, backend="torch")))
     torch.manual_seed(0)
     spec = KPNetSpec(in_channels=4, width=4, depth=2, num_keypoints=2)
     refinement = SharedOffsets(in_channels=4, num_keypoints=2, loss="expected_distance", heatmap_loss=heatmap_loss).to(
@@ -65,10 +65,9 @@ def test_released_losses_by_kernels(heatmap_loss, monkeypatch):
     results = []
     for backend in ("torch", "triton"):
         params = torch.randn(3, spec.num_params, generator=torch.Generator().manual_seed(1)).to(device).requires_grad_()
-        nets = GeneratedKPNets(
+        nets = KPNets(
             features=features,
             params=params,
-            refinement_params=params[:, :0],
             image_index=torch.tensor([1, 0, 1], device=device),
             locations=keypoints[:, 0, :2],
             coord_scale=torch.full((3,), 16.0, device=device),
@@ -76,12 +75,12 @@ def test_released_losses_by_kernels(heatmap_loss, monkeypatch):
             stride=8,
             backend=backend,
         )
-        losses = refinement.losses(
+        losses = refinement._losses_on_maps(
             nets, refinement.offsets(features, None), keypoints, torch.tensor([30.0, 0.0, 50.0], device=device)
         )
-        gradients = torch.autograd.grad(sum(x.sum() for x in losses.values()), [params, *refinement.parameters()])
+        gradients = torch.autograd.grad(sum(x.sum() for x in losses), [params, *refinement.parameters()])
         assert all(gradient.abs().sum() > 0 for gradient in gradients)
-        results.append([losses["heatmap"], losses["offset"], *gradients])
+        results.append([*losses, *gradients])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
 
 

@@ -89,14 +89,14 @@ def test_generated_networks(make_model, outputs):
     model = make_model().eval()
     features = eval_features()
     predictions = model.head(features)
-    locations = Locations.of(features, model.strides)
-    (instances,) = model.decoder(predictions, locations, EVAL_IMAGES.image_sizes)
+    locations = Locations.of(features, model.detector.strides)
+    (instances,) = model.detector.decoder(predictions, locations, EVAL_IMAGES.image_sizes)
     index = instances.location_index
     assert torch.equal(locations.points[index], torch.from_numpy(outputs["eval/locations"]))
     assert torch.equal(locations.level[index], torch.from_numpy(outputs["eval/fpn_levels"]))
 
     _, maps, _ = model._maps(features)
-    nets = model._generate(maps, predictions.box_tower, locations, index)
+    nets, _ = model._generate(maps, predictions.box_tower, locations, index)
     assert_matches(nets.params, outputs, "eval/params", rel=1e-4)
     assert_matches(nets.params[:3], outputs, "eval/params_first3", rel=1e-4)
     logits = nets.heatmaps()
@@ -122,20 +122,20 @@ def test_detections_kept_and_thresholded(make_model, outputs):
     model = make_model("overrides_of_eval_nms").eval()
     features = eval_features()
     predictions = model.head(features)
-    locations = Locations.of(features, model.strides)
+    locations = Locations.of(features, model.detector.strides)
 
-    model.decoder.post_nms_topk = 1000
-    (instances,) = model.decoder(predictions, locations, EVAL_IMAGES.image_sizes)
+    model.detector.decoder.post_nms_topk = 1000
+    (instances,) = model.detector.decoder(predictions, locations, EVAL_IMAGES.image_sizes)
     assert len(instances) == outputs["eval_nms/num_candidates_and_after_nms"][1]
-    model.decoder.post_nms_topk = 20
-    (instances,) = model.decoder(predictions, locations, EVAL_IMAGES.image_sizes)
+    model.detector.decoder.post_nms_topk = 20
+    (instances,) = model.detector.decoder(predictions, locations, EVAL_IMAGES.image_sizes)
     assert_matches(instances.scores, outputs, "eval_nms_top20/scores", abs=1e-3)
     assert torch.equal(
         locations.points[instances.location_index], torch.from_numpy(outputs["eval_nms_top20/locations"])
     )
-    model.decoder.post_nms_topk = 100
-    model.decoder.thresh_with_centerness = True
-    (instances,) = model.decoder(predictions, locations, EVAL_IMAGES.image_sizes)
+    model.detector.decoder.post_nms_topk = 100
+    model.detector.decoder.thresh_with_centerness = True
+    (instances,) = model.detector.decoder(predictions, locations, EVAL_IMAGES.image_sizes)
     assert_matches(instances.scores, outputs, "eval_nms_thresh_with_ctr/scores", abs=1e-3)
 
 
@@ -155,7 +155,7 @@ def test_postprocessed(make_model, outputs):
 def test_training_targets(make_model, outputs):
     model = make_model()
     features = train_features()
-    locations = Locations.of(features, model.strides)
+    locations = Locations.of(features, model.detector.strides)
     instances = train_instances(outputs)
     targets = assign_targets(
         locations, instances, sizes_of_interest=[64, 128, 256, 512], num_classes=1, center_sampling_radius=1.5

@@ -11,7 +11,7 @@ from small_models import SCHEMA, image, one_person, people, small_config, small_
 from dynpose.config import load_config
 from dynpose.data import COCO_PERSON, KeypointSchema, schema_to_cfg
 from dynpose.modeling import InsPose
-from dynpose.modeling.inspose import inspose
+from dynpose.modeling.fcos import detector
 
 PAPER = "configs/InsPose/R_50_36e.yaml"
 SMALL = (
@@ -85,7 +85,7 @@ def test_every_choice_trains_and_predicts(choice):
     assert_all_gradients(model)
     assert model.controller.linear.weight.grad.abs().sum() > 0
 
-    model.eval().decoder.score_thresh = 0.0
+    model.eval().detector.decoder.score_thresh = 0.0
     with torch.no_grad():
         (output,) = model([{**image(one_person()), "height": 64, "width": 256}])
     instances = output["instances"]
@@ -174,8 +174,8 @@ def test_assignment_is_by_pseudo_boxes_and_with_a_box_head_by_boxes(monkeypatch)
         seen.append((people[0].gt_boxes.tensor.tolist(), kwargs["inside_box"]))
         return assign_targets(locations, people, **kwargs)
 
-    assign_targets = inspose.assign_targets
-    monkeypatch.setattr(inspose, "assign_targets", spy)
+    assign_targets = detector.assign_targets
+    monkeypatch.setattr(detector, "assign_targets", spy)
     for boxes in (False, True):
         losses_of(small_inspose("MODEL.INSPOSE.BOX_HEAD", boxes), [image(one_person())])
     # one_person has a box of 40 x 60, its keypoints span 30 x 50
@@ -200,8 +200,8 @@ def test_every_positive_location_has_a_network(monkeypatch):
 def test_batched_inference_equals_single():
     """The release takes one image at a time."""
     model = small_inspose().eval()
-    model.decoder.score_thresh = 0.0
-    model.decoder.post_nms_topk = 10
+    model.detector.decoder.score_thresh = 0.0
+    model.detector.decoder.post_nms_topk = 10
     inputs = [image(one_person(), seed) for seed in range(3)]
     with torch.no_grad():
         together = model(inputs)
@@ -225,7 +225,7 @@ def test_losses_do_not_depend_on_other_copies_of_the_batch():
 
 def test_the_auxiliary_heatmap_is_not_used_in_inference():
     model = small_inspose().eval()
-    model.decoder.score_thresh = 0.0
+    model.detector.decoder.score_thresh = 0.0
     with torch.no_grad():
         (before,) = model([image(one_person())])
         for parameter in model.aux_heatmap.parameters():
@@ -246,7 +246,7 @@ def test_a_checkpoint_predicts_alike_without_the_auxiliary_heatmap():
     assert not missing
     assert unexpected
     assert all(key.startswith("aux_heatmap.") for key in unexpected)
-    model.decoder.score_thresh = bare.decoder.score_thresh = 0.0
+    model.detector.decoder.score_thresh = bare.detector.decoder.score_thresh = 0.0
     with torch.no_grad():
         whole, pruned = (m([image(one_person())])[0]["instances"] for m in (model, bare))
     assert torch.equal(whole.pred_keypoints, pruned.pred_keypoints)
@@ -381,7 +381,7 @@ def test_the_papers_network():
     assert (main.SOLVER.MAX_EPOCHS, main.SOLVER.STEPS_EPOCHS) == (100, [75, 90])
 
     arguments = InsPose.from_config(cfg)
-    spec, features = arguments["spec"], arguments["keypoint_features"]
+    spec, features = arguments["kp_net_head"].spec, arguments["keypoint_features"]
     # section 3.2: ((8 + 2) * 8 + 8) + (8 * 8 + 8) + (8 * 17 + 17)
     assert spec.num_params == 313
     assert [conv.weight.shape[:2] for conv in features.tower] == [(128, 256), (128, 128), (128, 128), (128, 128)]
@@ -409,7 +409,7 @@ def test_one_keypoint_kind():
     """Rectangles around single points must survive detectron2's rescaling."""
     schema = KeypointSchema(names=("nose",), flip_pairs=(), skeleton=(), sigmas=(0.05,))
     model = small_inspose(schema=schema).eval()
-    model.decoder.score_thresh = 0.0
+    model.detector.decoder.score_thresh = 0.0
     with torch.no_grad():
         (output,) = model([{**image(one_person()), "height": 32, "width": 32}])
     assert len(output["instances"]) > 0

@@ -7,8 +7,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from small_models import one_person, people
 
-from dynpose.layers import KPNetSpec
-from dynpose.modeling.generated import GeneratedKPNets
+from dynpose.layers import KPNets, KPNetSpec
 from dynpose.modeling.inspose.losses import (
     disk_offset_loss,
     disk_offset_targets,
@@ -172,10 +171,9 @@ def test_impossible_strides(map_stride):
 def networks(num=3, seed=0):
     torch.manual_seed(seed)
     spec = KPNetSpec(in_channels=4, width=4, depth=2, num_keypoints=2, coords_position="last", coords_sign=1)
-    return GeneratedKPNets(
+    return KPNets(
         features=torch.randn(2, 4, 6, 8),
         params=torch.randn(num, spec.num_params),
-        refinement_params=torch.zeros(num, 0),
         image_index=torch.tensor([1, 0, 1])[:num],
         locations=torch.tensor([[10.0, 20.0], [30.0, 30.0], [50.0, 4.0]])[:num],
         coord_scale=torch.full((num,), 64.0),

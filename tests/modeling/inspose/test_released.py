@@ -1,5 +1,7 @@
 """The InsPoseReleased meta-architecture: it trains and predicts with any keypoints; the release's faults stay away."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,8 +10,7 @@ from small_models import SCHEMA, image, one_person, people, small_config, small_
 
 from dynpose.config import load_config
 from dynpose.data import KeypointSchema
-from dynpose.layers import KPNetSpec
-from dynpose.modeling.generated import GeneratedKPNets
+from dynpose.layers import KPNets, KPNetSpec
 from dynpose.modeling.inspose.released import locate_keypoints
 from dynpose.modeling.inspose.released_head import AuxBranch, ReleasedHead, StarConv, scale_gradient
 from dynpose.modeling.inspose.released_losses import disk_offset_loss
@@ -65,7 +66,7 @@ def test_it_trains_and_predicts(opts):
     for layer in (model.controller.linear, model.head.cls_star, model.aux_branch.tags):
         assert layer.weight.grad.abs().sum() > 0
 
-    model.eval().decoder.score_thresh = 0.0
+    model.eval().detector.decoder.score_thresh = 0.0
     with torch.no_grad():
         (output,) = model([{**image(one_person()), "height": 64, "width": 256}])
     instances = output["instances"]
@@ -89,13 +90,13 @@ def test_no_people_and_no_keypoints():
     unlabelled = losses_of(model, [image(one_person(visibility=0))])
     assert unlabelled["loss_keypoint"] == unlabelled["loss_keypoint_reg"] == 0
     assert unlabelled["loss_cls"] > 0
-    model.unlabelled_quality = 1.0
+    model.options = replace(model.options, unlabelled_quality=1.0)
     assert losses_of(model, [image(one_person(visibility=0))])["loss_cls"] > unlabelled["loss_cls"]
 
 
 def test_nobody_is_found():
     model = released_model().eval()
-    model.decoder.score_thresh = 1.0
+    model.detector.decoder.score_thresh = 1.0
     with torch.no_grad():
         outputs = model([image(one_person()), image(one_person())])
     for output in outputs:
@@ -105,8 +106,8 @@ def test_nobody_is_found():
 def test_batched_inference_equals_single():
     """The release reads the offsets of the first image for every one."""
     model = released_model().eval()
-    model.decoder.score_thresh = 0.0
-    model.decoder.post_nms_topk = 10
+    model.detector.decoder.score_thresh = 0.0
+    model.detector.decoder.post_nms_topk = 10
     torch.nn.init.normal_(model.aux_branch.disk_offsets.weight, std=1.0)
     inputs = [image(one_person(), seed) for seed in range(3)]
     with torch.no_grad():
@@ -150,11 +151,11 @@ def test_areas_count():
 def test_index_coordinates_are_those_of_the_file():
     """In inference half a pixel of the original image is added to what the network finds."""
     model = released_model().eval()
-    model.decoder.score_thresh = 0.0
+    model.detector.decoder.score_thresh = 0.0
     data = [{**image(one_person()), "height": 64, "width": 256}]
     with torch.no_grad():
         shifted = model(data)[0]["instances"].pred_keypoints
-        model.index_coordinates = False
+        model.options = replace(model.options, index_coordinates=False)
         plain = model(data)[0]["instances"].pred_keypoints
     torch.testing.assert_close(shifted[..., :2], plain[..., :2] + 0.5)
 
@@ -205,8 +206,8 @@ def test_peaks_are_those_of_bicubic_maps_with_the_offset_there():
     features[0, 0, 2, 3] = features[0, 1, 5, 7] = 1.0
     # beside a cell of 1, a cell of 0.9: the maximum moves towards it
     features[1, 0, 2, 3], features[1, 0, 2, 4], features[1, 1, 0, 0] = 1.0, 0.9, 1.0
-    nets = GeneratedKPNets(
-        features=features, params=params, refinement_params=params[:, :0], image_index=torch.tensor([1, 0]),
+    nets = KPNets(
+        features=features, params=params, image_index=torch.tensor([1, 0]),
         locations=torch.zeros(2, 2), coord_scale=torch.ones(2), spec=spec, stride=8,
     )  # fmt: skip
     offsets = torch.zeros(2, 2, 2, 12, 16)
@@ -241,9 +242,9 @@ FIVE = KeypointSchema(names=("a", "b", "c", "d", "e"), sigmas=(0.05,) * 5)
     [
         ([RELEASED + "STAR_KEYPOINTS", "[0, 1, 2]"], "STAR_KEYPOINTS must name 9 keypoints.*got 3"),
         ([RELEASED + "STAR_KEYPOINTS", "[0, 1, 2, 3, 4, 5, 6, 7, -1]"], r"STAR_KEYPOINTS .* has \[5, 6, 7, -1\]"),
-        ([RELEASED + "QUALITY", "iou"], "MODEL.INSPOSE_RELEASED.QUALITY must be one of released, oks"),
-        ([RELEASED + "TAG_CELL", "here"], "MODEL.INSPOSE_RELEASED.TAG_CELL must be one of released, cell"),
-        ([RELEASED + "NMS_METHOD", "hard"], "MODEL.INSPOSE_RELEASED.NMS_METHOD must be one of linear, gaussian"),
+        ([RELEASED + "QUALITY", "iou"], "MODEL.INSPOSE_RELEASED.QUALITY must be one of 'released', 'oks'"),
+        ([RELEASED + "TAG_CELL", "here"], "MODEL.INSPOSE_RELEASED.TAG_CELL must be one of 'released', 'cell'"),
+        ([RELEASED + "NMS_METHOD", "hard"], "MODEL.INSPOSE_RELEASED.NMS_METHOD must be one of 'linear', 'gaussian'"),
         (["MODEL.FCOS.SIZES_OF_INTEREST", "[64]"], "MODEL.FCOS.SIZES_OF_INTEREST"),
         (["MODEL.FCOS.PRIOR_PROB", 1.5], "MODEL.FCOS.PRIOR_PROB must be between 0 and 1"),
         ([RELEASED + "COORD_SCALE", 0.0], "MODEL.INSPOSE_RELEASED.COORD_SCALE must be above 0, got 0.0"),
@@ -311,8 +312,8 @@ def test_perfect_maps_give_the_keypoint_back():
     cell = keypoint_cells(keypoints, 8, size)
     features = torch.zeros(1, 1, *size)
     features.view(-1)[cell.item()] = 1.0
-    nets = GeneratedKPNets(
-        features=features, params=params, refinement_params=params[:, :0], image_index=torch.tensor([0]),
+    nets = KPNets(
+        features=features, params=params, image_index=torch.tensor([0]),
         locations=torch.zeros(1, 2), coord_scale=torch.ones(1), spec=spec, stride=8,
     )  # fmt: skip
     assert nets.cross_entropy(cell).item() < 1e-5

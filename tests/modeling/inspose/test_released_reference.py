@@ -75,7 +75,7 @@ def train_instances(outputs):
 
 @torch.no_grad()
 def test_head_outputs(model, outputs, eval_features, eval_predictions):
-    locations = Locations.of(eval_features, model.strides)
+    locations = Locations.of(eval_features, model.detector.strides)
     params = model.controller(eval_predictions.controller_maps, locations, torch.arange(len(locations)))
     for level in range(5):
         assert_matches(eval_predictions.logits[level], outputs, f"eval/l{level}/cls", rel=1e-4)
@@ -99,8 +99,8 @@ def test_branches_on_p3(model, outputs, eval_features):
 
 @torch.no_grad()
 def test_generated_networks(model, outputs, eval_features, eval_predictions):
-    locations = Locations.of(eval_features, model.strides)
-    candidates = model.decoder.candidates(FCOSPredictions(eval_predictions.logits, [], [], []), locations)
+    locations = Locations.of(eval_features, model.detector.strides)
+    candidates = model.detector.decoder.candidates(FCOSPredictions(eval_predictions.logits, [], [], []), locations)
     assert len(candidates.index) == outputs["eval/num_candidates_over_thr"]
     boxes = model._regressed_boxes(eval_predictions, locations, candidates.index, EVAL_IMAGES.image_sizes)
     (instances,) = model._select(candidates, boxes, EVAL_IMAGES.image_sizes)
@@ -139,7 +139,7 @@ def test_postprocessed(model, outputs, eval_features, monkeypatch):
 
 def test_training_targets(model, outputs):
     features = train_features()
-    locations = Locations.of(features, model.strides)
+    locations = Locations.of(features, model.detector.strides)
     instances = train_instances(outputs)
     keypoints, image_index = gather_keypoints(instances, 17)
     pseudo = [released.with_pseudo_boxes(people) for people in instances]

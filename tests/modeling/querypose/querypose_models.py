@@ -7,7 +7,15 @@ from detectron2.modeling import Backbone
 from small_models import SCHEMA
 from torch import nn
 
-from dynpose.modeling.querypose import BoxStage, KeypointStage, QueryPose, RealNVP, divide_into_parts
+from dynpose.modeling.querypose import (
+    BoxStage,
+    KeypointStage,
+    QueryPose,
+    QueryPoseOptions,
+    RealNVP,
+    RoIPooling,
+    divide_into_parts,
+)
 
 DIM = 16
 NUM_QUERIES = 6
@@ -35,10 +43,11 @@ class Pyramid(Backbone):
         return {f"p{i}": F.avg_pool2d(finest, 2 ** (i - 2)) for i in range(2, 6)}
 
 
-def tiny_model(*, schema=SCHEMA, seed=0, num_stages=NUM_STAGES, keypoint=None, box=None, **kwargs):
+def tiny_model(
+    *, schema=SCHEMA, seed=0, num_stages=NUM_STAGES, keypoint=None, box=None, num_queries=NUM_QUERIES, **options
+):
     """A CPU model with random weights, boxes all over the image, and keypoints in and around them, without a config."""
     torch.manual_seed(seed)
-    num_queries = kwargs.pop("num_queries", NUM_QUERIES)
     model = QueryPose(
         backbone=Pyramid(),
         box_stages=[
@@ -67,12 +76,10 @@ def tiny_model(*, schema=SCHEMA, seed=0, num_stages=NUM_STAGES, keypoint=None, b
         schema=schema,
         num_queries=num_queries,
         hidden_dim=DIM,
-        pooler_resolution=3,
-        keypoint_pooler_resolution=4,
-        loss_weights={"class": 2.0, "l1": 5.0, "giou": 2.0, "keypoint": 1.0},
+        pooling=RoIPooling(resolution=3, keypoint_resolution=4),
+        options=QueryPoseOptions(**options),
         pixel_mean=[110.0, 115.0, 120.0],
         pixel_std=[60.0, 60.0, 60.0],
-        **kwargs,
     )
     with torch.no_grad():
         model.proposal_boxes.weight[:, :2].uniform_(0.2, 0.8)

@@ -8,7 +8,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from fvcore.nn import giou_loss
 
-from dynpose.layers.losses import normalizer
+from dynpose.layers.process_mean import normalizer
 from dynpose.modeling.querypose.losses import (
     box_losses,
     class_loss,

@@ -1,6 +1,7 @@
 """The QueryPose meta-architecture: training and inference on batches, what is decoded, configs and their failures."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -139,7 +140,6 @@ def test_boxes_start_from_the_image():
         schema=SCHEMA,
         num_queries=2,
         hidden_dim=DIM,
-        loss_weights={},
         pixel_mean=[0.0] * 3,
         pixel_std=[1.0] * 3,
     )
@@ -245,10 +245,10 @@ def test_losses_are_weighted():
     """Equal weights for the matching, so that it stays as it is."""
     ones = dict.fromkeys(["class", "l1", "giou", "keypoint"], 1.0)
     model = tiny_model()
-    model.loss_weights = ones
+    model.options = replace(model.options, loss_weights=ones)
     once, _ = losses_and_gradients(model, [crowd(3)])
     model = tiny_model()
-    model.loss_weights = {"class": 3.0, "l1": 3.0, "giou": 3.0, "keypoint": 0.5}
+    model.options = replace(model.options, loss_weights={"class": 3.0, "l1": 3.0, "giou": 3.0, "keypoint": 0.5})
     weighted, _ = losses_and_gradients(model, [crowd(3)])
     for name, loss in once.items():
         torch.testing.assert_close(weighted[name], loss * (0.5 if "keypoint" in name else 3.0))
@@ -333,7 +333,7 @@ def test_a_query_that_changes_hands_takes_its_part_queries_along():
 
     results = []
     for decode_in_training in ("matched", "all"):
-        model.decode_in_training = decode_in_training
+        model.options = replace(model.options, decode_in_training=decode_in_training)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(querypose, "match_stages", swapped)
             results.append({name: loss.detach() for name, loss in model(inputs).items()})
@@ -464,13 +464,13 @@ def test_a_users_backbone_plugs_in_by_config_alone():
     # four parts, one a keypoint
     assert model.part_queries.weight.shape == (4, 8)
     assert len(model.box_stages) == len(model.keypoint_stages) == 2
-    assert model.loss_weights == {"class": 2.0, "l1": 5.0, "giou": 2.0, "keypoint": 0.5}
+    assert model.options.loss_weights == {"class": 2.0, "l1": 5.0, "giou": 2.0, "keypoint": 0.5}
     losses, _ = losses_and_gradients(model, [crowd(2)])
     assert all(loss.isfinite() for loss in losses.values())
     (result,) = predict(model, [picture(64, 64)])
     # of five queries and two classes; those outside of the image are dropped
     assert 0 < len(result) <= 7
-    assert model.max_detections == 7
+    assert model.options.max_detections == 7
 
 
 def test_the_defaults_are_the_papers():
@@ -483,9 +483,9 @@ def test_the_defaults_are_the_papers():
     assert (defaults.CLASS_LOSS_WEIGHT, defaults.L1_LOSS_WEIGHT, defaults.GIOU_LOSS_WEIGHT) == (2, 5, 2)
     assert defaults.PIPELINE == querypose_cfg.PIPELINE == "keypoint_decoder"
     model = build_model(config())
-    assert model.decode_in_training == "matched"
-    assert not model.activation_checkpoint
-    assert model.max_detections == 100
+    assert model.options.decode_in_training == "matched"
+    assert not model.options.activation_checkpoint
+    assert model.options.max_detections == 100
 
 
 def test_without_part_queries():
@@ -503,8 +503,8 @@ def test_without_part_queries():
     [
         ("NUM_QUERIES", 0, "NUM_QUERIES and MODEL.QUERYPOSE.NUM_STAGES must be at least 1, got 0 and 2"),
         ("NUM_STAGES", 0, "NUM_STAGES must be at least 1, got 100 and 0"),
-        ("PIPELINE", "paper", "PIPELINE must be 'keypoint_decoder' or 'box_decoder', got 'paper'"),
-        ("DECODE_IN_TRAINING", "some", "DECODE_IN_TRAINING must be 'matched' or 'all', got 'some'"),
+        ("PIPELINE", "paper", "PIPELINE must be one of 'keypoint_decoder', 'box_decoder', got 'paper'"),
+        ("DECODE_IN_TRAINING", "some", "DECODE_IN_TRAINING must be one of 'matched', 'all', got 'some'"),
         ("IN_FEATURES", ["p2", "p9"], r"IN_FEATURES must name outputs of the backbone, of \['p2', .*\], got 'p9'"),
         ("IN_FEATURES", [], "IN_FEATURES must name outputs of the backbone, .* got none"),
         ("KEYPOINT_IN_FEATURE", "res2", "KEYPOINT_IN_FEATURE must name outputs of the backbone, .* got 'res2'"),
@@ -521,7 +521,6 @@ def test_refuses_stages_without_their_other_half():
     parts = {
         "flow": whole.flow,
         "schema": SCHEMA,
-        "loss_weights": {},
         "pixel_mean": [0.0] * 3,
         "pixel_std": [1.0] * 3,
     }

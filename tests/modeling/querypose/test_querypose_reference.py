@@ -7,6 +7,7 @@ for the one before, after its own have been compared. One test does without.
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -230,7 +231,7 @@ def test_inference_of_the_first_state(model, version, outputs, given_boxes, seen
 @pytest.mark.parametrize("version", ["full"], indirect=True)
 def test_inference_of_the_later_state(model, version, later_outputs, given_boxes, seen, monkeypatch):
     """Figure 3(a). The light version's is that of the first state."""
-    monkeypatch.setattr(model, "pipeline", "box_decoder")
+    monkeypatch.setattr(model, "options", replace(model.options, pipeline="box_decoder"))
     given_boxes(later_outputs, "full/eval", rel=2e-5)
     assert_inference_matches(model, version, later_outputs, seen)
 

@@ -4,20 +4,20 @@
 FLOPS_BILINEAR = 4
 
 
-def count_kp_net_flops(model, size, stride):
+def count_kp_net_flops(model, size):
     """Count the FLOPs of generating one KP-Net and of running it over the map of an image (FCPose section 3.1).
 
     Args:
-        model (nn.Module): with ``controller`` and ``spec``.
+        model (nn.Module): with ``controller`` and ``kp_net_head``.
         size (tuple[int, int]): height and width of the padded image, pixels.
-        stride (int): of the map that the network runs over, pixels.
 
     Returns:
         dict[str, int]: FLOPs of each part.
     """
+    head = model.kp_net_head
     return {
         "controller": model.controller.linear.weight.numel(),
-        "KP-Net": count_cells(size, stride) * sum(n_in * n_out for n_in, n_out in model.spec.layer_sizes),
+        "KP-Net": count_cells(size, head.stride) * sum(n_in * n_out for n_in, n_out in head.spec.layer_sizes),
     }
 
 

@@ -1,4 +1,4 @@
-"""Loss pieces that no method owns."""
+"""Counts that losses divide by, averaged over the processes of a job."""
 
 import torch
 import torch.distributed as dist

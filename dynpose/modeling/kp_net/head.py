@@ -1,0 +1,98 @@
+"""The head that generates KP-Nets at locations of a feature pyramid (FCPose section 3.1, InsPose section 3.2)."""
+
+from dynpose.config import check_at_least_one, check_choice
+from dynpose.layers import KPNets, KPNetSpec
+from dynpose.layers.backends import backend_names, check_backend
+
+
+class KPNetHead:
+    """Generates the KP-Nets of some locations, ready to run over a map F.
+
+    It is not an ``nn.Module``: a model registers the controller, its only part with parameters, under its own name, so
+    that checkpoints do not depend on how the head is composed.
+
+    Args:
+        controller (nn.Module): (maps, locations, index) -> (N, P), one row of parameters per location, such as a
+            :class:`~dynpose.modeling.fcos.LocationConv`. Where it generates further values, they come last, and the
+            caller splits them off and calls :meth:`nets`.
+        spec (KPNetSpec): the shape of the networks.
+        stride (int): of F, pixels.
+        coord_scales (Sequence[float]): per pyramid level, what relative coordinates are divided by, pixels.
+        backend (str): of the operator, see :mod:`dynpose.layers.backends`.
+
+    Raises:
+        ValueError: if no backend has that name.
+    """
+
+    def __init__(self, controller, spec, *, stride, coord_scales, backend="auto"):
+        check_backend(backend)
+        self.controller = controller
+        self.spec = spec
+        self.stride = stride
+        self.coord_scales = tuple(coord_scales)
+        self.backend = backend
+
+    def __call__(self, features, maps, locations, index):
+        """Generate the KP-Nets of some locations.
+
+        Args:
+            features (Tensor): F, (B, C, H, W).
+            maps (list[Tensor]): the controller's input, one map per level.
+            locations (Locations): of these maps.
+            index (Tensor): (N,) int64, positions in ``locations``.
+
+        Returns:
+            KPNets: N networks.
+        """
+        return self.nets(features, self.controller(maps, locations, index).float(), locations, index)
+
+    def nets(self, features, params, locations, index):
+        """Put generated parameters together with the map and the locations.
+
+        Args:
+            features (Tensor): F, (B, C, H, W).
+            params (Tensor): (N, P).
+            locations (Locations): of the pyramid.
+            index (Tensor): (N,) int64, positions in ``locations``.
+
+        Returns:
+            KPNets: N networks.
+        """
+        return KPNets(
+            features=features,
+            params=params,
+            image_index=locations.image[index],
+            locations=locations.points[index],
+            coord_scale=locations.per_level(self.coord_scales)[index],
+            spec=self.spec,
+            stride=self.stride,
+            backend=self.backend,
+        )
+
+
+def kp_net_spec(cfg, num_keypoints):
+    """Read the shape of the KP-Nets from ``cfg.MODEL.KP_NET``, and check that section.
+
+    Args:
+        cfg (CfgNode): the config.
+        num_keypoints (int): K.
+
+    Returns:
+        KPNetSpec
+
+    Raises:
+        ConfigError: a value is out of its range or none of its choices; an unknown BACKEND too.
+    """
+    kp_net, key = cfg.MODEL.KP_NET, "MODEL.KP_NET.{}".format
+    check_at_least_one(cfg, key("IN_CHANNELS"), key("WIDTH"), key("DEPTH"))
+    check_choice(cfg, key("COORDS_POSITION"), ("first", "last"))
+    check_choice(cfg, key("COORDS_SIGN"), (1, -1))
+    check_choice(cfg, key("BACKEND"), backend_names())
+    return KPNetSpec(
+        in_channels=kp_net.IN_CHANNELS,
+        width=kp_net.WIDTH,
+        depth=kp_net.DEPTH,
+        num_keypoints=num_keypoints,
+        coords_position=kp_net.COORDS_POSITION,
+        coords_sign=kp_net.COORDS_SIGN,
+    )
