@@ -106,9 +106,22 @@ class PoseCheckpointer(DetectionCheckpointer):
         """
         if path and "://" not in path and not os.path.isfile(path):
             raise CheckpointError(f"{path}: no such file; give the weights of a trained model as MODEL.WEIGHTS")
+        if "://" in path:
+            self._download(path)
         self._path = path
         self._resumes = checkpointables is None and bool(self.checkpointables)
         return super().load(path, checkpointables)
+
+    def _download(self, url):
+        """Bring a file to this machine, where loading it finds it."""
+        try:
+            # detectron2 takes what follows the "?" for itself
+            self.path_manager.get_local_path(url.partition("?")[0])
+        except Exception as error:  # each kind of address raises its own errors
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise CheckpointError(
+                f"{url}: can't be downloaded ({reason}); check MODEL.WEIGHTS and the network, or give a file"
+            ) from error
 
     def _description(self):
         schema = getattr(self.model, "schema", None)

@@ -7,6 +7,7 @@ passed on with the weights they belong to.
 
 import os
 import pickle
+import re
 import zipfile
 
 import torch
@@ -93,11 +94,13 @@ def read_verified(path):
     """
     try:
         with zipfile.ZipFile(path) as file:
-            broken = file.testzip()
+            names, broken = file.namelist(), file.testzip()
     except FileNotFoundError:
         raise DamagedCheckpointError("it does not exist") from None
     except Exception as error:  # zlib, struct and others on damaged files
         raise DamagedCheckpointError(f"it is incomplete ({error})") from error
+    if not names:
+        raise DamagedCheckpointError("it is an empty archive")
     if broken is not None:
         raise DamagedCheckpointError(f"the checksum of {broken} is wrong")
     try:
@@ -105,7 +108,8 @@ def read_verified(path):
     except UnsafeCheckpointError:
         raise
     except Exception as error:  # whatever torch.load makes of another kind of file
-        raise DamagedCheckpointError(f"it is no checkpoint ({str(error).splitlines()[0]})") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DamagedCheckpointError(f"it is no checkpoint ({reason})") from error
 
 
 def read_checkpoint(path):
@@ -147,7 +151,8 @@ def _read_torch(path):
     try:
         return torch.load(path, map_location="cpu", weights_only=not trusts_checkpoints())
     except pickle.UnpicklingError as error:
-        unsafe = [line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
+        # an unsupported operand is what PyTorch says of bytes that are no pickle
+        unsafe = [line for line in str(error).splitlines() if re.search("GLOBAL|Unsupported (?!operand)", line)]
         if not unsafe:
             raise
         raise UnsafeCheckpointError(_unsafe(unsafe[0].strip())) from error

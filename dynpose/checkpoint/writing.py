@@ -1,5 +1,6 @@
 """Writing checkpoint files: as a whole or not at all, with an error that says what the disk lacks."""
 
+import errno
 import os
 import shutil
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from .errors import CheckpointError
 
 __all__ = ["explain_write_errors", "write_checkpoint"]
 
+# What systems answer where a disk, a quota or a limit of files is used up
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What torch.save adds to the bytes of the tensors is small beside them
 _OVERHEAD = 64 * 1024
 
@@ -42,21 +45,19 @@ def explain_write_errors(path, content=None):
     try:
         yield
     except (OSError, RuntimeError) as error:
-        needed, free = _count_bytes(content) + _OVERHEAD, _free_bytes(path)
-        room = "" if free is None else f": it takes {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free on its disk"
+        # torch.save makes a RuntimeError about its own position of what the disk said
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            error = error.__context__
+        reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
+        room, remedy = "", "make the folder writable and remove what is in the file's place"
+        if isinstance(error, RuntimeError) or error.errno in _NO_ROOM:
+            needed, free = _count_bytes(content) + _OVERHEAD, _free_bytes(path)
+            room = f": it takes {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free on its disk" if free else ""
+            remedy = "make room"
         raise CheckpointError(
-            f"{path}: can't be written ({_reason(error)}){room}. An earlier file of that name is unchanged; make room, "
-            "and do again what was to write it (a training: with --resume)"
+            f"{path}: can't be written ({reason}){room}. An earlier file of that name is unchanged; {remedy}, and do "
+            "again what was to write it (a training: with --resume)"
         ) from error
-
-
-def _reason(error):
-    """One line; torch.save makes a RuntimeError about its own position of what the disk said."""
-    if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
-        error = error.__context__
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _count_bytes(content):

@@ -77,6 +77,8 @@ def _read(path, including=()):
     try:
         with open(absolute, encoding="utf-8") as f:
             content = yaml.load(f, _UniqueKeyLoader)
+    except RecursionError:
+        raise ConfigError(f"{path}: values are nested too deeply to be read; correct the file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}; correct the file") from error
     if not isinstance(content, dict):
@@ -106,6 +108,8 @@ def _find_base(path, base):
 def _override(content, overrides, path):
     """Merge a mapping into another one, in place."""
     for key, value in overrides.items():
+        if not isinstance(key, str):
+            raise ConfigError(f"{path}: the key {key!r} is not a name but a {type(key).__name__}; keys are names")
         if isinstance(value, dict):
             # A copy, as an anchor may share the mapping with other keys
             inner = content.setdefault(key, {})
@@ -121,11 +125,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         """A mapping whose keys are all different; what ``<<`` merges in may be overridden."""
-        written = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != _MERGE_TAG]
+        nodes = [key for key, _ in node.value if key.tag != _MERGE_TAG]
+        written = [self.construct_object(key, deep=True) for key in nodes]
         for i, key in enumerate(written):
             if key in written[:i]:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} occurs twice in one mapping", node.start_mark
+                    None, None, f"key {key!r} occurs twice in one mapping", nodes[i].start_mark
                 )
         return super().construct_mapping(node, deep)
 
@@ -144,7 +149,13 @@ def _merge(cfg, merge, argument, source):
         if message.startswith("Non-existent"):
             key = message.split(": ")[-1].strip()
             message = f"unknown config key {key}{_suggestion(cfg, key)}"
-        raise ConfigError(f"{source}: {message}") from error
+        raise ConfigError(f"{source}: {_short(message)}") from error
+
+
+def _short(message, longest=400):
+    """A message without the middle, where yacs puts whole parts of the config."""
+    half = longest // 2
+    return message if len(message) <= longest else f"{message[:half]} ... {message[-half:]}"
 
 
 def _suggestion(cfg, key):

@@ -60,12 +60,12 @@ class TrainingCheckpointer(PoseCheckpointer):
             CheckpointError: the note can't be written; the earlier one is unchanged.
         """
         old = [name for name in self._numbered if name != last_filename_basename]
+        if _NUMBERED.fullmatch(last_filename_basename):
+            self._numbered = [*old, last_filename_basename]
+            self._write_list()
         with explain_write_errors(os.path.join(self.save_dir, _LAST)):
-            if _NUMBERED.fullmatch(last_filename_basename):
-                self._numbered = [*old, last_filename_basename]
-                self._write_list()
             super().tag_last_checkpoint(last_filename_basename)
-            self._delete_old()
+        self._delete_old()
 
     def resume_or_load(self, path, *, resume=True):
         """Load the newest checkpoint of the folder that is whole, or else weights.
@@ -138,10 +138,9 @@ class TrainingCheckpointer(PoseCheckpointer):
         if last is None or not os.path.isfile(os.path.join(self.save_dir, last)):
             self.tag_last_checkpoint(name)
             return
-        with explain_write_errors(os.path.join(self.save_dir, _LIST)):
-            self._delete_old()
-            if self._read_list() != self._numbered:
-                self._write_list()
+        self._delete_old()
+        if self._read_list() != self._numbered:
+            self._write_list()
 
     def _read_last(self):
         """The file that ``last_checkpoint`` names, or None, and what is wrong with that file, or None.
@@ -192,7 +191,7 @@ class TrainingCheckpointer(PoseCheckpointer):
                 names = json.load(f)
         except FileNotFoundError:
             return []  # a run of detectron2, or of an earlier dynpose
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             logger.warning(f"{path}: can't be read ({error}); the checkpoints are those of the folder")
             return []
         is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
@@ -212,7 +211,8 @@ class TrainingCheckpointer(PoseCheckpointer):
         self._write_list()
 
     def _write_list(self):
-        with self.path_manager.open(os.path.join(self.save_dir, _LIST), "w") as f:
+        path = os.path.join(self.save_dir, _LIST)
+        with explain_write_errors(path), self.path_manager.open(path, "w") as f:
             json.dump(self._numbered, f)
 
     def _remove_unfinished(self):
@@ -245,9 +245,11 @@ def find_damage(path, required=()):
         return str(error)
     except UnsafeCheckpointError:
         return None
-    if not isinstance(checkpoint.get("iteration"), int):
+    iteration = checkpoint.get("iteration")
+    if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
         return "it does not say its iteration"
-    lacking = [name for name in required if name not in checkpoint]
+    # of each, the state is a dict that is not empty
+    lacking = [name for name in required if not isinstance(checkpoint.get(name), dict) or not checkpoint[name]]
     return f"it has weights, but no state of the {lacking[0]}" if lacking else None
 
 

@@ -76,6 +76,11 @@ def test_unreadable_files(tmp_path):
     broken.write_bytes(b"PK\x03\x04 not a checkpoint")
     with pytest.raises(CheckpointError, match=r"broken\.pth: can't be read"):
         PoseCheckpointer(small_model(PAPER)).load(str(broken))
+    url = "http://127.0.0.1:9/w.pth?matching_heuristics=True"
+    with pytest.raises(
+        CheckpointError, match=r"^http://127\.0\.0\.1:9/w\.pth\?.*: can't be downloaded \(.*; check MODEL"
+    ):
+        PoseCheckpointer(small_model(PAPER)).load(url)
     with pytest.raises(CheckpointError, match=r"nothing\.pth: no such file"):
         PoseCheckpointer(small_model(PAPER)).load(str(tmp_path / "nothing.pth"))
 

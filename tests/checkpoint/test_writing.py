@@ -32,6 +32,7 @@ def test_the_error_says_what_is_needed(limit_of_files, tmp_path):
 
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(
-        CheckpointError, match=r"nowhere/model\.pth: can't be written \(No such file or directory\)\. An"
+        CheckpointError,
+        match=r"nowhere/model\.pth: can't be written \(No such file or directory\)\. An.*; make the folder",
     ):
         write_checkpoint(str(tmp_path / "nowhere/model.pth"), {})

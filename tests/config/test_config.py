@@ -161,9 +161,15 @@ def test_faulty_files(tmp_path):
         ({"a": "_BASE_: http://localhost:9/b.yaml\n"}, "_BASE_ http://localhost:9/b.yaml is a URL, which is not read"),
         ({"a": "_BASE_: gone.yaml\n"}, r"a\.yaml: _BASE_ .*gone\.yaml does not exist; correct the path"),
         ({"a": "_BASE_: 3\n"}, "_BASE_ is 3; write the path"),
-        ({"a": "SEED: 1\nMODEL:\n  DEVICE: cpu\n  DEVICE: cuda\n"}, "key 'DEVICE' occurs twice in .*line 3"),
+        ({"a": "SEED: 1\nMODEL:\n  DEVICE: cpu\n  DEVICE: cuda\n"}, "key 'DEVICE' occurs twice in .*line 4"),
         ({"a": "_BASE_: b.yaml\n", "b": "SEED: 1\nSEED: 2\n"}, r"b\.yaml: key 'SEED' occurs twice"),
         ({"a": "MODEL: {\n"}, r"a\.yaml: while parsing .*; correct the file"),
+        ({"a": "SEED: 1\nMODEL: {DEVICE: cpu}\nSEED: 2\n"}, "key 'SEED' occurs twice in .*line 3, column 1"),
+        ({"a": "[" * 3000}, r"a\.yaml: values are nested too deeply"),
+        ({"a": "MODEL: &m {DEVICE: *m}\n"}, r"a\.yaml: "),
+        ({"a": "5: 3\n"}, "the key 5 is not a name but a int; keys are names"),
+        ({"a": "MODEL: {5: 3}\n"}, "the key 5 is not a name but a int; keys are names"),
+        ({"a": "MODEL: 5\n"}, "a.yaml: .{20,420}$"),
     ],
 )  # fmt: skip
 def test_files_that_would_be_raw_errors_or_read_otherwise(tmp_path, files, message):

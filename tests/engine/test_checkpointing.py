@@ -81,10 +81,39 @@ def some_other_zip(path):
         file.writestr("holiday.txt", "sun")
 
 
+def empty_zip(path):
+    zipfile.ZipFile(path, "w").close()
+
+
+def zip_of_an_empty_pickle(path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", "")
+        file.writestr("archive/version", "3")
+
+
+def _change(path, **values):
+    checkpoint = {**torch.load(path, weights_only=True), **values}
+    torch.save({key: value for key, value in checkpoint.items() if value is not None}, path)
+
+
 def without_iteration(path):
-    checkpoint = torch.load(path, weights_only=True)
-    del checkpoint["iteration"]
-    torch.save(checkpoint, path)
+    _change(path, iteration=None)
+
+
+def negative_iteration(path):
+    _change(path, iteration=-5)
+
+
+def true_iteration(path):
+    _change(path, iteration=True)
+
+
+def nothing_of_the_trainer(path):
+    _change(path, trainer={})
+
+
+def no_state_of_the_trainer(path):
+    _change(path, trainer=[1])
 
 
 def weights_alone(path):
@@ -99,7 +128,13 @@ def weights_alone(path):
         (flip_a_bit, "the checksum of archive/data/0 is wrong"),
         (delete, "it does not exist"),
         (some_other_zip, "it is no checkpoint ("),
+        (empty_zip, "it is an empty archive"),
+        (zip_of_an_empty_pickle, "it is no checkpoint ("),
         (without_iteration, "it does not say its iteration"),
+        (negative_iteration, "it does not say its iteration"),
+        (true_iteration, "it does not say its iteration"),
+        (nothing_of_the_trainer, "it has weights, but no state of the trainer"),
+        (no_state_of_the_trainer, "it has weights, but no state of the trainer"),
         (weights_alone, "it has weights, but no state of the trainer"),
     ],
 )
@@ -244,7 +279,18 @@ def test_what_the_list_does_not_have_is_of_another_run(tmp_path):
     assert resume(tmp_path)[0] == 1
 
 
-@pytest.mark.parametrize("content", ["{", '{"a": 1}', "[3]", "null", '["../model_0000019.pth"]', '"model_0000019.pth"'])
+def test_a_folder_in_the_place_of_the_list(tmp_path):
+    (tmp_path / "checkpoints.json").mkdir()
+    message = (
+        r"checkpoints\.json: can't be written \(Is a directory\)\. .*; make the folder writable and remove what is in"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        save(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100000, "{", '{"a": 1}', "[3]", "null", '["../model_0000019.pth"]', '"model_0000019.pth"']
+)
 def test_a_list_of_checkpoints_that_is_none(content, tmp_path, caplog):
     save(tmp_path)
     (tmp_path / "checkpoints.json").write_text(content)
@@ -291,7 +337,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
         saving.save("model_0000029")
     assert not list(tmp_path.glob("*.tmp"))
     assert resume(tmp_path)[0] == 2
-    with small_files(3), pytest.raises(CheckpointError, match="last_checkpoint: can't be written"):
+    with small_files(3), pytest.raises(CheckpointError, match=r"checkpoints\.json: can't be written"):
         saving.tag_last_checkpoint("model_0000029.pth")
     assert resume(tmp_path)[0] == 2
 
