@@ -1,6 +1,6 @@
 """A wheel, built from a source distribution and installed outside the repository, in an environment of its own."""
 
-import importlib.util
+import importlib.metadata
 import json
 import os
 import shutil
@@ -21,10 +21,10 @@ import dynpose
 from dynpose.config import config_names
 from dynpose.data import COCO_PERSON
 
-# Not imported: with distutils loaded already, setuptools refuses to be.
-pytestmark = pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("pip", "setuptools")), reason="needs pip and setuptools"
-)
+# Neither imported nor looked for by find_spec: with distutils loaded already, setuptools refuses to be imported, and a
+# search for pip switches off its way to load distutils first.
+_INSTALLED = {distribution.metadata["Name"] for distribution in importlib.metadata.distributions()}
+pytestmark = pytest.mark.skipif(not {"pip", "setuptools"} <= _INSTALLED, reason="needs pip and setuptools")
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "FCPose/R_50_3x_release.yaml"

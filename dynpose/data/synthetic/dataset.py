@@ -66,22 +66,25 @@ def write_synthetic_pose(root, split, num_images, params):
     # JSON has no tuples; what is compared with a file must look as if read from one
     info = json.loads(json.dumps(info))
     users = f"{json_file}.users"
-    share(users)
     # Looked at without the lock first, so that a folder that cannot be written to can still be used
-    if not _is_written(json_file, image_root, info):
-        try:
-            os.makedirs(root, exist_ok=True)
-        except OSError as error:
-            raise DatasetError(f"{root}: no folder can be made there ({error.strerror}); {_REMEDY}") from error
-        with locked(f"{json_file}.lock", waits=True):
-            _finish_earlier(json_file, image_root)
-            if not _is_written(json_file, image_root, info):
-                if stop_sharing(users):
-                    raise DatasetError(
-                        f"{json_file}: another process uses these images, which were written with other parameters "
-                        f"(DATASETS.SYNTHETIC); wait for its end, or {_REMEDY}"
-                    )
-                _write(json_file, image_root, info, params)
+    if _is_written(json_file, image_root, info):
+        share(users)
+        # it may have been replaced before it was known to be used
+        if _is_written(json_file, image_root, info):
+            return json_file, image_root
+    try:
+        os.makedirs(root, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(f"{root}: no folder can be made there ({error.strerror}); {_REMEDY}") from error
+    with locked(f"{json_file}.lock", waits=True):
+        _finish_earlier(json_file, image_root)
+        if not _is_written(json_file, image_root, info):
+            if stop_sharing(users) and os.path.exists(json_file):
+                raise DatasetError(
+                    f"{json_file}: another process uses these images, which were written with other parameters "
+                    f"(DATASETS.SYNTHETIC); wait for its end, or {_REMEDY}"
+                )
+            _write(json_file, image_root, info, params)
         share(users)
     return json_file, image_root
 
