@@ -1,6 +1,7 @@
-"""Runs a function in several processes of one gloo group."""
+"""Runs a function in several processes of one gloo group, and scripts, without importing everything for each anew."""
 
 import os
+import runpy
 import sys
 import traceback
 from datetime import timedelta
@@ -13,7 +14,8 @@ from detectron2.utils import comm
 _MINUTES = 5
 
 # The processes are forked from one that has imported these and does nothing else, so that importing takes time once.
-torch.multiprocessing.get_context("forkserver").set_forkserver_preload(["dynpose.engine", "dynpose.modeling"])
+_context = torch.multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["dynpose.engine", "dynpose.modeling"])
 
 
 def run_in_processes(function, *arguments, folder, num_processes=2):
@@ -31,6 +33,28 @@ def run_in_processes(function, *arguments, folder, num_processes=2):
             for name in ("stdout", "stderr"):
                 print(_file(name, folder, rank).read_text(), end="", file=getattr(sys, name))
     return [torch.load(_file("result", folder, rank), weights_only=False) for rank in range(num_processes)]
+
+
+def run_scripts(*scripts, folder, seconds=60 * _MINUTES):
+    """Run scripts side by side, each given by its words and its environment, and check that all exit with 0."""
+    processes = []
+    for number, (words, environment) in enumerate(scripts):
+        processes.append(_context.Process(target=_run_script, args=(words, environment, str(folder), number)))
+        processes[-1].start()
+    for process in processes:
+        process.join(seconds)
+        process.kill()
+        process.join()
+    outputs = [_file(name, folder, rank).read_text() for rank in range(len(scripts)) for name in ("stdout", "stderr")]
+    assert [process.exitcode for process in processes] == [0] * len(scripts), outputs
+
+
+def _run_script(words, environment, folder, number):
+    _redirect_output(folder, number)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")
 
 
 def _file(name, folder, rank):

@@ -456,21 +456,21 @@ def test_old_triton_is_not_used(monkeypatch):
 def test_old_gpus_fall_back(monkeypatch):
     monkeypatch.setattr(triton_support, "_INTERPRETS", False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    reason = triton_support._why_not(torch.float32, torch.device("cuda", 0))
+    reason = triton_support._unavailable_reason(torch.float32, torch.device("cuda", 0))
     assert reason == "the GPU's compute capability is 7.5, and the kernels need 8.0"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    assert triton_support._why_not(torch.float32, torch.device("cuda", 0)) is None
+    assert triton_support._unavailable_reason(torch.float32, torch.device("cuda", 0)) is None
 
 
 def test_depth_one_may_name_any_width():
-    assert fused.why_not_fused(torch.zeros(1, 8, 2, 2), KPNetSpec(8, 500, 1, 3)) is None
-    assert fused.why_not_fused(torch.zeros(1, 64, 2, 2), WIDEST) is None
+    assert fused.unavailable_reason(torch.zeros(1, 8, 2, 2), KPNetSpec(8, 500, 1, 3)) is None
+    assert fused.unavailable_reason(torch.zeros(1, 64, 2, 2), WIDEST) is None
 
 
 def test_larger_maps_than_a_row_can_be_found_in():
     features = torch.zeros(1, 8, 1, 1)
-    assert fused.why_not_fused(features.expand(1, 8, 2048, 1024), INSPOSE) is None
-    reason = fused.why_not_fused(features.expand(1, 8, 2048, 1025), INSPOSE)
+    assert fused.unavailable_reason(features.expand(1, 8, 2048, 1024), INSPOSE) is None
+    reason = fused.unavailable_reason(features.expand(1, 8, 2048, 1025), INSPOSE)
     assert reason == "the kernels take maps of at most 2097152 cells"
 
 
