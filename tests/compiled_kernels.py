@@ -1,9 +1,11 @@
 """Compile Triton kernels for GPUs that are not at hand, and read what they need there.
 
-:func:`compile_report` compiles in a process of its own, without Triton's interpreter; this file is also its script.
+:func:`compile_report` compiles in another process, without Triton's interpreter; this file is also its script. The
+process serves all calls, so that torch is imported once.
 """
 
 import collections
+import functools
 import json
 import os
 import re
@@ -38,15 +40,26 @@ def compile_report(kernels, architectures=(80, 90)):
         by the names of the machine code ("SHFL", "FFMA", ...); and ``specialised``, the arguments whose value (of
         integers) or alignment (of pointers) is compiled in, so that another one compiles again.
     """
+    process, errors = _compiler()
+    process.stdin.write(json.dumps({"kernels": kernels, "architectures": list(architectures)}) + "\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    assert answer, Path(errors.name).read_text()
+    return json.loads(answer)
+
+
+@functools.cache
+def _compiler():
+    """Start the process that compiles, which ends with its standard input; return it and the file of its errors."""
     # TRITON_INTERPRET is read when Triton is imported, and turns every kernel into one for the interpreter.
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
-    request = json.dumps({"kernels": kernels, "architectures": list(architectures)})
-    result = subprocess.run(
-        [sys.executable, __file__], input=request, env=environment, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+    errors = tempfile.NamedTemporaryFile("w", prefix="compiled_kernels_")  # noqa: SIM115  as long as the process
+    process = subprocess.Popen(
+        [sys.executable, __file__], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=errors,
+    )  # fmt: skip
+    return process, errors
 
 
 def _report(kernel, architecture):
@@ -126,9 +139,10 @@ def _longest_loop(cubin):
 
 
 def _main():
-    request = json.load(sys.stdin)
-    pairs = [(kernel, architecture) for kernel in request["kernels"] for architecture in request["architectures"]]
-    print(json.dumps([_report(kernel, architecture) for kernel, architecture in pairs]))
+    for line in sys.stdin:
+        request = json.loads(line)
+        pairs = [(kernel, architecture) for kernel in request["kernels"] for architecture in request["architectures"]]
+        print(json.dumps([_report(kernel, architecture) for kernel, architecture in pairs]), flush=True)
 
 
 if __name__ == "__main__":

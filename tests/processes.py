@@ -1,6 +1,7 @@
-"""Runs a function in several processes of one gloo group."""
+"""Runs a function in several processes of one gloo group, and scripts, without importing everything for each anew."""
 
 import os
+import runpy
 import sys
 import traceback
 from datetime import timedelta
@@ -12,21 +13,56 @@ from detectron2.utils import comm
 
 _MINUTES = 5
 
+# The processes are forked from one that has imported these and does nothing else, so that importing takes time once.
+_context = torch.multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["dynpose.engine", "dynpose.modeling"])
+
 
 def run_in_processes(function, *arguments, folder, num_processes=2):
     """What `function(rank, *arguments)` returns in each of the processes, in the order of the ranks.
 
-    `function` must be importable (the processes are spawned) and its results picklable.
+    `function` must be importable (the processes start anew) and its results picklable. The processes' output is
+    printed at their end.
     """
-    torch.multiprocessing.spawn(_run, (function, arguments, str(folder), num_processes), nprocs=num_processes)
-    return [torch.load(_result_file(folder, rank), weights_only=False) for rank in range(num_processes)]
+    try:
+        torch.multiprocessing.start_processes(
+            _run, (function, arguments, str(folder), num_processes), num_processes, start_method="forkserver"
+        )
+    finally:
+        for rank in range(num_processes):
+            for name in ("stdout", "stderr"):
+                print(_file(name, folder, rank).read_text(), end="", file=getattr(sys, name))
+    return [torch.load(_file("result", folder, rank), weights_only=False) for rank in range(num_processes)]
 
 
-def _result_file(folder, rank):
-    return Path(folder, f"result_{rank}.pth")
+def run_scripts(*scripts, folder, seconds=60 * _MINUTES):
+    """Run scripts side by side, each given by its words and its environment, and check that all exit with 0."""
+    processes = []
+    for number, (words, environment) in enumerate(scripts):
+        processes.append(_context.Process(target=_run_script, args=(words, environment, str(folder), number)))
+        processes[-1].start()
+    for process in processes:
+        process.join(seconds)
+        process.kill()
+        process.join()
+    outputs = [_file(name, folder, rank).read_text() for rank in range(len(scripts)) for name in ("stdout", "stderr")]
+    assert [process.exitcode for process in processes] == [0] * len(scripts), outputs
+
+
+def _run_script(words, environment, folder, number):
+    _redirect_output(folder, number)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")
+
+
+def _file(name, folder, rank):
+    return Path(folder, f"{name}_{rank}")
 
 
 def _run(rank, function, arguments, folder, num_processes):
+    _redirect_output(folder, rank)
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -36,7 +72,7 @@ def _run(rank, function, arguments, folder, num_processes):
         timeout=timedelta(minutes=_MINUTES),
     )
     try:
-        torch.save(function(rank, *arguments), _result_file(folder, rank))
+        torch.save(function(rank, *arguments), _file("result", folder, rank))
         # neither leaves while the other is still at work
         dist.barrier()
     except BaseException:
@@ -50,3 +86,10 @@ def _run(rank, function, arguments, folder, num_processes):
     # Without the interpreter's teardown: a thread of gloo that asks for the interpreter's lock after its end aborts the
     # process ("terminate called without an active exception").
     os._exit(0)
+
+
+def _redirect_output(folder, rank):
+    """Write standard output and errors to files: those inherited are of the process that was forked from."""
+    for name in ("stdout", "stderr"):
+        with open(_file(name, folder, rank), "w") as output:
+            os.dup2(output.fileno(), getattr(sys, name).fileno())

@@ -4,6 +4,7 @@ The losses, as a run's metrics have them, and the processes' places go to the fi
 detectron2_launch as the first word of the command line, detectron2's own launcher starts the processes.
 """
 
+import functools
 import os
 import sys
 
@@ -54,6 +55,9 @@ def main(args):
 
 def _let_detectron2_launch_without_gpus():
     """detectron2 0.6's launcher insists on GPUs and NCCL; its main branch takes gloo where there is none."""
+    # the processes need not import everything again, nor be told of what is replaced here
+    fork = functools.partial(torch.multiprocessing.start_processes, start_method="fork")
+    torch.multiprocessing.spawn = torch.multiprocessing.start_processes = fork
     if not hasattr(comm, "create_local_process_group"):
         join = dist.init_process_group
         dist.init_process_group = lambda backend, **kwargs: join("gloo", **kwargs)
@@ -61,13 +65,10 @@ def _let_detectron2_launch_without_gpus():
         torch.cuda.set_device = lambda device: None
 
 
-# the processes that detectron2 starts import this file again
-if _BY_DETECTRON2:
-    _let_detectron2_launch_without_gpus()
-
 if __name__ == "__main__":
     args = default_argument_parser().parse_args(sys.argv[1 + _BY_DETECTRON2 :])
     if _BY_DETECTRON2:
+        _let_detectron2_launch_without_gpus()
         launch_of_detectron2(main, args.num_gpus, dist_url="auto", args=(args,))
     else:
         launch(main, args)

@@ -18,6 +18,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from losses_of_processes import losses_of
+from processes import run_scripts
 from tiny_methods import METHODS
 
 from dynpose.config import ConfigError
@@ -37,11 +38,16 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(command, **environment):
+def environment_with(**environment):
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "TORCHELASTIC_"))}
     paths = os.pathsep.join(map(str, [HERE.parents[1], HERE.parent, HERE]))
-    environment = {**inherited, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return {**inherited, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment}
+
+
+def start(command):
+    return subprocess.Popen(
+        command, env=environment_with(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 def finish(*processes, code=0):
@@ -71,7 +77,8 @@ TWO_NODES = [(0, 0, 1, False), (1, 0, 1, False)]
 
 
 def test_detectron2s_launcher_gives_one_processs_losses(tmp_path, alone):
-    finish(start([sys.executable, LOSSES, "detectron2_launch", "--num-gpus", "2", "OUTPUT_DIR", str(tmp_path)]))
+    words = [LOSSES, "detectron2_launch", "--num-gpus", "2", "OUTPUT_DIR", str(tmp_path)]
+    run_scripts((words, environment_with()), folder=tmp_path, seconds=SECONDS)
     assert_same_losses(tmp_path, alone, ONE_NODE)
 
 
@@ -87,18 +94,9 @@ def test_tasks_of_srun(tmp_path):
     """Two tasks with the environment that srun gives them, on two nodes of loopback; the job has been requeued."""
     step = {"SLURM_STEP_NODELIST": "localhost,other", "SLURM_STEP_NUM_TASKS": "2", "SLURM_RESTART_COUNT": "1"}
     step |= {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "MASTER_PORT": str(free_port()), "DYNPOSE_TEST_METHODS": ""}
-    finish(
-        *(
-            start(
-                [sys.executable, LOSSES, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path)],
-                **step,
-                SLURM_PROCID=str(task),
-                SLURM_LOCALID="0",
-                SLURM_NODEID=str(task),
-            )
-            for task in range(2)
-        )
-    )
+    words = [LOSSES, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path)]
+    tasks = [{"SLURM_PROCID": task, "SLURM_LOCALID": "0", "SLURM_NODEID": task} for task in "01"]
+    run_scripts(*((words, environment_with(**step, **task)) for task in tasks), folder=tmp_path, seconds=SECONDS)
     assert torch.load(tmp_path / "losses.pth")["places"] == [(0, 0, 1, True), (1, 0, 1, True)]
 
 
