@@ -79,17 +79,17 @@ def concat(cfg, bottom_up):
 
 def _alone(network):
     """Builds res2..res5."""
-    return lambda cfg, input_shape: network.from_cfg(cfg, input_shape)
+    return lambda cfg, input_shape: network.from_config(cfg, input_shape)
 
 
 def _with(network, neck):
     """Builds a neck that reads all outputs."""
-    return lambda cfg, input_shape: neck(cfg, network.from_cfg(cfg, input_shape))
+    return lambda cfg, input_shape: neck(cfg, network.from_config(cfg, input_shape))
 
 
 def _pyramid(network, neck):
     """Builds a neck that reads MODEL.FPN.IN_FEATURES."""
-    return lambda cfg, input_shape: neck(cfg, network.from_cfg(cfg, input_shape, cfg.MODEL.FPN.IN_FEATURES))
+    return lambda cfg, input_shape: neck(cfg, network.from_config(cfg, input_shape, cfg.MODEL.FPN.IN_FEATURES))
 
 
 def _builders():

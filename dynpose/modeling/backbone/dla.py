@@ -34,7 +34,7 @@ class DLA(TimmBackbone):
         super().__init__(body, body.feature_info.channels(), stages=_STAGES, **kwargs)
 
     @classmethod
-    def from_cfg(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+    def from_config(cls, cfg, input_shape, out_features=tuple(STRIDES)):
         """Build from ``cfg.MODEL.DLA``, for an image of ``input_shape`` (ShapeSpec)."""
         return cls(
             cfg.MODEL.DLA.DEPTH,

@@ -54,7 +54,7 @@ class HRNet(TimmBackbone):
                 fuse.requires_grad_(False)
 
     @classmethod
-    def from_cfg(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+    def from_config(cls, cfg, input_shape, out_features=tuple(STRIDES)):
         """Build from ``cfg.MODEL.HRNET``, for an image of ``input_shape`` (ShapeSpec)."""
         return cls(
             cfg.MODEL.HRNET.WIDTH,

@@ -53,7 +53,7 @@ class Swin(TimmBackbone):
         self.norms = nn.ModuleDict({name: nn.LayerNorm(shape.channels) for name, shape in self.output_shape().items()})
 
     @classmethod
-    def from_cfg(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+    def from_config(cls, cfg, input_shape, out_features=tuple(STRIDES)):
         """Build from ``cfg.MODEL.SWIN``, for an image of ``input_shape`` (ShapeSpec)."""
         return cls(
             cfg.MODEL.SWIN.SIZE,

@@ -55,7 +55,7 @@ class Timm(TimmBackbone):
         self._is_channels_last = getattr(body, "output_fmt", None) == "NHWC"
 
     @classmethod
-    def from_cfg(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+    def from_config(cls, cfg, input_shape, out_features=tuple(STRIDES)):
         """Build from ``cfg.MODEL.TIMM``, for an image of ``input_shape`` (ShapeSpec)."""
         return cls(
             cfg.MODEL.TIMM.NAME,

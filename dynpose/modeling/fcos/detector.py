@@ -34,7 +34,7 @@ class FCOSDetector:
     decoder: FCOSDecoder = field(default_factory=FCOSDecoder)
 
     @classmethod
-    def from_cfg(cls, cfg, shapes, **choices):
+    def from_config(cls, cfg, shapes, **choices):
         """Build from ``cfg.MODEL.FCOS``.
 
         Args:
@@ -51,7 +51,7 @@ class FCOSDetector:
             focal_loss_alpha=fcos.FOCAL_LOSS_ALPHA,
             focal_loss_gamma=fcos.FOCAL_LOSS_GAMMA,
             giou_smooth=fcos.GIOU_SMOOTH,
-            decoder=FCOSDecoder.from_cfg(cfg),
+            decoder=FCOSDecoder.from_config(cfg),
             **choices,
         )
 

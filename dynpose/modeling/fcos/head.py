@@ -85,7 +85,7 @@ class FCOSHead(nn.Module):
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
 
     @classmethod
-    def from_cfg(cls, cfg, in_channels, **choices):
+    def from_config(cls, cfg, in_channels, **choices):
         """Build from ``cfg.MODEL.FCOS``.
 
         Args:

@@ -126,7 +126,7 @@ class FCPose(ImageDetector):
                 conv_dim=fcpose.BASIS.CONVS_DIM, norm=fcpose.BASIS.NORM, num_keypoints=schema.num_keypoints
             )
         # the order of construction is that of the random initialisation
-        head = FCOSHead.from_cfg(cfg, channels)
+        head = FCOSHead.from_config(cfg, channels)
         basis = BasisBranch(
             in_features=fcpose.BASIS.IN_FEATURES,
             in_channels=[shape.channels for shape in basis_shapes],
@@ -150,7 +150,7 @@ class FCPose(ImageDetector):
                 coord_scales=[*fcos.SIZES_OF_INTEREST, fcpose.LAST_SIZE_OF_INTEREST],
                 backend=cfg.MODEL.KP_NET.BACKEND,
             ),
-            "detector": FCOSDetector.from_cfg(cfg, shapes),
+            "detector": FCOSDetector.from_config(cfg, shapes),
             "aux_heatmaps": aux_heatmaps,
             "schema": schema,
             "options": FCPoseOptions(

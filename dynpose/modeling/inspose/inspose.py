@@ -138,7 +138,7 @@ class InsPose(ImageDetector):
                 **branch,
             )
         # the order of construction is that of the random initialisation
-        head = FCOSHead.from_cfg(
+        head = FCOSHead.from_config(
             cfg,
             channels,
             with_boxes=inspose.BOX_HEAD,
@@ -152,7 +152,7 @@ class InsPose(ImageDetector):
             **branch,
         )
         controller = LocationConv(channels, spec.num_params, inspose.CONTROLLER_KERNEL)
-        detector = FCOSDetector.from_cfg(cfg, shapes, inside_box=inspose.CENTER_INSIDE_BOX or inspose.BOX_HEAD)
+        detector = FCOSDetector.from_config(cfg, shapes, inside_box=inspose.CENTER_INSIDE_BOX or inspose.BOX_HEAD)
         return {
             "backbone": backbone,
             "head": head,

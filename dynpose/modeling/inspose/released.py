@@ -148,9 +148,9 @@ class InsPoseReleased(ImageDetector):
         channels = pyramid_channels(cfg, shapes)
         schema = schema_from_cfg(cfg)
         spec = kp_net_spec(cfg, schema.num_keypoints)
-        detector = FCOSDetector.from_cfg(cfg, shapes)
+        detector = FCOSDetector.from_config(cfg, shapes)
         # the order of construction is that of the random initialisation
-        head = ReleasedHead.from_cfg(cfg, channels, schema.num_keypoints)
+        head = ReleasedHead.from_config(cfg, channels, schema.num_keypoints)
         keypoint_features = KeypointFeatures(
             in_channels=channels,
             channels=released.FEATURE_CONVS_DIM,

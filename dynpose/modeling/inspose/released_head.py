@@ -84,7 +84,7 @@ class ReleasedHead(nn.Module):
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
 
     @classmethod
-    def from_cfg(cls, cfg, in_channels, num_keypoints):
+    def from_config(cls, cfg, in_channels, num_keypoints):
         """Build from ``cfg.MODEL.FCOS`` and ``cfg.MODEL.INSPOSE_RELEASED``."""
         fcos, released = cfg.MODEL.FCOS, cfg.MODEL.INSPOSE_RELEASED
         return cls(
