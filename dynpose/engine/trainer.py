@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
+from dynpose.config import blame, check_choice
 from dynpose.data import PoseDatasetMapper
 from dynpose.data.loader import build_pose_train_loader
 from dynpose.evaluation import PoseEvaluator
@@ -224,6 +225,13 @@ class PoseTrainer(DefaultTrainer):
     def build_optimizer(cls, cfg, model):
         """See :func:`dynpose.engine.optimizer.build_optimizer`."""
         return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg, optimizer):
+        """detectron2's, with wrong choices as a ConfigError."""
+        check_choice(cfg, "SOLVER.WARMUP_METHOD", ("linear", "constant"))
+        with blame("SOLVER.LR_SCHEDULER_NAME"):
+            return super().build_lr_scheduler(cfg, optimizer)
 
 
 def _with_suffix(results, suffix):
