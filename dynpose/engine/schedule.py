@@ -145,7 +145,7 @@ def resolve_reference_batch(cfg):
         cfg (CfgNode): not frozen. With a REFERENCE_BATCH of 0 it stays as it is.
 
     Raises:
-        ConfigError: REFERENCE_BATCH is negative.
+        ConfigError: REFERENCE_BATCH is not at least 0.
 
     Example::
 
@@ -155,7 +155,7 @@ def resolve_reference_batch(cfg):
         0.0005
     """
     solver = cfg.SOLVER
-    if solver.REFERENCE_BATCH < 0:
+    if not solver.REFERENCE_BATCH >= 0:
         raise ConfigError(
             f"SOLVER.REFERENCE_BATCH must be the images of a batch, or 0 to leave SOLVER.BASE_LR as it is, got "
             f"{solver.REFERENCE_BATCH}"

@@ -227,7 +227,7 @@ def _check_config(cfg, model, schema):
     if cfg.INPUT.AFFINE_RESIZE_TEST:
         check_reads_to_original(type(model))
     if aug.FLIP:
-        with blame("TEST.AUG.FLIP"):
+        with blame("TEST.AUG.FLIP", "MODEL.KEYPOINT_SCHEMA.FLIP_PAIRS"):
             _check_pairs(schema)
 
 
