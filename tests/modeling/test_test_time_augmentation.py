@@ -621,10 +621,11 @@ def test_poses_of_affine_views_are_taken_back(height, width, factor):
 def test_affine_views_are_for_models_that_read_the_way_back():
     cfg = small_config("configs/quick/cid_small.yaml")
     assert cfg.INPUT.AFFINE_RESIZE_TEST
+    poses = small_config("configs/quick/cid_small.yaml", "TEST.AUG.MERGE", "poses")
     with pytest.raises(
         ConfigError, match=r"INPUT\.AFFINE_RESIZE_TEST is True, but DotReader does not read the way back"
     ):
-        PoseTTA(cfg, DotReader())
+        PoseTTA(poses, DotReader())
     assert PoseTTA(cfg, AffineMapReader().eval()).view_sizes(120, 160) == [(512, 704)]
     cfg.INPUT.AFFINE_RESIZE_TEST = False
     assert PoseTTA(cfg, AffineMapReader().eval()).view_sizes(120, 160) == [(512, 683)]
