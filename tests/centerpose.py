@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 from torch.nn import functional as F
 
-from dynpose.data import schema_from_cfg
+from dynpose.data import model_schema
 from dynpose.methods import Method, ReleasedFormat, register_method
 from dynpose.modeling.base_models import ImageModel
 from dynpose.modeling.injection import corner_keypoints, substitute
@@ -62,7 +62,7 @@ class CenterPose(ImageModel):
         return {
             "backbone": build_backbone(cfg),
             "in_feature": cfg.MODEL.CENTERPOSE.IN_FEATURE,
-            "schema": schema_from_cfg(cfg),
+            "schema": model_schema(cfg),
             "max_detections": cfg.MODEL.CENTERPOSE.MAX_DETECTIONS,
             "score_thresh": cfg.MODEL.CENTERPOSE.SCORE_THRESH,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,

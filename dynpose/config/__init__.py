@@ -1,11 +1,16 @@
 """Config keys of dynpose on top of detectron2's."""
 
 from .checks import (
+    blame,
     check_at_least_one,
+    check_at_most_1,
     check_between_0_and_1,
     check_choice,
+    check_choices,
+    check_focal_alpha,
     check_from_0_to_1,
     check_increasing,
+    check_length,
     check_norm,
     check_not_negative,
     check_odd,
@@ -20,11 +25,16 @@ from .loading import load_config
 __all__ = [
     "ConfigError",
     "add_dynpose_config",
+    "blame",
     "check_at_least_one",
+    "check_at_most_1",
     "check_between_0_and_1",
     "check_choice",
+    "check_choices",
+    "check_focal_alpha",
     "check_from_0_to_1",
     "check_increasing",
+    "check_length",
     "check_norm",
     "check_not_negative",
     "check_odd",

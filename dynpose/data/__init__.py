@@ -8,7 +8,7 @@ from .image_check import check_images
 from .known_schemas import KNOWN_SCHEMAS, keypoint_groups, known_schema
 from .mapper import PoseDatasetMapper
 from .schema import COCO_PERSON, CROWDPOSE_PERSON, DEFAULT_SIGMA, DatasetError, KeypointSchema, match_keypoints
-from .schema_config import schema_from_cfg, schema_to_cfg
+from .schema_config import model_schema, register_datasets_for_schema, schema_from_cfg, schema_to_cfg
 from .transforms import RandomCropKeepingPeople, build_pose_augmentation
 
 __all__ = [
@@ -30,7 +30,9 @@ __all__ = [
     "known_schema",
     "load_pose_json",
     "match_keypoints",
+    "model_schema",
     "register_crowd_datasets",
+    "register_datasets_for_schema",
     "register_datasets_from_cfg",
     "register_pose_dataset",
     "schema_from_cfg",

@@ -14,6 +14,8 @@ import numpy as np
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import Transform
 
+from dynpose.utils.arguments import check_one_of
+
 __all__ = [
     "AffineResize",
     "AffineTransform",
@@ -23,6 +25,9 @@ __all__ = [
     "index_to_continuous",
     "matrix_to_original",
 ]
+
+# What a scale of 1 of RandomAffine refers to
+SCALE_TYPES = ("short", "long")
 
 # CID and its forerunners measure people and images in units of this many pixels.
 _SCALE_UNIT = 200
@@ -146,13 +151,12 @@ class RandomAffine(T.Augmentation):
         super().__init__()
         size = tuple(np.broadcast_to(size, 2).tolist())
         if not all(isinstance(side, int) and side > 0 for side in size):
-            raise ValueError(f"size must be one or two whole numbers of pixels, width and height, got {size}")
+            raise ValueError(f"size: expected one or two whole numbers of pixels, width and height, got {size}")
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"scale must be a range of positive factors, the smaller one first, got {scale}")
+            raise ValueError(f"scale: expected a range of positive factors, the smaller one first, got {scale}")
         if rotation < 0 or translation < 0:
             raise ValueError(f"rotation and translation can't be negative, got {rotation} and {translation}")
-        if scale_type not in ("short", "long"):
-            raise ValueError(f"scale_type must be 'short' or 'long', got {scale_type!r}")
+        check_one_of("scale_type", scale_type, SCALE_TYPES)
         self._init(locals())
 
     def get_transform(self, image):

@@ -28,7 +28,7 @@ from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import DataLoader, Dataset
 
-from dynpose.config import ConfigError
+from dynpose.config import ConfigError, blame, check_at_least_one, check_choice, check_not_negative
 from dynpose.utils.random_state import preserved_rng, seed_rng
 
 from .dataset_dicts import load_dataset_dicts
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 # What a generator is for, so that no two of them give the same numbers
 _SHUFFLE, _SUBSET, _AUGMENTATION, _WORKERS = range(4)
+_SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
 # Times in a row that a mapper may leave a sample out
 _MAX_LEFT_OUT = 100
 
@@ -67,19 +68,20 @@ def build_pose_train_loader(cfg, mapper=None):
         >>> loader.start_iteration = 5000
         >>> batch = next(iter(loader))  # that of iteration 5000
     """
+    check_at_least_one(cfg, "SOLVER.IMS_PER_BATCH")
+    check_not_negative(cfg, "DATALOADER.NUM_WORKERS")
+    check_choice(cfg, "DATALOADER.SAMPLER_TRAIN", _SAMPLERS)
     as_registered = mapper is not None
     mapper = mapper or PoseDatasetMapper(cfg, is_train=True)
     proposal_files = cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None
     dicts = training_dicts(cfg, proposal_files=proposal_files, as_registered=as_registered)
     seed = comm.shared_random_seed() if cfg.SEED < 0 else cfg.SEED
-    schedule = TrainingSchedule(
-        len(dicts),
-        cfg.SOLVER.IMS_PER_BATCH,
-        seed=seed,
-        groups=_aspect_ratio_groups(dicts) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
-        **_sampling(cfg, dicts),
-    )
-    return PoseTrainLoader(dicts, mapper, schedule, num_workers=cfg.DATALOADER.NUM_WORKERS)
+    groups = _aspect_ratio_groups(dicts) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+    sampling = _sampling(cfg, dicts)
+    with blame("DATALOADER.RANDOM_SUBSET_RATIO"):
+        schedule = TrainingSchedule(len(dicts), cfg.SOLVER.IMS_PER_BATCH, seed=seed, groups=groups, **sampling)
+    with blame("SOLVER.IMS_PER_BATCH"):
+        return PoseTrainLoader(dicts, mapper, schedule, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 
 def training_dicts(cfg, *, proposal_files=None, as_registered=False):
@@ -153,18 +155,14 @@ def _sampling(cfg, dicts):
     if loader.SAMPLER_TRAIN == "TrainingSampler":
         return {}
     if loader.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
+        check_not_negative(cfg, "DATALOADER.REPEAT_THRESHOLD")
         # a key of detectron2's main branch
         options = {"sqrt": loader.REPEAT_SQRT} if "REPEAT_SQRT" in loader else {}
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
             dicts, loader.REPEAT_THRESHOLD, **options
         )
         return {"repeat_factors": factors.double().numpy()}
-    if loader.SAMPLER_TRAIN == "RandomSubsetTrainingSampler":
-        return {"subset_ratio": loader.RANDOM_SUBSET_RATIO}
-    raise ConfigError(
-        "DATALOADER.SAMPLER_TRAIN must be 'TrainingSampler', 'RepeatFactorTrainingSampler' or "
-        f"'RandomSubsetTrainingSampler', got {loader.SAMPLER_TRAIN!r}"
-    )
+    return {"subset_ratio": loader.RANDOM_SUBSET_RATIO}
 
 
 class TrainingSchedule:
@@ -182,7 +180,7 @@ class TrainingSchedule:
         subset_ratio (float): share of the images, drawn once, that are used at all.
 
     Raises:
-        ConfigError: the subset is empty.
+        ValueError: the subset is empty.
 
     Example::
 
@@ -198,12 +196,12 @@ class TrainingSchedule:
         self.seed = seed
         self._groups = np.zeros(num_images, dtype=np.int64) if groups is None else np.asarray(groups)
         self._repeat_factors = repeat_factors
-        self._subset_size = int(num_images * subset_ratio)
-        if not 1 <= self._subset_size <= num_images:
-            raise ConfigError(
-                f"DATALOADER.RANDOM_SUBSET_RATIO {subset_ratio} of {num_images} images is {self._subset_size} of them: "
-                "set it to a share of at most 1 that leaves some"
+        if not 1 <= num_images * subset_ratio <= num_images:
+            raise ValueError(
+                f"subset_ratio: expected a share of at most 1 that leaves one of {num_images} images or more, got "
+                f"{subset_ratio}"
             )
+        self._subset_size = int(num_images * subset_ratio)
 
     def batches(self, start_iteration=0):
         """Go through the batches, without end.
@@ -265,7 +263,7 @@ class PoseTrainLoader:
         num_workers (int): data workers of this process; 0 = none, it loads the images itself.
 
     Raises:
-        ConfigError: the batch is not a multiple of the number of processes.
+        ValueError: the batch is not a multiple of the number of processes.
 
     Attributes:
         start_iteration (int): of the first batch that a new iterator gives. An iterator reads it when its first batch
@@ -281,9 +279,9 @@ class PoseTrainLoader:
     def __init__(self, dicts, mapper, schedule, *, num_workers=0):
         num_processes = comm.get_world_size()
         if schedule.batch_size < 1 or schedule.batch_size % num_processes:
-            raise ConfigError(
-                f"SOLVER.IMS_PER_BATCH {schedule.batch_size} images can't be shared equally by {num_processes} "
-                "processes: make it a multiple of them"
+            raise ValueError(
+                f"schedule: {schedule.batch_size} images of a batch can't be shared equally by {num_processes} "
+                "processes: make them a multiple"
             )
         self.schedule = schedule
         self.num_workers = num_workers

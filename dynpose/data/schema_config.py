@@ -7,7 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from .datasets import register_datasets_from_cfg
 from .schema import DatasetError, KeypointSchema, infer_flip_pairs
 
-__all__ = ["schema_from_cfg", "schema_to_cfg"]
+__all__ = ["model_schema", "register_datasets_for_schema", "schema_from_cfg", "schema_to_cfg"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +26,26 @@ def schema_to_cfg(cfg, schema):
     node.SIGMAS = [] if schema.sigmas_are_default else list(schema.sigmas)
 
 
-def schema_from_cfg(cfg):
-    """The schema of the model that a config describes.
+def register_datasets_for_schema(cfg):
+    """Register the config's data sets where its ``MODEL.KEYPOINT_SCHEMA`` names no keypoints, so that they decide.
 
-    It is ``cfg.MODEL.KEYPOINT_SCHEMA`` where that names keypoints; no data set is then opened, but those of the config
-    that are already registered must agree with it. Otherwise the config's data sets are registered and the first of
-    ``cfg.DATASETS.TRAIN`` and ``TEST`` decides. With ``cfg.TEST.MAP_KEYPOINTS``, those of ``TEST`` may have others.
+    Building a model registers none: whoever builds one of a config that :func:`dynpose.engine.setup` has not completed
+    calls this first.
+
+    Args:
+        cfg (CfgNode): a detectron2 config with dynpose's keys.
+
+    Raises:
+        DatasetError: see :func:`~dynpose.data.register_datasets_from_cfg`.
+    """
+    if not cfg.MODEL.KEYPOINT_SCHEMA.NAMES and _data_sets(cfg):
+        register_datasets_from_cfg(cfg)
+
+
+def schema_from_cfg(cfg):
+    """Read the schema of the model that a config describes, and register the data sets that it depends on.
+
+    It is :func:`register_datasets_for_schema`, then :func:`model_schema`.
 
     Args:
         cfg (CfgNode): a detectron2 config with dynpose's keys.
@@ -40,14 +54,37 @@ def schema_from_cfg(cfg):
         KeypointSchema
 
     Raises:
-        DatasetError: the config names neither keypoints nor a data set, or its data sets have different keypoints.
+        DatasetError: the config names neither keypoints nor a data set, its data sets have different keypoints, or one
+            of them can't be registered.
     """
-    names = list(dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]))
+    register_datasets_for_schema(cfg)
+    return model_schema(cfg)
+
+
+def model_schema(cfg):
+    """Read the schema of the model that a config describes, without opening a data set.
+
+    It is ``cfg.MODEL.KEYPOINT_SCHEMA`` where that names keypoints, which :func:`dynpose.engine.setup` sees to;
+    otherwise that of the first of ``cfg.DATASETS.TRAIN`` and ``TEST``, from detectron2's catalog of metadata. The data
+    sets of the config that are registered must agree with it, but with ``cfg.TEST.MAP_KEYPOINTS``, those of ``TEST``
+    may have others.
+
+    Args:
+        cfg (CfgNode): a detectron2 config with dynpose's keys.
+
+    Returns:
+        KeypointSchema
+
+    Raises:
+        DatasetError: the config names neither keypoints nor a data set, the data set is not registered, or data sets
+            have different keypoints.
+    """
+    names = _data_sets(cfg)
     if cfg.MODEL.KEYPOINT_SCHEMA.NAMES:
         schema, owner = _read_cfg_node(cfg.MODEL.KEYPOINT_SCHEMA), "MODEL.KEYPOINT_SCHEMA of the config"
         names = [name for name in names if name in DatasetCatalog]
     elif names:
-        _register_all(cfg, names)
+        _check_registered(cfg, names)
         schema, owner = KeypointSchema.from_metadata(MetadataCatalog.get(names[0])), f"data set {names[0]!r}"
     else:
         raise DatasetError(
@@ -83,14 +120,17 @@ def _read_cfg_node(node):
     return schema
 
 
-def _register_all(cfg, names):
-    register_datasets_from_cfg(cfg)
+def _data_sets(cfg):
+    return list(dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]))
+
+
+def _check_registered(cfg, names):
     for name in names:
         if name not in DatasetCatalog:
             known = ", ".join(sorted(entry["name"] for entry in cfg.DATASETS.POSE)) or "none"
             raise DatasetError(
-                f"data set {name!r} is not registered (DATASETS.POSE has: {known}): add it to DATASETS.POSE, or call "
-                f"dynpose.data.register_pose_dataset first"
+                f"data set {name!r} is not registered (DATASETS.POSE has: {known}): add it to DATASETS.POSE and call "
+                "dynpose.data.register_datasets_from_cfg, or call dynpose.data.register_pose_dataset, first"
             )
 
 

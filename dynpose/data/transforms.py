@@ -7,9 +7,17 @@ import numpy as np
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
-from dynpose.config import ConfigError
+from dynpose.config import (
+    ConfigError,
+    blame,
+    check_at_least_one,
+    check_choice,
+    check_from_0_to_1,
+    check_not_negative,
+    check_positive,
+)
 
-from .affine import AffineResize, RandomAffine
+from .affine import SCALE_TYPES, AffineResize, RandomAffine
 
 __all__ = ["RandomCropKeepingPeople", "ResizeShortestEdge", "build_pose_augmentation"]
 
@@ -94,9 +102,8 @@ def build_pose_augmentation(cfg, is_train):
         list[Augmentation]
 
     Raises:
-        ConfigError: ``INPUT.RANDOM_FLIP`` is "vertical", or a key of ``INPUT.CROP`` or ``INPUT.AFFINE`` that is used,
-            ``INPUT.MIN_SIZE_TRAIN``, its ``_SAMPLING``, ``INPUT.CROP_PROBABILITY``, ``INPUT.CROP_MIN_SIZES`` or, for
-            the affine resize, ``INPUT.MAX_SIZE_TEST`` is none of its choices or out of its range.
+        ConfigError: ``INPUT.RANDOM_FLIP`` is "vertical", or a key that is used is none of its choices or out of its
+            range.
     """
     if is_train and cfg.INPUT.RANDOM_FLIP not in ("horizontal", "vertical", "none"):
         raise ConfigError(f"INPUT.RANDOM_FLIP must be 'horizontal' or 'none', got {cfg.INPUT.RANDOM_FLIP!r}")
@@ -104,24 +111,30 @@ def build_pose_augmentation(cfg, is_train):
         # It mirrors too, but detectron2 exchanges the left and right keypoints in a horizontal flip only.
         raise ConfigError("INPUT.RANDOM_FLIP 'vertical' does not go with keypoints: set it to 'horizontal' or 'none'")
     if is_train:
-        _check_min_sizes(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
+        _check_min_sizes(cfg)
+    else:
+        check_not_negative(cfg, "INPUT.MIN_SIZE_TEST")
+        check_at_least_one(cfg, "INPUT.MAX_SIZE_TEST")
     augmentation = [_never_empty(augmentation) for augmentation in utils.build_augmentation(cfg, is_train)]
     if is_train and cfg.INPUT.AFFINE.ENABLED:
-        augmentation[0] = _random_affine(cfg.INPUT.AFFINE)
+        augmentation[0] = _random_affine(cfg)
     elif is_train and cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP_AFTER_RESIZE:
         resize, *flip = augmentation
         augmentation = [*flip, _resize_and_crop(cfg), resize]
     elif is_train and cfg.INPUT.CROP.ENABLED:
-        augmentation.insert(0, _crop(cfg.INPUT.CROP))
+        augmentation.insert(0, _crop(cfg))
     elif not is_train and cfg.INPUT.AFFINE_RESIZE_TEST and cfg.INPUT.MIN_SIZE_TEST > 0:
         augmentation[0] = _affine_resize(cfg.INPUT)
     return augmentation
 
 
-def _check_min_sizes(sizes, sampling):
-    """Lengths of the shorter side, at which detectron2 fails without naming the keys."""
-    if sampling not in ("range", "choice"):
-        raise ConfigError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING must be 'range' or 'choice', got {sampling!r}")
+def _check_min_sizes(cfg):
+    """Sizes for training, at which detectron2 fails without naming the keys."""
+    check_choice(cfg, "INPUT.MIN_SIZE_TRAIN_SAMPLING", ("range", "choice"))
+    check_at_least_one(cfg, "INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN")
+    sizes, sampling = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    if isinstance(sizes, int):
+        sizes = (sizes, sizes)  # as detectron2 reads it
     if len(sizes) == 0 or (sampling == "range" and len(sizes) != 2):
         what = "two lengths, the shortest and the longest" if sampling == "range" else "one length or more"
         raise ConfigError(
@@ -136,8 +149,14 @@ def _never_empty(augmentation):
     return ResizeShortestEdge(sizes, augmentation.max_size, augmentation.sample_style, augmentation.interp)
 
 
-def _random_affine(affine):
-    try:
+def _random_affine(cfg):
+    affine = cfg.INPUT.AFFINE
+    check_not_negative(cfg, "INPUT.AFFINE.ROTATION", "INPUT.AFFINE.TRANSLATION")
+    check_choice(cfg, "INPUT.AFFINE.SCALE_TYPE", SCALE_TYPES)
+    check_positive(cfg, "INPUT.AFFINE.SCALE")
+    check_at_least_one(cfg, "INPUT.AFFINE.SIZE")
+    # what remains is how many numbers they have, and their order
+    with blame("INPUT.AFFINE.SIZE", "INPUT.AFFINE.SCALE"):
         return RandomAffine(
             affine.SIZE,
             rotation=affine.ROTATION,
@@ -145,22 +164,17 @@ def _random_affine(affine):
             translation=affine.TRANSLATION,
             scale_type=affine.SCALE_TYPE,
         )
-    except ValueError as error:
-        raise ConfigError(f"INPUT.AFFINE: {error}") from None
 
 
 def _affine_resize(keys):
-    try:
+    with blame("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"):
         return AffineResize(keys.MIN_SIZE_TEST, max_size=keys.MAX_SIZE_TEST)
-    except ValueError as error:
-        raise ConfigError(f"INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST: {error}") from None
 
 
-def _crop(crop):
+def _crop(cfg):
     """The crop of ``INPUT.CROP``, whose size detectron2 looks at when it crops, or not at all."""
-    choices = ("relative", "relative_range", "absolute", "absolute_range")
-    if crop.TYPE not in choices:
-        raise ConfigError(f"INPUT.CROP.TYPE must be one of {', '.join(choices)}, got {crop.TYPE!r}")
+    crop = cfg.INPUT.CROP
+    check_choice(cfg, "INPUT.CROP.TYPE", ("relative", "relative_range", "absolute", "absolute_range"))
     size = list(crop.SIZE)
     if crop.TYPE.startswith("relative"):
         if len(size) != 2 or not all(0 < share <= 1 for share in size):
@@ -182,11 +196,10 @@ def _crop(crop):
 def _resize_and_crop(cfg):
     """The two together, or neither: as DETR has it, the first resize has no limit for the longer side."""
     probability, sizes = cfg.INPUT.CROP_PROBABILITY, cfg.INPUT.CROP_MIN_SIZES
-    if not 0 <= probability <= 1:
-        raise ConfigError(f"INPUT.CROP_PROBABILITY must be between 0 and 1, got {probability}")
+    check_from_0_to_1(cfg, "INPUT.CROP_PROBABILITY")
     if not sizes or min(sizes) < 1:
         raise ConfigError(f"INPUT.CROP_MIN_SIZES must be lengths in pixels, one or more, got {list(sizes)}")
-    crop = _crop(cfg.INPUT.CROP)
+    crop = _crop(cfg)
     resize = ResizeShortestEdge(list(sizes), sample_style="choice")
     return T.RandomApply(T.AugmentationList([resize, crop]), prob=probability)
 

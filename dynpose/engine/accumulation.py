@@ -18,10 +18,10 @@ def check_ims_per_process(cfg):
         int
 
     Raises:
-        ConfigError: it is negative.
+        ConfigError: it is not at least 0.
     """
     limit = cfg.SOLVER.IMS_PER_PROCESS
-    if limit < 0:
+    if not limit >= 0:
         raise ConfigError(
             "SOLVER.IMS_PER_PROCESS must be the most images that a process takes at once, or 0 for all of its batch, "
             f"got {limit}"

@@ -1,5 +1,6 @@
 """The optimizers of a config: detectron2's SGD, and Adam and AdamW with the same keys."""
 
+import math
 import re
 from collections import Counter
 
@@ -8,7 +9,7 @@ from detectron2.solver import build_optimizer as build_sgd
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping, reduce_param_groups
 from torch.nn.utils import clip_grad_norm_
 
-from dynpose.config import ConfigError
+from dynpose.config import ConfigError, check_choice, check_not_negative, check_positive
 
 _ADAPTIVE = {"ADAM": torch.optim.Adam, "ADAMW": torch.optim.AdamW}
 
@@ -24,7 +25,8 @@ def build_optimizer(cfg, model):
         torch.optim.Optimizer
 
     Raises:
-        ConfigError: for another name, or an entry of LR_FACTORS that no parameter has in its name.
+        ConfigError: a value is none of its choices or out of its range, or no parameter has an entry of LR_FACTORS in
+            its name.
 
     Example::
 
@@ -32,9 +34,8 @@ def build_optimizer(cfg, model):
         >>> [group["lr"] / cfg.SOLVER.BASE_LR for group in build_optimizer(cfg, model).param_groups]
         [1.0, 10.0]
     """
+    _check_config(cfg)
     name, solver = cfg.SOLVER.OPTIMIZER, cfg.SOLVER
-    if name != "SGD" and name not in _ADAPTIVE:
-        raise ConfigError(f"SOLVER.OPTIMIZER must be 'SGD', 'ADAM' or 'ADAMW', got {name!r}")
     whole = solver.CLIP_GRADIENTS.ENABLED and solver.CLIP_GRADIENTS.CLIP_TYPE == "full_model"
     if whole:
         cfg = cfg.clone()
@@ -57,6 +58,30 @@ def build_optimizer(cfg, model):
     if whole:
         _clip_full_model(optimizer, solver.CLIP_GRADIENTS)
     return optimizer
+
+
+def _check_config(cfg):
+    """Find a wrong value before training does."""
+    solver, key = cfg.SOLVER, "SOLVER.{}".format
+    check_choice(cfg, key("OPTIMIZER"), ("SGD", *_ADAPTIVE))
+    check_not_negative(cfg, *map(key, ("BASE_LR", "MOMENTUM", "WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "BIAS_LR_FACTOR")))
+    if solver.CLIP_GRADIENTS.ENABLED:
+        check_choice(cfg, key("CLIP_GRADIENTS.CLIP_TYPE"), ("value", "norm", "full_model"))
+        check_positive(cfg, key("CLIP_GRADIENTS.CLIP_VALUE"))
+    for entry in solver.LR_FACTORS:
+        if not _is_factor(entry):
+            raise ConfigError(
+                f"{key('LR_FACTORS')} must be pairs of a regular expression and a factor of at least 0, got {entry!r}"
+            )
+
+
+def _is_factor(entry):
+    try:
+        pattern, factor = entry
+        re.compile(pattern)
+        return 0 <= factor < math.inf
+    except (TypeError, ValueError, re.error):
+        return False
 
 
 def _set_lr_factors(optimizer, model, factors):

@@ -28,7 +28,7 @@ class Precision:
     dtype: torch.dtype | None = None
 
     @classmethod
-    def from_cfg(cls, cfg, enabled=None):
+    def from_config(cls, cfg, enabled=None):
         """Read ``SOLVER.AMP``.
 
         Args:

@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer
-from dynpose.config import ConfigError, load_config
+from dynpose.config import check_choice, load_config
 from dynpose.data import build_pose_augmentation, schema_from_cfg
 from dynpose.data.affine import matrix_to_original
 from dynpose.data.image_reading import read_image
@@ -58,8 +58,7 @@ class PosePredictor:
 
     def __init__(self, cfg):
         self.cfg = cfg.clone()
-        if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
-            raise ConfigError(f"INPUT.FORMAT must be 'BGR' or 'RGB', got {cfg.INPUT.FORMAT!r}")
+        check_choice(cfg, "INPUT.FORMAT", ("BGR", "RGB"))
         self.schema = schema_from_cfg(self.cfg)
         self.metadata = _metadata(self.cfg, self.schema)
         check_affine_resize(self.cfg)

@@ -57,10 +57,11 @@ def resolve_epochs(cfg, num_images=None):
         num_images (int): of an epoch; None = :func:`num_training_images`.
 
     Raises:
-        ConfigError: STEPS_EPOCHS without MAX_EPOCHS, steps that are not ascending between 0 and MAX_EPOCHS or fall on
-            the same iteration, or MAX_ITER or STEPS that are given too (are not detectron2's defaults) and say
-            something else.
+        ConfigError: MAX_EPOCHS is negative, STEPS_EPOCHS without MAX_EPOCHS, steps that are not ascending between 0
+            and MAX_EPOCHS or fall on the same iteration, or MAX_ITER or STEPS that are given too (are not detectron2's
+            defaults) and say something else.
     """
+    check_not_negative(cfg, "SOLVER.MAX_EPOCHS")
     solver = cfg.SOLVER
     if solver.MAX_EPOCHS == 0:
         if len(solver.STEPS_EPOCHS):
@@ -112,8 +113,9 @@ def check_steps(cfg):
 
     Raises:
         ConfigError: SOLVER.MAX_ITER or CHECKPOINT_PERIOD is below 1, BASE_LR, WEIGHT_DECAY or TEST.EVAL_PERIOD
-            negative, or STEPS do not ascend between 0 and MAX_ITER.
+            negative, or STEPS do not ascend between 0 and MAX_ITER, or WARMUP_ITERS, WARMUP_FACTOR or GAMMA negative.
     """
+    check_not_negative(cfg, "SOLVER.WARMUP_ITERS", "SOLVER.WARMUP_FACTOR", "SOLVER.GAMMA")
     check_at_least_one(cfg, "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD")
     check_not_negative(cfg, "SOLVER.BASE_LR", "SOLVER.WEIGHT_DECAY", "TEST.EVAL_PERIOD")
     solver = cfg.SOLVER
@@ -143,7 +145,7 @@ def resolve_reference_batch(cfg):
         cfg (CfgNode): not frozen. With a REFERENCE_BATCH of 0 it stays as it is.
 
     Raises:
-        ConfigError: REFERENCE_BATCH is negative.
+        ConfigError: REFERENCE_BATCH is not at least 0.
 
     Example::
 
@@ -153,7 +155,7 @@ def resolve_reference_batch(cfg):
         0.0005
     """
     solver = cfg.SOLVER
-    if solver.REFERENCE_BATCH < 0:
+    if not solver.REFERENCE_BATCH >= 0:
         raise ConfigError(
             f"SOLVER.REFERENCE_BATCH must be the images of a batch, or 0 to leave SOLVER.BASE_LR as it is, got "
             f"{solver.REFERENCE_BATCH}"

@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
+from dynpose.config import blame, check_choice
 from dynpose.data import PoseDatasetMapper
 from dynpose.data.loader import build_pose_train_loader
 from dynpose.evaluation import PoseEvaluator
@@ -59,7 +60,7 @@ class PoseTrainer(DefaultTrainer):
             data_parallel(model, cfg.SOLVER.FIND_UNUSED_PARAMETERS),
             self.build_train_loader(cfg),
             optimizer,
-            precision=Precision.from_cfg(cfg),
+            precision=Precision.from_config(cfg),
             ims_per_pass=check_ims_per_process(cfg),
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -179,7 +180,7 @@ class PoseTrainer(DefaultTrainer):
     @classmethod
     def test(cls, cfg, model, evaluators=None):
         """detectron2's, under autocast where TEST.AMP says so; training does not notice it."""
-        with preserved_rng(), Precision.from_cfg(cfg, enabled=cfg.TEST.AMP).autocast():
+        with preserved_rng(), Precision.from_config(cfg, enabled=cfg.TEST.AMP).autocast():
             return super().test(cfg, model, evaluators)
 
     @classmethod
@@ -196,7 +197,7 @@ class PoseTrainer(DefaultTrainer):
     def build_evaluator(cls, cfg, dataset_name, output_folder=None):
         """COCO's metrics with the data set's keypoints and sigmas, written to a folder other than the usual one."""
         folder = {} if output_folder is None else {"output_dir": output_folder}
-        return PoseEvaluator.from_cfg(cfg, dataset_name, **folder)
+        return PoseEvaluator.from_config(cfg, dataset_name, **folder)
 
     @classmethod
     def test_with_TTA(cls, cfg, model):
@@ -224,6 +225,13 @@ class PoseTrainer(DefaultTrainer):
     def build_optimizer(cls, cfg, model):
         """See :func:`dynpose.engine.optimizer.build_optimizer`."""
         return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg, optimizer):
+        """detectron2's, with wrong choices as a ConfigError."""
+        check_choice(cfg, "SOLVER.WARMUP_METHOD", ("linear", "constant"))
+        with blame("SOLVER.LR_SCHEDULER_NAME"):
+            return super().build_lr_scheduler(cfg, optimizer)
 
 
 def _with_suffix(results, suffix):

@@ -28,7 +28,7 @@ def check_evaluation(cfg, dataset_name, *, eval_only=False):
             task or metric that the evaluation does not give.
         DatasetError: the annotation cannot be used.
     """
-    evaluator = PoseEvaluator.from_cfg(cfg, dataset_name)
+    evaluator = PoseEvaluator.from_config(cfg, dataset_name)
     if not len(cfg.TEST.EXPECTED_RESULTS):
         return
     if len(cfg.DATASETS.TEST) > 1:

@@ -126,7 +126,7 @@ class PoseEvaluator(DatasetEvaluator):
         self.reset()
 
     @classmethod
-    def from_cfg(cls, cfg, dataset_name, **kwargs):
+    def from_config(cls, cfg, dataset_name, **kwargs):
         """An evaluator with what ``cfg.TEST`` says, that writes to ``<cfg.OUTPUT_DIR>/inference``.
 
         Its keys are ``KEYPOINT_OKS_SIGMAS``, ``TASKS``, ``MAX_DETS`` and ``MAP_KEYPOINTS``.

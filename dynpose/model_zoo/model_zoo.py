@@ -8,6 +8,7 @@ from detectron2.modeling import build_model
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import ConfigError, find_config_file, load_config
+from dynpose.data import register_datasets_for_schema
 
 
 def get_config_file(name):
@@ -79,6 +80,7 @@ def get(name, trained=False, device=None, opts=()):
     cfg = get_config(name, trained, opts)
     if device is not None or not torch.cuda.is_available():
         cfg.MODEL.DEVICE = device or "cpu"
+    register_datasets_for_schema(cfg)
     model = build_model(cfg)
     if trained:
         PoseCheckpointer(model, complete=True, class_names=cfg.MODEL.CLASS_NAMES).load(cfg.MODEL.WEIGHTS)

@@ -5,7 +5,7 @@ from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import ImageList
 from torch import nn
 
-from dynpose.config import ConfigError
+from dynpose.config import ConfigError, check_length, check_positive
 
 from .batching import predict_by_padded_size
 
@@ -59,17 +59,45 @@ class ImageModel(nn.Module):
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
 
 
+def pixel_statistics(cfg):
+    """Read mean and standard deviation of the image channels.
+
+    Args:
+        cfg (CfgNode): MODEL.PIXEL_MEAN and PIXEL_STD.
+
+    Returns:
+        dict[str, list[float]]: ``pixel_mean`` and ``pixel_std``, arguments of the models.
+
+    Raises:
+        ConfigError: their lengths differ, or a deviation is not above 0.
+    """
+    check_length(cfg, "MODEL.PIXEL_STD", len(cfg.MODEL.PIXEL_MEAN))
+    check_positive(cfg, "MODEL.PIXEL_STD")
+    return {"pixel_mean": cfg.MODEL.PIXEL_MEAN, "pixel_std": cfg.MODEL.PIXEL_STD}
+
+
+def reads_to_original(meta_architecture):
+    """Tell whether a model reads ``to_original`` of its inputs (:func:`~dynpose.data.affine.matrix_to_original`).
+
+    Args:
+        meta_architecture (type): the class of the model; one that does has a true ``reads_to_original``.
+
+    Returns:
+        bool
+    """
+    return getattr(meta_architecture, "reads_to_original", False)
+
+
 def check_reads_to_original(meta_architecture):
     """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a model that would take its result for a plain resize.
 
     Args:
-        meta_architecture (type): the class of the model. One that reads ``to_original`` of its inputs (see
-            :func:`~dynpose.data.affine.matrix_to_original`) has a true ``reads_to_original``.
+        meta_architecture (type): the class of the model.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it does not read ``to_original``, see :func:`reads_to_original`.
     """
-    if not getattr(meta_architecture, "reads_to_original", False):
+    if not reads_to_original(meta_architecture):
         raise ConfigError(
             f"INPUT.AFFINE_RESIZE_TEST is True, but {meta_architecture.__name__} does not read the way back to the "
             "original image (to_original) that it takes: set it to False"

@@ -72,6 +72,7 @@ def _build(args):
     from detectron2.modeling import META_ARCH_REGISTRY, build_model
 
     from dynpose.config import load_config, read_key
+    from dynpose.data import register_datasets_for_schema
     from dynpose.methods import find_method
 
     cfg = load_config(args.config_file, args.opts)
@@ -81,4 +82,5 @@ def _build(args):
         cfg.MODEL.FCOS.SCORE_THRESH_TEST = 1.0  # a detector on FCOS detects nothing
     elif key := method.detection_limit_key:
         cfg.merge_from_list([key, max(read_key(cfg, key), args.people)])
+    register_datasets_for_schema(cfg)
     return build_model(cfg).eval()

@@ -301,13 +301,13 @@ class TestRandomAffine:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"size": 0}, "size must be one or two whole numbers"),
-            ({"size": (512.5, 512)}, "size must be one or two whole numbers"),
+            ({"size": 0}, "size: expected one or two whole numbers"),
+            ({"size": (512.5, 512)}, "size: expected one or two whole numbers"),
             ({"scale": (1.5, 0.75)}, "the smaller one first"),
             ({"scale": (0, 1)}, "positive factors"),
             ({"rotation": -30}, "can't be negative, got -30"),
             ({"translation": -1}, "can't be negative"),
-            ({"scale_type": "both"}, "'short' or 'long', got 'both'"),
+            ({"scale_type": "both"}, "scale_type: expected one of 'short', 'long', got 'both'"),
         ],
     )
     def test_faulty_arguments(self, arguments, message):

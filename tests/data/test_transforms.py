@@ -172,7 +172,7 @@ def test_vertical_flip_is_refused():
         ),
         ("absolute_range", [0.4, 0.4], r"the shortest and the longest side, got \[0.4, 0.4\]: .* they are pixels"),
         ("absolute_range", [600, 384], r"must be the shortest and then the longest side of the crop, got \[600, 384\]"),
-        ("square", [0.9, 0.9], "INPUT.CROP.TYPE must be one of relative, relative_range, absolute, .*, got 'square'"),
+        ("square", [0.9, 0.9], "INPUT.CROP.TYPE must be one of 'relative', 'relative_range', .*, got 'square'"),
     ],
 )
 def test_mistakes_of_the_crop(crop_type, size, message, after_resize):
@@ -214,10 +214,10 @@ def test_sizes_of_crops(crop_type, size, expected):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("SCALE", [1.5, 0.75], "INPUT.AFFINE: scale must be a range of positive factors"),
-        ("SIZE", [0, 512], "INPUT.AFFINE: size must be one or two whole numbers"),
-        ("ROTATION", -1.0, "INPUT.AFFINE: rotation and translation can't be negative"),
-        ("SCALE_TYPE", "middle", "INPUT.AFFINE: scale_type must be 'short' or 'long', got 'middle'"),
+        ("SCALE", [1.5, 0.75], "INPUT.AFFINE.SCALE: scale: expected a range of positive factors"),
+        ("SIZE", [0, 512], r"INPUT.AFFINE.SIZE must be at least 1, got \[0, 512\]"),
+        ("ROTATION", -1.0, "INPUT.AFFINE.ROTATION must be at least 0, got -1.0"),
+        ("SCALE_TYPE", "middle", "INPUT.AFFINE.SCALE_TYPE must be one of 'short', 'long', got 'middle'"),
     ],
 )
 def test_mistakes_of_the_affine_warp(key, value, message):
@@ -325,7 +325,7 @@ def test_crop_after_resize_switched_off():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("INPUT.CROP_PROBABILITY", 1.5, "INPUT.CROP_PROBABILITY must be between 0 and 1, got 1.5"),
+        ("INPUT.CROP_PROBABILITY", 1.5, "INPUT.CROP_PROBABILITY must be from 0 to 1, got 1.5"),
         ("INPUT.CROP_MIN_SIZES", [], "INPUT.CROP_MIN_SIZES must be lengths in pixels"),
         ("INPUT.CROP_MIN_SIZES", [0, 400], "INPUT.CROP_MIN_SIZES must be lengths in pixels"),
     ],

@@ -47,7 +47,7 @@ def test_adaptive(cfg, name, kind):
 
 def test_unknown(cfg):
     cfg.SOLVER.OPTIMIZER = "LION"
-    with pytest.raises(ConfigError, match=r"SOLVER\.OPTIMIZER must be 'SGD', 'ADAM' or 'ADAMW', got 'LION'"):
+    with pytest.raises(ConfigError, match=r"SOLVER\.OPTIMIZER must be one of 'SGD', 'ADAM', 'ADAMW', got 'LION'"):
         build_optimizer(cfg, small_model())
 
 

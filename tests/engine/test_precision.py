@@ -210,14 +210,14 @@ def test_the_guard_is_asked_where_the_scale_can_not_be_lowered():
     ],
 )
 def test_the_config(opts, enabled, dtype):
-    precision = Precision.from_cfg(tiny_config("FCPose", *opts), enabled)
+    precision = Precision.from_config(tiny_config("FCPose", *opts), enabled)
     assert precision == Precision("cpu", dtype)
     assert precision.grad_scaler().is_enabled() is (dtype is torch.float16)
 
 
 def test_a_type_that_is_none():
     with pytest.raises(ConfigError, match=r"SOLVER\.AMP\.DTYPE must be 'float16' or 'bfloat16', got 'fp16'"):
-        Precision.from_cfg(tiny_config("FCPose", "SOLVER.AMP.DTYPE", "fp16"))
+        Precision.from_config(tiny_config("FCPose", "SOLVER.AMP.DTYPE", "fp16"))
 
 
 def test_a_gpu_without_bfloat16(monkeypatch):
@@ -225,7 +225,7 @@ def test_a_gpu_without_bfloat16(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old GPU")
     opts = ["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16", "MODEL.DEVICE", "cuda"]
     with pytest.raises(ConfigError, match="which Old GPU does not have"):
-        Precision.from_cfg(tiny_config("FCPose", *opts))
+        Precision.from_config(tiny_config("FCPose", *opts))
 
 
 @pytest.mark.parametrize("amp", [False, True])

@@ -124,7 +124,7 @@ def test_what_says_the_same_is_no_contradiction(given):
         (["SOLVER.MAX_EPOCHS", 0], r"STEPS_EPOCHS is \[27, 33\], but SOLVER\.MAX_EPOCHS is 0"),
         (["SOLVER.MAX_EPOCHS", 33], "must ascend between 0 and SOLVER.MAX_EPOCHS 33"),
         (["SOLVER.STEPS_EPOCHS", "[33,27]"], "must ascend"),
-        (["SOLVER.MAX_EPOCHS", -1, "SOLVER.STEPS_EPOCHS", "[]"], "must ascend"),
+        (["SOLVER.MAX_EPOCHS", -1, "SOLVER.STEPS_EPOCHS", "[]"], "MAX_EPOCHS must be at least 0, got -1"),
     ],
 )
 def test_contradictions(opts, message):

@@ -117,14 +117,14 @@ class TestOfTheConfig:
         cfg = self.cfg(MAP_KEYPOINTS=True)
         # the data set has other keypoints, which schema_from_cfg would refuse
         cfg.DATASETS.TEST = (name,)
-        evaluator = PoseEvaluator.from_cfg(cfg, name, output_dir=None)
+        evaluator = PoseEvaluator.from_config(cfg, name, output_dir=None)
         instances = predict([[(0, 0), (60, 70), (0, 0), (30, 40)]])
         evaluator.process([{"image_id": 1}], [{"instances": instances}])
         assert evaluator.evaluate()["keypoints"]["AP"] == pytest.approx(100)
         assert (name,) == cfg.DATASETS.TEST
 
     def test_only_where_it_is_asked_for(self, make_dataset):
-        evaluator = PoseEvaluator.from_cfg(self.cfg(), make(make_dataset))
+        evaluator = PoseEvaluator.from_config(self.cfg(), make(make_dataset))
         with pytest.raises(DatasetError, match=r"predictions have 2 .*TEST\.MAP_KEYPOINTS"):
             evaluator.process([{"image_id": 1}], [{"instances": predict([[(1, 2), (3, 4)]])}])
 
@@ -132,4 +132,4 @@ class TestOfTheConfig:
         cfg = self.cfg(MAP_KEYPOINTS=True)
         cfg.MODEL.KEYPOINT_SCHEMA.NAMES = []
         with pytest.raises(ConfigError, match=r"TEST\.MAP_KEYPOINTS is True, but MODEL\.KEYPOINT_SCHEMA names no"):
-            PoseEvaluator.from_cfg(cfg, make(make_dataset))
+            PoseEvaluator.from_config(cfg, make(make_dataset))

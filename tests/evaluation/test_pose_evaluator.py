@@ -574,7 +574,7 @@ class TestLimits:
         add_dynpose_config(cfg)
         cfg.TEST.MAX_DETS.KEYPOINTS, cfg.TEST.MAX_DETS.BOXES = 22, 23
         name = self.make(make_dataset, {1: 24})
-        PoseEvaluator.from_cfg(cfg, name)
+        PoseEvaluator.from_config(cfg, name)
         assert ["more than 22" in warning or "more than 23" in warning for warning in self.warnings(caplog)] == [
             True
         ] * 2
@@ -672,7 +672,7 @@ class TestSigmas:
         cfg.OUTPUT_DIR, cfg.TEST.KEYPOINT_OKS_SIGMAS = str(tmp_path), [0.1, 0.1]
         name = make_dataset(self.DATA, sigmas=(0.05, 0.05))
         cfg.DATASETS.TEST = (name,)
-        evaluator = PoseEvaluator.from_cfg(cfg, name)
+        evaluator = PoseEvaluator.from_config(cfg, name)
         evaluator.process([{"image_id": 1}], [{"instances": self.INSTANCES}])
         # exp(-1/8) = 0.88
         assert evaluator.evaluate()["keypoints"]["AP"] == pytest.approx(80)
@@ -684,7 +684,7 @@ class TestSigmas:
         names = [make_dataset(self.DATA), make_dataset(self.DATA)]
         cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(tmp_path), tuple(names)
         for name in names:
-            PoseEvaluator.from_cfg(cfg, name).evaluate()
+            PoseEvaluator.from_config(cfg, name).evaluate()
             assert (tmp_path / "inference" / name / "coco_instances_results.json").exists()
 
     @pytest.mark.parametrize("sigmas", [COCO_PERSON.sigmas, (0.1, 0.0), (0.1, math.nan)])

@@ -47,9 +47,10 @@ Swin, those of the original releases. They want RGB and, but for some of timm's,
 
 from . import builders
 from .branches import HRFPN, BranchConcat
+from .builders import build_backbone
 from .dla import DLA
 from .hrnet import HRNet
 from .swin import Swin
 from .timm_network import Timm
 
-__all__ = ["DLA", "HRFPN", "BranchConcat", "HRNet", "Swin", "Timm", "builders"]
+__all__ = ["DLA", "HRFPN", "BranchConcat", "HRNet", "Swin", "Timm", "build_backbone", "builders"]

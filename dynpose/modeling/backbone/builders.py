@@ -1,16 +1,37 @@
 """Backbones by their names in a config: each network, alone or below a neck, registered with detectron2."""
 
 from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling import build_backbone as build_registered
 from detectron2.modeling.backbone import FPN, build_resnet_backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 
-from dynpose.config import ConfigError
+from dynpose.config import ConfigError, check_at_least_one, check_choice, check_norm
 
 from .branches import HRFPN, BranchConcat
 from .dla import DLA
 from .hrnet import HRNet
 from .swin import Swin
 from .timm_network import Timm
+
+
+def build_backbone(cfg):
+    """Build the backbone that ``cfg.MODEL.BACKBONE.NAME`` names, as detectron2's function does.
+
+    Args:
+        cfg (CfgNode): the config.
+
+    Returns:
+        Backbone
+
+    Raises:
+        ConfigError: none of that name is registered, or a key of the backbone has a wrong value.
+    """
+    if cfg.MODEL.BACKBONE.NAME not in BACKBONE_REGISTRY:
+        raise ConfigError(
+            f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME!r} is not registered; known are "
+            f"{', '.join(sorted(name for name, _ in BACKBONE_REGISTRY))}"
+        )
+    return build_registered(cfg)
 
 
 def plain_fpn(cfg, bottom_up, top_block=None):
@@ -23,7 +44,12 @@ def plain_fpn(cfg, bottom_up, top_block=None):
 
     Returns:
         FPN: one level for each of MODEL.FPN.IN_FEATURES (p2 for stride 4, ...), and those of ``top_block``.
+
+    Raises:
+        ConfigError: MODEL.FPN.FUSE_TYPE or NORM is none of its choices, OUT_CHANNELS below 1, or IN_FEATURES names what
+            the backbone does not give.
     """
+    _check_fpn(cfg, bottom_up)
     return FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
@@ -50,7 +76,7 @@ def fcos_fpn(cfg, bottom_up):
         FPN: p3..p7 at strides 8..128, or p3..p5.
 
     Raises:
-        ConfigError: if MODEL.FCOS.IN_FEATURES has only one of p6 and p7.
+        ConfigError: MODEL.FCOS.IN_FEATURES has only one of p6 and p7, or see :func:`plain_fpn`.
     """
     top_levels = {"p6", "p7"} & set(cfg.MODEL.FCOS.IN_FEATURES)
     if len(top_levels) == 1:
@@ -63,6 +89,7 @@ def fcos_fpn(cfg, bottom_up):
 
 def hrfpn(cfg, bottom_up):
     """HRNet's own pyramid on all outputs of a backbone: p2..p5, by MODEL.FPN and MODEL.HRNET.HRFPN_LATERALS."""
+    _check_out_channels(cfg)
     return HRFPN(
         bottom_up,
         bottom_up.output_shape(),
@@ -77,19 +104,32 @@ def concat(cfg, bottom_up):
     return BranchConcat(bottom_up, bottom_up.output_shape())
 
 
+def _check_fpn(cfg, bottom_up):
+    _check_out_channels(cfg)
+    check_choice(cfg, "MODEL.FPN.FUSE_TYPE", ("sum", "avg"))
+    names, known = cfg.MODEL.FPN.IN_FEATURES, bottom_up.output_shape()
+    if not names or not set(names) <= set(known):
+        raise ConfigError(f"MODEL.FPN.IN_FEATURES must name one or more of {', '.join(known)}, got {list(names)}")
+
+
+def _check_out_channels(cfg):
+    check_at_least_one(cfg, "MODEL.FPN.OUT_CHANNELS")
+    check_norm(cfg, "MODEL.FPN.NORM", cfg.MODEL.FPN.OUT_CHANNELS)
+
+
 def _alone(network):
     """Builds res2..res5."""
-    return lambda cfg, input_shape: network.from_cfg(cfg, input_shape)
+    return lambda cfg, input_shape: network.from_config(cfg, input_shape)
 
 
 def _with(network, neck):
     """Builds a neck that reads all outputs."""
-    return lambda cfg, input_shape: neck(cfg, network.from_cfg(cfg, input_shape))
+    return lambda cfg, input_shape: neck(cfg, network.from_config(cfg, input_shape))
 
 
 def _pyramid(network, neck):
     """Builds a neck that reads MODEL.FPN.IN_FEATURES."""
-    return lambda cfg, input_shape: neck(cfg, network.from_cfg(cfg, input_shape, cfg.MODEL.FPN.IN_FEATURES))
+    return lambda cfg, input_shape: neck(cfg, network.from_config(cfg, input_shape, cfg.MODEL.FPN.IN_FEATURES))
 
 
 def _builders():

@@ -2,9 +2,12 @@
 
 import timm
 
-from dynpose.config import ConfigError
+from dynpose.config import check_choice
+from dynpose.utils.arguments import check_one_of
 
-from .timm_backbone import STRIDES, TimmBackbone
+from .timm_backbone import STRIDES, TimmBackbone, check_shared_keys
+
+_DEPTHS = (34, 60, 102, 169)
 
 _STAGES = (("base_layer", "level0", "level1"), ("level2",), ("level3",), ("level4",), ("level5",))
 
@@ -21,21 +24,21 @@ class DLA(TimmBackbone):
         **kwargs: ``out_features``, ``norm`` and ``freeze_at`` of :class:`TimmBackbone`.
 
     Raises:
-        ConfigError: for another depth.
+        ValueError: for another depth, or see :class:`TimmBackbone`.
     """
 
     def __init__(self, depth=34, *, in_channels=3, **kwargs):
-        name = f"dla{depth}"
-        if not timm.is_model(name):
-            raise ConfigError(f"MODEL.DLA.DEPTH must be 34, 60, 102 or 169, got {depth}")
+        check_one_of("depth", depth, _DEPTHS)
         body = timm.create_model(
-            name, pretrained=False, features_only=True, out_indices=(2, 3, 4, 5), in_chans=in_channels
+            f"dla{depth}", pretrained=False, features_only=True, out_indices=(2, 3, 4, 5), in_chans=in_channels
         )
         super().__init__(body, body.feature_info.channels(), stages=_STAGES, **kwargs)
 
     @classmethod
-    def from_cfg(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+    def from_config(cls, cfg, input_shape, out_features=tuple(STRIDES)):
         """Build from ``cfg.MODEL.DLA``, for an image of ``input_shape`` (ShapeSpec)."""
+        check_choice(cfg, "MODEL.DLA.DEPTH", _DEPTHS)
+        check_shared_keys(cfg, out_features, "MODEL.DLA.NORM")
         return cls(
             cfg.MODEL.DLA.DEPTH,
             in_channels=input_shape.channels,

@@ -2,9 +2,12 @@
 
 import timm
 
-from dynpose.config import ConfigError
+from dynpose.config import check_choice
+from dynpose.utils.arguments import check_one_of
 
-from .timm_backbone import STRIDES, TimmBackbone
+from .timm_backbone import STRIDES, TimmBackbone, check_shared_keys
+
+_WIDTHS = (18, 30, 32, 40, 44, 48, 64)
 
 _STAGES = (
     ("conv1", "bn1", "conv2", "bn2"),
@@ -27,7 +30,7 @@ class HRNet(TimmBackbone):
         **kwargs: ``out_features``, ``norm`` and ``freeze_at`` of :class:`TimmBackbone`.
 
     Raises:
-        ConfigError: for another width.
+        ValueError: for another width, or see :class:`TimmBackbone`.
 
     Example::
 
@@ -37,11 +40,9 @@ class HRNet(TimmBackbone):
     """
 
     def __init__(self, width=32, *, in_channels=3, **kwargs):
-        name = f"hrnet_w{width}"
-        if not timm.is_model(name):
-            raise ConfigError(f"MODEL.HRNET.WIDTH must be 18, 30, 32, 40, 44, 48 or 64, got {width}")
+        check_one_of("width", width, _WIDTHS)
         body = timm.create_model(
-            name,
+            f"hrnet_w{width}",
             pretrained=False,
             features_only=True,
             feature_location="",
@@ -54,8 +55,10 @@ class HRNet(TimmBackbone):
                 fuse.requires_grad_(False)
 
     @classmethod
-    def from_cfg(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+    def from_config(cls, cfg, input_shape, out_features=tuple(STRIDES)):
         """Build from ``cfg.MODEL.HRNET``, for an image of ``input_shape`` (ShapeSpec)."""
+        check_choice(cfg, "MODEL.HRNET.WIDTH", _WIDTHS)
+        check_shared_keys(cfg, out_features, "MODEL.HRNET.NORM")
         return cls(
             cfg.MODEL.HRNET.WIDTH,
             in_channels=input_shape.channels,

@@ -5,9 +5,10 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from torch import nn
 from torch.nn import functional as F
 
-from dynpose.config import ConfigError
+from dynpose.config import check_at_least_one, check_choice, check_from_0_to_1
+from dynpose.utils.arguments import check_one_of
 
-from .timm_backbone import STRIDES, TimmBackbone
+from .timm_backbone import STRIDES, TimmBackbone, check_shared_keys
 
 _STAGES = (("patch_embed",), ("layers.0",), ("layers.1",), ("layers.2",), ("layers.3",))
 _SIZES = ("tiny", "small", "base", "large")
@@ -28,12 +29,11 @@ class Swin(TimmBackbone):
         **kwargs: ``out_features`` and ``freeze_at`` of :class:`TimmBackbone`.
 
     Raises:
-        ConfigError: for another size.
+        ValueError: for another size, or see :class:`TimmBackbone`.
     """
 
     def __init__(self, size="large", *, window_size=7, drop_path_rate=0.2, in_channels=3, **kwargs):
-        if size not in _SIZES:
-            raise ConfigError(f"MODEL.SWIN.SIZE must be one of {', '.join(_SIZES)}, got {size!r}")
+        check_one_of("size", size, _SIZES)
         body = timm.create_model(
             f"swin_{size}_patch4_window7_224",
             pretrained=False,
@@ -53,8 +53,12 @@ class Swin(TimmBackbone):
         self.norms = nn.ModuleDict({name: nn.LayerNorm(shape.channels) for name, shape in self.output_shape().items()})
 
     @classmethod
-    def from_cfg(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+    def from_config(cls, cfg, input_shape, out_features=tuple(STRIDES)):
         """Build from ``cfg.MODEL.SWIN``, for an image of ``input_shape`` (ShapeSpec)."""
+        check_choice(cfg, "MODEL.SWIN.SIZE", _SIZES)
+        check_at_least_one(cfg, "MODEL.SWIN.WINDOW_SIZE")
+        check_from_0_to_1(cfg, "MODEL.SWIN.DROP_PATH_RATE")
+        check_shared_keys(cfg, out_features)
         return cls(
             cfg.MODEL.SWIN.SIZE,
             window_size=cfg.MODEL.SWIN.WINDOW_SIZE,

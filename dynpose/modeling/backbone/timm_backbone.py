@@ -5,9 +5,12 @@ from detectron2.modeling import Backbone
 from timm.layers import BatchNormAct2d, DropPath, convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import nn
 
-from dynpose.config import ConfigError
+from dynpose.config import blame, check_choice
+from dynpose.utils.arguments import check_one_of
 
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+
+NORMS = ("BN", "SyncBN", "FrozenBN")
 
 _PLAIN_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
@@ -30,8 +33,7 @@ class TimmBackbone(Backbone):
             constant batch norms.
 
     Raises:
-        ConfigError: for other ``out_features`` or ``norm``. It names the keys of the node of MODEL that is called like
-            the class.
+        ValueError: for other ``out_features`` or ``norm``.
     """
 
     def __init__(
@@ -39,13 +41,8 @@ class TimmBackbone(Backbone):
     ):
         super().__init__()
         out_features = tuple(out_features)
-        names = tuple(STRIDES)
-        if not out_features or out_features != names[-len(out_features) :]:
-            raise ConfigError(
-                f"MODEL.FPN.IN_FEATURES must be neighbours among {', '.join(names)} and end with res5 for a "
-                f"{type(self).__name__} backbone, got {list(out_features)}"
-            )
-        self.body = convert_norm(body, norm, f"MODEL.{type(self).__name__.upper()}.NORM")
+        check_out_features(out_features)
+        self.body = convert_norm(body, norm)
         for stage in stages[: max(freeze_at, 0)]:
             for name in stage:
                 freeze(self.body, name)
@@ -72,27 +69,58 @@ class TimmBackbone(Backbone):
         return {name: maps for name, maps in zip(STRIDES, self.body(images)) if name in self._out_features}
 
 
-def convert_norm(module, norm, key):
+def check_out_features(out_features):
+    """Check the outputs of a :class:`TimmBackbone`.
+
+    Args:
+        out_features (Sequence[str]): their names.
+
+    Raises:
+        ValueError: they are not neighbours that end with res5.
+    """
+    names = tuple(STRIDES)
+    if not out_features or tuple(out_features) != names[-len(out_features) :]:
+        raise ValueError(
+            f"out_features: expected neighbours among {', '.join(names)} that end with res5, got {list(out_features)}"
+        )
+
+
+def check_shared_keys(cfg, out_features, norm_key=None):
+    """Check the keys that all backbones of timm's networks read, for their ``from_config``.
+
+    Args:
+        cfg (CfgNode): the config.
+        out_features (Sequence[str]): MODEL.FPN.IN_FEATURES, or all outputs.
+        norm_key (str | None): key of the normalisation; None = the network has no batch norms.
+
+    Raises:
+        ConfigError: a value is none of its choices.
+    """
+    with blame("MODEL.FPN.IN_FEATURES"):
+        check_out_features(out_features)
+    if norm_key is not None:
+        check_choice(cfg, norm_key, NORMS)
+
+
+def convert_norm(module, norm):
     """Turn the batch norms of a network into those that ``norm`` names.
 
     Args:
         module (nn.Module): with nn.BatchNorm2d, or timm's of a norm and an activation.
         norm (str): "BN", "SyncBN" or "FrozenBN".
-        key (str): the config key of ``norm``, for the error.
 
     Returns:
         nn.Module: the same network, changed.
 
     Raises:
-        ConfigError: for another name.
+        ValueError: for another name.
     """
+    check_one_of("norm", norm, NORMS)
     if norm == "BN":
         return module
     if norm == "SyncBN":
         return convert_sync_batchnorm(module)
-    if norm == "FrozenBN":
-        return freeze_norms(module)
-    raise ConfigError(f"{key} must be 'BN', 'SyncBN' or 'FrozenBN', got {norm!r}")
+    return freeze_norms(module)
 
 
 def freeze_norms(module):

@@ -5,9 +5,9 @@ from itertools import pairwise
 import timm
 import torch
 
-from dynpose.config import ConfigError
+from dynpose.config import blame, check_from_0_to_1
 
-from .timm_backbone import STRIDES, TimmBackbone
+from .timm_backbone import STRIDES, TimmBackbone, check_shared_keys
 
 
 class Timm(TimmBackbone):
@@ -25,8 +25,8 @@ class Timm(TimmBackbone):
         **kwargs: ``out_features`` and ``norm`` of :class:`TimmBackbone`.
 
     Raises:
-        ConfigError: timm has no such network, or that network has no such feature maps, no stochastic depth, or stages
-            that can't be told apart to be frozen.
+        ValueError: timm has no such network, or that network has no such feature maps, no stochastic depth, or stages
+            that can't be told apart to be frozen; or see :class:`TimmBackbone`.
 
     Example::
 
@@ -41,9 +41,9 @@ class Timm(TimmBackbone):
         # the last map of each stride
         index_of = {reduction: index for index, reduction in enumerate(info.reduction())}
         if not set(STRIDES.values()) <= set(index_of):
-            raise ConfigError(
-                f"MODEL.TIMM.NAME {name!r}: its feature maps have strides {', '.join(map(str, info.reduction()))}; "
-                "choose a network with 4, 8, 16 and 32"
+            raise ValueError(
+                f"name: the feature maps of {name!r} have strides {', '.join(map(str, info.reduction()))}; choose a "
+                "network with 4, 8, 16 and 32"
             )
         indices = [index_of[stride] for stride in STRIDES.values()]
         outputs = [info.module_name()[index] for index in indices]
@@ -55,16 +55,20 @@ class Timm(TimmBackbone):
         self._is_channels_last = getattr(body, "output_fmt", None) == "NHWC"
 
     @classmethod
-    def from_cfg(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+    def from_config(cls, cfg, input_shape, out_features=tuple(STRIDES)):
         """Build from ``cfg.MODEL.TIMM``, for an image of ``input_shape`` (ShapeSpec)."""
-        return cls(
-            cfg.MODEL.TIMM.NAME,
-            in_channels=input_shape.channels,
-            drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
-            out_features=out_features,
-            norm=cfg.MODEL.TIMM.NORM,
-            freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
-        )
+        check_from_0_to_1(cfg, "MODEL.TIMM.DROP_PATH_RATE")
+        check_shared_keys(cfg, out_features, "MODEL.TIMM.NORM")
+        # what remains depends on the network: whether timm has it, with stochastic depth and stages
+        with blame("MODEL.TIMM.NAME", "MODEL.TIMM.DROP_PATH_RATE", "MODEL.BACKBONE.FREEZE_AT"):
+            return cls(
+                cfg.MODEL.TIMM.NAME,
+                in_channels=input_shape.channels,
+                drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
+                out_features=out_features,
+                norm=cfg.MODEL.TIMM.NORM,
+                freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+            )
 
     def forward(self, images):
         """Compute the feature maps, as :meth:`TimmBackbone.forward`."""
@@ -90,20 +94,18 @@ class Timm(TimmBackbone):
 
 def _create(name, in_channels, drop_path_rate):
     if not timm.is_model(name):
-        raise ConfigError(
-            f"MODEL.TIMM.NAME {name!r}: timm {timm.__version__} has no such network; see timm.list_models()"
-        )
+        raise ValueError(f"name: timm {timm.__version__} has no network {name!r}; see timm.list_models()")
     options = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     try:
         return timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels, **options)
     except TypeError as error:
         if not options:
             raise
-        raise ConfigError(
-            f"MODEL.TIMM.DROP_PATH_RATE is {drop_path_rate}, but {name} has no stochastic depth ({error}); set it to 0"
+        raise ValueError(
+            f"drop_path_rate: expected 0 for {name}, which has no stochastic depth ({error}), got {drop_path_rate}"
         ) from error
     except RuntimeError as error:  # of networks without a feature extractor
-        raise ConfigError(f"MODEL.TIMM.NAME {name!r}: timm gives no feature maps of it ({error})") from error
+        raise ValueError(f"name: timm gives no feature maps of {name!r} ({error})") from error
 
 
 def _stages(body, outputs):
@@ -121,7 +123,7 @@ def _stages(body, outputs):
     names = [_joined(unit) for unit in units]
     missing = [name for name in outputs if name not in names]
     if missing:
-        raise ConfigError(f"MODEL.BACKBONE.FREEZE_AT must be 0 for this network, which has no submodule {missing[0]}")
+        raise ValueError(f"freeze_at: expected 0 for this network, which has no submodule {missing[0]}")
     positions = [names.index(name) for name in outputs]
     bounds = [0, positions[0], *(position + 1 for position in positions)]
     return [units[start:end] for start, end in pairwise(bounds)]

@@ -12,31 +12,35 @@ from dataclasses import dataclass, field
 
 import torch
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from torch.utils.checkpoint import checkpoint
 
 from dynpose.config import (
+    blame,
     check_at_least_one,
     check_between_0_and_1,
     check_choice,
+    check_choices,
     check_from_0_to_1,
     check_not_negative,
     check_odd,
     check_positive,
 )
-from dynpose.data import schema_from_cfg
+from dynpose.data import model_schema
 from dynpose.layers.oks_nms import oks_nms
-from dynpose.modeling.base_models import ImageModel
+from dynpose.modeling.backbone import build_backbone
+from dynpose.modeling.base_models import ImageModel, pixel_statistics
 from dynpose.modeling.keypoint_maps import enclosing_boxes
 from dynpose.modeling.parameter_rows import layer_rows, of_all, of_each
 from dynpose.modeling.test_time_augmentation import ViewMaps
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes
+from dynpose.utils.arguments import check_one_of
 
 from .abstraction import InstanceAbstraction, People, own_cells
 from .decoding import decode_keypoints
-from .decoupling import FeatureDecoupling
+from .decoupling import CHANNEL_WEIGHTS, RECALIBRATIONS, FeatureDecoupling
 from .losses import HEATMAP_LOSS_NORMS, contrastive_loss, focal_sums, multi_heatmap_loss, single_heatmap_loss
 from .targets import build_targets, learnt_cells
 
@@ -83,11 +87,7 @@ class CIDOptions:
     index_coordinates: bool = False
 
     def __post_init__(self):
-        if self.heatmap_loss_norm not in HEATMAP_LOSS_NORMS:
-            raise ValueError(
-                f"heatmap_loss_norm: expected one of {', '.join(map(repr, HEATMAP_LOSS_NORMS))}, "
-                f"got {self.heatmap_loss_norm!r}"
-            )
+        check_one_of("heatmap_loss_norm", self.heatmap_loss_norm, HEATMAP_LOSS_NORMS)
 
 
 @META_ARCH_REGISTRY.register()
@@ -106,6 +106,9 @@ class CID(ImageModel):
         schema (KeypointSchema): the keypoints; its flip pairs change places in mirrored views, OKS-NMS has its sigmas.
         options (CIDOptions | None): of training and decoding; None for the defaults.
         pixel_mean, pixel_std (Sequence[float]): of the image channels.
+
+    Raises:
+        ValueError: ``in_features`` is not one output of the backbone.
     """
 
     # ``to_original`` of the inputs is understood, so that INPUT.AFFINE_RESIZE_TEST is allowed
@@ -125,8 +128,9 @@ class CID(ImageModel):
         pixel_std,
     ):
         super().__init__(backbone, pixel_mean=pixel_mean, pixel_std=pixel_std)
-        self.in_feature = _one_feature(in_features, backbone)
-        self.stride = backbone.output_shape()[self.in_feature].stride
+        shapes = backbone.output_shape()
+        self.in_feature = _one_feature(in_features, shapes)
+        self.stride = shapes[self.in_feature].stride
         self.iia = iia
         self.gfd = gfd
         self.schema = schema
@@ -140,13 +144,15 @@ class CID(ImageModel):
         """Read the arguments from cfg.MODEL.CID.
 
         Raises:
-            ConfigError: a value is out of its range or none of its choices.
+            ConfigError: a value is out of its range, none of its choices, or does not fit the backbone.
         """
         _check_config(cfg)
         cid = cfg.MODEL.CID
         backbone = build_backbone(cfg)
-        schema = schema_from_cfg(cfg)
-        channels = backbone.output_shape()[_one_feature(cid.IN_FEATURES, backbone)].channels
+        shapes = backbone.output_shape()
+        schema = model_schema(cfg)
+        with blame("MODEL.CID.IN_FEATURES"):
+            channels = shapes[_one_feature(cid.IN_FEATURES, shapes)].channels
         return {
             "backbone": backbone,
             "in_features": cid.IN_FEATURES,
@@ -186,8 +192,7 @@ class CID(ImageModel):
                 oks_nms_thresh=cid.OKS_NMS_THRESH,
                 index_coordinates=cid.INDEX_COORDINATES,
             ),
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
+            **pixel_statistics(cfg),
         }
 
     def compute_losses(self, batched_inputs):
@@ -430,13 +435,12 @@ def _check_config(cfg):
     ):
         check(cfg, *(f"MODEL.CID.{name}" for name in names))
     check_choice(cfg, "MODEL.CID.HEATMAP_LOSS_NORM", HEATMAP_LOSS_NORMS)
+    check_choice(cfg, "MODEL.CID.CHANNEL_WEIGHTS", CHANNEL_WEIGHTS)
+    check_choices(cfg, "MODEL.CID.RECALIBRATION", RECALIBRATIONS)
 
 
-def _one_feature(names, backbone):
-    """The one name among ``names``, checked."""
-    known = backbone.output_shape()
-    if len(names) != 1 or names[0] not in known:
-        raise ValueError(
-            f"MODEL.CID.IN_FEATURES must name one output of the backbone, of {list(known)}, got {list(names)}"
-        )
+def _one_feature(names, shapes):
+    """The one name among ``names``, which must be an output of the backbone."""
+    if len(names) != 1 or names[0] not in shapes:
+        raise ValueError(f"in_features: expected one output of the backbone, of {list(shapes)}, got {list(names)}")
     return names[0]

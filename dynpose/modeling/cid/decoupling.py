@@ -10,7 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dynpose.utils.arguments import check_one_of
+
 from .abstraction import init_heatmaps, to_probability
+
+RECALIBRATIONS = ("spatial", "channel")
+CHANNEL_WEIGHTS = ("linear", "feature")
 
 
 class SharedMaps(NamedTuple):
@@ -62,13 +67,9 @@ class FeatureDecoupling(nn.Module):
         init_std=0.001,
     ):
         super().__init__()
-        unknown = set(recalibration) - {"spatial", "channel"}
-        if unknown or not recalibration:
-            raise ValueError(
-                f"MODEL.CID.RECALIBRATION must name 'spatial', 'channel' or both, got {list(recalibration)}"
-            )
-        if channel_weights not in ("linear", "feature"):
-            raise ValueError(f"MODEL.CID.CHANNEL_WEIGHTS must be 'linear' or 'feature', got {channel_weights!r}")
+        if not recalibration or not set(recalibration) <= set(RECALIBRATIONS):
+            raise ValueError(f"recalibration: expected 'spatial', 'channel' or both, got {list(recalibration)}")
+        check_one_of("channel_weights", channel_weights, CHANNEL_WEIGHTS)
         linear = channel_weights == "linear"
         self.spatial, self.channel = "spatial" in recalibration, "channel" in recalibration
         self.coord_scale = coord_scale

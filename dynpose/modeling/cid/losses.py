@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from dynpose.layers.process_mean import normalizer
+from dynpose.utils.arguments import check_one_of
 
 HEATMAP_LOSS_NORMS = ("pooled", "person")
 
@@ -59,11 +60,10 @@ def single_heatmap_loss(sums, num_labelled, norm):
     Raises:
         ValueError: for another ``norm``.
     """
+    check_one_of("norm", norm, HEATMAP_LOSS_NORMS)
     if norm == "pooled":
         return sums.sum() / normalizer(num_labelled.sum())
-    if norm == "person":
-        return (sums / num_labelled.clamp(min=1)).sum() / normalizer(len(sums), sums.device)
-    raise ValueError(f"MODEL.CID.HEATMAP_LOSS_NORM must be 'pooled' or 'person', got {norm!r}")
+    return (sums / num_labelled.clamp(min=1)).sum() / normalizer(len(sums), sums.device)
 
 
 def contrastive_loss(features, image_index, *, temperature=0.05):

@@ -56,7 +56,7 @@ class FCOSDecoder:
     post_nms_topk: int = 100
 
     @classmethod
-    def from_cfg(cls, cfg):
+    def from_config(cls, cfg):
         """Build from ``cfg.MODEL.FCOS``."""
         fcos = cfg.MODEL.FCOS
         return cls(

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from dynpose.config import blame
+
 from .decoding import FCOSDecoder
 from .locations import Locations
 from .losses import fcos_losses
@@ -21,6 +23,9 @@ class FCOSDetector:
         focal_loss_alpha, focal_loss_gamma (float): of the focal loss.
         giou_smooth (float): see :func:`~dynpose.modeling.fcos.losses.distance_giou_loss`.
         decoder (FCOSDecoder): from predictions to instances in inference.
+
+    Raises:
+        ValueError: the numbers of strides and sizes do not go together.
     """
 
     strides: tuple
@@ -33,27 +38,39 @@ class FCOSDetector:
     giou_smooth: float = 0.0
     decoder: FCOSDecoder = field(default_factory=FCOSDecoder)
 
+    def __post_init__(self):
+        if len(self.sizes_of_interest) != len(self.strides) - 1:
+            raise ValueError(
+                f"sizes_of_interest: expected one for every level but the last, {len(self.strides) - 1}, got "
+                f"{list(self.sizes_of_interest)}"
+            )
+
     @classmethod
-    def from_cfg(cls, cfg, shapes, **choices):
+    def from_config(cls, cfg, shapes, **choices):
         """Build from ``cfg.MODEL.FCOS``.
 
         Args:
             cfg (CfgNode): the config.
             shapes (dict[str, ShapeSpec]): of the backbone's outputs.
             **choices: ``inside_box``, which is a method's own.
+
+        Raises:
+            ConfigError: SIZES_OF_INTEREST has not one entry less than IN_FEATURES. The other values are checked by
+                :func:`~dynpose.modeling.fcos.pyramid_channels`.
         """
         fcos = cfg.MODEL.FCOS
-        return cls(
-            strides=tuple(shapes[name].stride for name in fcos.IN_FEATURES),
-            sizes_of_interest=tuple(fcos.SIZES_OF_INTEREST),
-            num_classes=fcos.NUM_CLASSES,
-            center_sampling_radius=fcos.CENTER_SAMPLING_RADIUS,
-            focal_loss_alpha=fcos.FOCAL_LOSS_ALPHA,
-            focal_loss_gamma=fcos.FOCAL_LOSS_GAMMA,
-            giou_smooth=fcos.GIOU_SMOOTH,
-            decoder=FCOSDecoder.from_cfg(cfg),
-            **choices,
-        )
+        with blame("MODEL.FCOS.SIZES_OF_INTEREST"):
+            return cls(
+                strides=tuple(shapes[name].stride for name in fcos.IN_FEATURES),
+                sizes_of_interest=tuple(fcos.SIZES_OF_INTEREST),
+                num_classes=fcos.NUM_CLASSES,
+                center_sampling_radius=fcos.CENTER_SAMPLING_RADIUS,
+                focal_loss_alpha=fcos.FOCAL_LOSS_ALPHA,
+                focal_loss_gamma=fcos.FOCAL_LOSS_GAMMA,
+                giou_smooth=fcos.GIOU_SMOOTH,
+                decoder=FCOSDecoder.from_config(cfg),
+                **choices,
+            )
 
     def locations(self, features):
         """List the locations of a pyramid.

@@ -9,8 +9,12 @@ from detectron2.layers import Conv2d, get_norm
 from torch import nn
 
 from dynpose.config import (
+    ConfigError,
     check_at_least_one,
+    check_at_most_1,
     check_between_0_and_1,
+    check_focal_alpha,
+    check_from_0_to_1,
     check_increasing,
     check_norm,
     check_not_negative,
@@ -85,7 +89,7 @@ class FCOSHead(nn.Module):
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
 
     @classmethod
-    def from_cfg(cls, cfg, in_channels, **choices):
+    def from_config(cls, cfg, in_channels, **choices):
         """Build from ``cfg.MODEL.FCOS``.
 
         Args:
@@ -175,25 +179,21 @@ def pyramid_channels(cfg, shapes):
         int
 
     Raises:
-        ConfigError: a value is out of its range.
-        ValueError: a level is missing, the levels differ in channels, or SIZES_OF_INTEREST does not go with them.
+        ConfigError: a value is out of its range, a level is missing, or the levels differ in channels.
     """
     _check_ranges(cfg)
     fcos = cfg.MODEL.FCOS
+    if not fcos.IN_FEATURES:
+        raise ConfigError(f"MODEL.FCOS.IN_FEATURES must name one or more of {', '.join(shapes)}, got none")
     missing = [name for name in fcos.IN_FEATURES if name not in shapes]
     if missing:
-        raise ValueError(
+        raise ConfigError(
             f"MODEL.FCOS.IN_FEATURES {fcos.IN_FEATURES}: the backbone gives {', '.join(shapes)}, and not "
             f"{', '.join(missing)}; change IN_FEATURES or MODEL.BACKBONE.NAME"
         )
     channels = [shapes[name].channels for name in fcos.IN_FEATURES]
     if len(set(channels)) != 1:
-        raise ValueError(f"MODEL.FCOS.IN_FEATURES {fcos.IN_FEATURES} must have one number of channels: {channels}")
-    if len(fcos.SIZES_OF_INTEREST) != len(fcos.IN_FEATURES) - 1:
-        raise ValueError(
-            f"MODEL.FCOS.SIZES_OF_INTEREST must have one entry less than IN_FEATURES {fcos.IN_FEATURES}, "
-            f"got {fcos.SIZES_OF_INTEREST}"
-        )
+        raise ConfigError(f"MODEL.FCOS.IN_FEATURES {fcos.IN_FEATURES} must have one number of channels: {channels}")
     check_norm(cfg, "MODEL.FCOS.NORM", channels[0])
     return channels[0]
 
@@ -201,5 +201,9 @@ def pyramid_channels(cfg, shapes):
 def _check_ranges(cfg):
     check_at_least_one(cfg, "MODEL.FCOS.NUM_CLASSES", "MODEL.FCOS.PRE_NMS_TOPK_TEST", "MODEL.FCOS.POST_NMS_TOPK_TEST")
     check_not_negative(cfg, "MODEL.FCOS.NUM_CLS_CONVS", "MODEL.FCOS.NUM_BOX_CONVS", "MODEL.FCOS.CENTER_SAMPLING_RADIUS")
+    check_not_negative(cfg, "MODEL.FCOS.FOCAL_LOSS_GAMMA", "MODEL.FCOS.GIOU_SMOOTH")
+    check_focal_alpha(cfg, "MODEL.FCOS.FOCAL_LOSS_ALPHA")
+    check_at_most_1(cfg, "MODEL.FCOS.SCORE_THRESH_TEST")
+    check_from_0_to_1(cfg, "MODEL.FCOS.NMS_THRESH_TEST")
     check_between_0_and_1(cfg, "MODEL.FCOS.PRIOR_PROB")
     check_increasing(cfg, "MODEL.FCOS.SIZES_OF_INTEREST")

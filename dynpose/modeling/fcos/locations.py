@@ -99,7 +99,7 @@ class LocationConv(nn.Module):
     def __init__(self, in_channels, out_channels, kernel_size=1):
         super().__init__()
         if kernel_size % 2 != 1:
-            raise ValueError(f"LocationConv: kernel_size must be odd, got {kernel_size}")
+            raise ValueError(f"kernel_size: expected an odd number, got {kernel_size}")
         self.kernel_size = kernel_size
         self.linear = nn.Linear(in_channels * kernel_size**2, out_channels)
         nn.init.normal_(self.linear.weight, std=0.01)

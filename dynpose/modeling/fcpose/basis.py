@@ -36,10 +36,15 @@ class BasisBranch(nn.Module):
         num_convs (int): 3x3 convolutions after merging.
         norm (str): their normalisation.
         out_channels (int): channels of the final 1x1 convolution: those of F, and the offsets' where they share it.
+
+    Raises:
+        ValueError: a stride is no multiple of the first.
     """
 
     def __init__(self, *, in_features, in_channels, strides, conv_dim, num_convs, norm, out_channels):
         super().__init__()
+        if any(stride % strides[0] for stride in strides):
+            raise ValueError(f"strides: expected multiples of the first, got {list(strides)}")
         self.in_features = list(in_features)
         self.factors = [stride // strides[0] for stride in strides]
         self.lateral = nn.ModuleList(conv_norm_relu(channels, conv_dim, norm) for channels in in_channels)

@@ -9,11 +9,23 @@ from dataclasses import dataclass, replace
 
 import torch
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY
 
-from dynpose.config import ConfigError, check_choice, check_norm, check_not_negative, check_odd, check_positive
-from dynpose.data import schema_from_cfg
-from dynpose.modeling.base_models import ImageDetector
+from dynpose.config import (
+    ConfigError,
+    blame,
+    check_at_least_one,
+    check_choice,
+    check_choices,
+    check_length,
+    check_norm,
+    check_not_negative,
+    check_odd,
+    check_positive,
+)
+from dynpose.data import model_schema
+from dynpose.modeling.backbone import build_backbone
+from dynpose.modeling.base_models import ImageDetector, pixel_statistics
 from dynpose.modeling.fcos import (
     FCOSDetector,
     FCOSHead,
@@ -110,13 +122,18 @@ class FCPose(ImageDetector):
 
     @classmethod
     def from_config(cls, cfg):
-        """Read the arguments from cfg.MODEL.{FCOS, FCPOSE, KP_NET}."""
+        """Read the arguments from cfg.MODEL.{FCOS, FCPOSE, KP_NET}.
+
+        Raises:
+            ConfigError: a value is out of its range, none of its choices, or does not fit the backbone.
+        """
         fcos, fcpose = cfg.MODEL.FCOS, cfg.MODEL.FCPOSE
         _check_config(cfg)
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
         channels = pyramid_channels(cfg, shapes)
-        schema = schema_from_cfg(cfg)
+        check_choices(cfg, "MODEL.FCPOSE.BASIS.IN_FEATURES", fcos.IN_FEATURES)
+        schema = model_schema(cfg)
         spec = kp_net_spec(cfg, schema.num_keypoints)
         basis_shapes = [shapes[name] for name in fcpose.BASIS.IN_FEATURES]
         refinement = build_refinement(cfg, spec, basis_shapes[0])
@@ -126,16 +143,17 @@ class FCPose(ImageDetector):
                 conv_dim=fcpose.BASIS.CONVS_DIM, norm=fcpose.BASIS.NORM, num_keypoints=schema.num_keypoints
             )
         # the order of construction is that of the random initialisation
-        head = FCOSHead.from_cfg(cfg, channels)
-        basis = BasisBranch(
-            in_features=fcpose.BASIS.IN_FEATURES,
-            in_channels=[shape.channels for shape in basis_shapes],
-            strides=[shape.stride for shape in basis_shapes],
-            conv_dim=fcpose.BASIS.CONVS_DIM,
-            num_convs=fcpose.BASIS.NUM_CONVS,
-            norm=fcpose.BASIS.NORM,
-            out_channels=spec.in_channels + refinement.num_shared_channels,
-        )
+        head = FCOSHead.from_config(cfg, channels)
+        with blame("MODEL.FCPOSE.BASIS.IN_FEATURES"):
+            basis = BasisBranch(
+                in_features=fcpose.BASIS.IN_FEATURES,
+                in_channels=[shape.channels for shape in basis_shapes],
+                strides=[shape.stride for shape in basis_shapes],
+                conv_dim=fcpose.BASIS.CONVS_DIM,
+                num_convs=fcpose.BASIS.NUM_CONVS,
+                norm=fcpose.BASIS.NORM,
+                out_channels=spec.in_channels + refinement.num_shared_channels,
+            )
         controller = LocationConv(channels, spec.num_params + refinement.num_params, fcpose.CONTROLLER_KERNEL)
         return {
             "backbone": backbone,
@@ -150,7 +168,7 @@ class FCPose(ImageDetector):
                 coord_scales=[*fcos.SIZES_OF_INTEREST, fcpose.LAST_SIZE_OF_INTEREST],
                 backend=cfg.MODEL.KP_NET.BACKEND,
             ),
-            "detector": FCOSDetector.from_cfg(cfg, shapes),
+            "detector": FCOSDetector.from_config(cfg, shapes),
             "aux_heatmaps": aux_heatmaps,
             "schema": schema,
             "options": FCPoseOptions(
@@ -160,8 +178,7 @@ class FCPose(ImageDetector):
                 aux_weight=fcpose.AUX_HEATMAP_LOSS_WEIGHT,
                 aux_sigmas=tuple(fcpose.AUX_HEATMAP_SIGMAS),
             ),
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
+            **pixel_statistics(cfg),
         }
 
     @property
@@ -289,6 +306,9 @@ def build_refinement(cfg, spec, shape):
 
     Returns:
         Refinement
+
+    Raises:
+        ConfigError: "deconv" has a factor that does not divide the level's stride.
     """
     fcpose = cfg.MODEL.FCPOSE
     heatmap = {"heatmap_loss": fcpose.HEATMAP_LOSS, "target_rule": fcpose.HEATMAP_TARGET}
@@ -307,6 +327,11 @@ def build_refinement(cfg, spec, shape):
     if fcpose.REFINEMENT == "instance":
         return InstanceOffsets(spec=spec, **heatmap)
     if fcpose.REFINEMENT == "deconv":
+        if shape.stride % fcpose.DECONV_FACTOR:
+            raise ConfigError(
+                f"MODEL.FCPOSE.DECONV_FACTOR must divide the stride {shape.stride} of MODEL.FCPOSE.BASIS.IN_FEATURES, "
+                f"got {fcpose.DECONV_FACTOR}"
+            )
         return DeconvRefinement(num_keypoints=spec.num_keypoints, factor=fcpose.DECONV_FACTOR)
     return PeakRefinement(**heatmap)
 
@@ -325,7 +350,10 @@ def _check_config(cfg):
     check_positive(
         cfg, key("LAST_SIZE_OF_INTEREST"), key("AUX_HEATMAP_SIGMAS"), key("DISTANCE_NORM"), key("DECONV_FACTOR")
     )
+    check_length(cfg, key("AUX_HEATMAP_SIGMAS"), 2)
     check_not_negative(cfg, key("MAX_SAMPLES"), key("OFFSET_SCALE"), key("OFFSET_RADIUS"), key("BASIS.NUM_CONVS"))
+    check_not_negative(cfg, key("HEATMAP_LOSS_WEIGHT"), key("OFFSET_LOSS_WEIGHT"), key("AUX_HEATMAP_LOSS_WEIGHT"))
+    check_at_least_one(cfg, key("BASIS.CONVS_DIM"))
     check_odd(cfg, key("CONTROLLER_KERNEL"), key("OFFSET_KERNEL"))
     check_norm(cfg, key("BASIS.NORM"), cfg.MODEL.FCPOSE.BASIS.CONVS_DIM)
     if cfg.MODEL.FCPOSE.DECONV_FACTOR % 2:

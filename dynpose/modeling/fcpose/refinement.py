@@ -16,6 +16,7 @@ from dynpose.layers.cells import cell_centers
 from dynpose.layers.process_mean import normalizer
 from dynpose.modeling.keypoint_maps import gather_keypoints, keypoint_cells, offset_targets, offsets_at
 from dynpose.modeling.parameter_rows import of_each, of_generated
+from dynpose.utils.arguments import check_one_of
 
 from .losses import head_weights
 
@@ -138,8 +139,8 @@ class PeakRefinement(Refinement):
 
     def __init__(self, *, heatmap_loss="cell", target_rule="nearest"):
         super().__init__()
-        _check_choice("heatmap_loss", heatmap_loss, HEATMAP_LOSSES)
-        _check_choice("target_rule", target_rule, TARGET_RULES)
+        check_one_of("heatmap_loss", heatmap_loss, HEATMAP_LOSSES)
+        check_one_of("target_rule", target_rule, TARGET_RULES)
         self.heatmap_loss = heatmap_loss
         self.target_rule = target_rule
 
@@ -218,8 +219,8 @@ class SharedOffsets(PeakRefinement):
         **heatmap,
     ):
         super().__init__(**heatmap)
-        _check_choice("source", source, OFFSET_SOURCES)
-        _check_choice("loss", loss, OFFSET_LOSSES)
+        check_one_of("source", source, OFFSET_SOURCES)
+        check_one_of("loss", loss, OFFSET_LOSSES)
         self.scale = scale
         self.loss = loss
         self.radius = radius
@@ -393,8 +394,3 @@ class DeconvRefinement(Refinement):
 def _weighted_sum(losses, weights, nets):
     """Mean over the keypoints of each network (N, K), then the sum under the networks' weights (N,)."""
     return (losses.sum(dim=1) / nets.spec.num_keypoints * weights).sum()
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")

@@ -48,12 +48,15 @@ class DiskOffsets(nn.Module):
         num_convs (int): 3x3 convolutions, the last one included.
         norm (str): normalisation of all but the last.
         std (float): standard deviation of the initial weights; 0 = He initialisation of all but the last.
+
+    Raises:
+        ValueError: ``num_convs`` is below 1.
     """
 
     def __init__(self, *, in_channels, num_keypoints, conv_dim, num_convs, norm, std):
         super().__init__()
         if num_convs < 1:
-            raise ValueError(f"MODEL.INSPOSE.NUM_OFFSET_CONVS counts the last one: at least 1, got {num_convs}")
+            raise ValueError(f"num_convs: expected at least 1, as the last one counts, got {num_convs}")
         self.tower = conv_tower(in_channels, conv_dim, num_convs - 1, norm, std)
         self.predict = Conv2d(conv_dim if num_convs > 1 else in_channels, 2 * num_keypoints, 3, padding=1)
         nn.init.normal_(self.predict.weight, std=0.01)

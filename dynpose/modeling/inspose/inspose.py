@@ -10,11 +10,20 @@ from dataclasses import dataclass, replace
 
 import torch
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY
 
-from dynpose.config import ConfigError, check_norm, check_not_negative, check_odd, check_positive
-from dynpose.data import schema_from_cfg
-from dynpose.modeling.base_models import ImageDetector
+from dynpose.config import (
+    ConfigError,
+    blame,
+    check_at_least_one,
+    check_norm,
+    check_not_negative,
+    check_odd,
+    check_positive,
+)
+from dynpose.data import model_schema
+from dynpose.modeling.backbone import build_backbone
+from dynpose.modeling.base_models import ImageDetector, pixel_statistics
 from dynpose.modeling.fcos import (
     FCOSDetector,
     FCOSHead,
@@ -113,13 +122,17 @@ class InsPose(ImageDetector):
 
     @classmethod
     def from_config(cls, cfg):
-        """Read the arguments from cfg.MODEL.{FCOS, INSPOSE, KP_NET}."""
+        """Read the arguments from cfg.MODEL.{FCOS, INSPOSE, KP_NET}.
+
+        Raises:
+            ConfigError: a value is out of its range, none of its choices, or does not fit the backbone.
+        """
         fcos, inspose = cfg.MODEL.FCOS, cfg.MODEL.INSPOSE
         _check_config(cfg)
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
         channels = pyramid_channels(cfg, shapes)
-        schema = schema_from_cfg(cfg)
+        schema = model_schema(cfg)
         spec = kp_net_spec(cfg, schema.num_keypoints)
         branch = {"in_channels": channels, "norm": inspose.NORM, "std": inspose.INIT_STD}
         disk_offsets = aux_heatmap = None
@@ -138,7 +151,7 @@ class InsPose(ImageDetector):
                 **branch,
             )
         # the order of construction is that of the random initialisation
-        head = FCOSHead.from_cfg(
+        head = FCOSHead.from_config(
             cfg,
             channels,
             with_boxes=inspose.BOX_HEAD,
@@ -152,7 +165,9 @@ class InsPose(ImageDetector):
             **branch,
         )
         controller = LocationConv(channels, spec.num_params, inspose.CONTROLLER_KERNEL)
-        detector = FCOSDetector.from_cfg(cfg, shapes, inside_box=inspose.CENTER_INSIDE_BOX or inspose.BOX_HEAD)
+        detector = FCOSDetector.from_config(cfg, shapes, inside_box=inspose.CENTER_INSIDE_BOX or inspose.BOX_HEAD)
+        with blame("MODEL.INSPOSE.MAP_STRIDE"):
+            check_map_stride(inspose.MAP_STRIDE, detector.strides[0])
         return {
             "backbone": backbone,
             "head": head,
@@ -177,8 +192,7 @@ class InsPose(ImageDetector):
                 offset_weight=inspose.OFFSET_LOSS_WEIGHT,
                 heatmap_weight=inspose.HEATMAP_LOSS_WEIGHT,
             ),
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
+            **pixel_statistics(cfg),
         }
 
     @property
@@ -312,16 +326,20 @@ class InsPose(ImageDetector):
 def _check_config(cfg):
     """Find a wrong value before training does."""
     inspose, key = cfg.MODEL.INSPOSE, "MODEL.INSPOSE.{}".format
-    check_positive(cfg, key("COORD_SCALE"), key("HEATMAP_SIGMA"))
+    check_positive(cfg, key("COORD_SCALE"), key("HEATMAP_SIGMA"), key("MAP_STRIDE"))
     check_not_negative(cfg, key("INIT_STD"), key("DISK_RADIUS"), key("NUM_FEATURE_CONVS"), key("NUM_HEATMAP_CONVS"))
+    check_not_negative(cfg, key("KEYPOINT_LOSS_WEIGHT"), key("OFFSET_LOSS_WEIGHT"), key("HEATMAP_LOSS_WEIGHT"))
     check_odd(cfg, key("CONTROLLER_KERNEL"))
     for is_used, channels in (
-        (True, inspose.FEATURE_CONVS_DIM),
-        (inspose.DISK_OFFSET, inspose.OFFSET_CONVS_DIM),
-        (inspose.HEATMAP, inspose.HEATMAP_CONVS_DIM),
+        (True, "FEATURE_CONVS_DIM"),
+        (inspose.DISK_OFFSET, "OFFSET_CONVS_DIM"),
+        (inspose.HEATMAP, "HEATMAP_CONVS_DIM"),
     ):
         if is_used:
-            check_norm(cfg, key("NORM"), channels)
+            check_at_least_one(cfg, key(channels))
+            check_norm(cfg, key("NORM"), inspose[channels])
+    if inspose.DISK_OFFSET:
+        check_at_least_one(cfg, key("NUM_OFFSET_CONVS"))
     if inspose.CENTERNESS and not inspose.BOX_HEAD:
         raise ConfigError(
             f"{key('CENTERNESS')} is True, but centre-ness is learned from boxes: set {key('BOX_HEAD')} True too, or "

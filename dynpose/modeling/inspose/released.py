@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Boxes, Instances, Keypoints
 
 from dynpose.config import (
@@ -16,15 +16,17 @@ from dynpose.config import (
     check_at_least_one,
     check_between_0_and_1,
     check_choice,
+    check_from_0_to_1,
     check_norm,
     check_not_negative,
     check_positive,
 )
-from dynpose.data import schema_from_cfg
+from dynpose.data import model_schema
 from dynpose.layers.nms import soft_nms
 from dynpose.layers.process_mean import mean_over_processes
 from dynpose.layers.ranking import rank_in_group
-from dynpose.modeling.base_models import ImageDetector
+from dynpose.modeling.backbone import build_backbone
+from dynpose.modeling.base_models import ImageDetector, pixel_statistics
 from dynpose.modeling.fcos import (
     FCOSDetector,
     FCOSPredictions,
@@ -42,6 +44,8 @@ from dynpose.modeling.unchecked_boxes import UncheckedBoxes, without_overlap
 from .losses import heatmap_focal_loss
 from .released_head import AuxBranch, KeypointFeatures, ReleasedHead
 from .released_losses import (
+    QUALITIES,
+    TAG_CELLS,
     disk_offset_loss,
     gaussian_radii,
     gaussian_targets,
@@ -140,17 +144,21 @@ class InsPoseReleased(ImageDetector):
 
     @classmethod
     def from_config(cls, cfg):
-        """Read the arguments from cfg.MODEL.{FCOS, INSPOSE_RELEASED, KP_NET}."""
+        """Read the arguments from cfg.MODEL.{FCOS, INSPOSE_RELEASED, KP_NET}.
+
+        Raises:
+            ConfigError: a value is out of its range, none of its choices, or does not fit the backbone or keypoints.
+        """
         fcos, released = cfg.MODEL.FCOS, cfg.MODEL.INSPOSE_RELEASED
         _check_config(cfg)
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
         channels = pyramid_channels(cfg, shapes)
-        schema = schema_from_cfg(cfg)
+        schema = model_schema(cfg)
         spec = kp_net_spec(cfg, schema.num_keypoints)
-        detector = FCOSDetector.from_cfg(cfg, shapes)
+        detector = FCOSDetector.from_config(cfg, shapes)
         # the order of construction is that of the random initialisation
-        head = ReleasedHead.from_cfg(cfg, channels, schema.num_keypoints)
+        head = ReleasedHead.from_config(cfg, channels, schema.num_keypoints)
         keypoint_features = KeypointFeatures(
             in_channels=channels,
             channels=released.FEATURE_CONVS_DIM,
@@ -182,8 +190,7 @@ class InsPoseReleased(ImageDetector):
             "detector": detector,
             "schema": schema,
             "options": _options(released),
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
+            **pixel_statistics(cfg),
         }
 
     @property
@@ -483,8 +490,8 @@ def _check_config(cfg):
     """Find a wrong value before training does."""
     released, key = cfg.MODEL.INSPOSE_RELEASED, "MODEL.INSPOSE_RELEASED.{}".format
     for name, choices in (
-        ("QUALITY", ("released", "oks")),
-        ("TAG_CELL", ("released", "cell")),
+        ("QUALITY", QUALITIES),
+        ("TAG_CELL", TAG_CELLS),
         ("NMS_METHOD", ("linear", "gaussian")),
     ):
         check_choice(cfg, key(name), choices)
@@ -492,10 +499,15 @@ def _check_config(cfg):
     check_not_negative(
         cfg, key("MAX_RADIUS"), key("NMS_MIN_SCORE"), key("NUM_REGRESSION_CONVS"), key("NUM_FEATURE_CONVS")
     )
+    check_not_negative(cfg, key("STAR_GRADIENT"), key("VARIFOCAL_ALPHA"), key("VARIFOCAL_GAMMA"))
+    losses = ("KEYPOINT", "REGRESSION", "HEATMAP", "TAG", "OFFSET")
+    check_not_negative(cfg, *(key(f"{name}_LOSS_WEIGHT") for name in losses))
     check_at_least_one(cfg, key("NUM_AUX_CONVS"))
     check_between_0_and_1(cfg, key("RADIUS_MIN_OVERLAP"))
-    for channels in (released.REGRESSION_CONVS_DIM, released.FEATURE_CONVS_DIM, released.AUX_CONVS_DIM):
-        check_norm(cfg, "MODEL.FCOS.NORM", channels)
+    check_from_0_to_1(cfg, key("UNLABELLED_QUALITY"))
+    for channels in ("REGRESSION_CONVS_DIM", "FEATURE_CONVS_DIM", "AUX_CONVS_DIM"):
+        check_at_least_one(cfg, key(channels))
+        check_norm(cfg, "MODEL.FCOS.NORM", released[channels])
     for name in ("CROP", "AFFINE"):
         if released.INDEX_COORDINATES and cfg.INPUT[name].ENABLED:
             raise ConfigError(

@@ -12,6 +12,8 @@ from detectron2.layers import Conv2d, get_norm
 from torch import nn
 from torchvision.ops import deform_conv2d
 
+from dynpose.config import blame
+
 # A star takes the place of a 3x3 neighbourhood
 _STAR_SAMPLES = 9
 
@@ -74,6 +76,7 @@ class ReleasedHead(nn.Module):
         self.cls_tower = _tower(in_channels, in_channels, num_cls_convs, norm)
         self.controller_tower = _tower(in_channels, in_channels, num_controller_convs, norm)
         self.regression_tower = _tower(in_channels, regression_channels, num_regression_convs, norm)
+        regression_channels = regression_channels if num_regression_convs else in_channels
         self.keypoint_offsets = nn.Conv2d(regression_channels, 2 * num_keypoints, 3, padding=1)
         self.cls_star = StarConv(in_channels, norm)
         self.controller_star = StarConv(in_channels, norm)
@@ -84,9 +87,15 @@ class ReleasedHead(nn.Module):
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
 
     @classmethod
-    def from_cfg(cls, cfg, in_channels, num_keypoints):
-        """Build from ``cfg.MODEL.FCOS`` and ``cfg.MODEL.INSPOSE_RELEASED``."""
+    def from_config(cls, cfg, in_channels, num_keypoints):
+        """Build from ``cfg.MODEL.FCOS`` and ``cfg.MODEL.INSPOSE_RELEASED``.
+
+        Raises:
+            ConfigError: STAR_KEYPOINTS does not fit the keypoints. The other values are checked by the model.
+        """
         fcos, released = cfg.MODEL.FCOS, cfg.MODEL.INSPOSE_RELEASED
+        with blame("MODEL.INSPOSE_RELEASED.STAR_KEYPOINTS"):
+            _check_star(released.STAR_KEYPOINTS, num_keypoints)
         return cls(
             in_channels=in_channels,
             num_keypoints=num_keypoints,
@@ -196,12 +205,17 @@ class AuxBranch(nn.Module):
         num_convs (int): 3x3 convolutions; the last follows the bilinear up-sampling.
         num_keypoints (int): K.
         norm (str): as detectron2's ``get_norm`` names it.
+
+    Raises:
+        ValueError: ``num_convs`` is below 1.
     """
 
     factor = 2
 
     def __init__(self, *, in_channels, channels=512, num_convs=3, num_keypoints, norm="GN"):
         super().__init__()
+        if num_convs < 1:
+            raise ValueError(f"num_convs: expected at least 1, as the last one counts, got {num_convs}")
         self.tower = _tower(in_channels, channels, num_convs - 1, norm)
         self.fine_tower = _tower(channels if num_convs > 1 else in_channels, channels, 1, norm)
         self.heatmaps = nn.Conv2d(channels, num_keypoints, 3, padding=1)
@@ -242,15 +256,15 @@ def _conv(in_channels, channels, norm):
 
 
 def _check_star(star_keypoints, num_keypoints):
-    key = "MODEL.INSPOSE_RELEASED.STAR_KEYPOINTS"
     if len(star_keypoints) != _STAR_SAMPLES:
         raise ValueError(
-            f"{key} must name {_STAR_SAMPLES} keypoints, one for each sample of a 3x3 convolution, got "
+            f"star_keypoints: expected {_STAR_SAMPLES} indices, one for each sample of a 3x3 convolution, got "
             f"{len(star_keypoints)}: {list(star_keypoints)}; an index may occur more than once"
         )
     wrong = [index for index in star_keypoints if not 0 <= index < num_keypoints]
     if wrong:
         raise ValueError(
-            f"{key} {list(star_keypoints)} has {wrong}, but the model's keypoints are 0 to {num_keypoints - 1}: choose "
-            f"{_STAR_SAMPLES} of those that outline the object; an index may occur more than once"
+            f"star_keypoints: {list(star_keypoints)} has {wrong}, but the model's keypoints are 0 to "
+            f"{num_keypoints - 1}: choose {_STAR_SAMPLES} of those that outline the object; an index may occur more "
+            "than once"
         )

@@ -12,6 +12,11 @@ import torch.nn.functional as F
 
 from dynpose.layers.process_mean import mean_over_processes, normalizer
 from dynpose.modeling.keypoint_maps import corner_radii
+from dynpose.utils.arguments import check_one_of
+
+# Rules of keypoint_qualities and of tag_losses
+QUALITIES = ("released", "oks")
+TAG_CELLS = ("released", "cell")
 
 # Released: keeps the area of an empty mask from being zero, square pixels
 _AREA_EPS = 1e-4
@@ -39,15 +44,14 @@ def keypoint_qualities(cells, keypoints, areas, sigmas, *, stride, width, rule="
     Raises:
         ValueError: for an unknown rule.
     """
+    check_one_of("rule", rule, QUALITIES)
     labelled = keypoints[..., 2] > 0
     points = torch.where(labelled[..., None], keypoints[..., :2], 0.0)
     peaks = torch.stack([cells % width, torch.div(cells, width, rounding_mode="floor")], dim=-1).to(points.dtype)
     if rule == "released":
         distance = (peaks - torch.floor(points / stride)).square().sum(dim=-1)
-    elif rule == "oks":
-        distance = (peaks * stride + stride // 2 - points).square().sum(dim=-1)
     else:
-        raise ValueError(f"MODEL.INSPOSE_RELEASED.QUALITY must be 'released' or 'oks', got {rule!r}")
+        distance = (peaks * stride + stride // 2 - points).square().sum(dim=-1)
     variances = (2 * torch.as_tensor(sigmas, dtype=points.dtype, device=points.device)).square()
     similarity = torch.exp(-distance / (2 * variances * (areas[:, None] + _AREA_EPS)))
     count = labelled.sum(dim=1)
@@ -208,8 +212,7 @@ def tag_losses(tags, keypoints, image_index, *, stride, rule="released"):
     Raises:
         ValueError: for an unknown rule.
     """
-    if rule not in ("released", "cell"):
-        raise ValueError(f"MODEL.INSPOSE_RELEASED.TAG_CELL must be 'released' or 'cell', got {rule!r}")
+    check_one_of("rule", rule, TAG_CELLS)
     num_images, num_keypoints, height, width = tags.shape
     limit = keypoints.new_tensor([width, height])
     position = keypoints[..., :2] / stride

@@ -15,16 +15,15 @@ def check_map_stride(map_stride, stride):
     """Check that a map of one stride can be made of one of another.
 
     Args:
-        map_stride (int): the wanted one (MODEL.INSPOSE.MAP_STRIDE), pixels.
+        map_stride (int): the wanted one, pixels.
         stride (int): of P3, pixels.
 
     Raises:
-        ValueError: naming the key.
+        ValueError: it is odd, or neither divides the other.
     """
     if map_stride < 2 or map_stride % 2 or (map_stride % stride and stride % map_stride):
         raise ValueError(
-            f"MODEL.INSPOSE.MAP_STRIDE must be an even divisor or multiple of the finest level's stride {stride}, "
-            f"got {map_stride}"
+            f"map_stride: expected an even divisor or multiple of the finest level's stride {stride}, got {map_stride}"
         )
 
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dynpose.config import blame, check_at_least_one, check_between_0_and_1, check_from_0_to_1, check_not_negative
+
 # A delta of so much moves the centre by a whole box
 _CENTER_WEIGHT = 2.0
 
@@ -115,12 +117,9 @@ class BoxStage(nn.Module):
     ):
         super().__init__()
         if hidden_dim % num_heads:
-            raise ValueError(
-                f"MODEL.QUERYPOSE.HIDDEN_DIM must be a multiple of MODEL.QUERYPOSE.NUM_HEADS, got {hidden_dim} and "
-                f"{num_heads}"
-            )
+            raise ValueError(f"hidden_dim: expected a multiple of num_heads, {num_heads}, got {hidden_dim}")
         if not 0 < prior_prob < 1:
-            raise ValueError(f"MODEL.QUERYPOSE.PRIOR_PROB must be between 0 and 1, got {prior_prob}")
+            raise ValueError(f"prior_prob: expected a number between 0 and 1, got {prior_prob}")
         self.self_attn = nn.MultiheadAttention(hidden_dim, num_heads, dropout=dropout, batch_first=True)
         self.norm1 = nn.LayerNorm(hidden_dim)
         self.interaction = DynamicInteraction(hidden_dim, dynamic_dim=dynamic_dim, resolution=resolution)
@@ -135,6 +134,33 @@ class BoxStage(nn.Module):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         nn.init.constant_(self.class_logits.bias, -math.log((1 - prior_prob) / prior_prob))
+
+    @classmethod
+    def from_config(cls, cfg):
+        """Build from ``cfg.MODEL.QUERYPOSE``.
+
+        Raises:
+            ConfigError: a value is out of its range.
+        """
+        querypose, key = cfg.MODEL.QUERYPOSE, "MODEL.QUERYPOSE.{}".format
+        dims = ("NUM_CLASSES", "HIDDEN_DIM", "NUM_HEADS", "FEEDFORWARD_DIM", "DYNAMIC_DIM", "POOLER_RESOLUTION")
+        check_at_least_one(cfg, *map(key, dims))
+        check_not_negative(cfg, key("NUM_CLS_LAYERS"), key("NUM_REG_LAYERS"))
+        check_from_0_to_1(cfg, key("DROPOUT"))
+        check_between_0_and_1(cfg, key("PRIOR_PROB"))
+        with blame(key("HIDDEN_DIM"), key("NUM_HEADS")):
+            return cls(
+                querypose.HIDDEN_DIM,
+                num_classes=querypose.NUM_CLASSES,
+                num_heads=querypose.NUM_HEADS,
+                feedforward_dim=querypose.FEEDFORWARD_DIM,
+                dropout=querypose.DROPOUT,
+                dynamic_dim=querypose.DYNAMIC_DIM,
+                resolution=querypose.POOLER_RESOLUTION,
+                num_cls_layers=querypose.NUM_CLS_LAYERS,
+                num_reg_layers=querypose.NUM_REG_LAYERS,
+                prior_prob=querypose.PRIOR_PROB,
+            )
 
     def forward(self, roi_features, boxes, queries):
         """Refine the boxes.

@@ -11,9 +11,12 @@ import torch.nn.functional as F
 from detectron2.layers import get_norm
 from torch import nn
 
+from dynpose.utils.arguments import check_one_of
+
 from .box_decoder import DynamicInteraction
 
-_NORMS = ("BN", "SyncBN", "FrozenBN")
+INTERACTIONS = ("spegm", "mhsa", "dynamic_channel", "dynamic_spatial", "spatial_attention")
+NORMS = ("BN", "SyncBN", "FrozenBN")
 
 
 def build_interaction(name, *, hidden_dim, query_dim, num_parts, resolution, num_heads, dynamic_dim, norm):
@@ -36,18 +39,14 @@ def build_interaction(name, *, hidden_dim, query_dim, num_parts, resolution, num
     Raises:
         ValueError: for another name.
     """
+    check_one_of("name", name, INTERACTIONS)
     if name in ("spegm", "spatial_attention"):
         return SpatialAttention(hidden_dim, query_dim, num_maps=num_parts if name == "spegm" else 1, norm=norm)
     if name == "mhsa":
         return Attention(hidden_dim, query_dim, num_heads=num_heads)
     if name == "dynamic_channel":
         return DynamicChannelMLP(hidden_dim, query_dim, dynamic_dim=dynamic_dim, resolution=resolution)
-    if name == "dynamic_spatial":
-        return DynamicSpatialMLP(hidden_dim, query_dim, dynamic_dim=dynamic_dim, resolution=resolution)
-    raise ValueError(
-        "MODEL.QUERYPOSE.INTERACTION must be 'spegm', 'mhsa', 'dynamic_channel', 'dynamic_spatial', "
-        f"'spatial_attention' or 'pool', got {name!r}"
-    )
+    return DynamicSpatialMLP(hidden_dim, query_dim, dynamic_dim=dynamic_dim, resolution=resolution)
 
 
 class SpatialAttention(nn.Module):
@@ -70,8 +69,7 @@ class SpatialAttention(nn.Module):
 
     def __init__(self, hidden_dim=256, query_dim=128, *, num_maps=7, norm="BN"):
         super().__init__()
-        if norm not in _NORMS:
-            raise ValueError(f"MODEL.QUERYPOSE.KEYPOINT_NORM must be one of {', '.join(_NORMS)}, got {norm!r}")
+        check_one_of("norm", norm, NORMS)
         self.upsample = nn.ConvTranspose2d(hidden_dim, hidden_dim, kernel_size=4, stride=2, padding=1, bias=False)
         self.norm = get_norm(norm, hidden_dim)
         self.attention = nn.Conv2d(hidden_dim, num_maps, kernel_size=3, padding=1)

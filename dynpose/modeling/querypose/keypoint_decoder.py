@@ -13,10 +13,16 @@ import torch.nn.functional as F
 from detectron2.config import configurable
 from torch import nn
 
+from dynpose.config import blame, check_at_least_one, check_choice, check_from_0_to_1, check_not_negative
 from dynpose.modeling.parameter_rows import layer_rows
+from dynpose.utils.arguments import check_one_of
 
 from .box_decoder import DynamicInteraction, FeedForward
-from .interactions import build_interaction
+from .interactions import INTERACTIONS, NORMS, build_interaction
+
+_QUERIES = ("part", "instance")
+_INTERACTIONS = (*INTERACTIONS, "pool")
+_ITERATIONS = ("none", "sum", "concat", "selective")
 
 
 class KeypointPrediction(NamedTuple):
@@ -96,15 +102,15 @@ class KeypointStage(nn.Module):
         norm="BN",
     ):
         super().__init__()
-        _check_choices(query, interaction, iteration, dynamic_mlp)
+        check_one_of("query", query, _QUERIES)
+        check_one_of("interaction", interaction, _INTERACTIONS)
+        check_one_of("iteration", iteration, _ITERATIONS)
+        _check_iteration(iteration, query)
+        _check_interaction(interaction, query, dynamic_mlp)
         if query == "instance":
             # one query and one head for all keypoints
             parts, part_dim = [tuple(range(sum(map(len, parts))))], hidden_dim
-        if part_dim % num_heads:
-            raise ValueError(
-                "MODEL.QUERYPOSE.PART_DIM must be a multiple of MODEL.QUERYPOSE.NUM_HEADS, got "
-                f"{part_dim} and {num_heads}"
-            )
+        _check_part_dim(part_dim, num_heads)
         num_parts = len(parts)
         self.parts = tuple(map(tuple, parts))
         self.part_query_shape = (num_parts, part_dim) if query == "part" else None
@@ -152,8 +158,13 @@ class KeypointStage(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, *, parts):
-        """Read the arguments from cfg.MODEL.QUERYPOSE."""
+        """Read the arguments from cfg.MODEL.QUERYPOSE.
+
+        Raises:
+            ConfigError: a value is out of its range, none of its choices, or excluded by another.
+        """
         querypose = cfg.MODEL.QUERYPOSE
+        _check_config(cfg)
         return {
             "parts": parts,
             "hidden_dim": querypose.HIDDEN_DIM,
@@ -331,18 +342,41 @@ def _joined(linears):
     return torch.cat([linear.weight for linear in linears]), torch.cat([linear.bias for linear in linears])
 
 
-def _check_choices(query, interaction, iteration, dynamic_mlp):
-    if query not in ("part", "instance"):
-        raise ValueError(f"MODEL.QUERYPOSE.QUERY must be 'part' or 'instance', got {query!r}")
-    if iteration not in ("none", "sum", "concat", "selective"):
-        raise ValueError(f"MODEL.QUERYPOSE.ITERATION must be 'none', 'sum', 'concat' or 'selective', got {iteration!r}")
+def _check_iteration(iteration, query):
     if query == "instance" and iteration != "none":
         raise ValueError(
-            f"MODEL.QUERYPOSE.ITERATION is {iteration!r}, but with MODEL.QUERYPOSE.QUERY 'instance' there are no part "
-            "queries to iterate; set it to 'none'"
+            f"iteration: expected 'none' with query 'instance', without part queries to iterate, got {iteration!r}"
         )
+
+
+def _check_interaction(interaction, query, dynamic_mlp):
     if interaction == "pool" and (query != "instance" or dynamic_mlp):
         raise ValueError(
-            "MODEL.QUERYPOSE.INTERACTION 'pool' regresses keypoints from the features alone, without queries; set "
-            "MODEL.QUERYPOSE.QUERY to 'instance' and MODEL.QUERYPOSE.DYNAMIC_MLP to False"
+            "interaction: 'pool' regresses keypoints from the features alone and needs query 'instance' and "
+            f"dynamic_mlp False, got {query!r} and {dynamic_mlp}"
         )
+
+
+def _check_part_dim(part_dim, num_heads):
+    if part_dim % num_heads:
+        raise ValueError(f"part_dim: expected a multiple of num_heads, {num_heads}, got {part_dim}")
+
+
+def _check_config(cfg):
+    """Find a wrong value before training does."""
+    querypose, key = cfg.MODEL.QUERYPOSE, "MODEL.QUERYPOSE.{}".format
+    dims = ("HIDDEN_DIM", "PART_DIM", "KEYPOINT_CONV_DIM", "DYNAMIC_DIM", "FEEDFORWARD_DIM", "PART_FEEDFORWARD_DIM")
+    check_at_least_one(cfg, *map(key, (*dims, "NUM_HEADS", "KEYPOINT_POOLER_RESOLUTION")))
+    check_not_negative(cfg, key("NUM_KEYPOINT_CONVS"))
+    check_from_0_to_1(cfg, key("DROPOUT"))
+    check_choice(cfg, key("QUERY"), _QUERIES)
+    check_choice(cfg, key("INTERACTION"), _INTERACTIONS)
+    check_choice(cfg, key("ITERATION"), _ITERATIONS)
+    check_choice(cfg, key("KEYPOINT_NORM"), NORMS)
+    with blame(key("ITERATION"), key("QUERY")):
+        _check_iteration(querypose.ITERATION, querypose.QUERY)
+    with blame(key("INTERACTION"), key("QUERY"), key("DYNAMIC_MLP")):
+        _check_interaction(querypose.INTERACTION, querypose.QUERY, querypose.DYNAMIC_MLP)
+    if querypose.QUERY == "part":
+        with blame(key("PART_DIM"), key("NUM_HEADS")):
+            _check_part_dim(querypose.PART_DIM, querypose.NUM_HEADS)

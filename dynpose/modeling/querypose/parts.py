@@ -31,8 +31,6 @@ _LIMBS = {
     ),
 }
 
-_KEY = "MODEL.QUERYPOSE.PARTS"
-
 
 def divide_into_parts(schema, division=None):
     """Divide the keypoints of a schema into parts.
@@ -79,13 +77,13 @@ def divide_into_parts(schema, division=None):
         return tuple((index,) for index in range(schema.num_keypoints))
     if division not in _LIMBS:
         raise ValueError(
-            f"{_KEY} must be 'auto', 'a', 'b', 'c', 'd', 'keypoints' or a list of lists of keypoint names, got "
+            "division: expected 'auto', 'a', 'b', 'c', 'd', 'keypoints' or a list of lists of keypoint names, got "
             f"{division!r}"
         )
     head = _head_of(schema)
     if head is None:
         raise ValueError(
-            f"{_KEY}: scheme {division!r} needs the keypoints of COCO or CrowdPose, but the schema has "
+            f"division: scheme {division!r} needs the keypoints of COCO or CrowdPose, but the schema has "
             f"{', '.join(schema.names)}; give the parts as a list of lists of these names, or 'keypoints'"
         )
     return _explicit(schema, (head, *_LIMBS[division]))
@@ -104,18 +102,18 @@ def _explicit(schema, names_of_parts):
     part_of = {}
     for index, names in enumerate(names_of_parts):
         if isinstance(names, str) or not names:
-            raise ValueError(f"{_KEY}: part {index} is {names!r}, and should be a list of one keypoint name or more")
+            raise ValueError(f"division: part {index} is {names!r}, and should be a list of one keypoint name or more")
         for name in names:
             if name not in schema.names:
                 raise ValueError(
-                    f"{_KEY}: part {index} names an unknown keypoint {name!r}; known are {', '.join(schema.names)}"
+                    f"division: part {index} names an unknown keypoint {name!r}; known are {', '.join(schema.names)}"
                 )
             if name in part_of:
                 raise ValueError(
-                    f"{_KEY}: keypoint {name!r} is in part {part_of[name]} and again in part {index}; keep one"
+                    f"division: keypoint {name!r} is in part {part_of[name]} and again in part {index}; keep one"
                 )
             part_of[name] = index
     missing = [name for name in schema.names if name not in part_of]
     if missing:
-        raise ValueError(f"{_KEY}: in no part: {', '.join(missing)}; put each keypoint into exactly one")
+        raise ValueError(f"division: in no part: {', '.join(missing)}; put each keypoint into exactly one")
     return tuple(tuple(schema.names.index(name) for name in names) for names in names_of_parts)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
@@ -23,13 +23,21 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from dynpose.config import check_choice
-from dynpose.data import KeypointSchema, schema_from_cfg
+from dynpose.config import (
+    blame,
+    check_at_least_one,
+    check_choice,
+    check_from_0_to_1,
+    check_not_negative,
+)
+from dynpose.data import KeypointSchema, model_schema
 from dynpose.layers.process_mean import normalizer
-from dynpose.modeling.base_models import ImageModel
+from dynpose.modeling.backbone import build_backbone
+from dynpose.modeling.base_models import ImageModel, pixel_statistics
 from dynpose.modeling.keypoint_maps import gather_keypoints
 from dynpose.modeling.parameter_rows import layer_rows, of_each
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes
+from dynpose.utils.arguments import check_one_of
 
 from .box_decoder import BoxStage, boxes_from_centers
 from .flow import RealNVP, residual_log_likelihood
@@ -125,8 +133,7 @@ class QueryPoseOptions:
 
     def __post_init__(self):
         for name, choices in (("pipeline", PIPELINES), ("decode_in_training", DECODED_IN_TRAINING)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: expected {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}")
+            check_one_of(name, getattr(self, name), choices)
 
     @property
     def focal(self):
@@ -176,8 +183,7 @@ class QueryPose(ImageModel):
         super().__init__(backbone, pixel_mean=pixel_mean, pixel_std=pixel_std)
         if num_queries < 1 or not box_stages:
             raise ValueError(
-                "MODEL.QUERYPOSE.NUM_QUERIES and MODEL.QUERYPOSE.NUM_STAGES must be at least 1, got "
-                f"{num_queries} and {len(box_stages)}"
+                f"num_queries and box_stages: expected at least 1 of each, got {num_queries} and {len(box_stages)}"
             )
         if len(box_stages) != len(keypoint_stages):
             raise ValueError(
@@ -185,7 +191,9 @@ class QueryPose(ImageModel):
             )
         pooling = pooling or RoIPooling()
         shapes = backbone.output_shape()
-        _check_features(shapes, pooling.in_features, pooling.keypoint_in_feature, hidden_dim)
+        _check_features("pooling.in_features", pooling.in_features, shapes)
+        _check_features("pooling.keypoint_in_feature", [pooling.keypoint_in_feature], shapes)
+        _check_channels([*pooling.in_features, pooling.keypoint_in_feature], shapes, hidden_dim)
         self.in_features = list(pooling.in_features)
         self.keypoint_in_feature = pooling.keypoint_in_feature
         box_shapes = [shapes[name] for name in pooling.in_features]
@@ -212,15 +220,17 @@ class QueryPose(ImageModel):
         """Read the arguments from cfg.MODEL.QUERYPOSE.
 
         Raises:
-            ConfigError: a value is none of its choices.
+            ConfigError: a value is out of its range, none of its choices, or does not fit the backbone or keypoints.
         """
-        check_choice(cfg, "MODEL.QUERYPOSE.PIPELINE", PIPELINES)
-        check_choice(cfg, "MODEL.QUERYPOSE.DECODE_IN_TRAINING", DECODED_IN_TRAINING)
+        _check_config(cfg)
         querypose = cfg.MODEL.QUERYPOSE
-        schema = schema_from_cfg(cfg)
-        parts = divide_into_parts(schema, querypose.PARTS)
+        schema = model_schema(cfg)
+        with blame("MODEL.QUERYPOSE.PARTS"):
+            parts = divide_into_parts(schema, querypose.PARTS)
+        backbone = build_backbone(cfg)
+        _check_backbone(cfg, backbone.output_shape())
         return {
-            "backbone": build_backbone(cfg),
+            "backbone": backbone,
             "pooling": RoIPooling(
                 in_features=tuple(querypose.IN_FEATURES),
                 keypoint_in_feature=querypose.KEYPOINT_IN_FEATURE,
@@ -228,21 +238,7 @@ class QueryPose(ImageModel):
                 keypoint_resolution=querypose.KEYPOINT_POOLER_RESOLUTION,
                 sampling_ratio=querypose.POOLER_SAMPLING_RATIO,
             ),
-            "box_stages": [
-                BoxStage(
-                    querypose.HIDDEN_DIM,
-                    num_classes=querypose.NUM_CLASSES,
-                    num_heads=querypose.NUM_HEADS,
-                    feedforward_dim=querypose.FEEDFORWARD_DIM,
-                    dropout=querypose.DROPOUT,
-                    dynamic_dim=querypose.DYNAMIC_DIM,
-                    resolution=querypose.POOLER_RESOLUTION,
-                    num_cls_layers=querypose.NUM_CLS_LAYERS,
-                    num_reg_layers=querypose.NUM_REG_LAYERS,
-                    prior_prob=querypose.PRIOR_PROB,
-                )
-                for _ in range(querypose.NUM_STAGES)
-            ],
+            "box_stages": [BoxStage.from_config(cfg) for _ in range(querypose.NUM_STAGES)],
             "keypoint_stages": [KeypointStage(cfg, parts=parts) for _ in range(querypose.NUM_STAGES)],
             "flow": RealNVP(),
             "schema": schema,
@@ -262,8 +258,7 @@ class QueryPose(ImageModel):
                 focal_gamma=querypose.FOCAL_LOSS_GAMMA,
                 max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
             ),
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
+            **pixel_statistics(cfg),
         }
 
     def compute_losses(self, batched_inputs):
@@ -611,18 +606,38 @@ def _pooler(shapes, resolution, sampling_ratio):
     return ROIPooler(resolution, [1 / shape.stride for shape in shapes], sampling_ratio, "ROIAlignV2")
 
 
-def _check_features(shapes, in_features, keypoint_in_feature, hidden_dim):
-    """Refuse names of features that the backbone does not have, and other channels than d."""
-    for key, names in (("IN_FEATURES", in_features), ("KEYPOINT_IN_FEATURE", [keypoint_in_feature])):
-        for name in names:
-            if name not in shapes:
-                raise ValueError(
-                    f"MODEL.QUERYPOSE.{key} must name outputs of the backbone, of {list(shapes)}, got {name!r}"
-                )
-            if shapes[name].channels != hidden_dim:
-                raise ValueError(
-                    f"MODEL.QUERYPOSE.HIDDEN_DIM is {hidden_dim}, but the backbone's {name!r} has "
-                    f"{shapes[name].channels} channels; make them equal (MODEL.FPN.OUT_CHANNELS)"
-                )
-    if not in_features:
-        raise ValueError(f"MODEL.QUERYPOSE.IN_FEATURES must name outputs of the backbone, of {list(shapes)}, got none")
+def _check_features(name, features, shapes):
+    if not features or not set(features) <= set(shapes):
+        raise ValueError(f"{name}: expected outputs of the backbone, of {list(shapes)}, got {list(features)}")
+
+
+def _check_channels(features, shapes, hidden_dim):
+    for feature in features:
+        if shapes[feature].channels != hidden_dim:
+            raise ValueError(
+                f"hidden_dim: expected the number of channels of the backbone's {feature!r}, "
+                f"{shapes[feature].channels}, got {hidden_dim}"
+            )
+
+
+def _check_backbone(cfg, shapes):
+    """Find keys that do not fit the backbone's outputs."""
+    querypose = cfg.MODEL.QUERYPOSE
+    with blame("MODEL.QUERYPOSE.IN_FEATURES"):
+        _check_features("in_features", querypose.IN_FEATURES, shapes)
+    with blame("MODEL.QUERYPOSE.KEYPOINT_IN_FEATURE"):
+        _check_features("keypoint_in_feature", [querypose.KEYPOINT_IN_FEATURE], shapes)
+    with blame("MODEL.QUERYPOSE.HIDDEN_DIM", "MODEL.FPN.OUT_CHANNELS"):
+        _check_channels([*querypose.IN_FEATURES, querypose.KEYPOINT_IN_FEATURE], shapes, querypose.HIDDEN_DIM)
+
+
+def _check_config(cfg):
+    """Find a wrong value before training does; the stages check theirs."""
+    key = "MODEL.QUERYPOSE.{}".format
+    check_choice(cfg, key("PIPELINE"), PIPELINES)
+    check_choice(cfg, key("DECODE_IN_TRAINING"), DECODED_IN_TRAINING)
+    check_at_least_one(cfg, key("NUM_QUERIES"), key("NUM_STAGES"), "TEST.DETECTIONS_PER_IMAGE")
+    check_at_least_one(cfg, key("POOLER_RESOLUTION"), key("KEYPOINT_POOLER_RESOLUTION"))
+    check_not_negative(cfg, key("POOLER_SAMPLING_RATIO"), key("FOCAL_LOSS_GAMMA"))
+    check_not_negative(cfg, *(key(f"{name}_LOSS_WEIGHT") for name in ("CLASS", "L1", "GIOU", "KEYPOINT")))
+    check_from_0_to_1(cfg, key("FOCAL_LOSS_ALPHA"))

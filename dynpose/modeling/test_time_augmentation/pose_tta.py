@@ -7,9 +7,11 @@ from detectron2.config import configurable
 from detectron2.structures import Instances
 from torch import nn
 
+from dynpose.config import ConfigError, blame, check_at_least_one, check_choice
 from dynpose.data import schema_from_cfg
 from dynpose.data.schema import infer_flip_pairs
-from dynpose.modeling.base_models import check_reads_to_original
+from dynpose.modeling.base_models import check_reads_to_original, reads_to_original
+from dynpose.utils.arguments import check_one_of
 from dynpose.utils.distributed import unwrap_ddp
 
 from .averaging import SupportsMapTTA, average_maps
@@ -18,6 +20,7 @@ from .views import ViewMaker, complete_inputs
 
 logger = logging.getLogger(__name__)
 
+_MERGES = ("poses", "maps")
 _WEIGHTS = {"positive": lambda confidence: confidence, "logit": torch.sigmoid}
 
 
@@ -77,22 +80,17 @@ class PoseTTA(nn.Module):
         model = unwrap_ddp(model)
         if not min_sizes or min(min_sizes) < 1 or max_size < 1:
             raise ValueError(
-                f"TEST.AUG.MIN_SIZES must be one or more lengths in pixels and TEST.AUG.MAX_SIZE another, got "
-                f"{min_sizes} and {max_size}"
+                f"min_sizes and max_size: expected one or more lengths in pixels and another, got {min_sizes} and "
+                f"{max_size}"
             )
-        if merge not in ("poses", "maps"):
-            raise ValueError(f"TEST.AUG.MERGE must be 'poses' or 'maps', got {merge!r}")
-        if merge == "maps" and not isinstance(model, SupportsMapTTA):
-            raise ValueError(
-                f"TEST.AUG.MERGE is 'maps', but {type(model).__name__} offers none (methods tta_maps and tta_decode): "
-                "set it to 'poses'"
-            )
-        if affine_resize:
-            check_reads_to_original(type(model))
+        check_one_of("merge", merge, _MERGES)
+        if merge == "maps":
+            _check_offers_maps(model)
+        if affine_resize and not reads_to_original(type(model)):
+            raise ValueError(f"affine_resize: expected False for {type(model).__name__}, which reads no to_original")
         if not 0 < match_oks <= 1:
-            raise ValueError(f"TEST.AUG.MATCH_OKS must be above 0 and at most 1, got {match_oks}")
-        if confidence not in ("positive", "logit"):
-            raise ValueError(f"confidence must be 'positive' or 'logit', got {confidence!r}")
+            raise ValueError(f"match_oks: expected a number above 0 and at most 1, got {match_oks}")
+        check_one_of("confidence", confidence, tuple(_WEIGHTS))
         if flip:
             _check_pairs(schema)
         self.model = model
@@ -109,8 +107,14 @@ class PoseTTA(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, model):
-        """Arguments from ``cfg.TEST.AUG``, ``cfg.TEST.DETECTIONS_PER_IMAGE`` and ``cfg.INPUT``."""
+        """Read the arguments from ``cfg.TEST.AUG``, ``cfg.TEST.DETECTIONS_PER_IMAGE`` and ``cfg.INPUT``.
+
+        Raises:
+            ConfigError: a value is out of its range, none of its choices, or does not fit the model or keypoints.
+        """
         aug = cfg.TEST.AUG
+        schema = schema_from_cfg(cfg)
+        _check_config(cfg, unwrap_ddp(model), schema)
         if aug.FLIP and cfg.INPUT.RANDOM_FLIP != "horizontal":
             logger.warning(
                 "TEST.AUG.FLIP is True, but INPUT.RANDOM_FLIP is %r: a model that was trained without mirrored images "
@@ -119,7 +123,7 @@ class PoseTTA(nn.Module):
             )
         return {
             "model": model,
-            "schema": schema_from_cfg(cfg),
+            "schema": schema,
             "min_sizes": aug.MIN_SIZES,
             "max_size": aug.MAX_SIZE,
             "affine_resize": cfg.INPUT.AFFINE_RESIZE_TEST,
@@ -188,7 +192,7 @@ class PoseTTA(nn.Module):
             if not instances.has("pred_keypoints"):
                 raise ValueError(
                     f"{type(self.model).__name__} gives no pred_keypoints: test-time augmentation of poses needs a "
-                    "pose model (of detectron2's own, one with MODEL.KEYPOINT_ON True)"
+                    "pose model (of detectron2's own, one with a keypoint head)"
                 )
             shape = tuple(instances.pred_keypoints.shape[1:])
             if shape != (self.schema.num_keypoints, 3):
@@ -204,13 +208,42 @@ class PoseTTA(nn.Module):
                 )
 
 
+def _check_config(cfg, model, schema):
+    """Find a wrong value before the first image does."""
+    aug = cfg.TEST.AUG
+    if not aug.MIN_SIZES:
+        raise ConfigError("TEST.AUG.MIN_SIZES must be one or more lengths in pixels, got none")
+    check_at_least_one(cfg, "TEST.AUG.MIN_SIZES", "TEST.AUG.MAX_SIZE", "TEST.DETECTIONS_PER_IMAGE")
+    check_choice(cfg, "TEST.AUG.MERGE", _MERGES)
+    if not 0 < aug.MATCH_OKS <= 1:
+        raise ConfigError(f"TEST.AUG.MATCH_OKS must be above 0 and at most 1, got {aug.MATCH_OKS}")
+    if aug.MERGE == "maps":
+        with blame("TEST.AUG.MERGE"):
+            _check_offers_maps(model)
+    if cfg.MODEL.LOAD_PROPOSALS:
+        raise ConfigError(
+            "TEST.AUG can't use precomputed proposals, which are of one view: set MODEL.LOAD_PROPOSALS False"
+        )
+    if cfg.INPUT.AFFINE_RESIZE_TEST:
+        check_reads_to_original(type(model))
+    if aug.FLIP:
+        with blame("TEST.AUG.FLIP", "MODEL.KEYPOINT_SCHEMA.FLIP_PAIRS"):
+            _check_pairs(schema)
+
+
+def _check_offers_maps(model):
+    if not isinstance(model, SupportsMapTTA):
+        raise ValueError(
+            f"merge: {type(model).__name__} offers no maps (methods tta_maps and tta_decode); set it to 'poses'"
+        )
+
+
 def _check_pairs(schema):
     """Refuse to mirror keypoints that look like twins but are not said to be."""
     paired = {name for pair in schema.flip_pairs for name in pair}
     missing = [pair for pair in infer_flip_pairs(schema.names) if not paired & set(pair)]
     if missing:
         raise ValueError(
-            f"flip testing would average {missing[0][0]!r} with {missing[0][1]!r}: {len(missing)} left/right pairs by "
-            "name are no flip pairs of the schema; name them (flip_pairs of the data set, or "
-            "MODEL.KEYPOINT_SCHEMA.FLIP_PAIRS), or set TEST.AUG.FLIP False"
+            f"flip: mirrored views would average {missing[0][0]!r} with {missing[0][1]!r}: {len(missing)} left/right "
+            "pairs by name are no flip pairs of the schema; name them in the schema, or set it to False"
         )

@@ -113,8 +113,7 @@ def complete_inputs(inputs, image_format):
     inputs = {name: value for name, value in inputs.items() if name != "instances"}
     if "proposals" in inputs:
         raise ValueError(
-            "test-time augmentation can't use precomputed proposals, which are of one view: set MODEL.LOAD_PROPOSALS "
-            "False"
+            "test-time augmentation can't use precomputed proposals, which are of one view: give inputs without them"
         )
     if "to_original" in inputs:
         raise ValueError(

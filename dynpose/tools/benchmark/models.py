@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import ConfigError, load_config
+from dynpose.data import register_datasets_for_schema
 from dynpose.profiling.flops import count_flops_with_people
 from dynpose.profiling.inject_detections import inject_detections, require_method
 
@@ -67,6 +68,7 @@ class PoseModel:
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.MODEL.DEVICE = str(device)
+        register_datasets_for_schema(cfg)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = build_model(cfg).eval()

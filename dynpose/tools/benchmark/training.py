@@ -17,7 +17,7 @@ from detectron2.utils.events import EventStorage
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.config import ConfigError, load_config
-from dynpose.data import schema_from_cfg
+from dynpose.data import register_datasets_for_schema, schema_from_cfg
 from dynpose.engine.optimizer import build_optimizer
 from dynpose.profiling.inject_detections import spread_boxes
 
@@ -123,6 +123,7 @@ class Training:
         cfg.defrost()
         cfg.MODEL.DEVICE = str(device)
         self.amp = cfg.SOLVER.AMP.ENABLED
+        register_datasets_for_schema(cfg)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.model = build_model(cfg).train()

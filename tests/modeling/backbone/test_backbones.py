@@ -4,13 +4,12 @@ import pytest
 import timm
 import torch
 from detectron2.layers import FrozenBatchNorm2d
-from detectron2.modeling import build_backbone
 from detectron2.structures import ImageList
 from small_models import image, one_person, people, small_config, small_model
 from torch import nn
 
-from dynpose.config import ConfigError
-from dynpose.modeling.backbone import DLA, HRFPN, HRNet, Swin, Timm
+from dynpose.config import ConfigError, read_key
+from dynpose.modeling.backbone import DLA, HRFPN, HRNet, Swin, Timm, build_backbone
 from dynpose.modeling.backbone.branches import concat_branches
 from dynpose.modeling.backbone.swin import PaddedSwinBlock
 
@@ -163,7 +162,7 @@ def test_norms(kind):
         norms = [module for module in backbone.modules() if hasattr(module, "running_mean")]
         assert norms
         assert {type(module) for module in norms} == {expected}
-    with pytest.raises(ConfigError, match=rf"MODEL\.{kind.upper()}\.NORM must be .* got 'GN'"):
+    with pytest.raises(ValueError, match="norm: expected one of 'BN', 'SyncBN', 'FrozenBN', got 'GN'"):
         BODIES[kind](norm="GN")
 
 
@@ -184,26 +183,57 @@ def test_frozen_norms_keep_their_activation():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: HRNet(33), r"MODEL\.HRNET\.WIDTH must be 18, 30, 32, .* got 33"),
-        (lambda: DLA(50), r"MODEL\.DLA\.DEPTH must be 34, 60, 102 or 169, got 50"),
-        (lambda: Timm("convnext_huge"), r"MODEL\.TIMM\.NAME 'convnext_huge': timm .* has no such network"),
+        (lambda: HRNet(33), r"width: expected one of 18, 30, 32, .* got 33"),
+        (lambda: DLA(50), r"depth: expected one of 34, 60, 102, 169, got 50"),
+        (lambda: Timm("convnext_huge"), r"name: timm .* has no network 'convnext_huge'"),
         (
             lambda: Timm("vit_tiny_patch16_224"),
-            r"MODEL\.TIMM\.NAME 'vit_tiny_patch16_224': .* strides 16, 16, 16; choose a network with 4, 8, 16 and 32",
+            r"name: .*'vit_tiny_patch16_224' have strides 16, 16, 16; choose a network with 4, 8, 16 and 32",
         ),
-        (lambda: Timm("dla34", drop_path_rate=0.1), r"MODEL\.TIMM\.DROP_PATH_RATE is 0\.1, but dla34 has no"),
-        (lambda: Timm("hrnet_w18_small", freeze_at=2), r"MODEL\.BACKBONE\.FREEZE_AT must be 0 for this network"),
-        (lambda: Swin("huge"), r"MODEL\.SWIN\.SIZE must be one of tiny, small, base, large, got 'huge'"),
+        (lambda: Timm("dla34", drop_path_rate=0.1), r"drop_path_rate: expected 0 for dla34, .* got 0\.1"),
+        (lambda: Timm("hrnet_w18_small", freeze_at=2), r"freeze_at: expected 0 for this network"),
+        (lambda: Swin("huge"), r"size: expected one of 'tiny', 'small', 'base', 'large', got 'huge'"),
         (
             lambda: DLA(34, out_features=["res3", "res4"]),
-            r"MODEL\.FPN\.IN_FEATURES must be neighbours .* a DLA backbone",
+            r"out_features: expected neighbours .* got \['res3', 'res4'\]",
         ),
-        (lambda: DLA(34, out_features=[]), r"MODEL\.FPN\.IN_FEATURES must be neighbours"),
+        (lambda: DLA(34, out_features=[]), r"out_features: expected neighbours .* got \[\]"),
     ],
 )
-def test_faulty_settings(make, message):
-    with pytest.raises(ConfigError, match=message):
+def test_faulty_arguments(make, message):
+    with pytest.raises(ValueError, match=message) as error:
         make()
+    assert not isinstance(error.value, ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        ("hrnet", "MODEL.HRNET.WIDTH", 33),
+        ("hrnet", "MODEL.HRNET.NORM", "GN"),
+        ("hrnet", "MODEL.FPN.IN_FEATURES", ["res3", "res4"]),
+        ("dla", "MODEL.DLA.DEPTH", 50),
+        ("dla", "MODEL.DLA.NORM", "foo"),
+        ("dla", "MODEL.FPN.IN_FEATURES", []),
+        ("dla", "MODEL.FPN.FUSE_TYPE", "foo"),
+        ("dla", "MODEL.FPN.NORM", "foo"),
+        ("dla", "MODEL.FPN.OUT_CHANNELS", 0),
+        ("dla", "MODEL.BACKBONE.NAME", "build_foo_backbone"),
+        ("swin", "MODEL.SWIN.SIZE", "huge"),
+        ("swin", "MODEL.SWIN.WINDOW_SIZE", 0),
+        ("swin", "MODEL.SWIN.DROP_PATH_RATE", 1.5),
+        ("timm", "MODEL.TIMM.NAME", "convnext_huge"),
+        ("timm", "MODEL.TIMM.NORM", "foo"),
+        ("timm", "MODEL.TIMM.DROP_PATH_RATE", -0.1),
+        ("resnet", "MODEL.FPN.IN_FEATURES", ["res9"]),
+    ],
+)
+def test_faulty_keys(kind, key, value):
+    cfg = small_config("configs/FCPose/Base-FCPose.yaml", "MODEL.BACKBONE.NAME", f"build_fcos_{kind}_fpn_backbone")
+    node, _, name = key.rpartition(".")
+    read_key(cfg, node)[name] = value
+    with torch.device("meta"), pytest.raises(ConfigError, match=key):
+        build_backbone(cfg)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, build_model
 from detectron2.structures import Boxes, Instances, Keypoints
 from small_models import SCHEMA, image, one_person, people
 
-from dynpose.config import add_dynpose_config, load_config
+from dynpose.config import ConfigError, add_dynpose_config, load_config
 from dynpose.data import AffineResize, KeypointSchema, schema_to_cfg
 from dynpose.data.affine import matrix_to_original
 from dynpose.modeling.cid import CID, InstanceAbstraction
@@ -540,10 +540,14 @@ def test_the_defaults_are_the_releases():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("IN_FEATURES", ["concat"], r"IN_FEATURES must name one output of the backbone, of \['patches'\], got"),
-        ("IN_FEATURES", ["patches", "patches"], "IN_FEATURES must name one output"),
+        (
+            "IN_FEATURES",
+            ["concat"],
+            r"IN_FEATURES: in_features: expected one output of the backbone, of \['patches'\], got",
+        ),
+        ("IN_FEATURES", ["patches", "patches"], "IN_FEATURES: in_features: expected one output"),
         ("RECALIBRATION", ["both"], "RECALIBRATION must name"),
-        ("CHANNEL_WEIGHTS", "paper", "CHANNEL_WEIGHTS must be 'linear' or 'feature', got 'paper'"),
+        ("CHANNEL_WEIGHTS", "paper", "CHANNEL_WEIGHTS must be one of 'linear', 'feature', got 'paper'"),
         ("HEATMAP_LOSS_NORM", "image", "HEATMAP_LOSS_NORM must be one of 'pooled', 'person', got 'image'"),
         ("PRIOR_PROB", 1.0, "PRIOR_PROB must be between 0 and 1, and neither of them, got 1.0"),
         ("MAX_INSTANCES", 0, "MAX_INSTANCES must be at least 1, got 0"),
@@ -566,7 +570,7 @@ def test_the_defaults_are_the_releases():
     ],
 )
 def test_refuses(key, value, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         build_model(config(**{key: value}))
 
 

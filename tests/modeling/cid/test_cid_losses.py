@@ -38,7 +38,7 @@ def test_single_heatmap_loss_of_release_and_paper():
     assert single_heatmap_loss(sums, labelled, "person").item() == (6 / 3 + 4 / 1) / 2
     for norm in ("pooled", "person"):
         assert single_heatmap_loss(sums[:0], labelled[:0], norm).item() == 0
-    with pytest.raises(ValueError, match="HEATMAP_LOSS_NORM must be 'pooled' or 'person', got 'mean'"):
+    with pytest.raises(ValueError, match="norm: expected one of 'pooled', 'person', got 'mean'"):
         single_heatmap_loss(sums, labelled, "mean")
 
 

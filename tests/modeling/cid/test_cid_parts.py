@@ -218,9 +218,9 @@ def test_table_1_has_no_parts_that_are_not_used():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"recalibration": []}, r"RECALIBRATION must name 'spatial', 'channel' or both, got \[\]"),
-        ({"recalibration": ["temporal"]}, "RECALIBRATION must name .*'temporal'"),
-        ({"channel_weights": "f"}, "CHANNEL_WEIGHTS must be 'linear' or 'feature', got 'f'"),
+        ({"recalibration": []}, r"recalibration: expected 'spatial', 'channel' or both, got \[\]"),
+        ({"recalibration": ["temporal"]}, "recalibration: expected .*'temporal'"),
+        ({"channel_weights": "f"}, "channel_weights: expected one of 'linear', 'feature', got 'f'"),
     ],
 )
 def test_decoupling_refuses(arguments, message):

@@ -8,7 +8,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.structures import ImageList
 from small_models import SCHEMA, image, one_person, people, small_config, small_model
 
-from dynpose.config import load_config
+from dynpose.config import ConfigError, load_config
 from dynpose.layers import KPNetSpec
 from dynpose.layers.kp_net import nets
 from dynpose.modeling.fcos import LocationConv
@@ -244,7 +244,7 @@ def _spy(function, made):
     ],
 )
 def test_wrong_choices_name_their_key(opts, named):
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(ConfigError, match=named):
         small_model(PAPER, *opts)
 
 

@@ -8,7 +8,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.structures import ImageList
 from small_models import SCHEMA, image, one_person, people, small_config, small_model
 
-from dynpose.config import load_config
+from dynpose.config import ConfigError, load_config
 from dynpose.data import COCO_PERSON, KeypointSchema, schema_to_cfg
 from dynpose.modeling import InsPose
 from dynpose.modeling.fcos import detector
@@ -447,7 +447,7 @@ def test_one_keypoint_kind():
     ],
 )
 def test_wrong_choices_name_their_key(opts, named):
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(ConfigError, match=named):
         small_inspose(*opts)
 
 

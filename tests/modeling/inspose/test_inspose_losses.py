@@ -164,7 +164,7 @@ def test_resampling_keeps_places():
 
 @pytest.mark.parametrize("map_stride", [0, 1, 3, 12, 5])
 def test_impossible_strides(map_stride):
-    with pytest.raises(ValueError, match=rf"MODEL\.INSPOSE\.MAP_STRIDE .* stride 8, got {map_stride}"):
+    with pytest.raises(ValueError, match=rf"map_stride: .* stride 8, got {map_stride}"):
         check_map_stride(map_stride, 8)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from detectron2.engine import DefaultPredictor
 from small_models import SCHEMA, image, one_person, people, small_config, small_model
 
-from dynpose.config import load_config
+from dynpose.config import ConfigError, load_config
 from dynpose.data import KeypointSchema
 from dynpose.layers import KPNets, KPNetSpec
 from dynpose.modeling.inspose.released import locate_keypoints
@@ -240,8 +240,11 @@ FIVE = KeypointSchema(names=("a", "b", "c", "d", "e"), sigmas=(0.05,) * 5)
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        ([RELEASED + "STAR_KEYPOINTS", "[0, 1, 2]"], "STAR_KEYPOINTS must name 9 keypoints.*got 3"),
-        ([RELEASED + "STAR_KEYPOINTS", "[0, 1, 2, 3, 4, 5, 6, 7, -1]"], r"STAR_KEYPOINTS .* has \[5, 6, 7, -1\]"),
+        (
+            [RELEASED + "STAR_KEYPOINTS", "[0, 1, 2]"],
+            "MODEL.INSPOSE_RELEASED.STAR_KEYPOINTS: star_keypoints: expected 9 indices.*got 3",
+        ),
+        ([RELEASED + "STAR_KEYPOINTS", "[0, 1, 2, 3, 4, 5, 6, 7, -1]"], r"STAR_KEYPOINTS: .* has \[5, 6, 7, -1\]"),
         ([RELEASED + "QUALITY", "iou"], "MODEL.INSPOSE_RELEASED.QUALITY must be one of 'released', 'oks'"),
         ([RELEASED + "TAG_CELL", "here"], "MODEL.INSPOSE_RELEASED.TAG_CELL must be one of 'released', 'cell'"),
         ([RELEASED + "NMS_METHOD", "hard"], "MODEL.INSPOSE_RELEASED.NMS_METHOD must be one of 'linear', 'gaussian'"),
@@ -260,7 +263,7 @@ FIVE = KeypointSchema(names=("a", "b", "c", "d", "e"), sigmas=(0.05,) * 5)
     ],
 )
 def test_wrong_choices_name_their_key(opts, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         small_model(RELEASE, *SMALL, *opts, schema=FIVE)
 
 

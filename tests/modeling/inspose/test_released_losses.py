@@ -45,7 +45,7 @@ def test_quality_of_people_without_keypoints():
     cells = torch.zeros(1, 2, dtype=torch.int64)
     quality = keypoint_qualities(cells, keypoints, torch.zeros(1), (0.1, 0.1), stride=8, width=5, unlabelled=0.3)
     assert quality.tolist() == pytest.approx([0.3])
-    with pytest.raises(ValueError, match=r"MODEL\.INSPOSE_RELEASED\.QUALITY"):
+    with pytest.raises(ValueError, match="rule: expected one of 'released', 'oks', got"):
         keypoint_qualities(cells, keypoints, torch.zeros(1), (0.1, 0.1), stride=8, width=5, rule="iou")
 
 
@@ -175,7 +175,7 @@ def test_people_without_keypoints_have_no_tag():
     alone = tag_losses(_tags(), labelled, torch.tensor([1]), stride=4)
     together = tag_losses(_tags(), with_more, torch.tensor([1, 1, 0]), stride=4)
     assert alone == together
-    with pytest.raises(ValueError, match=r"MODEL\.INSPOSE_RELEASED\.TAG_CELL"):
+    with pytest.raises(ValueError, match="rule: expected one of 'released', 'cell', got"):
         tag_losses(_tags(), labelled, torch.tensor([1]), stride=4, rule="mine")
 
 

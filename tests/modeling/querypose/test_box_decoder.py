@@ -144,9 +144,9 @@ def test_lower_precision():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"num_heads": 3}, "HIDDEN_DIM must be a multiple of MODEL.QUERYPOSE.NUM_HEADS, got 8 and 3"),
-        ({"prior_prob": 0.0}, "PRIOR_PROB must be between 0 and 1, got 0.0"),
-        ({"prior_prob": 1.5}, "PRIOR_PROB must be between 0 and 1, got 1.5"),
+        ({"num_heads": 3}, "hidden_dim: expected a multiple of num_heads, 3, got 8"),
+        ({"prior_prob": 0.0}, "prior_prob: expected a number between 0 and 1, got 0.0"),
+        ({"prior_prob": 1.5}, "prior_prob: expected a number between 0 and 1, got 1.5"),
     ],
 )
 def test_refuses(kwargs, message):

@@ -516,14 +516,20 @@ def test_dropout_is_for_training():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"query": "person"}, r"QUERY must be 'part' or 'instance', got 'person'"),
-        ({"interaction": "SPEGM"}, r"INTERACTION must be 'spegm', .* got 'SPEGM'"),
-        ({"iteration": "gru"}, r"ITERATION must be 'none', .* got 'gru'"),
-        ({"query": "instance"}, r"ITERATION is 'selective', but .* set it to 'none'"),
-        ({"interaction": "pool"}, r"set MODEL.QUERYPOSE.QUERY to 'instance' and MODEL.QUERYPOSE.DYNAMIC_MLP"),
-        ({"interaction": "pool", "query": "instance", "iteration": "none"}, r"MODEL.QUERYPOSE.DYNAMIC_MLP to False"),
-        ({"norm": "GN"}, r"KEYPOINT_NORM must be one of BN, SyncBN, FrozenBN, got 'GN'"),
-        ({"part_dim": 5}, r"PART_DIM must be a multiple of MODEL.QUERYPOSE.NUM_HEADS, got 5 and 2"),
+        ({"query": "person"}, r"query: expected one of 'part', 'instance', got 'person'"),
+        ({"interaction": "SPEGM"}, r"interaction: expected one of 'spegm', .* got 'SPEGM'"),
+        ({"iteration": "gru"}, r"iteration: expected one of 'none', .* got 'gru'"),
+        ({"query": "instance"}, r"iteration: expected 'none' with query 'instance', .* got 'selective'"),
+        (
+            {"interaction": "pool"},
+            r"interaction: 'pool' .* needs query 'instance' and dynamic_mlp False, got 'part' and True",
+        ),
+        (
+            {"interaction": "pool", "query": "instance", "iteration": "none"},
+            r"interaction: 'pool' .*, got 'instance' and True",
+        ),
+        ({"norm": "GN"}, r"norm: expected one of 'BN', 'SyncBN', 'FrozenBN', got 'GN'"),
+        ({"part_dim": 5}, r"part_dim: expected a multiple of num_heads, 2, got 5"),
     ],
 )
 def test_faulty_arguments(arguments, message):

@@ -80,9 +80,9 @@ def test_names_of_the_users_own():
 @pytest.mark.parametrize(
     ("division", "message"),
     [
-        ("e", r"PARTS must be .* or a list of lists of keypoint names, got 'e'"),
+        ("e", r"division: expected .* or a list of lists of keypoint names, got 'e'"),
         ("c", r"scheme 'c' needs the keypoints of COCO or CrowdPose, but the schema has nose, left_hoof"),
-        ([["nose", "left_hoof"], ["tail"]], r"PARTS: in no part: right_hoof; put each"),
+        ([["nose", "left_hoof"], ["tail"]], r"division: in no part: right_hoof; put each"),
         ([["nose", "left_hoof"], ["tail", "nose", "right_hoof"]], r"'nose' is in part 0 and again in part 1"),
         ([["nose", "nose"]], r"'nose' is in part 0 and again in part 0"),
         ([["nose", "mane"]], r"part 0 names an unknown keypoint 'mane'; known are nose, left_hoof"),
