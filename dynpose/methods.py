@@ -12,11 +12,13 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
 __all__ = [
+    "KPNetBenchmark",
+    "LossBenchmark",
     "Method",
     "ReleasedFormat",
     "add_registered_config",
@@ -64,6 +66,49 @@ class ReleasedFormat:
     expects: tuple[tuple[str, object, str], ...] = ()
 
 
+class LossBenchmark(Protocol):
+    """A loss over given heatmaps that `dynpose benchmark kp-net` measures, forward and backward. It can be pickled.
+
+    Attributes:
+        method: the name of what has the loss, for the title of the table.
+        name: of the loss.
+        num_instances: N.
+        map_size: (H, W) of the heatmaps.
+    """
+
+    method: str
+    name: str
+    num_instances: int
+    map_size: tuple[int, int]
+
+    def make_inputs(self, seed: int) -> NamedTuple:
+        """Draw named tensors on the CPU; those that require gradients are float32."""
+
+    def losses(self, inputs: NamedTuple, backend: str) -> Tensor:
+        """Compute (N, K) losses of inputs on any device by a backend of the operator."""
+
+
+@dataclass(frozen=True)
+class KPNetBenchmark:
+    """The generated networks of a method, for `dynpose benchmark kp-net`.
+
+    Attributes:
+        channels: of the features and of the hidden layers.
+        cpu_instances: default numbers of instances in inference on a CPU: without those for which the grouped
+            convolution takes gigabytes.
+        num_sampled: positive locations that training samples from a batch; 0 = it does not sample, and the extra
+            measurements of first calls and of training with all positive locations leave the method out.
+        num_positives: how many positive locations a batch has, about.
+        losses: further losses over heatmaps.
+    """
+
+    channels: int
+    cpu_instances: tuple[int, ...]
+    num_sampled: int = 0
+    num_positives: int = 0
+    losses: tuple[LossBenchmark, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """Everything that the generic packages ask a method. No slot has a default: each method answers each question.
@@ -87,6 +132,8 @@ class Method:
         count_network_flops: (model, (height, width)) -> part -> FLOPs of one generated network, for an image of that
             padded size. The model generates the parameters in ``model.controller``, whose output has a row for each
             network. None = the method generates none; what an instance adds is then the difference between traces.
+        kp_net_benchmark: the generated networks as `dynpose benchmark kp-net` measures them; None = the method
+            generates none, or the same as another method.
     """
 
     name: str
@@ -97,6 +144,7 @@ class Method:
     parts: Mapping[str, Sequence[str]]
     inject_detections: Callable[[nn.Module, Tensor], AbstractContextManager]
     count_network_flops: Callable[[nn.Module, tuple[int, int]], dict[str, int]] | None
+    kp_net_benchmark: KPNetBenchmark | None
 
 
 def register_method(method: Method) -> None:
