@@ -12,9 +12,9 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 __all__ = [
     "KPNetBenchmark",
@@ -66,26 +66,27 @@ class ReleasedFormat:
     expects: tuple[tuple[str, object, str], ...] = ()
 
 
-class LossBenchmark(Protocol):
-    """A loss over given heatmaps that `dynpose benchmark kp-net` measures, forward and backward. It can be pickled.
+@dataclass(frozen=True)
+class LossBenchmark:
+    """A loss over given heatmaps that `dynpose benchmark kp-net` measures, forward and backward.
 
     Attributes:
         method: the name of what has the loss, for the title of the table.
         name: of the loss.
+        make_inputs: (benchmark, generator) -> tensors by name on the CPU; those that require gradients are float32.
+        losses: (backend, **inputs) -> (N, K). Both are functions of modules, so that they can be pickled.
         num_instances: N.
         map_size: (H, W) of the heatmaps.
+        num_keypoints: K.
     """
 
     method: str
     name: str
+    make_inputs: Callable[[LossBenchmark, Generator], dict[str, Tensor]]
+    losses: Callable[..., Tensor]
     num_instances: int
     map_size: tuple[int, int]
-
-    def make_inputs(self, seed: int) -> NamedTuple:
-        """Draw named tensors on the CPU; those that require gradients are float32."""
-
-    def losses(self, inputs: NamedTuple, backend: str) -> Tensor:
-        """Compute (N, K) losses of inputs on any device by a backend of the operator."""
+    num_keypoints: int = 17
 
 
 @dataclass(frozen=True)

@@ -26,18 +26,18 @@ class Settings:
         dtype: of the inputs.
         tf32: whether float32 factors may be rounded to TF32.
         cudnn_benchmark: whether cuDNN tries its algorithms.
-        deterministic: whether the same inputs must give the same bits.
+        deterministic: whether the same inputs must give the same bits. Where an operation cannot, it warns and runs.
         threads: of the CPU; None leaves them.
         rounds: number that are timed.
     """
 
     device: torch.device
-    dtype: torch.dtype
-    tf32: bool
-    cudnn_benchmark: bool
-    deterministic: bool
-    threads: int | None
-    rounds: int
+    dtype: torch.dtype = torch.float32
+    tf32: bool = False
+    cudnn_benchmark: bool = False
+    deterministic: bool = False
+    threads: int | None = None
+    rounds: int = 1
 
     @classmethod
     def from_args(cls, args, dtype: torch.dtype = torch.float32) -> Settings:
@@ -53,15 +53,30 @@ class Settings:
             rounds=args.repeats or _ROUNDS["cuda" if device.type == "cuda" else "cpu"],
         )
 
+    @contextlib.contextmanager
     def applied(self):
-        """Give a context manager that sets PyTorch up like this."""
-        return torch_settings(
-            self.device,
-            threads=self.threads,
-            tf32=self.tf32,
-            cudnn_benchmark=self.cudnn_benchmark,
-            deterministic=self.deterministic,
-        )
+        """Set PyTorch up like this while entered; a GPU becomes the current device."""
+        backends = torch.backends
+        with contextlib.ExitStack() as after:
+            for owner, name, value in (
+                (backends.cuda.matmul, "allow_tf32", self.tf32),
+                (backends.cudnn, "allow_tf32", self.tf32),
+                (backends.cudnn, "benchmark", self.cudnn_benchmark),
+            ):
+                after.callback(setattr, owner, name, getattr(owner, name))
+                setattr(owner, name, value)
+            after.callback(
+                torch.use_deterministic_algorithms,
+                torch.are_deterministic_algorithms_enabled(),
+                warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+            )
+            torch.use_deterministic_algorithms(self.deterministic, warn_only=True)
+            after.callback(torch.set_num_threads, torch.get_num_threads())
+            if self.threads:
+                torch.set_num_threads(self.threads)
+            if self.device.type == "cuda":
+                after.enter_context(torch.cuda.device(self.device))
+            yield
 
     def report(self) -> dict:
         """Give the plain values for a report; the environment holds the threads."""
@@ -81,44 +96,6 @@ def choose_device(name: str | None) -> torch.device:
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     return device
-
-
-@contextlib.contextmanager
-def torch_settings(
-    device: torch.device,
-    *,
-    threads: int | None = None,
-    tf32: bool = False,
-    cudnn_benchmark: bool = False,
-    deterministic: bool = False,
-):
-    """Set what everything runs under while entered.
-
-    Args:
-        device: if a GPU, it becomes the current one.
-        threads: of the CPU; None leaves them.
-        tf32: whether float32 factors may be rounded to TF32, in matrix products and in convolutions.
-        cudnn_benchmark: whether cuDNN tries its algorithms.
-        deterministic: whether the same inputs must give the same bits. Where an operation cannot, it warns and runs.
-    """
-    with contextlib.ExitStack() as after:
-        for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
-            after.callback(setattr, backend, "allow_tf32", backend.allow_tf32)
-            backend.allow_tf32 = tf32
-        after.callback(setattr, torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
-        torch.backends.cudnn.benchmark = cudnn_benchmark
-        after.callback(
-            torch.use_deterministic_algorithms,
-            torch.are_deterministic_algorithms_enabled(),
-            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
-        )
-        torch.use_deterministic_algorithms(deterministic, warn_only=True)
-        after.callback(torch.set_num_threads, torch.get_num_threads())
-        if threads:
-            torch.set_num_threads(threads)
-        if device.type == "cuda":
-            after.enter_context(torch.cuda.device(device))
-        yield
 
 
 def environment(device: torch.device) -> dict:

@@ -21,6 +21,7 @@ from dynpose.benchmark.kp_net import first_call, plot, run
 from dynpose.benchmark.kp_net import report as kp_net_report
 from dynpose.benchmark.kp_net.case import FUSED, GROUPED, REFERENCE, KPNetCase, LossCase
 from dynpose.benchmark.measure import Measurement
+from dynpose.benchmark.settings import Settings
 from dynpose.methods import KPNetBenchmark
 from dynpose.tools import benchmark
 
@@ -112,7 +113,7 @@ def test_default_cases():
     grids = {}
     for kind in ("cpu", "cuda"):
         args = parse("kp-net", "--device", kind)
-        chosen = SimpleNamespace(device=torch.device(kind), dtype=torch.float32)
+        chosen = Settings(torch.device(kind))
         grids[kind] = [(case.name, case.num_instances) for case in run.Run(args, chosen).grid()]
     for method in ("FCPose", "InsPose"):
         inference, training = (f"{method} {mode}" for mode in ("inference", "training"))
@@ -554,7 +555,7 @@ def test_settings_hold_within_and_are_set_back():
     before = settings_of_torch()
     threads = before[-1] + 1
     for on in (True, False):
-        with settings.torch_settings(CPU, threads=threads, tf32=on, cudnn_benchmark=on, deterministic=on):
+        with Settings(CPU, torch.float32, on, on, on, threads).applied():
             assert settings_of_torch() == (on, on, on, on, threads)
         assert settings_of_torch() == before
 
@@ -586,7 +587,7 @@ def test_first_calls_run_every_size_in_both_modes(monkeypatch):
         [replace(SMALL, training=training, num_instances=n, map_size=size) for size in map_sizes]
         for training, n in modes
     ]
-    times = first_call.time_calls(cases, CPU, False, implementation=REFERENCE)
+    times = first_call.time_calls(cases, Settings(CPU), implementation=REFERENCE)
     sizes = [(5, 7)] * 6 + [(4, 6), (6, 5)]
     assert seen == [(*mode, size, REFERENCE) for mode in (("inference", 3), ("training", 2)) for size in sizes]
     for of_mode in times:
@@ -605,7 +606,7 @@ def test_first_calls_share_one_cache_that_is_empty_at_first(monkeypatch):
 
     monkeypatch.setattr(first_call, "in_fresh_process", in_fresh_process)
     benchmark_ = KPNetBenchmark(channels=32, cpu_instances=(1,), num_sampled=50, num_positives=60)
-    rows = first_call.first_calls("FCPose", benchmark_, CPU, torch.float32, False)
+    rows = first_call.first_calls("FCPose", benchmark_, Settings(CPU))
     assert [names for _, names in folders] == [[], ["kernel"]]
     assert folders[0][0] == folders[1][0]
     assert not folders[0][0].exists()
@@ -616,7 +617,7 @@ def test_first_calls_share_one_cache_that_is_empty_at_first(monkeypatch):
 def test_first_calls_are_of_the_methods_that_sample_where_the_kernels_run(monkeypatch):
     monkeypatch.setattr(run, "first_calls", lambda method, *arguments: [method])
     args = parse("kp-net", "--device", "cpu")
-    chosen = SimpleNamespace(device=CPU, dtype=torch.float32, tf32=False)
+    chosen = Settings(CPU)
     assert run.Run(args, chosen).first_calls() == []
     monkeypatch.setattr(run, "fused_unavailable_reason", lambda *arguments: None)
     assert run.Run(args, chosen).first_calls() == ["FCPose"]

@@ -98,7 +98,7 @@ def built():
 
 
 def settings(rounds):
-    return Settings(CPU, torch.float32, False, False, False, None, rounds)
+    return Settings(CPU, rounds=rounds)
 
 
 def images(number=1):

@@ -5,6 +5,7 @@ Letters of the shapes: N instances, C feature channels, K keypoints, P parameter
 
 from __future__ import annotations
 
+from collections import namedtuple
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -202,59 +203,43 @@ def _with_coordinates(inputs, spec):
     return torch.cat([relative.to(features.dtype), features.expand(len(offsets), -1, -1, -1)], dim=1)
 
 
-@dataclass(frozen=True)
 class LossCase:
     """A loss of a method over given heatmaps, forward and backward.
 
-    Attributes:
+    Args:
         loss: what is run.
     """
-
-    loss: LossBenchmark
 
     reference = REFERENCE
     mode = "training"
     dtype = torch.float32
     flops = 0  # nothing that a matrix unit does
 
-    @property
-    def method(self) -> str:
-        """Name the method, for the tables."""
-        return self.loss.method
-
-    @property
-    def name(self) -> str:
-        """Name the case without its N, for the tables."""
-        return self.loss.name
-
-    @property
-    def num_instances(self) -> int:
-        """N."""
-        return self.loss.num_instances
-
-    @property
-    def map_size(self) -> tuple[int, int]:
-        """(H, W)."""
-        return self.loss.map_size
+    def __init__(self, loss: LossBenchmark):
+        self.loss = loss
+        self.method, self.name, self.num_instances, self.map_size = (
+            loss.method, loss.name, loss.num_instances, loss.map_size,
+        )  # fmt: skip
 
     @property
     def num_bytes(self) -> int:
         """The bytes of the inputs with a gradient and of their gradients; the others are small."""
-        return 2 * sum(tensor.nbytes for tensor in self.loss.make_inputs(0) if tensor.requires_grad)
+        return 2 * sum(tensor.nbytes for tensor in self.make_inputs(torch.device("cpu"), 0) if tensor.requires_grad)
 
-    def make_inputs(self, device: torch.device, seed: int):
+    def make_inputs(self, device: torch.device, seed: int) -> NamedTuple:
         """Draw inputs; the same for every device."""
-        inputs = self.loss.make_inputs(seed)
-        return type(inputs)(*(x.detach().to(device).requires_grad_(x.requires_grad) for x in inputs))
+        drawn = self.loss.make_inputs(self.loss, torch.Generator().manual_seed(seed))
+        inputs = namedtuple("Inputs", drawn)
+        return inputs(*(x.detach().to(device).requires_grad_(x.requires_grad) for x in drawn.values()))
 
-    def run(self, name: str, inputs) -> Result:
+    def run(self, name: str, inputs: NamedTuple) -> Result:
         """Run an implementation once."""
-        losses = self.loss.losses(inputs, _BACKENDS[name])
+        losses = self.loss.losses(_BACKENDS[name], **inputs._asdict())
         learned = {f"gradient of {key}": x for key, x in inputs._asdict().items() if x.requires_grad}
         gradients = torch.autograd.grad(losses.sum(), tuple(learned.values()))
         return Result({"losses": losses.detach()}, dict(zip(learned, gradients)))
 
-    def check(self, expected: Result, actual: Result, inputs, tolerance: Tolerance):
+    def check(self, expected: Result, actual: Result, inputs: NamedTuple, tolerance: Tolerance):
         """Compare a result with the reference's.
 
         Raises:

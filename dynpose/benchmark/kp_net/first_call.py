@@ -10,7 +10,7 @@ import torch
 
 from dynpose.benchmark.clocks import make_wall_clock
 from dynpose.benchmark.memory import in_fresh_process
-from dynpose.benchmark.settings import torch_settings
+from dynpose.benchmark.settings import Settings
 from dynpose.methods import KPNetBenchmark
 
 from .case import FUSED, KPNetCase
@@ -20,9 +20,7 @@ _INFERENCE_INSTANCES = 100
 _MAP_SIZES = ((100, 167), (100, 134), (134, 100), (100, 150), (80, 107))
 
 
-def first_calls(
-    method: str, benchmark: KPNetBenchmark, device: torch.device, dtype: torch.dtype, tf32: bool
-) -> list[dict]:
+def first_calls(method: str, benchmark: KPNetBenchmark, settings: Settings) -> list[dict]:
     """Time first calls in two fresh processes, which share a Triton cache that is empty before the first of them.
 
     Returns:
@@ -30,14 +28,13 @@ def first_calls(
         the dearest first call at another map size with either, and of later calls (median).
     """
     cases = [
-        [KPNetCase(method, benchmark.channels, number, training, map_size, dtype) for map_size in _MAP_SIZES]
+        [KPNetCase(method, benchmark.channels, number, training, map_size, settings.dtype) for map_size in _MAP_SIZES]
         for training, number in ((False, _INFERENCE_INSTANCES), (True, benchmark.num_sampled))
     ]
     torch.cuda.empty_cache()  # this process must not keep the device's memory from the others
     with tempfile.TemporaryDirectory() as folder:
         empty, filled = (
-            in_fresh_process(time_calls, cases, device, tf32, environment={"TRITON_CACHE_DIR": folder})
-            for _ in range(2)
+            in_fresh_process(time_calls, cases, settings, environment={"TRITON_CACHE_DIR": folder}) for _ in range(2)
         )
     return [
         {
@@ -53,22 +50,19 @@ def first_calls(
     ]
 
 
-def time_calls(
-    cases: list[list[KPNetCase]], device: torch.device, tf32: bool, implementation: str = FUSED
-) -> list[dict]:
+def time_calls(cases: list[list[KPNetCase]], settings: Settings, implementation: str = FUSED) -> list[dict]:
     """Time calls until their results are there; to be called in a fresh process.
 
     Args:
         cases: by mode, one for each map size. The first mode pays for what all share.
-        device: to run on.
-        tf32: whether float32 factors may be rounded to TF32.
+        settings: of the run.
         implementation: that is called.
 
     Returns:
         For each mode: seconds of the ``first`` call, of the ``later`` ones and of the dearest call at a ``new_size``.
     """
-    with torch_settings(device, tf32=tf32):
-        return [_time_mode(of_mode, device, implementation) for of_mode in cases]
+    with Settings(settings.device, tf32=settings.tf32).applied():
+        return [_time_mode(of_mode, settings.device, implementation) for of_mode in cases]
 
 
 def _time_mode(cases, device, implementation):

@@ -139,7 +139,7 @@ class Run:
             row
             for method, benchmark in self.benchmarks.items()
             if benchmark.num_sampled and FUSED not in self.not_run
-            for row in first_calls(method, benchmark, self.device, self.settings.dtype, self.settings.tf32)
+            for row in first_calls(method, benchmark, self.settings)
         ]
 
     def row(self, case, names):

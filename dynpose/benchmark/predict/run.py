@@ -6,7 +6,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from dynpose.benchmark.settings import choose_device, environment, torch_settings
+from dynpose.benchmark.settings import Settings, choose_device, environment
 from dynpose.config import ConfigError
 from dynpose.engine.predictor import PosePredictor
 
@@ -31,7 +31,7 @@ def measure(args) -> dict:
     if args.images < args.shapes:
         raise ConfigError(f"--images {args.images} is less than --shapes {args.shapes}: every shape needs an image")
     device = choose_device(args.device)
-    with torch_settings(device, threads=args.threads, tf32=False, cudnn_benchmark=False):
+    with Settings(device, threads=args.threads).applied():
         rows = [_measure(args, *files, device) for files in zip(args.config_file, args.weights)]
         return {
             "environment": environment(device),
