@@ -82,7 +82,7 @@ def test_areas_are_those_of_the_segmentations(annotation):
         assert (points <= np.array([x + width, y + height]) + 0.01).all()
 
 
-def test_the_reader_has_nothing_to_mend(annotation):
+def test_the_reader_has_nothing_to_fix(annotation):
     """Else it would be timed on a file that COCO's are not like."""
     remarks = []
     load_pose_json(annotation / "people.json", annotation / "images", on_remarks=remarks.append)

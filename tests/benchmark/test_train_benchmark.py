@@ -188,7 +188,7 @@ def test_what_runs_out_of_memory_is_dropped(monkeypatch):
 
 
 def test_parts_by_hand(monkeypatch):
-    """Each part is timed by the clock of its own call."""
+    """Each part is timed on its own."""
 
     class Sleeper:
         now = 0.0
@@ -298,7 +298,7 @@ def test_tables_have_a_row_for_every_config(quick, small_run, tmp_path, capsys):
 
 
 def test_memory_is_that_of_the_second_iteration(monkeypatch):
-    """In a process of its own, whose arguments are sent as a pickle."""
+    """In a fresh process, whose arguments are sent as a pickle."""
     runs, readings = [], iter((50, 57))
     call = TrainingCase.run
     monkeypatch.setattr(TrainingCase, "run", lambda *arguments: runs.append(arguments[1]) or call(*arguments))

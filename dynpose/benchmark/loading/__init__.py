@@ -10,7 +10,7 @@ These readers are timed, each with detectron2's filters for training behind it:
 So is the check of small JPEG files, at a first and at a second start. The readers must give training the same people;
 one that does not makes the exit code 1.
 
-Time: medians of the rounds, in each of which every reader runs once, in a process of its own. CPU seconds are those
+Time: medians of the rounds, in each of which every reader runs once, in a fresh process. CPU seconds are those
 of all threads, and depend less on what else the machine does. Memory: what is held at the peak beyond what the process
 held before. docs/benchmarks.md describes it all precisely.
 """

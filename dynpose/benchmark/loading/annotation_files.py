@@ -1,4 +1,4 @@
-"""Files of COCO's make-up, for timing what reads and checks them."""
+"""Annotation files and images like those of COCO, for timing what reads and checks them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _JPEG_SIZES = ((160, 120), (120, 160), (160, 160))
 
 
 def write_annotation(json_file: Path, num_images: int, num_people: int, seed: int = 0) -> list[str]:
-    """Write a keypoint annotation of COCO's make-up, with people at random in images of 640 x 480 pixels.
+    """Write a keypoint annotation like those of COCO, with people at random in images of 640 x 480 pixels.
 
     Every image has the fields that COCO's have, and every person an id, a box, an area, a segmentation and the
     keypoints of COCO's schema. In 60 % some keypoints are labelled; 1 % are crowds, with an uncompressed RLE in place
@@ -30,7 +30,7 @@ def write_annotation(json_file: Path, num_images: int, num_people: int, seed: in
 
     Args:
         json_file: to write.
-        num_images: of the file; those that nobody falls to have no people.
+        num_images: of the file; some may have no people.
         num_people: over all images.
         seed: of the random numbers.
 
@@ -93,7 +93,7 @@ def _image(image_id):
 
 
 def _person(rng, num_keypoints):
-    """What an annotation says of somebody; the box is of whole pixels for a crowd."""
+    """The annotation of one person; the box of a crowd has whole pixels."""
     is_crowd = rng.random() < _CROWDS
     size = rng.uniform(_SMALLEST, _LARGEST, 2)
     corner = rng.uniform(0, (_WIDTH, _HEIGHT) - size)

@@ -70,7 +70,7 @@ def measure(args) -> dict:
 
 
 def _in_turns(rounds, folder, calls):
-    """The results of each call, name -> list: all in every round, each in a process of its own, sharing a cache."""
+    """The results of each call, name -> list: in every round all run once, in fresh processes that share a cache."""
     found = defaultdict(list)
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(dir=folder) as cache:
