@@ -14,9 +14,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 __all__ = [
+    "KPNetBenchmark",
+    "LossBenchmark",
     "Method",
     "ReleasedFormat",
     "add_registered_config",
@@ -64,6 +66,50 @@ class ReleasedFormat:
     expects: tuple[tuple[str, object, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class LossBenchmark:
+    """A loss over given heatmaps that `dynpose benchmark kp-net` measures, forward and backward.
+
+    Attributes:
+        method: the name of what has the loss, for the title of the table.
+        name: of the loss.
+        make_inputs: (benchmark, generator) -> tensors by name on the CPU; those that require gradients are float32.
+        losses: (backend, **inputs) -> (N, K). Both are functions of modules, so that they can be pickled.
+        num_instances: N.
+        map_size: (H, W) of the heatmaps.
+        num_keypoints: K.
+    """
+
+    method: str
+    name: str
+    make_inputs: Callable[[LossBenchmark, Generator], dict[str, Tensor]]
+    losses: Callable[..., Tensor]
+    num_instances: int
+    map_size: tuple[int, int]
+    num_keypoints: int = 17
+
+
+@dataclass(frozen=True)
+class KPNetBenchmark:
+    """The generated networks of a method, for `dynpose benchmark kp-net`.
+
+    Attributes:
+        channels: of the features and of the hidden layers.
+        cpu_instances: default numbers of instances in inference on a CPU: without those for which the grouped
+            convolution takes gigabytes.
+        num_sampled: positive locations that training samples from a batch; 0 = it does not sample, and the extra
+            measurements of first calls and of training with all positive locations leave the method out.
+        num_positives: how many positive locations a batch has, about.
+        losses: further losses over heatmaps.
+    """
+
+    channels: int
+    cpu_instances: tuple[int, ...]
+    num_sampled: int = 0
+    num_positives: int = 0
+    losses: tuple[LossBenchmark, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """Everything that the generic packages ask a method. No slot has a default: each method answers each question.
@@ -87,6 +133,8 @@ class Method:
         count_network_flops: (model, (height, width)) -> part -> FLOPs of one generated network, for an image of that
             padded size. The model generates the parameters in ``model.controller``, whose output has a row for each
             network. None = the method generates none; what an instance adds is then the difference between traces.
+        kp_net_benchmark: the generated networks as `dynpose benchmark kp-net` measures them; None = the method
+            generates none, or the same as another method.
     """
 
     name: str
@@ -97,6 +145,7 @@ class Method:
     parts: Mapping[str, Sequence[str]]
     inject_detections: Callable[[nn.Module, Tensor], AbstractContextManager]
     count_network_flops: Callable[[nn.Module, tuple[int, int]], dict[str, int]] | None
+    kp_net_benchmark: KPNetBenchmark | None
 
 
 def register_method(method: Method) -> None:

@@ -177,5 +177,6 @@ register_method(
         parts={"backbone": ["backbone"], "heads": ["predict_maps"], "decoding": ["decode"]},
         inject_detections=inject_detections,
         count_network_flops=None,
+        kp_net_benchmark=None,
     )
 )

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 # What one test reads must not be remembered for another; tests of the memory name a folder of their own.
 os.environ["DYNPOSE_CACHE"] = ""
@@ -31,6 +32,25 @@ def test_data():
     if not Path(folder, "reference").is_dir():
         pytest.fail(f"DYNPOSE_TEST_DATA={folder} holds no reference/")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """``config`` and ``weights``: file names of an untrained model that finds three people of four keypoints."""
+    from small_models import small_config, small_model
+
+    from dynpose.checkpoint import PoseCheckpointer
+
+    # It detects people everywhere
+    opts = ("MODEL.FCOS.PRIOR_PROB", 0.5, "MODEL.FCOS.POST_NMS_TOPK_TEST", 3, "INPUT.MIN_SIZE_TEST", 64)
+    folder = tmp_path_factory.mktemp("run")
+    cfg = small_config("configs/FCPose/Base-FCPose.yaml", *opts)
+    (folder / "config.yaml").write_text(cfg.dump())
+    model = small_model("configs/FCPose/Base-FCPose.yaml", *opts)
+    # boxes of four strides
+    model.head.box_distances.bias.data.fill_(2.0)
+    PoseCheckpointer(model, str(folder)).save("model_final")
+    return SimpleNamespace(config=str(folder / "config.yaml"), weights=str(folder / "model_final.pth"))
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import torch
 import yaml
 
 from dynpose import engine
+from dynpose.benchmark import memory
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import load_config
 from dynpose.data import COCO_PERSON
 from dynpose.methods import get_method
-from dynpose.tools.benchmark import measuring
 from dynpose.tools.cli import main
 
 pytestmark = pytest.mark.usefixtures("clean_run")
@@ -110,19 +110,19 @@ def test_benchmark_of_the_model(run, tmp_path):
     arguments += ["--repeats", "1", "--parts", "--json", str(file), "--device", "cpu"]
     assert main(["benchmark", "model", *arguments, *MODEL]) == 0
     (case,) = json.loads(file.read_text())["cases"]
-    (contestant,) = case["contestants"].values()
-    assert contestant["people_found"] == [3]
-    assert list(contestant["parts_ms"]) == ["backbone", "heads", "decoding", "other"]
+    (figures,) = case["models"].values()
+    assert figures["people_found"] == [3]
+    assert list(figures["parts_ms"]) == ["backbone", "heads", "decoding", "other"]
 
 
 def test_benchmark_of_training(run, tmp_path, monkeypatch):
     # in a fresh process, as that of the model above
-    monkeypatch.setattr(measuring, "extra_memory", lambda *arguments: None)
+    monkeypatch.setattr(memory, "extra_memory", lambda *arguments: None)
     file = tmp_path / "training.json"
     arguments = ["--config-file", str(run[0] / "config.yaml"), "--people", "2", "--size", "64", "64", "--batch", "1"]
     arguments += ["--repeats", "1", "--parts", "--json", str(file), "--device", "cpu"]
     assert main(["benchmark", "train", *arguments, *MODEL]) == 0
-    (contestant,) = json.loads(file.read_text())["contestants"]
-    assert contestant["meta_architecture"] == "CenterPose"
-    assert contestant["loss"] > 0
-    assert list(contestant["parts_ms"]) == ["forward", "backward", "step"]
+    (config,) = json.loads(file.read_text())["configs"]
+    assert config["meta_architecture"] == "CenterPose"
+    assert config["loss"] > 0
+    assert list(config["parts_ms"]) == ["forward", "backward", "step"]

@@ -2,24 +2,21 @@
 
 import datetime
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
 import platform
-import subprocess
 import sys
-from pathlib import Path
 
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-import dynpose
 from dynpose.checkpoint.writing import explain_write_errors
 from dynpose.data.datasets import annotation_files
 from dynpose.utils.atomic import atomic_open
+from dynpose.utils.environment import git_state, versions
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +57,7 @@ def write_records(cfg, start_iteration):
         "command": sys.argv,
         "seed": cfg.SEED,
         "environment": environment(),
-        "git": git_state(Path(dynpose.__file__).parent),
+        "git": git_state(),
         "datasets": {name: fingerprint(name) for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))},
     }
     if starts:
@@ -87,11 +84,8 @@ def environment():
     """
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "dynpose": dynpose.__version__,
-        "python": platform.python_version(),
+        **versions(_PACKAGES),
         "platform": platform.platform(),
-        "torch": torch.__version__,
-        **{name: _version(name) for name in _PACKAGES},
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if gpus else None,
         "gpus": gpus,
@@ -99,39 +93,6 @@ def environment():
         "processes": comm.get_world_size(),
         **{name: os.environ[name] for name in _SLURM if name in os.environ},
     }
-
-
-def _version(package):
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def git_state(folder):
-    """The commit of the code in a folder.
-
-    Args:
-        folder (Path): of a package.
-
-    Returns:
-        dict | None: ``commit``, and ``dirty``, whether files differ from it or are not part of it. None where the
-        package is not under git, even if it is installed within the working tree of something else.
-    """
-    if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
-        return None
-    commit = _git(folder, "rev-parse", "HEAD")
-    return None if commit is None else {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "."))}
-
-
-def _git(folder, *arguments):
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=30
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def fingerprint(name):

@@ -79,5 +79,6 @@ register_method(
         parts={"backbone": ["backbone"], "RPN": ["proposal_generator"], "RoI heads": ["roi_heads"]},
         inject_detections=inject_detections,
         count_network_flops=None,
+        kp_net_benchmark=None,
     )
 )

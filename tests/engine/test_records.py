@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -14,33 +13,12 @@ from test_training import arguments
 from dynpose.checkpoint import CheckpointError
 from dynpose.config import load_config
 from dynpose.engine import main, setup
-from dynpose.engine.records import fingerprint, git_state, write_records
+from dynpose.engine.records import fingerprint, write_records
 from dynpose.engine.trainer import PoseTrainer
 
 pytestmark = pytest.mark.usefixtures("clean_run")
 
 SHORT = ["DATASETS.TEST", "()", "SOLVER.CHECKPOINT_PERIOD", "1", "SEED", "-1"]
-
-
-def git(folder, *words):
-    command = ["git", "-C", str(folder), "-c", "user.name=n", "-c", "user.email=e", *words]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def test_the_state_of_the_code(tmp_path):
-    package = tmp_path / "package"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    assert git_state(package) is None
-    git(tmp_path, "init", "--quiet")
-    # an installed package within something else's working tree
-    assert git_state(package) is None
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "--quiet", "--message", "m")
-    state = {"commit": git(tmp_path, "rev-parse", "HEAD"), "dirty": False}
-    assert git_state(package) == state
-    (package / "new.py").write_text("")
-    assert git_state(package) == {**state, "dirty": True}
 
 
 def test_a_data_set_without_files():

@@ -15,11 +15,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from small_models import SMALL
 
+from dynpose.benchmark.model.case import settle_norms
 from dynpose.checkpoint import CheckpointError
 from dynpose.config import ConfigError, load_config
 from dynpose.data import DatasetError
 from dynpose.engine import PoseTrainer, main, setup
-from dynpose.tools.benchmark.models import settle_norms
 
 pytestmark = pytest.mark.usefixtures("clean_run")
 

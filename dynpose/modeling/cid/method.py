@@ -69,5 +69,6 @@ register_method(
         parts={"backbone": ["backbone"], "IIA": ["iia.find_people"], "GFD": ["gfd.prepare", "gfd.decouple"]},
         inject_detections=inject_detections,
         count_network_flops=None,
+        kp_net_benchmark=None,
     )
 )

@@ -6,6 +6,7 @@ from dynpose.methods import Method, register_method
 from dynpose.modeling.fcos.injection import inject_fcos_detections
 from dynpose.modeling.kp_net import count_cells, count_kp_net_flops
 
+from .benchmark import KP_NET_BENCHMARK
 from .config import add_fcpose_config
 from .released_weights import RELEASED_FORMATS
 
@@ -31,5 +32,6 @@ register_method(
         parts={"backbone": ["backbone"], "FCOS head": ["head"], "KP-Nets' features": ["basis"]},
         inject_detections=inject_fcos_detections,
         count_network_flops=count_network_flops,
+        kp_net_benchmark=KP_NET_BENCHMARK,
     )
 )

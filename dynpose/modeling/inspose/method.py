@@ -2,7 +2,7 @@
 
 import contextlib
 
-from dynpose.methods import Method, register_method
+from dynpose.methods import KPNetBenchmark, Method, register_method
 from dynpose.modeling.fcos.injection import inject_fcos_detections
 from dynpose.modeling.injection import substitute
 from dynpose.modeling.kp_net import FLOPS_BILINEAR, count_cells, count_kp_net_flops
@@ -60,6 +60,8 @@ register_method(
         parts=_PARTS,
         inject_detections=inject_detections,
         count_network_flops=count_network_flops,
+        # section 3.2
+        kp_net_benchmark=KPNetBenchmark(channels=8, cpu_instances=(1, 10, 50, 100, 500)),
     )
 )
 register_method(
@@ -72,5 +74,6 @@ register_method(
         parts=_PARTS,
         inject_detections=inject_fcos_detections,
         count_network_flops=count_kp_net_flops,
+        kp_net_benchmark=None,
     )
 )

@@ -1,0 +1,96 @@
+"""The readers of an annotation, the check of image files, and what they give training."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from detectron2.data.build import filter_images_with_few_keypoints, filter_images_with_only_crowd_annotations
+from detectron2.data.datasets import load_coco_json
+
+# load_coco_json imports it when it is called, which is not to be part of its time
+from pycocotools import coco  # noqa: F401
+
+from dynpose.benchmark.memory import with_peak_memory
+from dynpose.data import load_pose_json
+from dynpose.data.image_check import check_images
+
+DETECTRON2, FIRST, SECOND = "detectron2", "dynpose, first start", "dynpose, second start"
+
+
+def read_annotation(name: str, json_file: str, image_root: str) -> dict:
+    """Read an annotation once and filter it for training; to be called in a fresh process.
+
+    Args:
+        name: of the reader.
+        json_file: the annotation.
+        image_root: the folder of its images.
+
+    Returns:
+        Seconds of the wall clock (``wall_s``) and of the CPU (``cpu_s``), the latter's part that the filters take
+        (``filters_cpu_s``), memory at the peak beyond that before (``mib``, MiB; None where the system does not tell),
+        and of what training would get the number of ``images`` and ``people`` and a ``checksum``.
+    """
+    filters_cpu_s = 0.0
+
+    def start():
+        nonlocal filters_cpu_s
+        if name == DETECTRON2:
+            records = load_coco_json(json_file, image_root, "loading_benchmark")
+        else:
+            records = load_pose_json(json_file, image_root)
+        loaded = time.process_time()
+        records = filter_images_with_few_keypoints(filter_images_with_only_crowd_annotations(records), 1)
+        filters_cpu_s = time.process_time() - loaded
+        return records
+
+    records, figures = with_figures(start)
+    return {**figures, "filters_cpu_s": filters_cpu_s, **summarise(records)}
+
+
+def check_image_files(dataset_dicts: list[dict]) -> dict:
+    """Check image files once; to be called in a fresh process.
+
+    Args:
+        dataset_dicts: in detectron2's format.
+
+    Returns:
+        ``wall_s``, ``cpu_s`` and ``mib``, as those of :func:`read_annotation`.
+
+    Raises:
+        DatasetError: a file is faulty.
+    """
+    return with_figures(partial(check_images, dataset_dicts))[1]
+
+
+def summarise(dataset_dicts: list[dict]) -> dict:
+    """Give the number of images and people, and a checksum of all their ids, classes, boxes and keypoints."""
+    checksum = 0
+    for record in dataset_dicts:
+        people = [
+            [person["category_id"], person["iscrowd"], *person["bbox"], *person["keypoints"]]
+            for person in record["annotations"]
+        ]
+        checksum = zlib.crc32(np.array([record["image_id"]], np.float64).tobytes(), checksum)
+        checksum = zlib.crc32(np.array(people, np.float64).tobytes(), checksum)
+    people = sum(len(record["annotations"]) for record in dataset_dicts)
+    return {"images": len(dataset_dicts), "people": people, "checksum": checksum}
+
+
+def with_figures(call: Callable) -> tuple:
+    """Make a call, and measure ``wall_s``, ``cpu_s`` and ``mib``.
+
+    Returns:
+        The result and a dict of the figures.
+    """
+
+    def timed():
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = call()
+        return result, {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+
+    (result, figures), num_bytes = with_peak_memory(timed)
+    return result, {**figures, "mib": None if num_bytes is None else num_bytes / 2**20}

@@ -1,0 +1,189 @@
+"""Rounds of calls that are compared: their memory, whether they agree, and their times.
+
+A case is what is measured: it makes inputs (``make_inputs(device, seed)``), runs one of the named things that are
+compared on them (``run(name, inputs)``), and can be pickled. Where their results must be the same, it also has
+``check(expected, actual, inputs, tolerance)``, which raises :class:`~.agreement.Disagreement`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from . import memory
+from .agreement import Disagreement, Tolerance
+from .clocks import Clock
+from .memory import OUT_OF_MEMORY, unless_out_of_memory
+
+# Further reasons why there are no figures
+NOT_RUN, DISAGREES = "not run", "disagrees"
+
+_WARM_UP_ROUNDS = 2
+# What has taken so long in a case is timed no more, if it has been so often.
+_ENOUGH_SECONDS, _ENOUGH_ROUNDS = 20.0, 5
+# Bounds of the input sets. What is unknown is taken for larger than most caches.
+_UNKNOWN_CACHE_BYTES = 2**26
+_MAX_INPUT_BYTES = 2**30
+
+
+@dataclass
+class Measurement:
+    """What was measured of one thing in one case.
+
+    Attributes:
+        status: why there are no times: NOT_RUN, OUT_OF_MEMORY or DISAGREES; "" = there are.
+        detail: of the status.
+        seconds: of every timed call.
+        host_seconds: on a GPU, what the host took to queue it.
+        num_bytes: held at the peak of a call beyond its inputs; None where that can't be measured.
+    """
+
+    status: str = ""
+    detail: str = ""
+    seconds: list[float] = field(default_factory=list)
+    host_seconds: list[float] = field(default_factory=list)
+    num_bytes: int | None = None
+
+    @property
+    def median(self) -> float | None:
+        """Median seconds; None where there are no times."""
+        return statistics.median(self.seconds) if self.seconds and not self.status else None
+
+    def figures(self) -> dict:
+        """Give the plain values for a report; None for what was not measured."""
+        seconds = self.median
+        num_bytes = None if self.status == DISAGREES else self.num_bytes
+        return {
+            "status": self.status,
+            "note": ": ".join(filter(None, (self.status, self.detail))),
+            "rounds": len(self.seconds) if seconds else None,
+            "ms": seconds and 1000 * seconds,
+            "ms_quartiles": seconds and [1000 * x for x in _quartiles(self.seconds)],
+            "mib": None if num_bytes is None else num_bytes / 2**20,
+        }
+
+
+def progress(name: str, figures: Mapping) -> str:
+    """Write for the terminal what came of a measurement."""
+    return f"{name} {figures['note'] or '{:.3f} ms'.format(figures['ms'])}"
+
+
+def measure(
+    case,
+    names: Sequence[str],
+    device: torch.device,
+    clock: Clock,
+    rounds: int,
+    tolerance: Tolerance | None = None,
+    not_run: Mapping[str, str] | None = None,
+) -> dict[str, Measurement]:
+    """Measure what is compared in a case.
+
+    Args:
+        case: see above.
+        names: of what is compared, in the order of a round.
+        device: to run on.
+        clock: see :mod:`.clocks`.
+        rounds: number that are timed; fewer of what takes long.
+        tolerance: how far results may differ from the reference's, ``case.reference``, or the first one's where that is
+            not run; None where they are not compared.
+        not_run: the names that can't be run, and why.
+
+    Returns:
+        One measurement for each name. What can't be run, runs out of memory or disagrees has a status and no times.
+    """
+    measurements = {name: Measurement() for name in names}
+    for name, reason in (not_run or {}).items():
+        if name in measurements:
+            measurements[name] = Measurement(NOT_RUN, reason)
+    _measure_memory(case, measurements, device)
+    inputs = make_input_sets(case, device, calls=(_WARM_UP_ROUNDS + rounds) * len(measurements))
+    _run_once(case, measurements, inputs[0], tolerance)
+    _measure_time(case, measurements, inputs, clock, rounds)
+    return measurements
+
+
+def _running(measurements):
+    return [name for name, measurement in measurements.items() if not measurement.status]
+
+
+def _measure_memory(case, measurements, device):
+    for name in _running(measurements):
+        num_bytes = unless_out_of_memory(memory.extra_memory, case, name, device)
+        if num_bytes is OUT_OF_MEMORY:
+            measurements[name].status = OUT_OF_MEMORY
+        else:
+            measurements[name].num_bytes = num_bytes
+
+
+def _run_once(case, measurements, inputs, tolerance):
+    """Call everything, and compare the results where they must be the same."""
+    expected, names = None, _running(measurements)
+    if tolerance:
+        names.sort(key=lambda name: name != case.reference)
+    for name in names:
+        result = unless_out_of_memory(case.run, name, inputs)
+        if result is OUT_OF_MEMORY:
+            measurements[name].status = OUT_OF_MEMORY
+        elif tolerance and expected is None:
+            expected = result
+        elif tolerance:
+            try:
+                case.check(expected, result, inputs, tolerance)
+            except Disagreement as disagreement:
+                measurements[name].status, measurements[name].detail = DISAGREES, str(disagreement)
+
+
+def _measure_time(case, measurements, inputs, clock, rounds):
+    turns = itertools.cycle(inputs)
+    for round_ in range(_WARM_UP_ROUNDS + rounds):
+        for name in _running(measurements):
+            measurement = measurements[name]
+            if len(measurement.seconds) >= _ENOUGH_ROUNDS and sum(measurement.seconds) > _ENOUGH_SECONDS:
+                continue
+            arguments = next(turns)
+            times = unless_out_of_memory(clock, lambda: case.run(name, arguments))  # noqa: B023  called at once
+            if times is OUT_OF_MEMORY:
+                measurement.status = OUT_OF_MEMORY
+            elif round_ >= _WARM_UP_ROUNDS:
+                measurement.seconds.append(times[0])
+                measurement.host_seconds.append(times[1])
+
+
+def make_input_sets(case, device: torch.device, calls: int) -> list:
+    """Draw so many inputs that when the first are read again, the cache no longer holds them.
+
+    Args:
+        case: see above.
+        device: where to.
+        calls: that will read one each; more sets are not needed.
+
+    Returns:
+        At least two sets.
+    """
+    first = case.make_inputs(device, 0)
+    size = sum(tensor.nbytes for tensor in first if tensor is not None)
+    wanted = min(math.ceil(cache_bytes(device) / size) + 1, calls, _MAX_INPUT_BYTES // size)
+    return [first, *(case.make_inputs(device, seed) for seed in range(1, max(2, wanted)))]
+
+
+def cache_bytes(device: torch.device) -> int:
+    """Size of the device's largest cache; a guess where it is unknown."""
+    if device.type == "cuda":
+        return getattr(torch.cuda.get_device_properties(device), "L2_cache_size", _UNKNOWN_CACHE_BYTES)
+    units = {"K": 2**10, "M": 2**20}
+    sizes = [file.read_text().strip() for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    return max((int(size[:-1]) * units[size[-1]] for size in sizes if size[-1:] in units), default=_UNKNOWN_CACHE_BYTES)
+
+
+def _quartiles(values):
+    if len(values) < 2:
+        return [values[0], values[0]]
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return [first, third]

@@ -1,0 +1,188 @@
+"""The models that are compared, and the case of one image with N people in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from dynpose.benchmark import configs
+from dynpose.benchmark.configs import (
+    PEER_NAME,
+    SETTLING_SIZE,
+    ComparedConfig,
+    Names,
+    build_random,
+    settling_norms,
+)
+from dynpose.checkpoint import PoseCheckpointer
+from dynpose.config import ConfigError, load_config
+from dynpose.profiling.flops import count_flops_with_people
+from dynpose.profiling.inject_detections import inject_detections, require_method
+
+
+@dataclass(frozen=True)
+class PoseModel(ComparedConfig):
+    """A model whose detections can be injected.
+
+    Attributes:
+        weights: a checkpoint; "" for random weights.
+
+    Raises:
+        ConfigError: no method of the meta-architecture is registered.
+    """
+
+    weights: str = ""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_method(self.architecture)
+
+    @property
+    def detection_limit_key(self) -> str:
+        """The config key that limits the people in an image; "" = none does."""
+        return require_method(self.architecture).detection_limit_key
+
+    def build(self, device: torch.device):
+        """Build the model in eval mode.
+
+        Raises:
+            CheckpointError: if there are weights, and they do not fit.
+        """
+        model = build_random(self.cfg, device).eval()
+        if self.weights:
+            PoseCheckpointer(model).load(self.weights)
+        else:
+            settle_norms(model)
+        return model
+
+
+def load_models(config_files, weights=(), opts=(), peer=True) -> list[PoseModel]:
+    """Read the configs of what is compared.
+
+    Args:
+        config_files (Sequence[str]): YAML files.
+        weights (Sequence[str]): a checkpoint for each of them, or none at all.
+        opts (Sequence[str]): overrides of all of them, KEY VALUE KEY VALUE ...
+        peer (bool): whether detectron2's own Keypoint R-CNN comes last.
+
+    Raises:
+        ConfigError: if a config is wrong, or weights are not as many as configs.
+    """
+    if weights and len(weights) != len(config_files):
+        raise ConfigError(f"{len(weights)} --weights for {len(config_files)} --config-file: give one for each, or none")
+    models, name = [], Names()
+    for file, checkpoint in zip(config_files, weights or [""] * len(config_files)):
+        cfg = load_config(file, opts)
+        models.append(PoseModel(name(cfg, file), cfg, checkpoint))
+    if peer:
+        models.append(PoseModel(PEER_NAME, configs.peer_config()))
+    if not models:
+        raise ConfigError("nothing to measure: give a --config-file, or leave --no-peer out")
+    return models
+
+
+@torch.no_grad()
+def settle_norms(model) -> None:
+    """Set the statistics of batch normalisation from one image of noise, with one detection injected into it.
+
+    Args:
+        model: in eval mode, of a registered method.
+    """
+    with settling_norms(model), inject_detections(model, 1, SETTLING_SIZE):
+        model([{"image": _noise(SETTLING_SIZE, seed=0).to(model.device)}])
+
+
+def _noise(size, seed):
+    """An image as detectron2 gives it to a model: (3, H, W) float32 in 0 .. 255."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (3, *size), generator=generator).float()
+
+
+class BuiltModels:
+    """Models that are built once in a process, each with a number of people that can be changed.
+
+    In another process, which a copy is sent to, they are built again.
+
+    Args:
+        models: the models.
+        device: to run on.
+        image_size: height and width of the images, pixels.
+    """
+
+    def __init__(self, models: list[PoseModel], device: torch.device, image_size: tuple[int, int]):
+        self._models = {model.name: model for model in models}
+        self._device, self._image_size = device, image_size
+        self._built, self._people = {}, {}
+
+    def __getstate__(self):
+        return {**self.__dict__, "_built": {}, "_people": {}}
+
+    def names(self) -> list[str]:
+        """The models' names."""
+        return list(self._models)
+
+    def __getitem__(self, name: str):
+        """Give a model as it is, without injected detections."""
+        self._remove_people(name)
+        if name not in self._built:
+            self._built[name] = self._models[name].build(self._device)
+        return self._built[name]
+
+    def with_people(self, name: str, num_people: int):
+        """Give a model that detects so many people, until another number is asked for."""
+        if name not in self._people or self._people[name][0] != num_people:
+            model, context = self[name], contextlib.ExitStack()
+            context.enter_context(inject_detections(model, num_people, self._image_size))
+            self._people[name] = num_people, context
+        return self._built[name]
+
+    def count_flops(self, name: str, numbers) -> dict[int, float]:
+        """Count FLOPs as ``dynpose model-info`` does, for each number of people."""
+        counted = count_flops_with_people(self[name], self._image_size, numbers)
+        return {number: flops.total for number, flops in counted.items()}
+
+    def _remove_people(self, name):
+        if name in self._people:
+            self._people.pop(name)[1].close()
+
+
+class Inputs(NamedTuple):
+    """What one call reads."""
+
+    image: torch.Tensor  # (3, H, W)
+
+
+@dataclass
+class ModelCase:
+    """One image with N people: from its pixels on the device to their poses.
+
+    A case of :mod:`dynpose.benchmark.measure`, which compares the models by name.
+
+    Attributes:
+        models: that are compared.
+        num_people: N.
+        image_size: height and width, pixels.
+        people_found: by model, the numbers of people that came out.
+    """
+
+    models: BuiltModels
+    num_people: int
+    image_size: tuple[int, int]
+    people_found: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+
+    dtype = torch.float32
+
+    def make_inputs(self, device: torch.device, seed: int) -> Inputs:
+        """Draw an image; the same for every device."""
+        return Inputs(_noise(self.image_size, seed).to(device))
+
+    @torch.no_grad()
+    def run(self, name: str, inputs: Inputs):
+        """Run a model once."""
+        instances = self.models.with_people(name, self.num_people)([{"image": inputs.image}])[0]["instances"]
+        self.people_found[name].add(len(instances))
+        return instances

@@ -1,0 +1,71 @@
+"""The time that each part of a model takes within a whole call, as in Figure 5a of the CID paper."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import statistics
+from collections import Counter
+
+from dynpose.benchmark.clocks import make_wall_clock
+from dynpose.methods import find_method
+
+_OTHER = "other"
+
+
+def time_parts(model, call, device, rounds: int) -> dict[str, float]:
+    """Time the parts of a model within whole calls.
+
+    On a GPU the device is waited for at both ends of each part, so that a whole call takes a little longer than one
+    that is timed alone.
+
+    Args:
+        model: of a registered method, whose slot ``parts`` names them.
+        call: runs the model once.
+        device: of the model.
+        rounds: calls that are timed, after one to warm up.
+
+    Returns:
+        Median seconds of each part, and of "other", the rest of the call; empty for an unregistered model.
+    """
+    method = find_method(type(model))
+    if method is None:
+        return {}
+    clock, calls = make_wall_clock(device), []
+    for _ in range(1 + rounds):
+        seconds = Counter(dict.fromkeys(method.parts, 0.0))
+        with contextlib.ExitStack() as context:
+            for part, paths in method.parts.items():
+                for path in paths:
+                    context.enter_context(_timed(model, path, clock, part, seconds))
+            total, _ = clock(call)
+        calls.append({**seconds, _OTHER: total - sum(seconds.values())})
+    return {part: statistics.median(each[part] for each in calls[1:]) for part in calls[0]}
+
+
+@contextlib.contextmanager
+def _timed(model, path, clock, part, seconds):
+    """While entered, add the seconds of every call of an attribute to those of its part."""
+    *owners, name = path.split(".")
+    owner = functools.reduce(getattr, owners, model)
+    attribute = getattr(owner, name)
+    # A module is called through its hooks, by which detections are injected, so its ``forward`` is replaced.
+    owner, name = (attribute, "forward") if hasattr(attribute, "forward") else (owner, name)
+    timed = getattr(owner, name)
+
+    @functools.wraps(timed)
+    def with_clock(*args, **kwargs):
+        results = []
+        seconds[part] += clock(lambda: results.append(timed(*args, **kwargs)))[0]
+        return results.pop()
+
+    # On the instance, over the class's method; injecting detections may have put something there before.
+    before = owner.__dict__.get(name)
+    setattr(owner, name, with_clock)
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)

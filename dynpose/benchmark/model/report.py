@@ -1,0 +1,70 @@
+"""The tables of `dynpose benchmark model`."""
+
+from __future__ import annotations
+
+from dynpose.benchmark.report import cell, figure, header, join, overrides, ratio, table
+
+
+def tables(report: dict, style: str) -> str:
+    """Write a report as text.
+
+    Args:
+        report: of :func:`~.run.measure`.
+        style: of tabulate, "github" or "simple".
+
+    Returns:
+        A header of one line, the tables with their titles, and the notes.
+    """
+    height, width = report["settings"]["image_size"]
+    models, cases = report["models"], report["cases"]
+    return join(
+        f"{header(report)} One image of {height} x {width} pixels.{overrides(report)}",
+        table("Models", [_model(row) for row in models], style),
+        table("Time of one image, ms", [_times(row, report["peer"]) for row in cases], style),
+        table("Memory of one image beyond weights and image, MiB", [_memory(row) for row in cases], style),
+        table("GFLOPs of one image, a multiply-add counted as one", _gflops(models), style),
+        *(table(f"Parts of {row['model']}, ms", _parts(row["model"], cases), style) for row in models),
+        *report["notes"],
+    )
+
+
+def _model(row):
+    return {
+        "model": row["model"],
+        "meta-architecture": row["meta_architecture"],
+        "weights": row["weights"],
+        "parameters": f"{row['parameters']:,}",
+        "weights, MiB": figure(row["weights_mib"]),
+        "GFLOPs without people": f"{row['gflops']['0']:.2f}",
+    }
+
+
+def _times(row, peer):
+    """All models side by side, and what the peer takes over what the others take."""
+    models = row["models"]
+    others = [name for name in models if peer not in (None, name)]
+    return {
+        "people": row["people"],
+        **{name: cell(each, "ms") for name, each in models.items()},
+        **{f"{peer} / {name}": figure(ratio(models[peer], models[name], "ms")) for name in others},
+    }
+
+
+def _memory(row):
+    return {"people": row["people"], **{name: cell(each, "mib") for name, each in row["models"].items()}}
+
+
+def _parts(model, cases):
+    """A line for each number of people; none where parts were not timed."""
+    return [
+        {"people": case["people"], **{part: figure(value) for part, value in parts.items()}}
+        for case in cases
+        if (parts := case["models"][model]["parts_ms"])
+    ]
+
+
+def _gflops(models):
+    return [
+        {"people": number, **{row["model"]: f"{row['gflops'][number]:.2f}" for row in models}}
+        for number in models[0]["gflops"]
+    ]

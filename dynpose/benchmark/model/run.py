@@ -1,0 +1,100 @@
+"""One run of `dynpose benchmark model`."""
+
+from __future__ import annotations
+
+import sys
+
+from dynpose.benchmark.clocks import make_wall_clock
+from dynpose.benchmark.configs import PEER_NAME, without_folders
+from dynpose.benchmark.measure import measure as measure_case
+from dynpose.benchmark.measure import progress
+from dynpose.benchmark.settings import Settings, environment
+from dynpose.profiling.flops import count_parameters
+
+from .case import BuiltModels, ModelCase, load_models
+from .parts import time_parts
+
+
+def measure(args) -> dict:
+    """Measure what the arguments ask for.
+
+    Args:
+        args: of the command.
+
+    Returns:
+        The report: ``environment``, ``settings``, ``models`` (a row each, with the sizes), ``cases`` (a row for each
+        number of people, with the figures of all models), ``peer`` (its name, or None) and ``notes``.
+
+    Raises:
+        ConfigError: if a config is wrong, detections can't be injected into a model, or so many people do not fit into
+            the image.
+        CheckpointError: if weights do not fit.
+    """
+    models = load_models(args.config_file or (), args.weights or (), args.opts, peer=args.peer)
+    settings, image_size, numbers = Settings.from_args(args), tuple(args.size), sorted(set(args.people))
+    with settings.applied():
+        built = BuiltModels(models, settings.device, image_size)
+        rows = [_model_row(model, built, numbers) for model in models]
+        cases = [_case_row(ModelCase(built, number, image_size), settings, args.parts) for number in numbers]
+        return {
+            "environment": environment(settings.device),
+            "settings": {
+                **settings.report(),
+                "image_size": list(image_size),
+                "opts": without_folders(args.opts),
+            },
+            "models": rows,
+            "cases": cases,
+            "peer": PEER_NAME if args.peer else None,
+            "notes": _notes(models, cases),
+        }
+
+
+def _model_row(model, built, numbers):
+    network = built[model.name]
+    flops = built.count_flops(model.name, [0, *numbers])
+    tensors = [*network.parameters(), *network.buffers()]
+    print(f"{model.name}: {flops[0] / 1e9:.1f} GFLOPs without people", file=sys.stderr, flush=True)
+    return {
+        "model": model.name,
+        "meta_architecture": model.cfg.MODEL.META_ARCHITECTURE,
+        "weights": "given" if model.weights else "random",
+        "parameters": sum(total for total, _ in count_parameters(network).values()),
+        "weights_mib": sum(tensor.nbytes for tensor in tensors) / 2**20,
+        "gflops": {str(number): value / 1e9 for number, value in flops.items()},
+    }
+
+
+def _case_row(case, settings, with_parts):
+    device, rounds = settings.device, settings.rounds
+    measurements = measure_case(case, case.models.names(), device, make_wall_clock(device), rounds)
+    models = {}
+    for name, measurement in measurements.items():
+        models[name] = {
+            **measurement.figures(),
+            "people_found": sorted(case.people_found[name]),
+            "parts_ms": _parts(case, name, device, rounds) if with_parts and measurement.median else {},
+        }
+    times = ", ".join(progress(*each) for each in models.items())
+    print(f"{case.num_people} people: {times}", file=sys.stderr, flush=True)
+    return {"people": case.num_people, "models": models}
+
+
+def _parts(case, name, device, rounds):
+    inputs = case.make_inputs(device, 0)
+    model = case.models.with_people(name, case.num_people)
+    seconds = time_parts(model, lambda: case.run(name, inputs), device, rounds)
+    return {part: 1000 * value for part, value in seconds.items()}
+
+
+def _notes(models, cases):
+    """Name the models that detected another number of people than were injected."""
+    limits = {model.name: model.detection_limit_key for model in models}
+    return [
+        f"{name}: of {row['people']} people that were injected, "
+        f"{' or '.join(str(number) for number in figures['people_found'])} came out. The model itself limits them"
+        + (f": look at its {limits[name]}" if limits[name] else "")
+        for row in cases
+        for name, figures in row["models"].items()
+        if figures["people_found"] not in ([], [row["people"]])
+    ]

@@ -1,0 +1,127 @@
+"""The settings that all implementations, models or configs of a run are measured under, and the environment."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dynpose.layers import triton_support
+from dynpose.utils.environment import git_state, versions
+
+# rounds that are timed by default
+_ROUNDS = {"cuda": 50, "cpu": 7}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the arguments of a command set.
+
+    Attributes:
+        device: to run on.
+        dtype: of the inputs.
+        tf32: whether float32 factors may be rounded to TF32.
+        cudnn_benchmark: whether cuDNN tries its algorithms.
+        deterministic: whether the same inputs must give the same bits. Where an operation cannot, it warns and runs.
+        threads: of the CPU; None leaves them.
+        rounds: number that are timed.
+    """
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    tf32: bool = False
+    cudnn_benchmark: bool = False
+    deterministic: bool = False
+    threads: int | None = None
+    rounds: int = 1
+
+    @classmethod
+    def from_args(cls, args, dtype: torch.dtype = torch.float32) -> Settings:
+        """Read the arguments of a command."""
+        device = choose_device(args.device)
+        return cls(
+            device=device,
+            dtype=dtype,
+            tf32=args.tf32 and device.type == "cuda" and dtype == torch.float32,
+            cudnn_benchmark=args.cudnn_benchmark,
+            deterministic=getattr(args, "deterministic", False),
+            threads=args.threads,
+            rounds=args.repeats or _ROUNDS["cuda" if device.type == "cuda" else "cpu"],
+        )
+
+    @contextlib.contextmanager
+    def applied(self):
+        """Set PyTorch up like this while entered; a GPU becomes the current device."""
+        backends = torch.backends
+        with contextlib.ExitStack() as after:
+            for owner, name, value in (
+                (backends.cuda.matmul, "allow_tf32", self.tf32),
+                (backends.cudnn, "allow_tf32", self.tf32),
+                (backends.cudnn, "benchmark", self.cudnn_benchmark),
+            ):
+                after.callback(setattr, owner, name, getattr(owner, name))
+                setattr(owner, name, value)
+            after.callback(
+                torch.use_deterministic_algorithms,
+                torch.are_deterministic_algorithms_enabled(),
+                warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+            )
+            torch.use_deterministic_algorithms(self.deterministic, warn_only=True)
+            after.callback(torch.set_num_threads, torch.get_num_threads())
+            if self.threads:
+                torch.set_num_threads(self.threads)
+            if self.device.type == "cuda":
+                after.enter_context(torch.cuda.device(self.device))
+            yield
+
+    def report(self) -> dict:
+        """Give the plain values for a report; the environment holds the threads."""
+        return {
+            "device": self.device.type,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "tf32": self.tf32,
+            "cudnn_benchmark": self.cudnn_benchmark,
+            "deterministic": self.deterministic,
+            "rounds": self.rounds,
+        }
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Give the device of a name, or the GPU where there is one; a GPU with its index."""
+    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def environment(device: torch.device) -> dict:
+    """Describe the software and the machine; call it under the settings that are measured.
+
+    Returns:
+        Versions (None for what is not there), the commit of the source where it is known, with "+" behind it where
+        files differ from it, the device and the threads.
+    """
+    on_gpu, state = device.type == "cuda", git_state()
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        **versions(),
+        "triton": triton_support.triton.__version__ if triton_support.triton else None,
+        "commit": state and state["commit"][:12] + "+" * state["dirty"],
+        "cuda": torch.version.cuda if on_gpu else None,
+        "cudnn": torch.backends.cudnn.version() if on_gpu else None,
+        "device": torch.cuda.get_device_name(device) if on_gpu else _cpu_name(),
+        "cpu_threads": torch.get_num_threads(),
+    }
+
+
+def _cpu_name():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,285 @@
+"""The training runs that are compared, and the case of one iteration of each."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from detectron2 import model_zoo
+from detectron2.config import CfgNode
+from detectron2.structures import Boxes, Instances, Keypoints
+from detectron2.utils.events import EventStorage
+
+from dynpose.benchmark.clocks import make_wall_clock
+from dynpose.benchmark.configs import (
+    PEER_CONFIG,
+    PEER_NAME,
+    SETTLING_SIZE,
+    ComparedConfig,
+    Names,
+    build_random,
+    settling_norms,
+    without_folders,
+)
+from dynpose.config import ConfigError, load_config
+from dynpose.data import schema_from_cfg
+from dynpose.engine.optimizer import build_optimizer
+from dynpose.profiling.inject_detections import spread_boxes
+
+# share of a person's box that the person covers: what the mapper gives as its area
+_AREA_OF_BOX = 0.5
+# people of the image that sets the statistics of normalisation
+_SETTLING_PEOPLE = 2
+
+
+@dataclass(frozen=True)
+class TrainingConfig(ComparedConfig):
+    """A config of model and optimizer. Weights are random, so that MODEL.WEIGHTS is not read.
+
+    Attributes:
+        variant: the overrides that tell it from others of the same file, KEY VALUE ...; "" = none.
+
+    Raises:
+        ConfigError: it needs masks.
+    """
+
+    variant: str = ""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.cfg.MODEL.MASK_ON:
+            raise ConfigError(f"{self.name}: MODEL.MASK_ON: the synthetic people have no masks; set it to False")
+
+
+def load_training_configs(config_files, variants=(), opts=(), peer=False, amp=False) -> list[TrainingConfig]:
+    """Read the configs of what is compared: every variant of every file.
+
+    Args:
+        config_files (Sequence[str]): YAML files.
+        variants (Sequence[str]): overrides, each "KEY VALUE KEY VALUE ..." in a shell's quoting; "" = the file as it
+            is. Without any, the files as they are.
+        opts (Sequence[str]): overrides of all of them, KEY VALUE KEY VALUE ..., which come first.
+        peer (bool): whether detectron2's own Keypoint R-CNN comes last.
+        amp (bool): train all in mixed precision; otherwise their SOLVER.AMP.ENABLED says it.
+
+    Raises:
+        ConfigError: if a config is wrong.
+    """
+    configs, name = [], Names()
+    for file in config_files:
+        for variant in variants or ("",):
+            words = shlex.split(variant)
+            cfg = load_config(file, [*opts, *words])
+            configs.append(TrainingConfig(name(cfg, file, _short(words)), cfg, " ".join(without_folders(words))))
+    if peer:
+        configs.append(TrainingConfig(PEER_NAME, load_config(model_zoo.get_config_file(PEER_CONFIG))))
+    for config in configs:
+        config.cfg.SOLVER.AMP.ENABLED |= amp
+    if not configs:
+        raise ConfigError("nothing to measure: give a --config-file, or --peer")
+    return configs
+
+
+def _short(words):
+    """What a variant adds to a name: its values, under the last parts of their keys."""
+    pairs = zip(words[::2], words[1::2])
+    return "".join(f", {key.rpartition('.')[2]} {Path(value).name}" for key, value in pairs)
+
+
+class Inputs(NamedTuple):
+    """A batch on the device; no more tensors than are needed to make ground truth with any number of keypoints."""
+
+    images: torch.Tensor  # (B, 3, H, W) uint8
+    boxes: torch.Tensor  # (B, N, 4) XYXY, pixels
+    seed: torch.Tensor  # (), of the keypoints
+
+
+class Training:
+    """A model in training mode with its optimizer.
+
+    The learning rates are 0. The optimizer's work is the same, and the weights stay random, so that every iteration is
+    like the others and no loss runs away.
+
+    Args:
+        cfg (CfgNode): of both; with SOLVER.AMP.ENABLED under autocast and a gradient scaler, as detectron2 trains.
+        device (torch.device): to run on.
+
+    Raises:
+        ConfigError: if a key of the optimizer is wrong.
+        DatasetError: if the config names no keypoints.
+    """
+
+    def __init__(self, cfg: CfgNode, device: torch.device):
+        self.amp = cfg.SOLVER.AMP.ENABLED
+        self.model = build_random(cfg, device).train()
+        self.ignore_masks = cfg.INPUT.IGNORE_MASKS
+        # detectron2's R-CNNs have another key
+        is_rcnn = hasattr(self.model, "roi_heads")
+        self.num_keypoints = (
+            cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS if is_rcnn else schema_from_cfg(cfg).num_keypoints
+        )
+        self.optimizer = build_optimizer(cfg, self.model)
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.0
+        # From the usual scale on, the first steps would be left out because gradients overflow.
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=1.0, enabled=self.amp)
+        settling = make_batch(1, SETTLING_SIZE, _SETTLING_PEOPLE, 0, device)
+        with torch.no_grad(), settling_norms(self.model), EventStorage():
+            self.model(self.ground_truth(settling))
+
+    def ground_truth(self, inputs: Inputs) -> list[dict]:
+        """Make what dynpose's mapper gives: images and Instances with boxes, classes, areas and labelled keypoints."""
+        size = tuple(inputs.images.shape[-2:])
+        generator = torch.Generator().manual_seed(int(inputs.seed))
+        batch = []
+        for image, boxes in zip(inputs.images, inputs.boxes):
+            # uniformly within the box, all visible
+            position = torch.rand(len(boxes), self.num_keypoints, 2, generator=generator).to(boxes)
+            corner, side = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]
+            visible = boxes.new_full((*position.shape[:2], 1), 2.0)
+            people = Instances(size)
+            people.gt_boxes = Boxes(boxes)
+            people.gt_classes = boxes.new_zeros(len(boxes), dtype=torch.int64)
+            people.gt_keypoints = Keypoints(torch.cat([corner + position * side, visible], dim=2))
+            people.gt_areas = _AREA_OF_BOX * side.prod(dim=2).squeeze(1)
+            batch.append({"image": image, "instances": people, "height": size[0], "width": size[1]})
+            if self.ignore_masks:
+                batch[-1]["ignore_mask"] = image.new_zeros(size, dtype=torch.bool)
+        return batch
+
+    def forward(self, batch: list[dict]) -> torch.Tensor:
+        """Compute the sum of the losses, which detectron2's trainer takes."""
+        device = self.model.device.type
+        with EventStorage(), torch.autocast(device, enabled=self.amp):
+            losses = self.model(batch)
+        return sum(losses.values()) if isinstance(losses, dict) else losses
+
+    def backward(self, loss: torch.Tensor):
+        """Compute the gradients; detectron2's trainer drops the old ones after the forward pass."""
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+
+    def update(self):
+        """Clip, if the config says so, and step."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def constant_bytes(self) -> dict[str, int]:
+        """Count the bytes that stay from iteration to iteration, by what they are."""
+        parameters = list(self.model.parameters())
+        states = (value for state in self.optimizer.state.values() for value in state.values())
+        return {
+            "weights and buffers": sum(tensor.nbytes for tensor in (*parameters, *self.model.buffers())),
+            "gradients": sum(each.grad.nbytes for each in parameters if each.grad is not None),
+            "optimizer state": sum(value.nbytes for value in states if isinstance(value, torch.Tensor)),
+        }
+
+
+def make_batch(batch_size: int, image_size: tuple[int, int], num_people: int, seed: int, device) -> Inputs:
+    """Make images of noise with people spread evenly over them; the same for every device.
+
+    Args:
+        batch_size: B.
+        image_size: height and width, pixels.
+        num_people: N in every image, possibly 0.
+        seed: of the noise and the keypoints.
+        device: where to.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (batch_size, 3, *image_size), generator=generator, dtype=torch.uint8)
+    boxes = spread_boxes(num_people, image_size).expand(batch_size, -1, -1).contiguous()
+    return Inputs(images.to(device), boxes.to(device), torch.tensor(seed))
+
+
+def time_parts(training: Training, inputs: Inputs, device, rounds: int) -> dict[str, float]:
+    """Time forward pass, backward pass and step within whole iterations.
+
+    On a GPU the device is waited for after each, so that together they take a little longer than an iteration that is
+    timed alone.
+
+    Args:
+        training: of :class:`Training`.
+        inputs: a batch.
+        device: of the training.
+        rounds: iterations that are timed, after one to warm up.
+
+    Returns:
+        Median seconds of "forward", "backward" and the optimizer's "step".
+    """
+    clock = make_wall_clock(device)
+    seconds = {"forward": [], "backward": [], "step": []}
+    for _ in range(1 + rounds):
+        loss = []
+        forward, _ = clock(lambda: loss.append(training.forward(training.ground_truth(inputs))))  # noqa: B023
+        backward, _ = clock(lambda: training.backward(loss.pop()))  # noqa: B023
+        step, _ = clock(training.update)
+        for name, value in zip(seconds, (forward, backward, step)):
+            seconds[name].append(value)
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+@dataclass
+class TrainingCase:
+    """One iteration: forward, backward and the optimizer's step, on a batch that is on the device.
+
+    A case of :mod:`dynpose.benchmark.measure`, which compares the configs by name. They are built once in a process; in
+    another process, which a copy is sent to, they are built again.
+
+    Attributes:
+        configs: that are compared, by name.
+        batch_size: B.
+        image_size: height and width, pixels.
+        num_people: N in every image.
+        device: that models are built on.
+        losses: by name, the total loss of the last iteration, () on the device.
+
+    Raises:
+        ConfigError: for mixed precision without a GPU.
+    """
+
+    configs: dict[str, TrainingConfig]
+    batch_size: int
+    image_size: tuple[int, int]
+    num_people: int
+    device: torch.device
+    losses: dict[str, torch.Tensor] = field(default_factory=dict)
+    _built: dict[str, Training] = field(default_factory=dict)
+
+    dtype = torch.float32
+
+    def __post_init__(self):
+        for name, config in self.configs.items():
+            if config.cfg.SOLVER.AMP.ENABLED and self.device.type != "cuda":
+                raise ConfigError(
+                    f"{name}: SOLVER.AMP.ENABLED (--amp): mixed precision needs a GPU; measure float32 on a CPU"
+                )
+
+    def __getstate__(self):
+        return {**self.__dict__, "losses": {}, "_built": {}}
+
+    def make_inputs(self, device: torch.device, seed: int) -> Inputs:
+        """Make a batch; its keypoints depend on the config."""
+        return make_batch(self.batch_size, self.image_size, self.num_people, seed, device)
+
+    def __getitem__(self, name: str) -> Training:
+        """Give the training of a config."""
+        if name not in self._built:
+            self._built[name] = Training(self.configs[name].cfg, self.device)
+        return self._built[name]
+
+    def run(self, name: str, inputs: Inputs):
+        """Run one iteration of a config."""
+        training = self[name]
+        try:
+            loss = training.forward(training.ground_truth(inputs))
+            training.backward(loss)
+            training.update()
+        except RuntimeError:
+            # What an iteration that ran out of memory holds would be missing for the others.
+            del self._built[name]
+            raise
+        self.losses[name] = loss.detach()

@@ -1,0 +1,170 @@
+"""Measure dynpose on this machine: its operators, models, their training and prediction, and the loading of data sets.
+
+    dynpose benchmark kp-net [--device cuda] [--dtype bfloat16] [--markdown] [--plot kp-net.png] [--json kp-net.json]
+    dynpose benchmark model --config-file configs/FCPose/R_50_3x.yaml [--people 1 10 100] [--plot models.png]
+    dynpose benchmark train --config-file configs/FCPose/R_50_3x.yaml [--batch 2] [--people 5] [--json training.json]
+    dynpose benchmark predict --config-file output/run/config.yaml --weights output/run/model_final.pth [--batch 8]
+    dynpose benchmark loading [--images 64000] [--people 150000] [--image-files 5000] [--json loading.json]
+
+docs/benchmarks.md describes how everything is measured.
+"""
+
+import argparse
+import importlib
+from pathlib import Path
+
+from .cli import positive_int
+
+NAME = "benchmark"
+HELP = "time an operator, models over the number of people, training, prediction in batches, or the loading of data"
+
+_EXTRAS = ("first-call", "released-loss", "all-positives")
+_PLOT_FORMATS = (".png", ".svg", ".pdf")
+
+
+def add_arguments(parser):
+    """Declare the arguments of the subcommand."""
+    targets = parser.add_subparsers(dest="target", metavar="TARGET", required=True, help="what to measure")
+    arguments = {
+        "kp-net": (_add_kp_net, _add_device),
+        "model": (_add_model, _add_device),
+        "train": (_add_train, _add_device),
+        "predict": (_add_predict,),
+        "loading": (_add_loading,),
+    }
+    for name, adders in arguments.items():
+        text = _module(name).__doc__
+        target = targets.add_parser(name, help=text.partition("\n")[0].rstrip("."), description=text)
+        target.formatter_class = argparse.RawDescriptionHelpFormatter
+        for add in (*adders, _add_output):
+            add(target.add_argument)
+
+
+def _add_kp_net(add):
+    add("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the tensors")
+    add("--deterministic", action="store_true", help="under torch.use_deterministic_algorithms(True, warn_only=True)")
+    inference = "instances in inference; default: 1 10 50 100 500, on a CPU without what takes gigabytes"
+    add("--instances", type=positive_int, nargs="+", metavar="N", help=inference)
+    training = "instances in training, possibly none; default: 10 50 100 500, on a CPU 10 50"
+    add("--training-instances", type=positive_int, nargs="*", metavar="N", help=training)
+    size = "cells of the feature map; default 100 167, stride 8 of an image of 800 x 1333 pixels"
+    add("--map-size", type=positive_int, nargs=2, metavar=("H", "W"), default=(100, 167), help=size)
+    extras = f"what to measure beside the grid: {', '.join(_EXTRAS)}; default: all on a GPU, none on a CPU"
+    add("--extras", nargs="*", choices=_EXTRAS, help=extras)
+    add("--plot", type=_plot_file, metavar="FILE.png", help="draw the times over the instances")
+
+
+def _add_model(add):
+    _add_configs(add, peer=True)
+    weights = "of the models, in the order of the configs; default: random, which is as fast"
+    add("--weights", action="append", metavar="FILE", help=weights)
+    numbers = (1, 2, 5, 10, 20, 50, 100)
+    people = f"people in the image; default {' '.join(map(str, numbers))}"
+    add("--people", type=positive_int, nargs="+", metavar="N", default=numbers, help=people)
+    add("--parts", action="store_true", help="also time the parts of each model: backbone, heads, what a person costs")
+    add("--plot", type=_plot_file, metavar="FILE.png", help="draw the times over the people")
+
+
+def _add_train(add):
+    _add_configs(add, peer=False)
+    variant = 'overrides of each config, to compare it with others; may be given several times, "" = none'
+    add("--variant", action="append", metavar='"KEY VALUE ..."', help=variant)
+    _add_number(add, "--batch", "B", 2, "images,")
+    _add_number(add, "--people", "N", 5, "in every image, possibly 0;", _natural_int)
+    add("--amp", action="store_true", help="mixed precision for all; default: as SOLVER.AMP.ENABLED of each config")
+    add("--parts", action="store_true", help="also time the forward pass, the backward pass and the optimizer's step")
+
+
+def _add_predict(add):
+    config = "of a model; may be given several times"
+    add("--config-file", action="append", required=True, metavar="FILE", help=config)
+    add("--weights", action="append", required=True, metavar="FILE", help="of the models, in the order of the configs")
+    _add_number(add, "--images", "N", 500, "number of images;")
+    _add_number(add, "--shapes", "N", 20, "of the images;")
+    _add_number(add, "--batch", "B", 8, "images,")
+    _add_machine(add)
+    _add_number(add, "--repeats", "N", 1, "rounds,")
+    add("opts", nargs="*", metavar="KEY VALUE", help="overrides of all configs, after another option")
+
+
+def _add_loading(add):
+    _add_number(add, "--images", "N", 64000, "of the annotation,")
+    _add_number(add, "--people", "N", 150000, "over all images,")
+    files = "JPEG files that are checked, possibly 0; below 100 nothing is cached;"
+    _add_number(add, "--image-files", "N", 5000, files, _natural_int)
+    _add_number(add, "--rounds", "N", 5, "")
+
+
+def _add_configs(add, *, peer):
+    """Declare what all comparisons of models share: the configs and the size of the images."""
+    add("--config-file", action="append", metavar="FILE", help="of a model; may be given several times, for one each")
+    peers = f"whether to measure detectron2's Keypoint R-CNN R-50-FPN too; default: {'yes' if peer else 'no'}"
+    add("--peer", action=argparse.BooleanOptionalAction, default=peer, help=peers)
+    size, shape = "of the images that the model gets, pixels; default 800 1333", ("HEIGHT", "WIDTH")
+    add("--size", type=positive_int, nargs=2, metavar=shape, default=(800, 1333), help=size)
+    add("opts", nargs="*", metavar="KEY VALUE", help="overrides of all configs but the peer's, after another option")
+
+
+def _add_device(add):
+    _add_machine(add)
+    tf32 = "whether float32 factors may be rounded to TF32 on a GPU; default: they may"
+    add("--tf32", action=argparse.BooleanOptionalAction, default=True, help=tf32)
+    add("--cudnn-benchmark", action="store_true", help="let cuDNN search for the fastest convolution")
+    add("--repeats", type=positive_int, help="rounds that are timed; default: 50, on a CPU 7")
+
+
+def _add_machine(add):
+    add("--device", help="cpu or cuda; default: cuda where there is a GPU")
+    add("--threads", type=positive_int, help="CPU threads; default: torch's own choice")
+
+
+def _add_output(add):
+    add("--markdown", action="store_true", help="print the tables as markdown")
+    add("--json", type=_output_file, metavar="FILE", help="write all figures and the environment")
+
+
+def _add_number(add, name, metavar, default, text, kind=positive_int):
+    add(name, type=kind, metavar=metavar, default=default, help=f"{text} default %(default)s".strip())
+
+
+def run(args):
+    """Measure, print the tables, and write what was asked for.
+
+    Returns:
+        int: 1 where results that must be the same are not, else 0.
+    """
+    import json
+
+    report = _module(args.target, "run").measure(args)
+    print(_module(args.target, "report").tables(report, "github" if args.markdown else "simple"))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    if getattr(args, "plot", None):
+        _module(args.target, "plot").draw(report).savefig(args.plot)
+    return int(bool(report.get("disagreements")))
+
+
+def _module(target, *name):
+    """A module of the benchmark, or its package, which imports nothing and describes it."""
+    return importlib.import_module(".".join(("dynpose.benchmark", target.replace("-", "_"), *name)))
+
+
+def _natural_int(text):
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
+
+
+def _output_file(text):
+    # Known before minutes of measuring, not after.
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: the folder of the file must exist")
+    return path
+
+
+def _plot_file(text):
+    if Path(text).suffix not in _PLOT_FORMATS:
+        raise argparse.ArgumentTypeError(f"{text}: must end in one of {', '.join(_PLOT_FORMATS)}")
+    return _output_file(text)

@@ -1,0 +1,57 @@
+"""What a result depends on beside its inputs: versions of the software, and the commit of the source."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+import dynpose
+
+
+def versions(packages: Iterable[str] = ()) -> dict[str, str | None]:
+    """Give the versions of dynpose, Python, PyTorch and some packages, None for a package that is not installed."""
+    return {
+        "dynpose": dynpose.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{name: _version(name) for name in packages},
+    }
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def git_state(folder: Path | None = None) -> dict | None:
+    """Give the commit of the code in a folder.
+
+    Args:
+        folder: of a package; None = dynpose.
+
+    Returns:
+        ``commit``, and ``dirty``, whether files differ from it or are not part of it. None where the package is not
+        under git, even if it is installed within the working tree of something else.
+    """
+    folder = folder or Path(dynpose.__file__).parent
+    if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit = _git(folder, "rev-parse", "HEAD")
+    return None if commit is None else {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "."))}
+
+
+def _git(folder, *arguments):
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
