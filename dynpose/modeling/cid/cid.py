@@ -25,6 +25,7 @@ from dynpose.config import (
     check_not_negative,
     check_odd,
     check_positive,
+    set_plain,
 )
 from dynpose.data import schema_from_cfg
 from dynpose.layers.oks_nms import oks_nms
@@ -83,6 +84,7 @@ class CIDOptions:
     index_coordinates: bool = False
 
     def __post_init__(self):
+        set_plain(self, "loss_weights")
         if self.heatmap_loss_norm not in HEATMAP_LOSS_NORMS:
             raise ValueError(
                 f"heatmap_loss_norm: expected one of {', '.join(map(repr, HEATMAP_LOSS_NORMS))}, "

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from dynpose.config import set_plain
+
 from .decoding import FCOSDecoder
 from .locations import Locations
 from .losses import fcos_losses
@@ -32,6 +34,9 @@ class FCOSDetector:
     focal_loss_gamma: float = 2.0
     giou_smooth: float = 0.0
     decoder: FCOSDecoder = field(default_factory=FCOSDecoder)
+
+    def __post_init__(self):
+        set_plain(self, "strides", "sizes_of_interest")
 
     @classmethod
     def from_cfg(cls, cfg, shapes, **choices):

@@ -11,7 +11,15 @@ import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 
-from dynpose.config import ConfigError, check_choice, check_norm, check_not_negative, check_odd, check_positive
+from dynpose.config import (
+    ConfigError,
+    check_choice,
+    check_norm,
+    check_not_negative,
+    check_odd,
+    check_positive,
+    set_plain,
+)
 from dynpose.data import schema_from_cfg
 from dynpose.modeling.base_models import ImageDetector
 from dynpose.modeling.fcos import (
@@ -59,6 +67,9 @@ class FCPoseOptions:
     offset_weight: float = 5.0
     aux_weight: float = 0.2
     aux_sigmas: tuple = (1.8, 0.9)
+
+    def __post_init__(self):
+        set_plain(self, "aux_sigmas")
 
 
 @META_ARCH_REGISTRY.register()

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from dynpose.config import check_choice
+from dynpose.config import check_choice, set_plain
 from dynpose.data import KeypointSchema, schema_from_cfg
 from dynpose.layers.process_mean import normalizer
 from dynpose.modeling.base_models import ImageModel
@@ -96,6 +96,9 @@ class RoIPooling:
     keypoint_resolution: int = 14
     sampling_ratio: int = 2
 
+    def __post_init__(self):
+        set_plain(self, "in_features")
+
 
 @dataclass(frozen=True)
 class QueryPoseOptions:
@@ -124,6 +127,7 @@ class QueryPoseOptions:
     max_detections: int = 100
 
     def __post_init__(self):
+        set_plain(self, "loss_weights")
         for name, choices in (("pipeline", PIPELINES), ("decode_in_training", DECODED_IN_TRAINING)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: expected {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}")
