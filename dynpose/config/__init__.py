@@ -20,6 +20,7 @@ from .checks import (
 from .defaults import add_dynpose_config
 from .errors import ConfigError
 from .files import config_names, find_config_file
+from .lazy import get_attribute, set_plain
 from .loading import load_config
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "check_positive",
     "config_names",
     "find_config_file",
+    "get_attribute",
     "load_config",
     "read_key",
+    "set_plain",
 ]

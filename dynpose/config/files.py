@@ -25,10 +25,11 @@ def config_names():
     """List the configs that come with dynpose.
 
     Returns:
-        list[str]: sorted names, such as "FCPose/R_50_3x.yaml".
+        list[str]: sorted names, such as "FCPose/R_50_3x.yaml", and "FCPose/R_50_3x.py" for a lazy config.
     """
     folder = config_folder()
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
+    files = (path for pattern in ("*.yaml", "*.py") for path in folder.rglob(pattern))
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def find_config_file(path_or_name):

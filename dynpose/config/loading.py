@@ -24,7 +24,7 @@ def load_config(config_file="", opts=()):
         CfgNode: detectron2's and dynpose's keys, not frozen.
 
     Raises:
-        ConfigError: the file is missing or broken, or a key or a value is not one the config can take.
+        ConfigError: the file is missing, broken or a lazy config, or a key or a value is not one the config can take.
 
     Example::
 
@@ -35,6 +35,8 @@ def load_config(config_file="", opts=()):
     add_dynpose_config(cfg)
     if config_file:
         path = find_config_file(config_file)
+        if path.endswith(".py"):
+            raise ConfigError(f"{config_file}: a lazy config; load it with dynpose.model_zoo.get_config")
         reader = _FileReader(cfg)
         _merge(cfg, reader.merge_from_file, path, config_file)
         cfg.merge_from_other_cfg(reader)

@@ -6,10 +6,11 @@ from .crowd_datasets import register_crowd_datasets
 from .datasets import check_dataset_files, register_datasets_from_cfg, register_pose_dataset
 from .image_check import check_images
 from .known_schemas import KNOWN_SCHEMAS, keypoint_groups, known_schema
+from .loader import get_pose_dataset_dicts
 from .mapper import PoseDatasetMapper
 from .schema import COCO_PERSON, CROWDPOSE_PERSON, DEFAULT_SIGMA, DatasetError, KeypointSchema, match_keypoints
 from .schema_config import model_schema, register_datasets_for_schema, schema_from_cfg, schema_to_cfg
-from .transforms import RandomCropKeepingPeople, build_pose_augmentation
+from .transforms import RandomCropKeepingPeople, ResizeShortestEdge, build_pose_augmentation
 
 __all__ = [
     "COCO_PERSON",
@@ -23,9 +24,11 @@ __all__ = [
     "PoseDatasetMapper",
     "RandomAffine",
     "RandomCropKeepingPeople",
+    "ResizeShortestEdge",
     "build_pose_augmentation",
     "check_dataset_files",
     "check_images",
+    "get_pose_dataset_dicts",
     "keypoint_groups",
     "known_schema",
     "load_pose_json",

@@ -35,7 +35,7 @@ from .dataset_dicts import load_dataset_dicts
 from .mapper import PoseDatasetMapper
 from .schema import DatasetError
 
-__all__ = ["PoseTrainLoader", "TrainingSchedule", "build_pose_train_loader", "training_dicts"]
+__all__ = ["PoseTrainLoader", "TrainingSchedule", "build_pose_train_loader", "get_pose_dataset_dicts", "training_dicts"]
 
 logger = logging.getLogger(__name__)
 
@@ -122,10 +122,7 @@ def training_dicts(cfg, *, proposal_files=None, as_registered=False):
     if "annotations" not in dicts[0]:
         return dicts
     min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        dicts = filter_images_with_only_crowd_annotations(dicts)
-    if min_keypoints > 0:
-        dicts = filter_images_with_few_keypoints(dicts, min_keypoints)
+    dicts = _filter(dicts, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, min_keypoints)
     if not dicts:
         raise DatasetError(
             f"DATASETS.TRAIN {tuple(names)}: no image is left to train on: none has somebody who is no crowd "
@@ -136,6 +133,43 @@ def training_dicts(cfg, *, proposal_files=None, as_registered=False):
         check_metadata_consistency("thing_classes", names)
         print_instances_class_histogram(dicts, MetadataCatalog.get(names[0]).thing_classes)
     return dicts
+
+
+def get_pose_dataset_dicts(names, *, filter_empty=True, min_keypoints=0):
+    """Load registered data sets for a lazy config, as detectron2's ``get_detection_dataset_dicts`` does.
+
+    They are read by :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`.
+
+    Args:
+        names (str | Sequence[str]): of the data sets.
+        filter_empty (bool): leave out images without people, or with crowds alone.
+        min_keypoints (int): leave out images whose people have fewer labelled keypoints altogether.
+
+    Returns:
+        list[dict]: in detectron2's format.
+
+    Raises:
+        DatasetError: see :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`, and where no image is left.
+
+    Example::
+
+        >>> dicts = get_pose_dataset_dicts("keypoints_coco_2017_train", min_keypoints=1)
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    dicts = _filter(list(itertools.chain.from_iterable(map(load_dataset_dicts, names))), filter_empty, min_keypoints)
+    if not dicts:
+        raise DatasetError(
+            f"data sets {', '.join(names) or '(none)'}: no image is left; label some, or change filter_empty "
+            f"({filter_empty}) or min_keypoints ({min_keypoints})"
+        )
+    return dicts
+
+
+def _filter(dicts, filter_empty, min_keypoints):
+    """Leave out images without people, and those with few labelled keypoints."""
+    if filter_empty:
+        dicts = filter_images_with_only_crowd_annotations(dicts)
+    return filter_images_with_few_keypoints(dicts, min_keypoints) if min_keypoints > 0 else dicts
 
 
 def _aspect_ratio_groups(dicts):

@@ -4,6 +4,7 @@ from .ema import ModelEMA
 from .entry import main, setup
 from .launch import launch
 from .nonfinite import NonFiniteError, NonFiniteGuard, replay
+from .optimizer import build_clipped_optimizer, pose_optimizer_params
 from .predictor import PosePredictor
 from .schedule import resolve_epochs
 from .step import TrainingStep
@@ -16,8 +17,10 @@ __all__ = [
     "PosePredictor",
     "PoseTrainer",
     "TrainingStep",
+    "build_clipped_optimizer",
     "launch",
     "main",
+    "pose_optimizer_params",
     "replay",
     "resolve_epochs",
     "setup",

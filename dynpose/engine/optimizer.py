@@ -1,10 +1,11 @@
-"""The optimizers of a config: detectron2's SGD, and Adam and AdamW with the same keys."""
+"""The optimizers of a config, YAML or lazy: SGD, Adam and AdamW, with clipped gradients."""
 
 import math
 import re
 from collections import Counter
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as build_sgd
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping, reduce_param_groups
 from torch.nn.utils import clip_grad_norm_
@@ -56,8 +57,62 @@ def build_optimizer(cfg, model):
     if solver.LR_FACTORS:
         _set_lr_factors(optimizer, model, solver.LR_FACTORS)
     if whole:
-        _clip_full_model(optimizer, solver.CLIP_GRADIENTS)
+        _clip_full_model(optimizer, solver.CLIP_GRADIENTS.CLIP_VALUE, solver.CLIP_GRADIENTS.NORM_TYPE)
     return optimizer
+
+
+def build_clipped_optimizer(*, params, optimizer_class, clip_type=None, clip_value=1.0, norm_type=2.0, **options):
+    """Build an optimizer that clips gradients, for a lazy config.
+
+    Args:
+        params (list[dict]): groups of parameters, see :func:`pose_optimizer_params`.
+        optimizer_class (type): of ``torch.optim``.
+        clip_type (str | None): "value" and "norm" clip the gradient of each parameter, "full_model" the norm of all
+            gradients together; None = no clipping.
+        clip_value (float): the bound.
+        norm_type (float): of the norm.
+        **options: arguments of ``optimizer_class``, such as ``lr``.
+
+    Returns:
+        torch.optim.Optimizer
+
+    Raises:
+        ValueError: ``clip_type`` is none of its choices.
+
+    Example::
+
+        >>> params = pose_optimizer_params(model, base_lr=0.01)
+        >>> build_clipped_optimizer(params=params, optimizer_class=torch.optim.SGD, clip_type="full_model", lr=0.01)
+    """
+    if clip_type not in (None, "value", "norm", "full_model"):
+        raise ValueError(f"clip_type: expected 'value', 'norm', 'full_model' or None, got {clip_type!r}")
+    if clip_type in ("value", "norm"):
+        clip = {"ENABLED": True, "CLIP_TYPE": clip_type, "CLIP_VALUE": clip_value, "NORM_TYPE": norm_type}
+        optimizer_class = maybe_add_gradient_clipping(CfgNode({"SOLVER": {"CLIP_GRADIENTS": clip}}), optimizer_class)
+    optimizer = optimizer_class(params, **options)
+    if clip_type == "full_model":
+        _clip_full_model(optimizer, clip_value, norm_type)
+    return optimizer
+
+
+def pose_optimizer_params(model, *, base_lr, lr_factors=(), **options):
+    """Group the parameters of a model by their learning rate and weight decay, for a lazy config.
+
+    Args:
+        model (nn.Module): the model.
+        base_lr (float): the learning rate.
+        lr_factors (Sequence[tuple[str, float]]): parameters with the regular expression in their name learn at that
+            many times the rate; the first one that matches counts.
+        **options: of detectron2's ``get_default_optimizer_params``, such as ``weight_decay_norm``.
+
+    Returns:
+        list[dict]: groups for an optimizer.
+
+    Raises:
+        ConfigError: no parameter's name contains a pattern.
+    """
+    groups = get_default_optimizer_params(model, base_lr=base_lr, **options)
+    return _scale_learning_rates(groups, model, lr_factors, "lr_factors") if lr_factors else groups
 
 
 def _check_config(cfg):
@@ -86,37 +141,46 @@ def _is_factor(entry):
 
 def _set_lr_factors(optimizer, model, factors):
     """Regroup the parameters, so that those whose name contains a pattern have their own learning rate."""
+    groups = _scale_learning_rates(optimizer.param_groups, model, factors, "SOLVER.LR_FACTORS")
+    optimizer.param_groups = []
+    for group in groups:
+        optimizer.add_param_group(group)
+
+
+def _scale_learning_rates(groups, model, factors, name):
+    """Scale the learning rates of the parameters whose names contain a pattern, and group the parameters anew.
+
+    ``name`` is that of ``factors`` for errors.
+    """
     of_parameter, hits = {}, Counter()
-    for name, parameter in model.named_parameters():
+    for parameter_name, parameter in model.named_parameters():
         for pattern, factor in factors:
-            if re.search(pattern, name):
+            if re.search(pattern, parameter_name):
                 of_parameter[parameter] = factor
                 hits[pattern] += 1
                 break
     for pattern, _ in factors:
         if not hits[pattern]:
             raise ConfigError(
-                f"SOLVER.LR_FACTORS: no parameter of {type(model).__name__} has {pattern!r} in its name (or an earlier "
+                f"{name}: no parameter of {type(model).__name__} has {pattern!r} in its name (or an earlier "
                 "entry has taken it); remove the entry, or correct it"
             )
     groups = [
         {**group, "params": [parameter], "lr": group["lr"] * of_parameter.get(parameter, 1.0)}
-        for group in optimizer.param_groups
+        for group in groups
         for parameter in group["params"]
     ]
-    optimizer.param_groups = []
-    for group in reduce_param_groups(groups):
-        optimizer.add_param_group(group)
+    return reduce_param_groups(groups)
 
 
-def _clip_full_model(optimizer, clip):
-    """Before each step, bring the norm of all gradients together to at most CLIP_VALUE.
+def _clip_full_model(optimizer, max_norm, norm_type):
+    """Before each step, bring the norm of all gradients together to at most ``max_norm``.
 
     In ``step`` itself, and not before it, because there a GradScaler has already unscaled the gradients.
     """
 
     def clip_all(optimizer, *_):
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        clip_grad_norm_(parameters, clip.CLIP_VALUE, clip.NORM_TYPE)
+        clip_grad_norm_(parameters, max_norm, norm_type)
 
     optimizer.register_step_pre_hook(clip_all)

@@ -3,7 +3,9 @@
 import os
 
 import torch
+from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model
+from omegaconf import OmegaConf
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import PoseCheckpointer
@@ -15,7 +17,8 @@ def get_config_file(name):
     """Find the file of a config.
 
     Args:
-        name (str): such as "FCPose/R_50_3x.yaml", relative to dynpose's ``configs/``; or the path of a file.
+        name (str): such as "FCPose/R_50_3x.yaml" or, for a lazy config, "FCPose/R_50_3x.py", relative to dynpose's
+            ``configs/``; or the path of a file.
 
     Returns:
         str: the path of the file.
@@ -31,26 +34,35 @@ def get_config(name, trained=False, opts=()):
 
     Args:
         name (str): see :func:`get_config_file`.
-        trained (bool): the config is for a trained model: MODEL.WEIGHTS must be a local file.
-        opts (Sequence[str]): overrides, KEY VALUE KEY VALUE ...
+        trained (bool): the config is for a trained model: MODEL.WEIGHTS (``train.init_checkpoint`` of a lazy config)
+            must be a local file.
+        opts (Sequence[str]): overrides, KEY VALUE KEY VALUE ... or, of a lazy config, key=value ...
 
     Returns:
-        CfgNode: not frozen. With ``trained=False``, MODEL.WEIGHTS is what training starts from.
+        CfgNode | DictConfig: not frozen; a DictConfig for a lazy config. With ``trained=False``, the weights are those
+        that training starts from.
 
     Raises:
-        ConfigError: there is no such config, an override is wrong, or with ``trained=True`` MODEL.WEIGHTS is not a
-            local file.
+        ConfigError: there is no such config, an override is wrong, or with ``trained=True`` the weights are not a local
+            file.
 
     Example::
 
         >>> get_config("FCPose/R_50_3x.yaml").MODEL.META_ARCHITECTURE
         'FCPose'
     """
-    cfg = load_config(get_config_file(name), opts)
-    if trained and not os.path.isfile(cfg.MODEL.WEIGHTS):
+    path = get_config_file(name)
+    if _is_lazy(path):
+        cfg = _apply_overrides(LazyConfig.load(path), opts)
+        key = "train.init_checkpoint"
+        weights = OmegaConf.select(cfg, key, default="")
+    else:
+        cfg = load_config(path, opts)
+        key, weights = "MODEL.WEIGHTS", cfg.MODEL.WEIGHTS
+    if trained and not os.path.isfile(weights):
         raise ConfigError(
-            f"{name}: dynpose has no trained weights for this config (MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}, which is "
-            "not a local file); download or train them, and set MODEL.WEIGHTS to their path"
+            f"{name}: dynpose has no trained weights for this config ({key} is {weights!r}, which is not a local "
+            f"file); download or train them, and set {key} to their path"
         )
     return cfg
 
@@ -62,8 +74,9 @@ def get(name, trained=False, device=None, opts=()):
 
     Args:
         name (str): see :func:`get_config_file`.
-        trained (bool): load MODEL.WEIGHTS, dynpose's weights or released ones, which must be complete.
-        device (str | None): takes the place of MODEL.DEVICE; None = MODEL.DEVICE, or the CPU where there is no GPU.
+        trained (bool): load the weights of the config, dynpose's or released ones, which must be complete.
+        device (str | None): takes the place of MODEL.DEVICE (``train.device`` of a lazy config); None = that device, or
+            the CPU where there is no GPU.
         opts (Sequence[str]): see :func:`get_config`.
 
     Returns:
@@ -78,6 +91,8 @@ def get(name, trained=False, device=None, opts=()):
         >>> model = get("FCPose/R_50_3x_release.yaml", trained=True, opts=["MODEL.WEIGHTS", "fcpose50.pth"])
     """
     cfg = get_config(name, trained, opts)
+    if _is_lazy(name):
+        return _get_lazy(cfg, trained, device)
     if device is not None or not torch.cuda.is_available():
         cfg.MODEL.DEVICE = device or "cpu"
     register_datasets_for_schema(cfg)
@@ -85,3 +100,26 @@ def get(name, trained=False, device=None, opts=()):
     if trained:
         PoseCheckpointer(model, complete=True, class_names=cfg.MODEL.CLASS_NAMES).load(cfg.MODEL.WEIGHTS)
     return model
+
+
+def _is_lazy(name):
+    return name.endswith(".py")
+
+
+def _apply_overrides(cfg, opts):
+    """Apply key=value overrides to a lazy config."""
+    try:
+        return LazyConfig.apply_overrides(cfg, list(opts))
+    except Exception as error:  # of hydra and omegaconf, which have no base class in common
+        raise ConfigError(f"overrides {' '.join(opts)}: {' '.join(str(error).split())}") from error
+
+
+def _get_lazy(cfg, trained, device):
+    """Build the model of a lazy config."""
+    model = instantiate(cfg.model)
+    if trained:
+        # a lazy config has no class names for the weights to be compared with
+        PoseCheckpointer(model, complete=True).load(cfg.train.init_checkpoint)
+    if device is None and torch.cuda.is_available():
+        device = OmegaConf.select(cfg, "train.device")
+    return model.to(device or "cpu")

@@ -21,7 +21,8 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_every_config_has_a_name():
-    names = {path.relative_to("configs").as_posix() for path in Path("configs").rglob("*.yaml")}
+    files = (path for pattern in ("*.yaml", "*.py") for path in Path("configs").rglob(pattern))
+    names = {path.relative_to("configs").as_posix() for path in files}
     assert set(config_names()) == names
 
 

@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from small_models import small_config
 
 from dynpose.config import ConfigError
-from dynpose.data import DatasetError
+from dynpose.data import DatasetError, get_pose_dataset_dicts
 from dynpose.data.loader import PoseTrainLoader, TrainingSchedule, build_pose_train_loader
 from dynpose.utils.random_state import rng_state
 
@@ -189,3 +189,10 @@ def test_faults(cfg, monkeypatch):
     monkeypatch.delitem(DICTS[4], "height")
     with pytest.raises(DatasetError, match=r"4\.jpg: has no width and height"):
         build_pose_train_loader(cfg, draws)
+
+
+def test_dicts_for_a_lazy_config(cfg):
+    assert len(get_pose_dataset_dicts("ten")) == 8
+    assert len(get_pose_dataset_dicts(["ten", "ten"], filter_empty=False)) == 20
+    with pytest.raises(DatasetError, match=r"^data sets ten: no image is left; .*min_keypoints \(1\)"):
+        get_pose_dataset_dicts("ten", min_keypoints=1)

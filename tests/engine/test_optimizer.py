@@ -6,7 +6,7 @@ from detectron2.solver import build_optimizer as build_of_detectron2
 from small_models import small_config, small_model
 
 from dynpose.config import ConfigError
-from dynpose.engine.optimizer import build_optimizer
+from dynpose.engine.optimizer import build_clipped_optimizer, build_optimizer, pose_optimizer_params
 
 
 @pytest.fixture
@@ -82,3 +82,10 @@ def test_clipping_the_full_model(cfg):
     optimizer.step()
     torch.testing.assert_close(model.slow.weight.detach(), torch.tensor([[-0.6, 0.0]]), rtol=1e-5, atol=0)
     torch.testing.assert_close(model.fast.weight.detach(), torch.tensor([[0.0, -0.8]]), rtol=1e-5, atol=0)
+
+
+def test_faults_without_a_config_name_the_arguments():
+    with pytest.raises(ValueError, match=r"^clip_type: expected 'value', 'norm', 'full_model' or None, got 'all'"):
+        build_clipped_optimizer(params=Two().parameters(), optimizer_class=torch.optim.SGD, clip_type="all")
+    with pytest.raises(ConfigError, match=r"^lr_factors: no parameter of Two has 'flow' in its name"):
+        pose_optimizer_params(Two(), base_lr=0.1, lr_factors=[("flow", 10.0)])

@@ -27,6 +27,7 @@ from dynpose.config import (
     check_not_negative,
     check_odd,
     check_positive,
+    set_plain,
 )
 from dynpose.data import model_schema
 from dynpose.layers.oks_nms import oks_nms
@@ -87,6 +88,7 @@ class CIDOptions:
     index_coordinates: bool = False
 
     def __post_init__(self):
+        set_plain(self, "loss_weights")
         check_one_of("heatmap_loss_norm", self.heatmap_loss_norm, HEATMAP_LOSS_NORMS)
 
 

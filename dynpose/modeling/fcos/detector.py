@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from dynpose.config import blame
+from dynpose.config import blame, set_plain
 
 from .decoding import FCOSDecoder
 from .locations import Locations
@@ -39,6 +39,7 @@ class FCOSDetector:
     decoder: FCOSDecoder = field(default_factory=FCOSDecoder)
 
     def __post_init__(self):
+        set_plain(self, "strides", "sizes_of_interest")
         if len(self.sizes_of_interest) != len(self.strides) - 1:
             raise ValueError(
                 f"sizes_of_interest: expected one for every level but the last, {len(self.strides) - 1}, got "

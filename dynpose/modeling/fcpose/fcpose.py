@@ -22,6 +22,7 @@ from dynpose.config import (
     check_not_negative,
     check_odd,
     check_positive,
+    set_plain,
 )
 from dynpose.data import model_schema
 from dynpose.modeling.backbone import build_backbone
@@ -71,6 +72,9 @@ class FCPoseOptions:
     offset_weight: float = 5.0
     aux_weight: float = 0.2
     aux_sigmas: tuple = (1.8, 0.9)
+
+    def __post_init__(self):
+        set_plain(self, "aux_sigmas")
 
 
 @META_ARCH_REGISTRY.register()

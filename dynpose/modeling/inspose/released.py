@@ -20,6 +20,7 @@ from dynpose.config import (
     check_norm,
     check_not_negative,
     check_positive,
+    set_plain,
 )
 from dynpose.data import model_schema
 from dynpose.layers.nms import soft_nms
@@ -84,6 +85,9 @@ class ReleasedOptions:
     min_overlap: float = 0.9
     max_radius: int = 3
     loss_weights: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        set_plain(self, "nms", "varifocal", "loss_weights")
 
 
 @META_ARCH_REGISTRY.register()

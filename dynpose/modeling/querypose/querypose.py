@@ -29,6 +29,7 @@ from dynpose.config import (
     check_choice,
     check_from_0_to_1,
     check_not_negative,
+    set_plain,
 )
 from dynpose.data import KeypointSchema, model_schema
 from dynpose.layers.process_mean import normalizer
@@ -104,6 +105,9 @@ class RoIPooling:
     keypoint_resolution: int = 14
     sampling_ratio: int = 2
 
+    def __post_init__(self):
+        set_plain(self, "in_features")
+
 
 @dataclass(frozen=True)
 class QueryPoseOptions:
@@ -132,6 +136,7 @@ class QueryPoseOptions:
     max_detections: int = 100
 
     def __post_init__(self):
+        set_plain(self, "loss_weights")
         for name, choices in (("pipeline", PIPELINES), ("decode_in_training", DECODED_IN_TRAINING)):
             check_one_of(name, getattr(self, name), choices)
 
