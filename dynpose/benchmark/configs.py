@@ -80,7 +80,8 @@ def build_random(cfg: CfgNode, device: torch.device):
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = str(device)
-    register_datasets_for_schema(cfg)
+    if "KEYPOINT_SCHEMA" in cfg.MODEL:  # not in detectron2's own configs
+        register_datasets_for_schema(cfg)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_model(cfg)
