@@ -65,7 +65,7 @@ def read_ground_truth(dataset_name, num_keypoints):
         GroundTruth
 
     Raises:
-        DatasetError: the file cannot be read, an item is invalid, or crowd indices are missing for CrowdPose's protocol.
+        DatasetError: the file cannot be read, an item is invalid, or CrowdPose's protocol lacks crowd indices.
     """
     metadata = MetadataCatalog.get(dataset_name)
     protocol = metadata.get("keypoint_protocol", "coco")
