@@ -175,7 +175,7 @@ def make_input_sets(case, device: torch.device, calls: int) -> list:
 
 
 def cache_bytes(device: torch.device) -> int:
-    """Size of the device's largest cache; a guess where it is unknown."""
+    """Size of the device's largest cache; an assumed size if unknown."""
     if device.type == "cuda":
         return getattr(torch.cuda.get_device_properties(device), "L2_cache_size", _UNKNOWN_CACHE_BYTES)
     units = {"K": 2**10, "M": 2**20}

@@ -236,7 +236,7 @@ def find_damage(path, required=()):
 
     Args:
         path (str): of a file of ``torch.save``.
-        required (Collection[str]): entries needed to resume, beside the model and the iteration.
+        required (Collection[str]): entries needed to resume, besides the model and the iteration.
 
     Returns:
         str | None: the fault; None if the file is intact. A file refused because it could execute code is reported when

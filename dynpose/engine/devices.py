@@ -8,7 +8,7 @@ __all__ = ["check_device", "missing_device"]
 
 
 def missing_device(name):
-    """Find out why a device can't be used.
+    """Return the reason why a device can't be used.
 
     Args:
         name (str): in PyTorch's notation: "cpu", "cuda", "cuda:1", "mps".

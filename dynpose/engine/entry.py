@@ -71,7 +71,7 @@ def setup(args):
         default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": path}))
     logger.info("Keypoints of the model: %s", ", ".join(cfg.MODEL.KEYPOINT_SCHEMA.NAMES))
     if not args.eval_only:
-        # detectron2's log of the config has colour escape sequences between keys and values, which hinders searching
+        # detectron2's log of the config has colour escape sequences between keys and values
         logger.info("SEED is %d", cfg.SEED)
     return cfg
 

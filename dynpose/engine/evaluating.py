@@ -168,7 +168,7 @@ class EvaluationHook(hooks.EvalHook):
 
 
 def _digest(cfg):
-    """A digest of all config keys that affect an evaluation, without those for where it runs."""
+    """A digest of the config keys that affect an evaluation's results, not where it runs."""
     model = cfg.MODEL.clone()
     model.defrost()
     model.DEVICE = model.WEIGHTS = ""

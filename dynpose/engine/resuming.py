@@ -1,4 +1,4 @@
-"""The state beside the weights that a run needs to resume as if it had not been interrupted."""
+"""The state, besides the weights, that a run needs to resume as if it had not been interrupted."""
 
 import logging
 import os

@@ -163,7 +163,7 @@ class PoseEvaluator(DatasetEvaluator):
         return {task: names[task] for task in self._tasks or ("keypoints", "bbox")}
 
     def reset(self):
-        """Forget all predictions."""
+        """Clear all predictions."""
         self._predictions = []
 
     def process(self, inputs, outputs):
