@@ -1,4 +1,4 @@
-"""Whether several implementations compute the same numbers, before their times are compared."""
+"""Checking that implementations compute the same numbers, before their times are compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 class Result(NamedTuple):
-    """What one call of an implementation gives.
+    """The result of one call of an implementation.
 
     Attributes:
         values: by name, any shapes.
@@ -22,13 +22,13 @@ class Result(NamedTuple):
 
 
 class Tolerance(NamedTuple):
-    """How far results may differ.
+    """The tolerated differences of results.
 
     Attributes:
-        values: the largest difference, as a part of the largest value.
-        gradients: the Euclidean norm of the difference, as a part of the norm of the gradient. Where an input of a
-            ReLU is so near to zero that rounding changes its sign, a cell's gradient changes by a finite step: a few
-            numbers may differ by a large part of the largest one.
+        values: the largest difference, relative to the largest value.
+        gradients: the Euclidean norm of the difference, relative to the norm of the gradient. If rounding changes the
+            sign of a ReLU's input, the cell's gradient jumps: a few numbers may differ by a large fraction of the
+            largest one.
     """
 
     values: float
@@ -36,7 +36,7 @@ class Tolerance(NamedTuple):
 
     @classmethod
     def of(cls, dtype: torch.dtype, tf32: bool) -> Tolerance:
-        """Choose by the precision of the factors: bfloat16 has 8 bits, TF32 and float16 11, float32 24."""
+        """Choose by the significand of the factors: 8 bits in bfloat16, 11 in TF32 and float16, 24 in float32."""
         if dtype == torch.bfloat16:
             return cls(values=3e-2, gradients=0.15)
         if dtype == torch.float16 or tf32:
@@ -45,14 +45,14 @@ class Tolerance(NamedTuple):
 
 
 class Disagreement(Exception):
-    """Two implementations compute different things: their times must not be compared."""
+    """Two implementations give different results: their times must not be compared."""
 
 
 def check_values(name: str, expected: torch.Tensor, actual: torch.Tensor, tolerance: float) -> None:
     """Compare the largest difference with the largest value.
 
     Raises:
-        Disagreement: if shapes differ, or the numbers more than ``tolerance`` (a part of the largest value).
+        Disagreement: shapes differ, or numbers by more than ``tolerance`` (relative to the largest value).
     """
     _check(name, expected, actual, lambda x: x.double().abs().amax(), tolerance)
 
@@ -61,7 +61,7 @@ def check_gradients(expected: Result, actual: Result, tolerance: float) -> None:
     """Compare the norm of the difference with the norm of each gradient.
 
     Raises:
-        Disagreement: if shapes differ, or the numbers more than ``tolerance`` (a part of the norm).
+        Disagreement: shapes differ, or numbers by more than ``tolerance`` (relative to the norm).
     """
     for name, gradient in expected.gradients.items():
         _check(name, gradient, actual.gradients[name], lambda x: x.double().norm(), tolerance)
@@ -71,7 +71,7 @@ def _check(name, expected, actual, size_of, tolerance):
     if expected.shape != actual.shape:
         raise Disagreement(f"{name}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}")
     difference, size = size_of(actual.double() - expected), size_of(expected)
-    # written so that a NaN does not pass
+    # "not <=" so that NaN fails
     if not difference <= tolerance * size:
         relative = (difference / size).item()
         raise Disagreement(f"{name}: relative difference {relative:.1e}, at most {tolerance:.1e} expected")

@@ -1,6 +1,6 @@
-"""How time is measured, and the rates that the machine reaches.
+"""Clocks, and the peak rates of the machine.
 
-A clock takes a function, calls it, and returns (seconds, the host's seconds to queue it or None).
+A clock calls a function and returns (seconds, the host's seconds to queue it or None).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-# of the buffer that is overwritten to keep a CUDA device busy, several times its cache
+# the size of the buffer that is overwritten to keep a CUDA device busy, several times its cache
 _FILL_BYTES = 2**28
 _MAX_FILLS = 64
 
@@ -25,9 +25,9 @@ def make_clock(device: torch.device) -> Clock:
 
 
 def make_wall_clock(device: torch.device) -> Clock:
-    """Make a clock that gives the time until the result of a call is there.
+    """Make a clock that measures the time until the result of a call is available.
 
-    On a GPU that is the host's time and the device's, as far as they do not overlap: what a user waits for. There is no
+    On a GPU this is the time that a user waits: the host's time plus the device's, less their overlap. There is no
     separate time to queue.
     """
 
@@ -42,20 +42,20 @@ def make_wall_clock(device: torch.device) -> Clock:
 
 
 def synchronize(device: torch.device):
-    """Wait until a device has done all that is queued; a CPU queues nothing."""
+    """Wait until a device has finished all queued work; a no-op for a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class DeviceClock:
-    """Time the work of a CUDA device by its events.
+    """Times the work of a CUDA device with CUDA events.
 
-    The host can need longer to queue a call than the device to run it. So the device is kept busy, by overwriting a
-    buffer, until the whole call is queued: what is measured is the device's time. Overwriting also drives what earlier
-    calls read and wrote out of the cache.
+    Queuing a call may take the host longer than running it takes the device. Therefore the device is kept busy
+    overwriting a buffer until the whole call is queued, so that only the device's time is measured. Overwriting also
+    evicts the data of earlier calls from the cache.
 
     Args:
-        device: with a current stream to run on.
+        device: runs on its current stream.
     """
 
     def __init__(self, device: torch.device):
@@ -63,10 +63,10 @@ class DeviceClock:
         self._fills = 1
 
     def __call__(self, call) -> tuple[float, float]:
-        """Give the device's seconds for a call and the host's to queue it."""
+        """Return the device's seconds for a call and the host's seconds to queue it."""
         while True:
             seconds, host_seconds, was_busy = self._time(call)
-            # Where a call itself waits for the device, no number of fills is enough.
+            # If the call itself waits for the device, no number of fills is enough.
             if was_busy or self._fills >= _MAX_FILLS:
                 return seconds, host_seconds
             self._fills *= 2
@@ -87,18 +87,18 @@ class DeviceClock:
 
 @dataclass(frozen=True)
 class Rates:
-    """What the machine can do at the most.
+    """The peak rates of the machine.
 
     Attributes:
-        flops: operations in a second in a large matrix product, a multiply-add counted as two.
-        bandwidth: bytes in a second in a large copy, those read and those written.
+        flops: FLOPs per second in a large matrix product, a multiply-add counted as two.
+        bandwidth: bytes read and written per second in a large copy.
     """
 
     flops: float
     bandwidth: float
 
     def floor(self, flops: int, num_bytes: int) -> tuple[float, str]:
-        """Give the seconds that work takes at the least, and which rate it is that bounds it."""
+        """Return the minimum seconds for the work, and the rate that bounds it."""
         return max((flops / self.flops, "matrix rate"), (num_bytes / self.bandwidth, "bandwidth"))
 
 

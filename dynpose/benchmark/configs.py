@@ -1,4 +1,4 @@
-"""The configs that are compared, detectron2's Keypoint R-CNN as their peer, and models with random weights."""
+"""The compared configs, detectron2's Keypoint R-CNN as their peer, and models with random weights."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ SETTLING_SIZE = (256, 256)
 
 @dataclass(frozen=True)
 class ComparedConfig:
-    """A config that is compared; its model is built where and when it is needed.
+    """A compared config; its model is built when needed.
 
     Attributes:
         name: for the tables.
         cfg: of the model.
-        architecture: the class of the meta-architecture. A copy in another process imports its module by it, which
+        architecture: the class of the meta-architecture. Unpickling it in another process imports its module, which
             registers a method from outside the package there.
 
     Raises:
-        ConfigError: the meta-architecture is not registered. That is known before anything is measured.
+        ConfigError: the meta-architecture is not registered; raised before any measurement.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ComparedConfig:
 
 
 class Names:
-    """Names of configs that tell them apart: "(2)" is added to a name that is there already, and so on."""
+    """Unique names of configs: "(2)" and so on is appended to a repeated name."""
 
     def __init__(self):
         self._given = Counter()
@@ -66,7 +66,7 @@ class Names:
 
 
 def without_folders(words: Sequence[str]) -> list[str]:
-    """Shorten overrides for a report, as a value may be a path."""
+    """Shorten overrides for a report, since a value may be a path."""
     return [Path(word).name for word in words]
 
 
@@ -76,7 +76,7 @@ def peer_config() -> CfgNode:
 
 
 def build_random(cfg: CfgNode, device: torch.device):
-    """Build a model; the same random weights every time."""
+    """Build a model with the same random weights every time."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = str(device)
@@ -89,10 +89,10 @@ def build_random(cfg: CfgNode, device: torch.device):
 
 @contextlib.contextmanager
 def settling_norms(model):
-    """While entered, set the statistics of batch normalisation from what passes through, layer after layer.
+    """While entered, set the statistics of batch normalisation from the activations, layer by layer.
 
-    Nothing has set them in an untrained network. Its activations then grow from block to block until a softmax
-    overflows, on which detectron2's Keypoint R-CNN stops.
+    They are not set in an untrained network. Its activations then grow from block to block until a softmax overflows,
+    which makes detectron2's Keypoint R-CNN fail.
     """
 
     def settle(module, inputs):

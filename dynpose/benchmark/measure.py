@@ -1,7 +1,7 @@
-"""Rounds of calls that are compared: their memory, whether they agree, and their times.
+"""Comparing calls in rounds: their memory, agreement and times.
 
-A case is what is measured: it makes inputs (``make_inputs(device, seed)``), runs one of the named things that are
-compared on them (``run(name, inputs)``), and can be pickled. Where their results must be the same, it also has
+A case defines the measurement: it makes inputs (``make_inputs(device, seed)``), runs one of the compared alternatives
+by name (``run(name, inputs)``), and can be pickled. If their results must be the same, it also has
 ``check(expected, actual, inputs, tolerance)``, which raises :class:`~.agreement.Disagreement`.
 """
 
@@ -21,27 +21,27 @@ from .agreement import Disagreement, Tolerance
 from .clocks import Clock
 from .memory import OUT_OF_MEMORY, unless_out_of_memory
 
-# Further reasons why there are no figures
+# Reasons for missing figures, besides OUT_OF_MEMORY
 NOT_RUN, DISAGREES = "not run", "disagrees"
 
 _WARM_UP_ROUNDS = 2
-# What has taken so long in a case is timed no more, if it has been so often.
+# An alternative is no longer timed after both this total time and this number of rounds.
 _ENOUGH_SECONDS, _ENOUGH_ROUNDS = 20.0, 5
-# Bounds of the input sets. What is unknown is taken for larger than most caches.
+# Bounds of the input sets. The size assumed for an unknown cache is larger than most caches.
 _UNKNOWN_CACHE_BYTES = 2**26
 _MAX_INPUT_BYTES = 2**30
 
 
 @dataclass
 class Measurement:
-    """What was measured of one thing in one case.
+    """The measurement of one alternative in one case.
 
     Attributes:
-        status: why there are no times: NOT_RUN, OUT_OF_MEMORY or DISAGREES; "" = there are.
+        status: why there are no times: NOT_RUN, OUT_OF_MEMORY or DISAGREES; "" if there are.
         detail: of the status.
         seconds: of every timed call.
-        host_seconds: on a GPU, what the host took to queue it.
-        num_bytes: held at the peak of a call beyond its inputs; None where that can't be measured.
+        host_seconds: on a GPU, the host's time to queue it.
+        num_bytes: peak memory of a call beyond its inputs; None if it can't be measured.
     """
 
     status: str = ""
@@ -52,11 +52,11 @@ class Measurement:
 
     @property
     def median(self) -> float | None:
-        """Median seconds; None where there are no times."""
+        """Median seconds; None if there are no times."""
         return statistics.median(self.seconds) if self.seconds and not self.status else None
 
     def figures(self) -> dict:
-        """Give the plain values for a report; None for what was not measured."""
+        """Return plain values for a report; None for figures that were not measured."""
         seconds = self.median
         num_bytes = None if self.status == DISAGREES else self.num_bytes
         return {
@@ -70,7 +70,7 @@ class Measurement:
 
 
 def progress(name: str, figures: Mapping) -> str:
-    """Write for the terminal what came of a measurement."""
+    """Format the result of a measurement for the terminal."""
     return f"{name} {figures['note'] or '{:.3f} ms'.format(figures['ms'])}"
 
 
@@ -83,20 +83,21 @@ def measure(
     tolerance: Tolerance | None = None,
     not_run: Mapping[str, str] | None = None,
 ) -> dict[str, Measurement]:
-    """Measure what is compared in a case.
+    """Measure the alternatives of a case.
 
     Args:
         case: see above.
-        names: of what is compared, in the order of a round.
+        names: of the alternatives, in the order of a round.
         device: to run on.
         clock: see :mod:`.clocks`.
-        rounds: number that are timed; fewer of what takes long.
-        tolerance: how far results may differ from the reference's, ``case.reference``, or the first one's where that is
-            not run; None where they are not compared.
-        not_run: the names that can't be run, and why.
+        rounds: number of timed rounds; fewer for slow alternatives.
+        tolerance: tolerated difference from the results of the reference, ``case.reference``, or of the first
+            alternative if the reference is not run; None = results are not compared.
+        not_run: the names that can't be run, with reasons.
 
     Returns:
-        One measurement for each name. What can't be run, runs out of memory or disagrees has a status and no times.
+        One measurement for each name. Alternatives that can't be run, run out of memory or disagree have a status and
+        no times.
     """
     measurements = {name: Measurement() for name in names}
     for name, reason in (not_run or {}).items():
@@ -123,7 +124,7 @@ def _measure_memory(case, measurements, device):
 
 
 def _run_once(case, measurements, inputs, tolerance):
-    """Call everything, and compare the results where they must be the same."""
+    """Call each alternative, and compare the results if they must be the same."""
     expected, names = None, _running(measurements)
     if tolerance:
         names.sort(key=lambda name: name != case.reference)
@@ -157,12 +158,12 @@ def _measure_time(case, measurements, inputs, clock, rounds):
 
 
 def make_input_sets(case, device: torch.device, calls: int) -> list:
-    """Draw so many inputs that when the first are read again, the cache no longer holds them.
+    """Draw enough inputs that the cache no longer holds the first ones when they are read again.
 
     Args:
         case: see above.
-        device: where to.
-        calls: that will read one each; more sets are not needed.
+        device: of the inputs.
+        calls: number of calls, which read one set each; more sets are not needed.
 
     Returns:
         At least two sets.
@@ -174,7 +175,7 @@ def make_input_sets(case, device: torch.device, calls: int) -> list:
 
 
 def cache_bytes(device: torch.device) -> int:
-    """Size of the device's largest cache; a guess where it is unknown."""
+    """Size of the device's largest cache; an assumed size if unknown."""
     if device.type == "cuda":
         return getattr(torch.cuda.get_device_properties(device), "L2_cache_size", _UNKNOWN_CACHE_BYTES)
     units = {"K": 2**10, "M": 2**20}

@@ -1,4 +1,4 @@
-"""The memory that a call takes, and calls in fresh processes."""
+"""The memory of a call, and calls in fresh processes."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from pathlib import Path
 import torch
 
 OUT_OF_MEMORY = "out of memory"
-# in the messages of errors without a class for it
+# in messages of out-of-memory errors without a dedicated class
 _OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "CUDA out of memory", "_STATUS_ALLOC_FAILED")
 
 
 def extra_memory(case, name: str, device: torch.device) -> int | None:
-    """Measure the bytes that one call holds at its peak beyond its inputs, after one call to warm up.
+    """Measure the peak memory of one call beyond its inputs, in bytes, after one warm-up call.
 
-    On a GPU it is the rise of ``torch.cuda.max_memory_allocated``. On a CPU, which has no such counter, the call is
-    made in a fresh process, and it is the rise of that process's highest resident memory (VmHWM of /proc).
+    On a GPU it is the increase of ``torch.cuda.max_memory_allocated``. A CPU has no such counter: the call runs in a
+    fresh process, and the result is the increase of its peak resident memory (VmHWM of /proc).
 
     Args:
         case: see :mod:`.measure`.
-        name: which of its calls.
+        name: of the call.
         device: to run on.
 
     Returns:
-        None where it can't be measured.
+        The bytes; None if they can't be measured.
     """
     if device.type == "cuda":
         return _extra_memory_cuda(case, name, device)
-    # Freed tensors go back to the system at once, so that they count when allocated again.
+    # Freed tensors return to the system at once, so that they count when allocated again.
     environment = {"MALLOC_MMAP_THRESHOLD_": str(2**16)}
     return in_fresh_process(_extra_memory_cpu, case, name, torch.get_num_threads(), environment=environment)
 
@@ -56,13 +56,13 @@ def _extra_memory_cpu(case, name, threads):
 
 
 def with_peak_memory(call: Callable) -> tuple:
-    """Make a call, and measure how far it raises the highest resident memory of this process.
+    """Make a call, and measure how much it raises the peak resident memory of this process.
 
     Returns:
-        The result and the bytes; None in place of these where the system does not tell.
+        The result and the bytes; None instead of the bytes if the system does not report them.
     """
     try:
-        # proc(5): the highest resident memory starts again from the present one
+        # proc(5): reset the peak resident memory to the current value
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return call(), None
@@ -72,21 +72,21 @@ def with_peak_memory(call: Callable) -> tuple:
 
 
 def _highest_resident_memory():
-    # Not getrusage: on Linux its ru_maxrss begins with that of the parent process.
+    # Not getrusage: on Linux its ru_maxrss starts at the parent process's value.
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)[1]) * 1024
 
 
 def in_fresh_process(function, *arguments, environment: dict[str, str]):
-    """Call a function in a new Python process and give its result.
+    """Call a function in a new Python process and return its result.
 
     Args:
-        function: of a module, so that the other process finds it.
+        function: at module level, so that it can be pickled.
         *arguments: for it, picklable.
         environment: variables to set in the process.
 
     Raises:
-        BrokenProcessPool: if the process was killed, as the system does where memory does not suffice.
+        BrokenProcessPool: the process was killed, as the system does when it runs out of memory.
     """
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
@@ -102,13 +102,13 @@ def in_fresh_process(function, *arguments, environment: dict[str, str]):
 
 
 def unless_out_of_memory(function, *arguments):
-    """Call a function and give its result, or OUT_OF_MEMORY where the memory does not suffice."""
+    """Call a function and return its result, or OUT_OF_MEMORY if it runs out of memory."""
     try:
         return function(*arguments)
     except (RuntimeError, MemoryError, BrokenProcessPool) as error:
         if not _is_out_of_memory(error):
             raise
-    # Not before the handler's end: the error holds what the failed call allocated.
+    # After the handler, since the error keeps the failed call's tensors alive.
     torch.cuda.empty_cache()
     return OUT_OF_MEMORY
 

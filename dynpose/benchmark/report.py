@@ -1,4 +1,4 @@
-"""What the tables of all reports share."""
+"""Helpers for the tables of all reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SETTINGS = {"cudnn_benchmark": "cuDNN benchmark mode", "deterministic": "determ
 
 
 def figure(value: float | None) -> str:
-    """Write a number with three significant digits, or all before the point; "" for None."""
+    """Format a number with three significant digits, keeping all integer digits; "" for None."""
     if value is None:
         return ""
     if abs(value) >= 100:
@@ -24,12 +24,12 @@ def figure(value: float | None) -> str:
 
 
 def cell(figures: dict, key: str) -> str:
-    """Write a figure, or why there is none; the reason why something can't run is below the tables, once."""
+    """Format a figure, or the reason why it is missing; reasons for NOT_RUN are listed once, below the tables."""
     return figure(figures[key]) or ("" if figures["status"] == NOT_RUN else figures["status"])
 
 
 def ratio(above: dict, below: dict, key: str) -> float | None:
-    """Divide a figure by another; None where one is missing."""
+    """Divide a figure by another; None if one is missing."""
     numbers = above.get(key), below.get(key)
     return numbers[0] / numbers[1] if None not in numbers and numbers[1] else None
 
@@ -51,7 +51,7 @@ def subtitle(report: dict) -> str:
 
 
 def header(report: dict) -> str:
-    """Write what the figures depend on: versions, commit, device, precision, threads, rounds, overrides."""
+    """Format the conditions of the measurement: versions, commit, device, precision, threads, rounds, overrides."""
     environment, settings = report["environment"], report["settings"]
     triton = f", triton {environment['triton']}" if environment["triton"] else ""
     return (
@@ -83,5 +83,5 @@ def table(title: str, rows: list[dict], style: str) -> str:
 
 
 def join(*blocks: str) -> str:
-    """Put blocks of text below each other, without the empty ones."""
+    """Join the non-empty blocks of text."""
     return "\n\n".join(filter(None, blocks))

@@ -1,4 +1,4 @@
-"""The settings that all implementations, models or configs of a run are measured under, and the environment."""
+"""The settings shared by all implementations, models or configs of a run, and the environment."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import torch
 from dynpose.layers import triton_support
 from dynpose.utils.environment import git_state, versions
 
-# rounds that are timed by default
+# default number of timed rounds
 _ROUNDS = {"cuda": 50, "cpu": 7}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the arguments of a command set.
+    """The settings from a command's arguments.
 
     Attributes:
         device: to run on.
         dtype: of the inputs.
         tf32: whether float32 factors may be rounded to TF32.
-        cudnn_benchmark: whether cuDNN tries its algorithms.
-        deterministic: whether the same inputs must give the same bits. Where an operation cannot, it warns and runs.
-        threads: of the CPU; None leaves them.
-        rounds: number that are timed.
+        cudnn_benchmark: whether cuDNN benchmarks its algorithms.
+        deterministic: whether the same inputs must give the same bits. An operation that cannot warns and runs.
+        threads: of the CPU; None keeps the current number.
+        rounds: number of timed rounds.
     """
 
     device: torch.device
@@ -55,7 +55,7 @@ class Settings:
 
     @contextlib.contextmanager
     def applied(self):
-        """Set PyTorch up like this while entered; a GPU becomes the current device."""
+        """Apply the settings to PyTorch while entered; a GPU becomes the current device."""
         backends = torch.backends
         with contextlib.ExitStack() as after:
             for owner, name, value in (
@@ -79,7 +79,7 @@ class Settings:
             yield
 
     def report(self) -> dict:
-        """Give the plain values for a report; the environment holds the threads."""
+        """Return plain values for a report; the threads are in the environment."""
         return {
             "device": self.device.type,
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -91,7 +91,7 @@ class Settings:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Give the device of a name, or the GPU where there is one; a GPU with its index."""
+    """Return the named device, by default the GPU if there is one; a GPU with its index."""
     device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
@@ -99,11 +99,11 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def environment(device: torch.device) -> dict:
-    """Describe the software and the machine; call it under the settings that are measured.
+    """Describe the software and the machine; call it under the settings of the measurement.
 
     Returns:
-        Versions (None for what is not there), the commit of the source where it is known, with "+" behind it where
-        files differ from it, the device and the threads.
+        Versions (None if not installed), the commit of the source if known, followed by "+" if files differ from it,
+        the device and the threads.
     """
     on_gpu, state = device.type == "cuda", git_state()
     return {

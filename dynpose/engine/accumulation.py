@@ -1,4 +1,4 @@
-"""Batches that are larger than what fits on a device: cut into micro-batches whose gradients are added up."""
+"""Gradient accumulation: batches too large for a device are split into micro-batches whose gradients are summed."""
 
 import math
 from contextlib import nullcontext
@@ -18,7 +18,7 @@ def check_ims_per_process(cfg):
         int
 
     Raises:
-        ConfigError: it is not at least 0.
+        ConfigError: the value is below 0.
     """
     limit = cfg.SOLVER.IMS_PER_PROCESS
     if not limit >= 0:
@@ -30,14 +30,14 @@ def check_ims_per_process(cfg):
 
 
 def split_batch(batch, limit):
-    """Cut a batch into as few micro-batches as a limit allows, as equal in size as can be.
+    """Split a batch into as few micro-batches as a limit allows, with sizes as equal as possible.
 
     Args:
         batch (list): B images of a process.
-        limit (int): most images of a micro-batch; 0 = any number.
+        limit (int): maximum number of images of a micro-batch; 0 = unlimited.
 
     Returns:
-        list[tuple[list, float]]: the micro-batches, in order, and the share of the batch that each of them is.
+        list[tuple[list, float]]: the micro-batches, in order, each with its share of the batch.
 
     Example::
 
@@ -55,11 +55,11 @@ def split_batch(batch, limit):
 
 
 def synchronised(model, is_last):
-    """The context of a micro-batch: DistributedDataParallel exchanges gradients in that of the last one alone.
+    """The context of a micro-batch: DistributedDataParallel synchronises gradients only in the last one.
 
     Args:
         model (nn.Module)
-        is_last (bool): of the batch's micro-batches.
+        is_last (bool): whether this is the last micro-batch of the batch.
     """
     if is_last or not isinstance(model, DistributedDataParallel):
         return nullcontext()

@@ -1,4 +1,4 @@
-"""The best weights of a run, by a metric of its evaluations, and its end when they get no better."""
+"""The best weights of a run by an evaluation metric, and early stopping when it no longer improves."""
 
 import logging
 import math
@@ -11,7 +11,7 @@ from dynpose.config import ConfigError
 logger = logging.getLogger(__name__)
 
 _EMA = "_EMA"
-# Errors; of all other metrics, larger ones are better
+# Error metrics; for all others, larger is better
 _LOWER_IS_BETTER = ("NME",)
 
 
@@ -20,12 +20,12 @@ def check_best_checkpoint(cfg, build_evaluator):
 
     Args:
         cfg (CfgNode)
-        build_evaluator (Callable[[CfgNode, str], DatasetEvaluator]): of a data set. One without ``metric_names`` and
-            ``has_annotation``, such as a user's own, is taken to give any metric.
+        build_evaluator (Callable[[CfgNode, str], DatasetEvaluator]): for a data set. An evaluator without
+            ``metric_names`` and ``has_annotation``, such as a custom one, is assumed to report any metric.
 
     Raises:
-        ConfigError: the metric is none that the evaluation gives, or the patience is not a number of evaluations, or
-            lacks a metric or a TEST.EVAL_PERIOD.
+        ConfigError: the evaluation does not report the metric, or the patience is not a number of evaluations, or lacks
+            a metric or a TEST.EVAL_PERIOD.
     """
     metric, patience = cfg.SOLVER.BEST_METRIC, cfg.SOLVER.EARLY_STOPPING_PATIENCE
     if patience < 0:
@@ -45,7 +45,7 @@ def check_best_checkpoint(cfg, build_evaluator):
 
 
 def _known_metrics(cfg, build_evaluator):
-    """The names, as ``metrics.json`` has them; None where an evaluator does not say them."""
+    """The metric names of ``metrics.json``; None if an evaluator does not declare them."""
     names, suffixes = [], ("", _EMA) if cfg.SOLVER.EMA.ENABLED else ("",)
     for data_set in cfg.DATASETS.TEST:
         evaluator = build_evaluator(cfg, data_set)
@@ -55,32 +55,32 @@ def _known_metrics(cfg, build_evaluator):
             continue
         for suffix in suffixes:
             for task, metrics in evaluator.metric_names().items():
-                # EMA's results are told apart by the outermost name
+                # the suffix of EMA's results is on the outermost name
                 prefix = f"{data_set}{suffix}/{task}" if len(cfg.DATASETS.TEST) > 1 else f"{task}{suffix}"
                 names += [f"{prefix}/{metric}" for metric in metrics]
     return names
 
 
 def is_of_average(metric):
-    """Whether a metric, as ``metrics.json`` names it, is one of the averaged weights (SOLVER.EMA)."""
+    """Whether a metric name of ``metrics.json`` belongs to the averaged weights (SOLVER.EMA)."""
     return metric.split("/")[0].endswith(_EMA)
 
 
 class StoppedEarly(BaseException):
-    """Ends training in all processes where early stopping says so; it is no failure, so it is no Exception."""
+    """Ends training in all processes on early stopping; not a failure, hence not an Exception."""
 
 
 class BestHook(HookBase):
-    """Keeps the best weights by a metric, and ends training after so many evaluations without better ones.
+    """Keeps the best weights by a metric, and ends training after ``patience`` evaluations without improvement.
 
-    It must come after the hook that evaluates. The best so far follows from the results that ``evaluations`` has, so
-    that a resumed run goes on with it. NaN is never the best, and counts as an evaluation without a better one.
+    It must come after the hook that evaluates. The best value is derived from the results in ``evaluations``, so that a
+    resumed run keeps it. NaN is never the best, and counts as an evaluation without improvement.
 
     Args:
-        metric (str): as ``metrics.json`` names it. More is better, but for the error NME.
-        patience (int): evaluations in a row without a better value after which training ends; 0 = never.
+        metric (str): its name in ``metrics.json``. Larger is better, except for the error NME.
+        patience (int): consecutive evaluations without improvement after which training ends; 0 = never.
         evaluations (Evaluations)
-        save_best (Callable[[int, float], None]): keeps the weights, those after so many iterations, with this value.
+        save_best (Callable[[int, float], None]): saves the weights; gets the number of iterations and the value.
         save (Callable[[], None]): saves a checkpoint. All processes call it.
     """
 
@@ -91,13 +91,13 @@ class BestHook(HookBase):
         self._stops = False
 
     def before_train(self):
-        """Make up for what a kill after the last evaluation has left undone."""
+        """Catch up if the run was killed after the last evaluation."""
         start = self.trainer.start_iter
         if 0 < start < self.trainer.max_iter:
             self._update(start)
 
     def before_step(self):
-        """End the training, if the last evaluation has used up the patience.
+        """End training if the last evaluation exhausted the patience.
 
         Raises:
             StoppedEarly
@@ -107,7 +107,7 @@ class BestHook(HookBase):
             raise StoppedEarly
 
     def after_step(self):
-        """Compare, if there was an evaluation."""
+        """Compare if there was an evaluation."""
         done = self.trainer.iter + 1
         if done < self.trainer.max_iter:
             self._update(done)
@@ -115,7 +115,7 @@ class BestHook(HookBase):
                 self._save()
 
     def after_train(self):
-        """Compare the last evaluation, if all iterations are done."""
+        """Compare the last evaluation if all iterations are done."""
         if self.trainer.iter >= self.trainer.max_iter:
             self._update(self.trainer.iter)
         del self._save_best, self._save
@@ -137,7 +137,7 @@ class BestHook(HookBase):
             self._stops = True
 
     def _find_best(self, values):
-        """The place of the first of the best values; None where all are NaN."""
+        """The index of the first best value; None if all are NaN."""
         sign = -1 if self._metric.split("/")[-1].split("-")[0] in _LOWER_IS_BETTER else 1
         known = [i for i, (_, value) in enumerate(values) if not math.isnan(value)]
         return max(known, key=lambda i: (sign * values[i][1], -i), default=None)

@@ -1,4 +1,4 @@
-"""The checkpoints of a training run: complete, atomic, bounded in number, and passed over where they are damaged."""
+"""The checkpoints of a training run: complete, atomic, bounded in number, and skipped if corrupt."""
 
 import json
 import logging
@@ -30,16 +30,16 @@ _FINAL = "model_final"
 
 
 class TrainingCheckpointer(PoseCheckpointer):
-    """A PoseCheckpointer whose files survive whatever ends the process that writes them.
+    """A PoseCheckpointer whose files stay valid when the writing process is killed.
 
-    A checkpoint and ``last_checkpoint`` are written beside their place and renamed, so that either is the old one or
-    the new one, never a part. ``checkpoints.json`` lists the numbered checkpoints of the run; those beyond the newest
-    ``kept`` are deleted, after a new one is complete.
+    A checkpoint and ``last_checkpoint`` are written to a temporary file and renamed, so that each is either the old or
+    the new one, never partial. ``checkpoints.json`` lists the numbered checkpoints of the run; all but the newest
+    ``kept`` are deleted once a new one is complete.
 
     Args:
         model (nn.Module): see PoseCheckpointer.
         save_dir (str): the folder of the run.
-        kept (int): numbered checkpoints (``model_0004999.pth``) that are kept; 0 = all of them.
+        kept (int): number of numbered checkpoints (``model_0004999.pth``) to keep; 0 = all.
         **kwargs: of PoseCheckpointer.
 
     Raises:
@@ -54,10 +54,10 @@ class TrainingCheckpointer(PoseCheckpointer):
         self._numbered = []
 
     def tag_last_checkpoint(self, last_filename_basename):
-        """Note a complete checkpoint as the newest, and delete those that are too old.
+        """Record a complete checkpoint as the newest, and delete the oldest ones.
 
         Raises:
-            CheckpointError: the note can't be written; the earlier one is unchanged.
+            CheckpointError: ``last_checkpoint`` can't be written; the earlier one is unchanged.
         """
         old = [name for name in self._numbered if name != last_filename_basename]
         if _NUMBERED.fullmatch(last_filename_basename):
@@ -68,21 +68,21 @@ class TrainingCheckpointer(PoseCheckpointer):
         self._delete_old()
 
     def resume_or_load(self, path, *, resume=True):
-        """Load the newest checkpoint of the folder that is whole, or else weights.
+        """Load the newest intact checkpoint of the folder, or else weights.
 
-        That is the one that ``last_checkpoint`` names. Where that file is missing or wrong, it is the newest numbered
-        one of ``checkpoints.json`` or, without it, of the folder. All processes must call it.
+        This is the one that ``last_checkpoint`` names. If that file is missing or invalid, it is the newest numbered
+        one of ``checkpoints.json`` or, without this list, of the folder. All processes must call it.
 
         Args:
             path (str): weights to start from, without ``resume`` or where the folder has no checkpoint.
             resume (bool)
 
         Returns:
-            dict: what is in the checkpoint of the folder beside the model and the trainer. Empty where there is none:
-            of ``path`` only the weights are taken, even if it is another run's checkpoint.
+            dict: the contents of the folder's checkpoint other than the model and the trainer. Empty without one: only
+            the weights of ``path`` are loaded, even if it is another run's checkpoint.
 
         Raises:
-            CheckpointError: there are checkpoints, but none is whole; or another process does not see the file.
+            CheckpointError: all checkpoints are corrupt, or another process does not see the file.
         """
         name = comm.all_gather(self._choose_or_fail() if resume and comm.is_main_process() else None)[0]
         if isinstance(name, Exception):
@@ -103,20 +103,20 @@ class TrainingCheckpointer(PoseCheckpointer):
         return self.load(path)
 
     def _choose_or_fail(self):
-        """The answer of :meth:`_choose`, or the error that it raises, for all processes to raise."""
+        """The result of :meth:`_choose`, or its error, for all processes to raise."""
         try:
             return self._choose()
         except CheckpointError as error:
             return error
 
     def _choose(self):
-        """The newest checkpoint that is whole, or None where there is none at all."""
+        """The newest intact checkpoint, or None if the folder has no checkpoints."""
         self._remove_unfinished()
         last, fault = self._read_last()
         numbered = self._find_numbered()
         if last is None and fault is None and not numbered:
             return None
-        # a user may have set last_checkpoint back: later checkpoints are not considered
+        # a user may have reset last_checkpoint to an earlier one: ignore later checkpoints
         older = numbered[: numbered.index(last)] if last in numbered else numbered
         faults = [fault] if fault else []
         for name in ([last] if last else []) + older[::-1]:
@@ -134,7 +134,10 @@ class TrainingCheckpointer(PoseCheckpointer):
         )
 
     def _repair_notes(self, name, last):
-        """Do what a kill has left undone after a checkpoint was complete: a run that has ended saves no other."""
+        """Complete the bookkeeping that a kill interrupted after the checkpoint was written.
+
+        A run that has ended saves no further checkpoint that would do it.
+        """
         if last is None or not os.path.isfile(os.path.join(self.save_dir, last)):
             self.tag_last_checkpoint(name)
             return
@@ -143,9 +146,9 @@ class TrainingCheckpointer(PoseCheckpointer):
             self._write_list()
 
     def _read_last(self):
-        """The file that ``last_checkpoint`` names, or None, and what is wrong with that file, or None.
+        """The file that ``last_checkpoint`` names, or None, and the fault of ``last_checkpoint``, or None.
 
-        Without a ``last_checkpoint``, a final file of a run that kept its whole state there is the last one.
+        Without a ``last_checkpoint``, a final file that holds the run's whole state is the last checkpoint.
         """
         path = os.path.join(self.save_dir, _LAST)
         try:
@@ -167,7 +170,7 @@ class TrainingCheckpointer(PoseCheckpointer):
         return name if os.path.isfile(os.path.join(self.save_dir, name)) and not self._find_numbered() else None
 
     def _move_folder_away(self, path):
-        """Make room for the file that the next checkpoint writes in the place of a folder."""
+        """Rename a folder that blocks the path of a file that the next checkpoint writes."""
         moved = f"{path}.moved"
         try:
             os.rename(path, moved)
@@ -176,7 +179,7 @@ class TrainingCheckpointer(PoseCheckpointer):
         return f"{_LAST} is a folder, which is called {os.path.basename(moved)} now"
 
     def _find_numbered(self):
-        """The numbered checkpoints of the run, oldest first: those that are listed, or else all of the folder."""
+        """The numbered checkpoints of the run, oldest first: those listed, or else all in the folder."""
         try:
             there = sorted((name for name in os.listdir(self.save_dir) if _NUMBERED.fullmatch(name)), key=_number)
         except OSError:
@@ -201,7 +204,7 @@ class TrainingCheckpointer(PoseCheckpointer):
         return names
 
     def _delete_old(self):
-        """Keep the newest of the run's numbered checkpoints, and list them."""
+        """Delete all but the newest numbered checkpoints of the run, and list those kept."""
         if not self.kept or len(self._numbered) <= self.kept:
             return
         for name in self._numbered[: -self.kept]:
@@ -216,7 +219,7 @@ class TrainingCheckpointer(PoseCheckpointer):
             json.dump(self._numbered, f)
 
     def _remove_unfinished(self):
-        """Delete what a kill has left of a checkpoint that may not be written again: one of a signal."""
+        """Delete partial files of killed writes; a checkpoint saved on a signal may never be written again."""
         with suppress(OSError):
             for name in os.listdir(self.save_dir):
                 stem, ending = os.path.splitext(name)
@@ -229,15 +232,15 @@ def _number(name):
 
 
 def find_damage(path, required=()):
-    """Find out whether a run can go on from a checkpoint, which is read through.
+    """Check whether a run can resume from a checkpoint, by reading the whole file.
 
     Args:
         path (str): of a file of ``torch.save``.
-        required (Collection[str]): what it must hold beside the model and the iteration, for a run to go on from it.
+        required (Collection[str]): entries needed to resume, besides the model and the iteration.
 
     Returns:
-        str | None: what is wrong with it; None where it is whole. Of a file that is refused for what it might run,
-        that is said when it is loaded.
+        str | None: the fault; None if the file is intact. A file refused because it could execute code is reported when
+        it is loaded.
     """
     try:
         checkpoint = read_verified(path)
@@ -248,20 +251,20 @@ def find_damage(path, required=()):
     iteration = checkpoint.get("iteration")
     if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
         return "it does not say its iteration"
-    # of each, the state is a dict that is not empty
+    # each required entry is a non-empty dict
     lacking = [name for name in required if not isinstance(checkpoint.get(name), dict) or not checkpoint[name]]
     return f"it has weights, but no state of the {lacking[0]}" if lacking else None
 
 
 def keep_weights(model, folder, name, class_names, **note):
-    """Write weights for prediction, unless the file has just these already; the main process does it.
+    """Write weights for prediction from the main process, unless the file already holds them.
 
     Args:
-        model (nn.Module): of the run, in DistributedDataParallel or not.
-        folder (str): made where it is missing.
+        model (nn.Module): of the run, wrapped in DistributedDataParallel or not.
+        folder (str): created if missing.
         name (str): of the file, without ``.pth``.
         class_names (Sequence[str]): of the model.
-        **note: what the file says beside them, such as ``iteration``.
+        **note: additional entries of the file, such as ``iteration``.
 
     Raises:
         CheckpointError: the file can't be written; an earlier one is unchanged.
@@ -287,12 +290,12 @@ def _holds(path, model, note):
 
 
 class CheckpointHook(HookBase):
-    """Saves a checkpoint every ``period`` iterations and after the last one, in the place of detectron2's hook.
+    """Saves a checkpoint every ``period`` iterations and after the last one; replaces detectron2's hook.
 
-    When training has ended, ``model_final.pth`` gets the weights; a run with a larger SOLVER.MAX_ITER goes on from the
-    numbered checkpoint of the last iteration. A run that is resumed after its last iteration writes what is missing.
+    At the end of training, ``model_final.pth`` gets the weights; a run with a larger SOLVER.MAX_ITER resumes from the
+    numbered checkpoint of the last iteration. A run resumed after its last iteration writes the missing files.
 
-    All processes have it, because each has a random state to save.
+    It runs in all processes, because each has a random state to save.
 
     Args:
         checkpointer (PoseCheckpointer)
@@ -305,7 +308,7 @@ class CheckpointHook(HookBase):
         self._saved = None
 
     def before_train(self):
-        """Keep the whole state of a run that has ended with it in its final file, which that file will not hold."""
+        """Save a numbered checkpoint if only the final file, about to be reduced to weights, holds the run's state."""
         trainer = self.trainer
         if trainer.start_iter >= max(trainer.max_iter, 1):
             path = os.path.join(self._checkpointer.save_dir, f"{self._name()}.pth")
@@ -313,13 +316,13 @@ class CheckpointHook(HookBase):
                 self.save()
 
     def after_step(self):
-        """Save, if it is time."""
+        """Save a checkpoint if one is due."""
         next_iter = self.trainer.iter + 1
         if next_iter % self._period == 0 or next_iter >= self.trainer.max_iter:
             self.save()
 
     def after_train(self):
-        """Keep the final weights, if all iterations are done."""
+        """Save the final weights if all iterations are done."""
         done = self.trainer.iter
         if done >= max(self.trainer.max_iter, 1):
             checkpointer = self._checkpointer
@@ -328,7 +331,7 @@ class CheckpointHook(HookBase):
             )
 
     def save(self):
-        """Save ``model_<iteration>``, unless that has been done."""
+        """Save ``model_<iteration>`` unless it is already saved."""
         if self._saved == self.trainer.iter:
             return
         extra = {

@@ -1,4 +1,4 @@
-"""Whether the device that somebody has asked for is there."""
+"""Whether a requested device is available."""
 
 import torch
 
@@ -8,13 +8,13 @@ __all__ = ["check_device", "missing_device"]
 
 
 def missing_device(name):
-    """Find out why a device can't be used.
+    """Return the reason why a device can't be used.
 
     Args:
-        name (str): as PyTorch has it: "cpu", "cuda", "cuda:1", "mps".
+        name (str): in PyTorch's notation: "cpu", "cuda", "cuda:1", "mps".
 
     Returns:
-        str | None: what PyTorch does not find; None where the device is there.
+        str | None: the reason; None if the device is available.
     """
     try:
         device = torch.device(name)
@@ -34,8 +34,8 @@ def check_device(name, source, remedy):
 
     Args:
         name (str): see :func:`missing_device`.
-        source (str): where it was asked for, for the message: a config key or an option.
-        remedy (str): what to do, for the message.
+        source (str): the config key or option that names it, for the message.
+        remedy (str): for the message.
 
     Raises:
         ConfigError

@@ -11,20 +11,20 @@ from .checkpointing import keep_weights
 
 
 class ModelEMA:
-    """A copy of a model whose parameters and buffers follow the model's: ``decay * own + (1 - decay) * model's``.
+    """An averaged copy of a model's parameters and buffers: ``decay * average + (1 - decay) * current``.
 
-    It starts as the model is at the first :meth:`update`. Statistics of batch normalisation are averaged too. All
-    processes have the same parameters, and each its own average of its own buffers.
+    The first :meth:`update` copies the model. Batch normalisation statistics are averaged too. All processes have the
+    same averaged parameters, but each averages the buffers of its process.
 
     Args:
-        model (nn.Module): may be in DistributedDataParallel.
+        model (nn.Module): may be wrapped in DistributedDataParallel.
         decay (float): in [0, 1).
 
     Attributes:
-        model (nn.Module): the averaged one, on the same device; in eval mode.
+        model (nn.Module): the averaged model, on the same device; in eval mode.
 
     Raises:
-        ConfigError: the decay is not in that range.
+        ConfigError: the decay is out of range.
 
     Example::
 
@@ -45,10 +45,10 @@ class ModelEMA:
 
     @torch.no_grad()
     def update(self, model):
-        """Take the model's current weights into the average.
+        """Update the average with the model's current weights.
 
         Args:
-            model (nn.Module): as it was given, after an iteration.
+            model (nn.Module): the model passed to the constructor, after an iteration.
         """
         self._averaged.update_parameters(unwrap_ddp(model))
 
@@ -60,20 +60,20 @@ class ModelEMA:
         """Load :meth:`state_dict`, in place.
 
         Raises:
-            RuntimeError: it is of another model.
+            RuntimeError: the state is of another model.
         """
         self.model.load_state_dict(state_dict["model"])
         self._averaged.n_averaged.fill_(state_dict["num_updates"])
 
 
 class EMAHook(HookBase):
-    """Updates ``trainer.ema`` after each iteration, and saves it as a checkpoint of its own when training has ended.
+    """Updates ``trainer.ema`` after each iteration, and saves it as a separate checkpoint at the end of training.
 
-    It must come before the hooks that save and evaluate. A training that breaks off saves no such checkpoint; its own
+    It must come before the hooks that save and evaluate. An interrupted training saves no such checkpoint; its regular
     checkpoints hold the average.
 
     Args:
-        folder (str): the checkpoint is ``model_final.pth`` in there, to be given as MODEL.WEIGHTS.
+        folder (str): gets the checkpoint, ``model_final.pth``, for use as MODEL.WEIGHTS.
     """
 
     def __init__(self, folder):
@@ -84,14 +84,14 @@ class EMAHook(HookBase):
         self.trainer.ema.update(self.trainer.model)
 
     def after_train(self):
-        """Save, if all iterations are done."""
+        """Save if all iterations are done."""
         if self.trainer.iter >= max(self.trainer.max_iter, 1):
             class_names, iteration = self.trainer.cfg.MODEL.CLASS_NAMES, self.trainer.iter - 1
             keep_weights(self.trainer.ema.model, self.folder, "model_final", class_names, iteration=iteration)
 
 
 def _average_of_floats(decay):
-    """torch's average; whole numbers, such as a Swin's table of indices, are copied, for it would round them down."""
+    """torch's average, but copying integers, such as a Swin's index table, which it would round down."""
     average = get_ema_multi_avg_fn(decay)
 
     def update(averaged, current, num_updates):

@@ -1,4 +1,4 @@
-"""From command-line arguments to a finished run: what train_net.py calls."""
+"""From command-line arguments to a finished run: the entry points of train_net.py."""
 
 import argparse
 import atexit
@@ -27,33 +27,32 @@ from .watchdog import watched
 logger = logging.getLogger(__name__)
 
 _LOCK = "run.lock"
-# the lock of the folder of the last set-up of this process
+# the lock of the output folder of this process's latest setup
 _held = contextlib.ExitStack()
 
 _LOGGERS = tuple(map(logging.getLogger, ("dynpose", "detectron2", "fvcore")))
-# (logger, handler) that the last set-up of this process has attached to them
+# (logger, handler) pairs attached by this process's latest setup
 _attached = []
 
 
 def setup(args):
     """Read the config, register its data sets, check that they fit the model, and prepare the output folder.
 
-    The keypoint schema is written into the config, for training also the iterations of a schedule in epochs, the
-    learning rate for the batch and a seed. The config is saved to ``OUTPUT_DIR/config.yaml``: that file and the weights
-    are all that prediction needs.
+    The keypoint schema is written into the config; for training also the iterations of a schedule in epochs, the
+    learning rate for the batch size and a seed. The config is saved to ``OUTPUT_DIR/config.yaml``: prediction needs
+    only this file and the weights.
 
-    The folder is this run's until the process ends or sets up another one: the main process locks
-    ``OUTPUT_DIR/run.lock``.
+    The main process locks the folder with ``OUTPUT_DIR/run.lock`` until the process ends or sets up another run.
 
     Args:
-        args (argparse.Namespace): of detectron2's ``default_argument_parser``.
+        args (argparse.Namespace): from detectron2's ``default_argument_parser``.
 
     Returns:
         CfgNode: frozen.
 
     Raises:
-        ConfigError, DatasetError: with the file, the item and the mend; the same in all processes.
-        ConfigError: MODEL.DEVICE is not there, OUTPUT_DIR can't be written, or another run is using it.
+        ConfigError, DatasetError: with the file, the item and the remedy; the same in all processes.
+        ConfigError: MODEL.DEVICE is unavailable, OUTPUT_DIR can't be written, or another run is using it.
     """
     cfg = load_config(args.config_file, args.opts)
     with _log_of_its_own():
@@ -67,26 +66,26 @@ def setup(args):
         if not args.eval_only:
             resolve_seed(cfg, resume=args.resume)
         cfg.freeze()
-        # detectron2 opens the file to log it, and knows no names
+        # detectron2 opens the file to log it, so it needs a path, not a config name
         path = find_config_file(args.config_file) if args.config_file else ""
         default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": path}))
     logger.info("Keypoints of the model: %s", ", ".join(cfg.MODEL.KEYPOINT_SCHEMA.NAMES))
     if not args.eval_only:
-        # in the config that detectron2 logs, escape sequences of its colours stand between a key and its value
+        # detectron2's log of the config has colour escape sequences between keys and values
         logger.info("SEED is %d", cfg.SEED)
     return cfg
 
 
 @contextlib.contextmanager
 def _log_of_its_own():
-    """Detach what the last set-up of this process has attached to the loggers, and keep track of what this one does.
+    """Detach the log handlers of this process's previous setup, and record those that this one attaches.
 
-    Otherwise the lines of a second run appear twice on the screen, and in the first one's ``log.txt`` too.
+    Otherwise a second run's lines appear twice on the screen, and in the first run's ``log.txt`` too.
     """
     while _attached:
         log, handler = _attached.pop()
         log.removeHandler(handler)
-    # it attaches nothing for a folder that it remembers
+    # setup_logger is cached: it attaches nothing for a folder that it has seen before
     setup_logger.cache_clear()
     others = [(log, handler) for log in _LOGGERS for handler in log.handlers]
     try:
@@ -98,9 +97,9 @@ def _log_of_its_own():
 
 @contextlib.contextmanager
 def _alike_in_all_processes():
-    """Raise a mistake that one process has met in the block in all of them, instead of having the others wait for it.
+    """Raise an error of one process in the block in all processes, which would otherwise wait for it.
 
-    Processes must not exchange anything in the block.
+    The block must not communicate between processes.
     """
     mistake = None
     try:
@@ -114,7 +113,7 @@ def _alike_in_all_processes():
 
 
 def _hold(folder):
-    """Keep other runs out of a folder: the main process does it, for all processes of the run."""
+    """Lock a folder against other runs; the main process does it for the whole job."""
     _held.close()
     if not comm.is_main_process() or "://" in folder:
         return
@@ -136,14 +135,14 @@ def _hold(folder):
         ) from error
 
 
-# what a process that is not killed leaves is no lock file
+# a process that is not killed leaves no lock file
 atexit.register(_held.close)
 
 
 def _log_to(folder):
-    """Show what dynpose logs, and write it to ``log.txt`` beside what detectron2 logs.
+    """Print dynpose's log messages, and write them to the same ``log.txt`` as detectron2's.
 
-    detectron2's own set-up attaches handlers to its own loggers only.
+    detectron2's setup attaches handlers to detectron2's loggers only.
     """
     if comm.is_main_process() and folder:
         PathManager.mkdirs(folder)
@@ -154,13 +153,13 @@ def main(args):
     """Train, or evaluate with ``--eval-only``.
 
     Args:
-        args (argparse.Namespace): of detectron2's ``default_argument_parser``.
+        args (argparse.Namespace): from detectron2's ``default_argument_parser``.
 
     Returns:
         dict: the last evaluation's results.
 
     Raises:
-        CheckpointError: MODEL.WEIGHTS do not fit the model; to be evaluated, they must fill it.
+        CheckpointError: MODEL.WEIGHTS do not fit the model, or are incomplete with ``--eval-only``.
     """
     cfg = setup(args)
     with _held:
@@ -171,7 +170,7 @@ def _train(cfg, args):
     trainer = PoseTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     trainer.train()
-    # DefaultTrainer.train returns it only where TEST.EXPECTED_RESULTS is set
+    # DefaultTrainer.train returns the results only if TEST.EXPECTED_RESULTS is set
     return getattr(trainer, "_last_eval_results", {})
 
 
@@ -179,7 +178,7 @@ def _evaluate(cfg, args):
     model = PoseTrainer.build_model(cfg)
     checkpointer = PoseCheckpointer(model, save_dir=cfg.OUTPUT_DIR, complete=True, class_names=cfg.MODEL.CLASS_NAMES)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-    # it has no iterations
+    # an evaluation has no iterations
     with watched(cfg.DISTRIBUTED.REPORT_SECONDS, lambda: 0):
         results = PoseTrainer.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:

@@ -1,4 +1,4 @@
-"""The evaluations of a run: each is done once, whenever the run is interrupted, and its results are kept."""
+"""The evaluations of a run: each runs once, even if the run is interrupted, and its results are kept."""
 
 import hashlib
 import json
@@ -21,12 +21,12 @@ _FILE = "evaluations.json"
 class Evaluations:
     """The results of a run's evaluations, in ``<folder>/evaluations.json``, the same in all processes.
 
-    An evaluation has parts: of the weights, of their average, with test-time augmentation. A part that the file has
-    is not evaluated again, unless it is of another config.
+    An evaluation has parts: the weights, their average, with test-time augmentation. A part in the file is not
+    evaluated again, unless the config has changed.
 
     Args:
         folder (str): of the run.
-        cfg (CfgNode): what an evaluation depends on is noted with its results.
+        cfg (CfgNode): a digest of the keys that evaluation depends on is stored with the results.
     """
 
     def __init__(self, folder, cfg):
@@ -35,36 +35,36 @@ class Evaluations:
         self._entries = []
 
     def go_on_from(self, start_iter):
-        """Read the results of a run that goes on after ``start_iter`` iterations, and forget the later ones.
+        """Read the results of a run that resumes after ``start_iter`` iterations, and drop later ones.
 
         All processes must call it.
         """
         entries = self._read() if comm.is_main_process() else None
         self._entries = [entry for entry in comm.all_gather(entries)[0] if 0 < entry["iterations"] <= start_iter]
-        # what is left of an earlier run, or of iterations that will be run again, must not count after another start
+        # results of an earlier run, or of iterations that will be repeated, must not count after another restart
         if comm.is_main_process() and len(self._entries) < len(entries):
             self._write()
 
     def get(self, iterations, part):
-        """The results of a part after so many iterations, or None where there are none."""
+        """The results of a part after ``iterations`` iterations, or None."""
         for entry in self._entries:
             if (entry["iterations"], entry["part"], entry["config"]) == (iterations, part, self._config):
                 return entry["results"]
         return None
 
     def add(self, iterations, part, results):
-        """Keep results of the main process; all processes must call it.
+        """Store the main process's results; all processes must call it.
 
         Args:
-            iterations (int): that the weights have been trained.
-            part (str): a name.
+            iterations (int): iterations that the weights have been trained for.
+            part (str): its name.
             results (dict): nested, of numbers.
 
         Returns:
             dict: the results, in all processes.
 
         Raises:
-            ValueError: they are not.
+            ValueError: ``results`` is not a nested dict of numbers.
             CheckpointError: the file can't be written.
         """
         results = _to_numbers(comm.all_gather(results)[0])
@@ -76,13 +76,13 @@ class Evaluations:
         return results
 
     def values(self, metric):
-        """A metric of all evaluations, in their order.
+        """The values of a metric in all evaluations, in order.
 
         Args:
-            metric (str): as ``metrics.json`` names it, such as "keypoints/AP".
+            metric (str): its name in ``metrics.json``, such as "keypoints/AP".
 
         Returns:
-            list[tuple[int, float]]: iterations, and the value; evaluations without it are left out.
+            list[tuple[int, float]]: iterations and value; evaluations without the metric are left out.
         """
         flat = [(entry["iterations"], flatten_results_dict(entry["results"])) for entry in self._entries]
         return sorted((iterations, results[metric]) for iterations, results in flat if metric in results)
@@ -109,16 +109,16 @@ class Evaluations:
 
 
 class EvaluationHook(hooks.EvalHook):
-    """detectron2's EvalHook, for evaluations of several parts that an interrupted run makes up for.
+    """detectron2's EvalHook for evaluations of several parts; a resumed run catches up on missed ones.
 
     It evaluates every ``period`` iterations and after the last one, in all processes.
 
     Args:
         period (int): iterations; 0 = only after the last one.
-        evaluations (Evaluations): keeps the results.
-        parts (dict[str, Callable[[], dict]]): what evaluates, by name; each gives nested results.
-        last_parts (dict[str, Callable[[], dict]]): what is evaluated only after the last iteration.
-        keep (Callable[[dict], None]): gets the results of all parts together.
+        evaluations (Evaluations): stores the results.
+        parts (dict[str, Callable[[], dict]]): evaluation functions by name; each returns nested results.
+        last_parts (dict[str, Callable[[], dict]]): those called only after the last iteration.
+        keep (Callable[[dict], None]): receives the merged results of all parts.
     """
 
     def __init__(self, period, evaluations, parts, last_parts, keep):
@@ -128,7 +128,7 @@ class EvaluationHook(hooks.EvalHook):
         self._keep = keep
 
     def before_train(self):
-        """Make up for the evaluation at the iteration where the run goes on."""
+        """Catch up on a missed evaluation at the iteration where the run resumes."""
         start = self.trainer.start_iter
         self._evaluations.go_on_from(start)
         if 0 < start < self.trainer.max_iter and self._is_due(start):
@@ -138,16 +138,16 @@ class EvaluationHook(hooks.EvalHook):
             storage.iter = start
 
     def after_step(self):
-        """Evaluate, if it is time; the last time is after training."""
+        """Evaluate if due; the last evaluation is after training."""
         done = self.trainer.iter + 1
         if self._is_due(done) and done != self.trainer.max_iter:
             self._evaluate(done, self._parts)
 
     def after_train(self):
-        """Evaluate, if all iterations are done."""
+        """Evaluate if all iterations are done."""
         if self.trainer.iter >= self.trainer.max_iter:
             self._evaluate(self.trainer.iter, {**self._parts, **self._last_parts})
-        # they hold the trainer, which holds this
+        # they refer to the trainer, which refers to this hook
         del self._parts, self._last_parts, self._keep
 
     def _is_due(self, done):
@@ -168,7 +168,7 @@ class EvaluationHook(hooks.EvalHook):
 
 
 def _digest(cfg):
-    """Short for everything that a config says of an evaluation but where it runs."""
+    """A digest of the config keys that affect an evaluation's results, not where it runs."""
     model = cfg.MODEL.clone()
     model.defrost()
     model.DEVICE = model.WEIGHTS = ""

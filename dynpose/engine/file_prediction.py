@@ -1,4 +1,4 @@
-"""Prediction on image files: results are recorded as they are found, pictures drawn, and what fails is listed."""
+"""Prediction on image files: records results as they are computed, draws pictures and lists failures."""
 
 import sys
 from contextlib import suppress
@@ -18,7 +18,7 @@ __all__ = ["FilePredictor", "PictureFolder"]
 
 
 class FilePredictor(PosePredictor):
-    """Finds the people in image files, and records them.
+    """Predicts the people in image files and records them.
 
     Args:
         cfg (CfgNode): see :class:`~dynpose.engine.PosePredictor`.
@@ -27,17 +27,16 @@ class FilePredictor(PosePredictor):
     _run = None
 
     def predict_files(self, images, record, *, batch_size=1, pictures=None):
-        """Predict the images that are not in a record yet, and add them to it.
+        """Predict the images that are not yet in a record, and add them.
 
-        An image's results are added as soon as they are computed, and its picture is there before. What can't be read
-        is added as skipped and reported; a picture that can't be written is reported, and noted in the results.
+        An image's results are added as soon as they are computed, after its picture is written. Unreadable files are
+        added as skipped and reported; a picture that can't be written is reported and noted in the results.
 
         Args:
             images (list[tuple[str, Path]]): names and files, see :func:`~dynpose.data.image_files.find_images`.
             record (PredictionRecord): takes the results.
-            batch_size (int): most images in a forward pass.
-            pictures (PictureFolder | None): None = no pictures. Those of images in the record are drawn where they are
-                missing.
+            batch_size (int): maximum number of images in a forward pass.
+            pictures (PictureFolder | None): None = no pictures. Missing pictures of recorded images are drawn.
 
         Raises:
             OSError: the record can't be written.
@@ -55,9 +54,9 @@ class FilePredictor(PosePredictor):
                 self._run = None
 
     def infer(self, inputs):
-        """Find the people in some prepared images, and record them where they are of :meth:`predict_files`.
+        """Predict the people in a batch of prepared images, and record those of :meth:`predict_files`.
 
-        infer_all calls this before older images of other shapes have their batch: what is computed is not held back.
+        infer_all may call this before the batch of older images of other shapes, so results are recorded at once.
         """
         results = super().infer(inputs)
         if self._run is not None:
@@ -67,7 +66,7 @@ class FilePredictor(PosePredictor):
 
 
 class _Run:
-    """The images of one call of predict_files, on their way into the record."""
+    """The state of one call of predict_files."""
 
     def __init__(self, predictor, record, pictures, progress):
         self.prepare = predictor.prepare
@@ -77,12 +76,12 @@ class _Run:
         self.progress = progress
 
     def prepared(self, images):
-        """Read images; gives the inputs of the model, with ``name``, ``path`` and ``note``."""
+        """Read images; yield model inputs with ``name``, ``path`` and ``note``."""
         for name, path in images:
             try:
                 inputs = {**self.prepare(path), "name": name, "path": path, "note": frames_note(path)}
             except Exception as error:
-                # Pillow raises OSError, SyntaxError, ValueError and more for files that are not quite images
+                # Pillow raises OSError, SyntaxError, ValueError and more for corrupt images
                 reason = _in_a_line(error)
                 self.record.add_skipped(name, reason, is_failure=True)
                 self.report(f"skipped {path}: {reason}")
@@ -91,7 +90,7 @@ class _Run:
                 yield inputs
 
     def add(self, inputs, instances):
-        """Draw and record what was found in an image."""
+        """Draw and record an image's predictions."""
         finite = finite_instances(instances)
         entry = {
             "file_name": inputs["name"],
@@ -105,7 +104,7 @@ class _Run:
         self.progress.update()
 
     def draw_missing(self, images):
-        """Draw images of the record that have no picture."""
+        """Draw recorded images that have no picture."""
         for name, path in images:
             if self.pictures and (self.record.lacks_picture(name) or not self.pictures.has(name)):
                 (entry,) = self.record.entries([name])
@@ -116,7 +115,7 @@ class _Run:
             self.progress.update()
 
     def with_picture(self, entry, path):
-        """Draw an image's picture; gives the entry, with the reason if that fails."""
+        """Draw an image's picture; return the entry, with the reason if drawing fails."""
         if self.pictures is None:
             return entry
         try:
@@ -128,17 +127,17 @@ class _Run:
         return entry
 
     def report(self, line):
-        """Say something beside the progress bar."""
+        """Print a line without disturbing the progress bar."""
         self.progress.write(line, file=sys.stderr)
 
 
 class PictureFolder:
-    """Pictures of images with the people that were found in them.
+    """Pictures of images with their predicted people.
 
     Args:
         folder (Path)
         schema (KeypointSchema)
-        score_threshold (float): people below are not drawn.
+        score_threshold (float): people with a lower score are not drawn.
     """
 
     def __init__(self, folder, schema, score_threshold):
@@ -147,18 +146,18 @@ class PictureFolder:
         self.score_threshold = score_threshold
 
     def has(self, name):
-        """Whether the picture of an image is there."""
+        """Whether the picture of an image exists."""
         return (self.folder / name).is_file()
 
     def draw(self, entry, path):
-        """Write the picture of an image, in the format of the image; what fails leaves none.
+        """Write the picture of an image, in the image's format; a failure leaves no file.
 
         Args:
             entry (dict): results, see :meth:`~dynpose.engine.prediction_record.PredictionRecord.add_image`.
-            path (Path): the image, which is read again, since to hold images in full size for a batch takes memory.
+            path (Path): the image, which is read again, since holding a batch of full-size images takes memory.
 
         Raises:
-            Exception: the image can't be read any more, or the picture can't be written.
+            Exception: the image can no longer be read, or the picture can't be written.
         """
         image = read_image({"file_name": str(path)}, "RGB")
         instances = to_instances(entry, self.schema.num_keypoints)
@@ -174,7 +173,7 @@ class PictureFolder:
 
 
 def _in_a_line(error):
-    """Why an image is skipped, without its name where the error tells the two apart."""
+    """The reason for skipping an image, in one line, without its name if the error separates the two."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     fault = getattr(error, "fault", None)

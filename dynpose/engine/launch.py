@@ -1,4 +1,4 @@
-"""Starting the processes of a run: detectron2's flags, torchrun and SLURM's srun."""
+"""Launching the processes of a job: detectron2's flags, torchrun and SLURM's srun."""
 
 import json
 import logging
@@ -29,21 +29,21 @@ from .watchdog import watched
 
 logger = logging.getLogger(__name__)
 
-# A mistake in what was given: one line tells all
+# User errors: a single line says everything
 _KNOWN_ERRORS = (ConfigError, DatasetError, CheckpointError, OSError)
 _EXIT_CODE = 2
 
 
 class Rank(NamedTuple):
-    """A process's place among those of a run.
+    """The rank of a process in its job.
 
     Attributes:
         rank: among all processes, from 0.
-        world_size: their number.
-        local_rank: among those of this machine, from 0.
-        node: what this machine is called; different for any two.
-        init_method: where they find each other, as ``torch.distributed`` writes it.
-        restarts: how often the run has been started again.
+        world_size: number of processes.
+        local_rank: among the processes of this machine, from 0.
+        node: unique name of this machine.
+        init_method: rendezvous URL in the format of ``torch.distributed``.
+        restarts: number of restarts of the job.
     """
 
     rank: int
@@ -55,31 +55,31 @@ class Rank(NamedTuple):
 
 
 def launch(main, args, timeout=None):
-    """Run ``main(args)`` in all the processes of a run that this process is one of, or starts.
+    """Run ``main(args)`` in every process of the job, joining it or spawning it.
 
-    - Under torchrun, and wherever RANK, WORLD_SIZE and LOCAL_RANK are set, this process is one of those.
-    - With ``--num-gpus`` or ``--num-machines`` above 1, it starts the processes of this machine, as detectron2's
-      ``launch`` does; beyond that, on the CPU too, it hands SIGTERM and SIGUSR1 on to them, ends with their exit code,
-      and raises their ConfigError, DatasetError, CheckpointError or OSError. On one machine they meet at a free port
-      unless ``--dist-url`` says otherwise.
-    - Under ``srun`` with several tasks, this process is one of srun's.
-    - Otherwise it is the only one.
+    - Under torchrun, and whenever RANK, WORLD_SIZE and LOCAL_RANK are set, this process joins the job.
+    - With ``--num-gpus`` or ``--num-machines`` above 1, it spawns the processes of this machine, as detectron2's
+      ``launch`` does. In addition, it works on the CPU, forwards SIGTERM and SIGUSR1 to them, exits with their exit
+      code, and raises their ConfigError, DatasetError, CheckpointError or OSError. On one machine they use a free port
+      unless ``--dist-url`` is given.
+    - Under ``srun`` with several tasks, this process joins as one of the tasks.
+    - Otherwise it is the only process.
 
-    Processes talk by NCCL where MODEL.DEVICE is a GPU that is there, else by gloo. Where torchrun or SLURM have started
-    a run again (TORCHELASTIC_RESTART_COUNT or SLURM_RESTART_COUNT is not 0), it goes on as with ``--resume``.
+    Processes communicate by NCCL if MODEL.DEVICE is an available GPU, else by gloo. A job that torchrun or SLURM has
+    restarted (TORCHELASTIC_RESTART_COUNT or SLURM_RESTART_COUNT is not 0) resumes as with ``--resume``.
 
     Args:
         main (Callable): importable; called with ``args``.
-        args (argparse.Namespace): of detectron2's ``default_argument_parser``.
-        timeout (timedelta | None): of an exchange between processes; None = DISTRIBUTED.TIMEOUT_MINUTES.
+        args (argparse.Namespace): from detectron2's ``default_argument_parser``.
+        timeout (timedelta | None): of a collective operation; None = DISTRIBUTED.TIMEOUT_MINUTES.
 
     Returns:
-        what ``main`` returns; None where this process has only started others.
+        the result of ``main``; None if this process only spawned others.
 
     Raises:
         ConfigError: flags and environment contradict each other, the environment is incomplete, or the machine has
             fewer GPUs than processes with ``MODEL.DEVICE cuda``.
-        SystemExit: with the exit code of a process that this one has started, unless it is 0.
+        SystemExit: with the exit code of a spawned process, unless it is 0.
     """
     num_processes = args.num_gpus * args.num_machines
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
@@ -104,7 +104,7 @@ def rank_of_torchrun(environment):
 
     Args:
         environment (Mapping[str, str]): RANK, WORLD_SIZE, LOCAL_RANK; MASTER_ADDR and MASTER_PORT are read by torch.
-            Without GROUP_RANK, the number of the machine, the host's name stands for it.
+            Without GROUP_RANK, the number of the machine, the host name is used.
 
     Returns:
         Rank
@@ -122,8 +122,8 @@ def rank_of_torchrun(environment):
 def rank_of_srun(environment):
     """Read the environment variables of a task of ``srun``.
 
-    The processes meet on the step's first machine, at MASTER_ADDR and MASTER_PORT where these are set, else at its name
-    and a port made of the numbers of job and step.
+    The rendezvous is at MASTER_ADDR and MASTER_PORT if these are set, else at the name of the step's first machine and
+    a port derived from the job and step numbers.
 
     Args:
         environment (Mapping[str, str])
@@ -145,7 +145,7 @@ def rank_of_srun(environment):
     try:
         address = environment.get("MASTER_ADDR") or first_host(environment["SLURM_STEP_NODELIST"])
         job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
-        # two steps of a job, or two jobs on a machine, seldom have the same
+        # two steps of a job, or two jobs on a machine, rarely get the same port
         port = environment.get("MASTER_PORT") or 20000 + (job + 997 * step) % 10000
         return Rank(
             rank=int(environment["SLURM_PROCID"]),
@@ -163,10 +163,10 @@ def rank_of_srun(environment):
 
 
 def first_host(nodelist):
-    """The first of the machines that SLURM names in its short form.
+    """The first machine of a node list in SLURM's compressed form.
 
     Raises:
-        ConfigError: it is not such a list.
+        ConfigError: the string is not a node list.
 
     Example::
 
@@ -180,18 +180,18 @@ def first_host(nodelist):
 
 
 def run_as(rank, main, args, timeout=None):
-    """Join the other processes, run ``main(args)`` and leave.
+    """Join the process group, run ``main(args)`` and leave.
 
     Args:
         rank (Rank): of this process.
         main, args, timeout: see :func:`launch`.
 
     Returns:
-        what ``main`` returns.
+        the result of ``main``.
     """
     if rank.restarts:
         if rank.rank == 0:
-            # a warning, since other messages have nowhere to go yet
+            # a warning, since no handler shows lower levels yet
             logger.warning(f"Start {rank.restarts + 1} of this run: it goes on from its last checkpoint")
         args.resume = True
     cfg = load_config(args.config_file, args.opts)
@@ -202,18 +202,18 @@ def run_as(rank, main, args, timeout=None):
     dist.init_process_group(
         backend, init_method=rank.init_method, rank=rank.rank, world_size=rank.world_size, timeout=timeout
     )
-    # detectron2 and torch give every further group a time-out of their own
+    # detectron2 and torch give every additional group a default timeout
     for group in (_group_by_node(rank.node), comm._get_global_gloo_group()):
         dist.distributed_c10d._set_pg_timeout(timeout, group)
     with watched(cfg.DISTRIBUTED.REPORT_SECONDS):
         result = main(args)
-    # Not after an error: the others may wait for this process for as long as the timeout, and its end tells them.
+    # Not after an error: the others may wait for this process until the timeout, and its exit notifies them.
     leave()
     return result
 
 
 def leave():
-    """Undo what :func:`run_as` has set up. All processes leave together."""
+    """Undo the setup of :func:`run_as`. All processes leave together."""
     comm.synchronize()
     comm._get_global_gloo_group.cache_clear()
     comm._LOCAL_PROCESS_GROUP = None
@@ -221,14 +221,14 @@ def leave():
 
 
 def data_parallel(model, find_unused_parameters=False):
-    """detectron2's ``create_ddp_model``, on the CPU too, and on the GPU that the process has, whatever its local rank.
+    """detectron2's ``create_ddp_model``, for the CPU too, and for the process's GPU whatever its local rank.
 
     Args:
         model (nn.Module): on its device.
         find_unused_parameters (bool): see DistributedDataParallel.
 
     Returns:
-        nn.Module: the model itself where there is one process.
+        nn.Module: the model itself if there is only one process.
     """
     on_gpu = next(model.parameters()).is_cuda
     device_ids = [torch.cuda.current_device()] if on_gpu else None
@@ -254,7 +254,7 @@ def _gpu_of(rank):
     """The index of the GPU of a process."""
     num_gpus = torch.cuda.device_count()
     if num_gpus == 1:
-        return 0  # SLURM can show a task no other GPU than its own
+        return 0  # SLURM may expose only the task's GPU
     if rank.local_rank >= num_gpus:
         raise ConfigError(
             f"process {rank.rank} is number {rank.local_rank + 1} of {socket.gethostname()}, where PyTorch finds "
@@ -266,8 +266,8 @@ def _gpu_of(rank):
 def _group_by_node(node):
     """Make the group of this machine's processes, for detectron2's comm.get_local_rank().
 
-    detectron2's own function, of its main branch, takes consecutive ranks for one machine's, which ``srun
-    --distribution=cyclic`` does not give.
+    The function of detectron2's main branch assumes that a machine has consecutive ranks, which ``srun
+    --distribution=cyclic`` violates.
     """
     nodes = comm.all_gather(node)
     for name in sorted(set(nodes)):
@@ -299,10 +299,10 @@ def _spawn(main, args, timeout):
                 _raise_first(errors)
                 if error.signal_name:
                     print(f"process {error.error_index} of this machine: ended by {error.signal_name}", file=sys.stderr)
-                # such as that of a run which is to be resumed
+                # such as RESUMABLE_EXIT_CODE
                 sys.exit(error.exit_code)
             except mp.ProcessRaisedException:
-                # that it lost another process may be noticed before that one's end
+                # a process may report the loss of another one before that one's exit is seen
                 _raise_first(errors)
                 raise
 
@@ -321,7 +321,7 @@ def _check_gpus(args):
 
 
 def _default_url():
-    """What detectron2 has for ``--dist-url``: the same for all runs of a user."""
+    """detectron2's default for ``--dist-url``, the same for all runs of a user."""
     return default_argument_parser().get_default("dist_url")
 
 
@@ -338,7 +338,7 @@ def _spawned(local_rank, main, args, url, timeout, errors):
 
 
 def _raise_first(errors):
-    """Raise the error of the first process that has left one."""
+    """Raise the error of the first process that reported one."""
     for name in sorted((name for name in os.listdir(errors) if name.isdigit()), key=int):
         with open(os.path.join(errors, name)) as f:
             kind, message = json.load(f)

@@ -1,4 +1,4 @@
-"""Batches of images that can share one, out of a stream of mixed ones, with the results in the order of the stream."""
+"""Batching compatible images of a mixed stream, with the results in the order of the stream."""
 
 from collections import deque
 
@@ -6,19 +6,19 @@ from collections import deque
 def in_batches(items, kind, process, *, batch_size, look_ahead):
     """Process a stream in batches of one kind.
 
-    A batch is processed as soon as it is full. To fill it, the stream is read beyond the oldest item that has no result
-    yet; once ``look_ahead`` items are held, the batch of the oldest is processed as it is.
+    A batch is processed as soon as it is full. To fill it, the stream is read beyond the oldest item without a result;
+    once ``look_ahead`` items are held, the batch of the oldest is processed even if it is not full.
 
     Args:
         items (Iterable): the stream, read lazily.
         kind (callable): item -> hashable; only items of one kind share a batch.
         process (callable): list of n items -> n results.
-        batch_size (int): most items in a batch.
-        look_ahead (int): most items that are held at once.
+        batch_size (int): maximum number of items in a batch.
+        look_ahead (int): maximum number of items held at once.
 
     Yields:
-        tuple: item and result, in the order of the stream. An exception that reading the stream raises is passed on
-        after the results of all items before it.
+        tuple: item and result, in the order of the stream. An exception from reading the stream is re-raised after the
+        results of all earlier items.
     """
     window, stream, failure = _Window(kind, process), iter(items), None
     while True:
@@ -42,12 +42,12 @@ def in_batches(items, kind, process, *, batch_size, look_ahead):
 
 
 class _Window:
-    """The items of a stream that are held, oldest first."""
+    """The held items of a stream, oldest first."""
 
     def __init__(self, kind, process):
         self.kind = kind
         self.process = process
-        # [item, its results: none or one]
+        # [item, list of its result, empty until it is processed]
         self.held = deque()
         self.waiting = {}
 
@@ -55,7 +55,7 @@ class _Window:
         return len(self.held)
 
     def add(self, item):
-        """Hold an item; tell how many of its kind wait now."""
+        """Hold an item; return the number of waiting items of its kind."""
         entry = [item, []]
         self.held.append(entry)
         group = self.waiting.setdefault(self.kind(item), [])
@@ -63,19 +63,19 @@ class _Window:
         return len(group)
 
     def process_with(self, item):
-        """Process what waits of an item's kind."""
+        """Process the waiting items of an item's kind."""
         group = self.waiting.pop(self.kind(item))
         for (_, results), result in zip(group, self.process([item for item, _ in group])):
             results.append(result)
 
     def process_oldest(self):
-        """Process the oldest item, unless that has been done, and what waits of its kind."""
+        """Process the oldest item, unless it has a result, and the waiting items of its kind."""
         item, results = self.held[0]
         if not results:
             self.process_with(item)
 
     def finished(self):
-        """Let go of the items that have a result and wait for no older one: generates (item, result)."""
+        """Release the items with a result and no unfinished older item; yield (item, result)."""
         while self.held and self.held[0][1]:
             item, (result,) = self.held.popleft()
             yield item, result

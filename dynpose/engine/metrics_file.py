@@ -1,4 +1,4 @@
-"""``metrics.json`` of a run that was interrupted: each line once, and what is smoothed goes on."""
+"""``metrics.json`` of an interrupted run: no line appears twice, and smoothed metrics continue."""
 
 import json
 import logging
@@ -10,20 +10,20 @@ from detectron2.utils.events import JSONWriter
 logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.json"
-# The values that detectron2's writers take the median of
+# The number of values in the medians of detectron2's writers
 _WINDOW = 20
-# They differ from start to start, and say nothing of those before
+# Timings of an earlier start say nothing about this one
 _TIMINGS = ("time", "data_time", "rank_data_time", "eta_seconds")
 
 
 def storage_state(storage):
-    """What an EventStorage needs to go on: of each metric, the latest values.
+    """The state from which an EventStorage continues: the latest values of each metric.
 
     Args:
         storage (EventStorage)
 
     Returns:
-        dict[str, dict]: by metric, for :func:`load_storage_state`. Measured times are left out.
+        dict[str, dict]: by metric, for :func:`load_storage_state`. Timings are left out.
     """
     smoothed = storage.smoothing_hints()
     return {
@@ -34,7 +34,7 @@ def storage_state(storage):
 
 
 def load_storage_state(storage, state):
-    """Put :func:`storage_state` into an EventStorage, whose iteration stays."""
+    """Load :func:`storage_state` into an EventStorage; its iteration is unchanged."""
     iteration = storage.iter
     for name, metric in state.items():
         for value, at in metric["values"]:
@@ -44,14 +44,14 @@ def load_storage_state(storage, state):
 
 
 def cut_metrics(path, start_iteration):
-    """Take out what a resumed run writes once more: lines from its first iteration on, and parts of a line.
+    """Remove the lines that a resumed run writes again, from its first iteration on, and partial lines.
 
     Args:
-        path (str): of a file of JSON lines. A writer that appends to it may have it open.
-        start_iteration (int): the first that will be run.
+        path (str): of a file of JSON lines. A writer may have it open for appending.
+        start_iteration (int): the first iteration of the resumed run.
 
     Returns:
-        int: the last iteration that is left; -1 = none.
+        int: the last remaining iteration; -1 = none.
     """
     try:
         with open(path, "r+b") as f:
@@ -59,7 +59,7 @@ def cut_metrics(path, start_iteration):
             iterations = [_iteration(line) for line in lines]
             kept = [i for i, at in enumerate(iterations) if at is not None and at < start_iteration]
             if len(kept) < len(lines):
-                # in place, because a writer would go on with a file that is replaced; usually only the end is cut off
+                # in place, because an open writer would append to the replaced file; usually only the end is cut off
                 same = next((i for i, place in enumerate(kept) if i != place), len(kept))
                 f.seek(sum(map(len, lines[:same])))
                 f.write(b"".join(lines[i] for i in kept[same:]))
@@ -81,14 +81,14 @@ def _iteration(line):
 
 
 class MetricsHook(hooks.HookBase):
-    """Lets ``metrics.json`` go on where the checkpoint was, as if nothing had been in between.
+    """Continues ``metrics.json`` from the checkpoint, as if the run had not been interrupted.
 
     Args:
         folder (str): of the run.
 
     Attributes:
-        resumes (bool): the run goes on with what is in the folder.
-        state (dict): :func:`storage_state` of the checkpoint; empty without.
+        resumes (bool): whether the run resumes from the folder.
+        state (dict): :func:`storage_state` of the checkpoint; empty without one.
     """
 
     def __init__(self, folder):
@@ -98,7 +98,7 @@ class MetricsHook(hooks.HookBase):
         self._overdue = []
 
     def before_train(self):
-        """Restore the metrics, and cut off lines of iterations that will be run again."""
+        """Restore the metrics, and cut off lines of iterations that will be repeated."""
         load_storage_state(self.trainer.storage, self.state)
         if not self.resumes:
             return
@@ -109,7 +109,7 @@ class MetricsHook(hooks.HookBase):
             last = cut_metrics(self._path, start)
             writers = [writer for writer in hook._writers if isinstance(writer, JSONWriter)]
             for writer in writers:
-                # it would write the restored metrics as if they were new
+                # otherwise it writes the restored metrics as if they were new
                 writer._last_write = last
             is_due = start % hook._period == 0 or start >= self.trainer.max_iter
             if self.state and is_due and last < start - 1:
@@ -121,5 +121,5 @@ class MetricsHook(hooks.HookBase):
             self._overdue.pop().write()
 
     def after_train(self):
-        """Write it, if no iteration is left, before the last evaluation takes its place."""
+        """Write it if no iteration is left, before the last evaluation replaces it."""
         self.before_step()

@@ -1,4 +1,4 @@
-"""The guard against losses and gradients that are not finite: it names them, keeps the evidence, and skips the step."""
+"""The guard against non-finite losses and gradients: it reports them, saves a reproducible case and skips the step."""
 
 import logging
 import os
@@ -18,27 +18,26 @@ from dynpose.utils.random_state import preserved_rng, rng_state, set_rng_state
 
 logger = logging.getLogger(__name__)
 
-# Names in a message, and cases that a run keeps on disk
+# Names in a message, and cases kept on disk per run
 _MAX_NAMES, _MAX_SAVED = 8, 5
 
 
 class NonFiniteError(FloatingPointError):
-    """Training can't go on: losses or gradients are not finite again and again."""
+    """Too many consecutive steps had non-finite losses or gradients."""
 
 
 class NonFiniteGuard(HookBase):
-    """Has a :class:`~dynpose.engine.step.TrainingStep` leave out what would spoil the weights.
+    """Makes a :class:`~dynpose.engine.step.TrainingStep` skip steps that would corrupt the weights.
 
-    A step is left out by all processes together if a loss or a gradient of one of them is not finite. The model is then
-    as it was before the step, running statistics of batch normalisation included. The log names the loss terms or the
-    parameters, the images and the iteration, and ``<output_dir>/nonfinite`` gets what :func:`replay` needs: for each
-    process with such numbers its images and its random generators, and with them the weights. Of a run, the first
-    five cases are kept.
+    All processes skip a step if a loss or a gradient of one of them is not finite. The model is then as before the
+    step, including the running statistics of batch normalisation. The log names the loss terms or the parameters, the
+    images and the iteration, and ``<output_dir>/nonfinite`` gets the inputs of :func:`replay`: for each process with
+    non-finite numbers its images and random generators, and the weights. The first five cases of a run are kept.
 
     Args:
-        model (nn.Module): the one that is trained, in DistributedDataParallel or not.
+        model (nn.Module): the trained model, wrapped in DistributedDataParallel or not.
         output_dir (str): of the run.
-        max_in_a_row (int): steps in a row that may be left out; one more ends the training.
+        max_in_a_row (int): maximum number of consecutive skipped steps; one more ends the training.
 
     Raises:
         ConfigError: ``max_in_a_row`` is negative.
@@ -60,7 +59,7 @@ class NonFiniteGuard(HookBase):
         self._buffers_before = []
 
     def before_step(self):
-        """Remember what the step begins with."""
+        """Record the state before the step."""
         if not self._was_refused:
             self.in_a_row = 0
         self._was_refused = False
@@ -77,13 +76,13 @@ class NonFiniteGuard(HookBase):
 
         Args:
             loss_dict (dict[str, Tensor]): scalars.
-            batch (list[dict]): the images that they are of.
+            batch (list[dict]): their images.
 
         Returns:
             bool
 
         Raises:
-            NonFiniteError: they are not, after too many such steps in a row.
+            NonFiniteError: they are not, and too many consecutive steps have been skipped.
         """
         self._images += batch
         self._losses = {name: loss.detach() for name, loss in loss_dict.items()}
@@ -103,13 +102,13 @@ class NonFiniteGuard(HookBase):
             bool
 
         Raises:
-            NonFiniteError: they are not, after too many such steps in a row.
+            NonFiniteError: they are not, and too many consecutive steps have been skipped.
         """
         named = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         if not named:
             return True
         gradients = list(named.values())
-        # three times as fast on a CPU as the largest values, but squares of large ones overflow
+        # norms are three times as fast as maxima on a CPU, but squares of large values overflow
         if _everywhere(torch.stack(torch._foreach_norm(gradients)).isfinite().all()):
             return True
         finite = torch.stack(torch._foreach_norm(gradients, float("inf"))).isfinite()
@@ -119,7 +118,7 @@ class NonFiniteGuard(HookBase):
         return self._refuse("gradients", names)
 
     def state_dict(self):
-        """How many steps in a row were left out, for a run that is resumed."""
+        """The number of consecutive skipped steps, for a resumed run."""
         return {"in_a_row": self.in_a_row, "was_refused": self._was_refused, "total": self.total}
 
     def load_state_dict(self, state_dict):
@@ -128,7 +127,7 @@ class NonFiniteGuard(HookBase):
         self.total = state_dict["total"]
 
     def _refuse(self, what, names):
-        """Report, save, undo the step, and give False; all processes come here together."""
+        """Report, save and undo the step, and return False; all processes call it together."""
         if self._buffers_before:
             torch._foreach_copy_(list(self.model.buffers()), self._buffers_before)
         self._was_refused = True
@@ -188,15 +187,15 @@ def _describe(rank, one):
 
 
 def replay(model, path):
-    """Compute the losses of a step that the guard left out once more.
+    """Recompute the losses of a step that the guard skipped.
 
     Args:
-        model (nn.Module): of the config of the run, in training mode; it gets the weights of the step.
+        model (nn.Module): built from the run's config, in training mode; the weights of the step are loaded into it.
         path (str): a file of ``nonfinite/``.
 
     Returns:
-        dict[str, Tensor]: the losses, with their graph. Without accumulation and AMP, those of the step, bit for bit on
-        the CPU.
+        dict[str, Tensor]: the losses, with their graph. Without accumulation and AMP, those of the step, bit-identical
+        on the CPU.
 
     Example::
 
@@ -214,7 +213,7 @@ def replay(model, path):
 
 
 def _to_plain(value):
-    """Structures of detectron2 as dicts of tensors, which ``torch.load`` reads with ``weights_only``."""
+    """detectron2's structures as dicts of tensors, which ``torch.load`` reads with ``weights_only``."""
     if isinstance(value, Instances):
         fields = {name: _to_plain(field) for name, field in value.get_fields().items()}
         return {"instances_of": list(value.image_size), "fields": fields}

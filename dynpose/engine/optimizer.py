@@ -19,15 +19,15 @@ def build_optimizer(cfg, model):
     """Build ``SOLVER.OPTIMIZER``: "SGD" (detectron2's), "ADAM" or "ADAMW".
 
     Args:
-        cfg (CfgNode): beside detectron2's keys, ``SOLVER.LR_FACTORS`` and the clip type "full_model" are read.
+        cfg (CfgNode): supports ``SOLVER.LR_FACTORS`` and the clip type "full_model" in addition to detectron2's keys.
         model (nn.Module)
 
     Returns:
         torch.optim.Optimizer
 
     Raises:
-        ConfigError: a value is none of its choices or out of its range, or no parameter has an entry of LR_FACTORS in
-            its name.
+        ConfigError: a value is not among its choices or out of range, or an entry of LR_FACTORS matches no parameter
+            name.
 
     Example::
 
@@ -77,7 +77,7 @@ def build_clipped_optimizer(*, params, optimizer_class, clip_type=None, clip_val
         torch.optim.Optimizer
 
     Raises:
-        ValueError: ``clip_type`` is none of its choices.
+        ValueError: ``clip_type`` is not among its choices.
 
     Example::
 
@@ -101,22 +101,22 @@ def pose_optimizer_params(model, *, base_lr, lr_factors=(), **options):
     Args:
         model (nn.Module): the model.
         base_lr (float): the learning rate.
-        lr_factors (Sequence[tuple[str, float]]): parameters with the regular expression in their name learn at that
-            many times the rate; the first one that matches counts.
+        lr_factors (Sequence[tuple[str, float]]): regular expressions searched in parameter names, and factors of the
+            learning rate; the first match counts.
         **options: of detectron2's ``get_default_optimizer_params``, such as ``weight_decay_norm``.
 
     Returns:
         list[dict]: groups for an optimizer.
 
     Raises:
-        ConfigError: no parameter's name contains a pattern.
+        ConfigError: a pattern matches no parameter name.
     """
     groups = get_default_optimizer_params(model, base_lr=base_lr, **options)
     return _scale_learning_rates(groups, model, lr_factors, "lr_factors") if lr_factors else groups
 
 
 def _check_config(cfg):
-    """Find a wrong value before training does."""
+    """Report invalid values before training."""
     solver, key = cfg.SOLVER, "SOLVER.{}".format
     check_choice(cfg, key("OPTIMIZER"), ("SGD", *_ADAPTIVE))
     check_not_negative(cfg, *map(key, ("BASE_LR", "MOMENTUM", "WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "BIAS_LR_FACTOR")))
@@ -140,7 +140,7 @@ def _is_factor(entry):
 
 
 def _set_lr_factors(optimizer, model, factors):
-    """Regroup the parameters, so that those whose name contains a pattern have their own learning rate."""
+    """Regroup the parameters so that those whose name matches a pattern have a separate learning rate."""
     groups = _scale_learning_rates(optimizer.param_groups, model, factors, "SOLVER.LR_FACTORS")
     optimizer.param_groups = []
     for group in groups:
@@ -148,9 +148,9 @@ def _set_lr_factors(optimizer, model, factors):
 
 
 def _scale_learning_rates(groups, model, factors, name):
-    """Scale the learning rates of the parameters whose names contain a pattern, and group the parameters anew.
+    """Scale the learning rates of parameters whose names match a pattern, and regroup the parameters.
 
-    ``name`` is that of ``factors`` for errors.
+    ``name`` is the name of ``factors`` in error messages.
     """
     of_parameter, hits = {}, Counter()
     for parameter_name, parameter in model.named_parameters():
@@ -174,9 +174,9 @@ def _scale_learning_rates(groups, model, factors, name):
 
 
 def _clip_full_model(optimizer, max_norm, norm_type):
-    """Before each step, bring the norm of all gradients together to at most ``max_norm``.
+    """Before each step, clip the total norm of all gradients to ``max_norm``.
 
-    In ``step`` itself, and not before it, because there a GradScaler has already unscaled the gradients.
+    This is done in ``step`` itself, because a GradScaler has unscaled the gradients by then.
     """
 
     def clip_all(optimizer, *_):

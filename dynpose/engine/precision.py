@@ -11,7 +11,7 @@ _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Precision:
-    """What a forward pass is computed in.
+    """The precision of a forward pass.
 
     Attributes:
         device_type: "cuda" or "cpu".
@@ -33,10 +33,10 @@ class Precision:
 
         Args:
             cfg (CfgNode): MODEL.DEVICE, SOLVER.AMP.ENABLED and SOLVER.AMP.DTYPE are read.
-            enabled (bool | None): in the place of SOLVER.AMP.ENABLED.
+            enabled (bool | None): overrides SOLVER.AMP.ENABLED.
 
         Raises:
-            ConfigError: another DTYPE than "float16" or "bfloat16", or one that the GPU does not have.
+            ConfigError: DTYPE is not "float16" or "bfloat16", or the GPU does not support it.
         """
         amp = cfg.SOLVER.AMP
         if amp.DTYPE not in _DTYPES:
@@ -53,18 +53,18 @@ class Precision:
         return cls(device_type, _DTYPES[amp.DTYPE])
 
     def autocast(self):
-        """The context of a forward pass, which does nothing without a dtype."""
+        """The context of a forward pass; a no-op without a dtype."""
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype is not None)
 
     def grad_scaler(self):
-        """A scaler that keeps float16's small gradients above zero; for other types one that does nothing."""
+        """A scaler that prevents small float16 gradients from underflowing; disabled for other types."""
         return torch.amp.GradScaler(self.device_type, enabled=self.dtype is torch.float16)
 
 
 def compile_backbone(model, **kwargs):
-    """Have ``torch.compile`` compile a model's backbone at its first forward pass, in place.
+    """Compile a model's backbone in place with ``torch.compile``, at its first forward pass.
 
-    The names of parameters stay what they are, so that checkpoints fit models with and without.
+    Parameter names do not change, so checkpoints fit models with and without compilation.
 
     Args:
         model (nn.Module): with an attribute ``backbone``.

@@ -1,8 +1,8 @@
-"""The results of a prediction run: a line for each image as soon as it is predicted, and one file of all at the end.
+"""The results of a prediction run: one line per image as soon as it is predicted, and one file of all at the end.
 
-``predictions.jsonl`` takes a line of strict JSON for each image and each skipped file, after a first line that says
-what the results were made with. Lines are only added, so a process that dies at any moment leaves all lines but perhaps
-a part of the last one, which is cut off when the run goes on. ``predictions.json`` is made from it when the run ends.
+``predictions.jsonl`` has a line of strict JSON for each image and each skipped file, after a header line with the
+weights and the config of the run. Lines are only appended, so a killed process leaves at most a partial last line,
+which is cut off when the run resumes. ``predictions.json`` is made from it when the run ends.
 """
 
 import hashlib
@@ -23,30 +23,30 @@ from dynpose.utils.atomic import atomic_open
 __all__ = ["PredictionRecord", "run_fingerprint", "to_instances", "to_records"]
 
 LINES_FILE, ALL_FILE = "predictions.jsonl", "predictions.json"
-# Of the first line, by which the file is known
+# Identifies the file; part of the header line
 _FORMAT = {"format": "dynpose predictions", "version": 1}
-# What the line of an image has at least
+# The keys that the line of an image must have
 _RESULTS = {"file_name", "width", "height", "instances", "not_finite", "file"}
-# Keys of a config that no prediction depends on
+# Config keys that do not affect predictions
 _WITHOUT_EFFECT = ("CUDNN_BENCHMARK", "DATALOADER.", "DATASETS.", "MODEL.DEVICE", "MODEL.WEIGHTS", "OUTPUT_DIR")
 _WITHOUT_EFFECT += ("SEED", "SOLVER.", "VIS_PERIOD")
 
 
 class PredictionRecord:
-    """Results of images by their names, in the file ``predictions.jsonl`` of a folder.
+    """Results of images by name, in the file ``predictions.jsonl`` of a folder.
 
     Args:
-        folder (Path): it exists.
-        info (dict): what the numbers mean; ``keypoint_names`` and ``category_names`` are among it.
-        made_with (dict): of :func:`run_fingerprint`.
-        resume (bool): go on with the results that are in the folder, if there are any.
+        folder (Path): an existing folder.
+        info (dict): the meaning of the numbers; includes ``keypoint_names`` and ``category_names``.
+        made_with (dict): from :func:`run_fingerprint`.
+        resume (bool): continue with the results in the folder, if any.
 
     Attributes:
-        damaged (int): lines of an earlier run that can't be read and are left out.
+        damaged (int): number of unreadable lines of an earlier run, which are left out.
 
     Raises:
         CheckpointError, ConfigError: the results in the folder are of other weights or another config, or, without
-            ``resume``, of a run that did not end, which would be lost.
+            ``resume``, of an unfinished run, whose results would be lost.
 
     Example::
 
@@ -86,8 +86,8 @@ class PredictionRecord:
         self.close()
 
     def close(self):
-        """Hand all lines over to the disk."""
-        with suppress(OSError):  # what the file holds is safe from the end of the process all the same
+        """Flush all lines to the disk."""
+        with suppress(OSError):  # the lines survive the end of the process anyway
             os.fsync(self._file.fileno())
         self._file.close()
 
@@ -97,7 +97,7 @@ class PredictionRecord:
             self._end = file.write(_line(header))
 
     def has(self, name, path):
-        """Whether an image's results are there, and its file has not been changed since.
+        """Whether the record has an image's results and its file is unchanged since.
 
         Args:
             name (str): of the image.
@@ -107,19 +107,19 @@ class PredictionRecord:
         return place is not None and place.file == _file_state(path)
 
     def lacks_picture(self, name):
-        """Whether the picture of an image that :meth:`has` could not be written."""
+        """Whether writing the picture of a recorded image has failed."""
         return self._places[name].lacks_picture
 
     def add_image(self, entry, path):
-        """Add an image's results, in the place of earlier ones.
+        """Add an image's results, replacing earlier ones.
 
         Args:
-            entry (dict): ``file_name``, ``width``, ``height``, ``instances`` and ``not_finite``, and where there is
-                something to say ``note`` and ``picture_error``. All numbers are finite.
+            entry (dict): ``file_name``, ``width``, ``height``, ``instances`` and ``not_finite``, and optionally
+                ``note`` and ``picture_error``. All numbers are finite.
             path (Path): of the image's file.
 
         Raises:
-            OSError: the disk is full, for example. The file holds what it held before.
+            OSError: for example, the disk is full. The file is unchanged.
         """
         state = _file_state(path)
         offset = self._append({**entry, "file": state})
@@ -127,11 +127,11 @@ class PredictionRecord:
         self._skipped.pop(entry["file_name"], None)
 
     def add_skipped(self, name, reason, is_failure):
-        """Note that a file is not predicted.
+        """Record that a file is not predicted.
 
         Args:
-            name (str): of the file; of a folder with a slash at its end.
-            reason (str): in a line.
+            name (str): of the file; of a folder with a trailing slash.
+            reason (str): in one line.
             is_failure (bool): it is, or may hold, an image.
 
         Raises:
@@ -145,7 +145,7 @@ class PredictionRecord:
 
     @property
     def skipped(self):
-        """list[dict]: ``file_name``, ``reason`` and ``is_failure`` of what this run has skipped."""
+        """list[dict]: ``file_name``, ``reason`` and ``is_failure`` of the files that this run skipped."""
         return list(self._skipped.values())
 
     def entries(self, names):
@@ -170,11 +170,11 @@ class PredictionRecord:
 
         Args:
             names (Sequence[str]): of all images of the run, in the order of the file.
-            complete (bool): none is missing.
-            on_entry (Callable[[dict], None]): gets each image's results.
+            complete (bool): whether no image is missing.
+            on_entry (Callable[[dict], None]): called with each image's results.
 
         Raises:
-            OSError: it can't be written; an earlier file of that name is unchanged.
+            OSError: the file can't be written; an earlier one is unchanged.
         """
         with _explained(self.all_path), atomic_open(self.all_path, "wb") as file:
             file.write(b'{"info": %s, "images": [' % _json({**self.info, "complete": complete}))
@@ -186,7 +186,7 @@ class PredictionRecord:
             self._append({"complete": True})
 
     def _append(self, value):
-        """Add a line, or nothing of it; gives where it begins."""
+        """Append a whole line or nothing; return its offset."""
         offset = self._end
         try:
             with _explained(self.path):
@@ -196,7 +196,7 @@ class PredictionRecord:
                     rest = rest[self._file.write(rest) :]
         except BaseException:
             self._end = offset
-            with suppress(OSError):  # a torn line is cut off later as well
+            with suppress(OSError):  # otherwise the partial line is cut off on resuming
                 self._file.truncate(offset)
             self._file.seek(offset)
             raise
@@ -205,9 +205,9 @@ class PredictionRecord:
 
 class _Place(NamedTuple):
     offset: int
-    """Of the line in the file"""
+    """Offset of the line in the file"""
     file: list
-    """Of the image, see _file_state"""
+    """State of the image file, see _file_state"""
     lacks_picture: bool
 
 
@@ -217,9 +217,9 @@ class _Lines(NamedTuple):
     skipped: dict
     damaged: int
     unfinished: bool
-    """There are results, and the run that wrote them did not end"""
+    """Whether there are results of a run that did not finish"""
     end: int
-    """Where the last whole line ends"""
+    """Offset of the end of the last whole line"""
 
 
 def _read_lines(path):
@@ -269,7 +269,7 @@ def _is_header(header):
 
 
 def _parse(line):
-    """The object of a whole line; None for what is none."""
+    """The object of a whole line; None for an invalid or partial line."""
     try:
         value = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
@@ -286,7 +286,7 @@ def _line(value):
 
 
 def _file_state(path):
-    """Bytes and time of the last change in ns, as JSON has them; None if the file is gone."""
+    """Size in bytes and modification time in ns, as the list that JSON gives; None if the file is gone."""
     try:
         status = os.stat(path)
     except OSError:
@@ -296,7 +296,7 @@ def _file_state(path):
 
 @contextmanager
 def _explained(path):
-    """Name the file and what to do in the errors of writing it."""
+    """Add the file and a remedy to errors of writing it."""
     try:
         yield
     except OSError as error:
@@ -307,14 +307,13 @@ def _explained(path):
 
 
 def run_fingerprint(cfg):
-    """Tell what predictions depend on, to compare it with another run's.
+    """Describe the weights and the config keys that predictions depend on, to compare two runs.
 
     Args:
         cfg (CfgNode): of a model; MODEL.WEIGHTS is a file.
 
     Returns:
-        dict: ``weights``, with ``file``, ``bytes`` and ``sha256``, and ``config``, the values as text of the keys that
-        have an effect.
+        dict: ``weights``, with ``file``, ``bytes`` and ``sha256``, and ``config``, the values of those keys as text.
     """
     with PathManager.open(cfg.MODEL.WEIGHTS, "rb") as file:
         digest = hashlib.sha256()
@@ -365,8 +364,8 @@ def to_records(instances, category_names=()):
         category_names (Sequence[str]): of the classes, in the order of their indices; empty = unknown.
 
     Returns:
-        list[dict]: ``category`` (index of the class), ``category_name`` where it is known, ``bbox`` (XYWH), ``score``
-        and ``keypoints``, K of [x, y, confidence] in COCO's pixel convention: half a pixel less.
+        list[dict]: ``category`` (class index), ``category_name`` if known, ``bbox`` (XYWH), ``score`` and
+        ``keypoints``, K times [x, y, confidence] in COCO's pixel convention, half a pixel less.
     """
     boxes = instances.pred_boxes.tensor.clone()
     boxes[:, 2:] -= boxes[:, :2]
@@ -387,7 +386,7 @@ def to_records(instances, category_names=()):
 
 
 def to_instances(entry, num_keypoints):
-    """Turn the results of an image back into predictions, of which :func:`to_records` has rounded the numbers.
+    """Turn an image's results back into predictions, with the numbers as rounded by :func:`to_records`.
 
     Args:
         entry (dict): ``height``, ``width`` and ``instances``, N people.

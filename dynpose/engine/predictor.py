@@ -1,4 +1,4 @@
-"""Prediction on single images, batches and streams: from config and weights to people in the image's own pixels."""
+"""Prediction on single images, batches and streams: from config and weights to people in image pixels."""
 
 import os
 
@@ -27,13 +27,13 @@ _BATCHES_AHEAD = 8
 
 
 class PosePredictor:
-    """Finds people in images, as detectron2's DefaultPredictor does, which works on these models too.
+    """Predicts the people in images. detectron2's DefaultPredictor works with these models too.
 
-    What it adds: weights are checked to be of this model and complete, images are taken in batches and by file name,
-    and the keypoint schema is known.
+    Beyond it, this class checks that the weights are complete and belong to the model, accepts batches and file names,
+    and provides the keypoint schema.
 
     Args:
-        cfg (CfgNode): of the model. MODEL.WEIGHTS may be dynpose's or released ones; "" leaves the model untrained.
+        cfg (CfgNode): the model's. MODEL.WEIGHTS may be dynpose's or released ones; "" leaves the model untrained.
             Images are resized by INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST; with TEST.AUG.ENABLED, to TEST.AUG's views.
 
     Attributes:
@@ -42,11 +42,11 @@ class PosePredictor:
             TEST.AUG.ENABLED.
         schema (KeypointSchema): the keypoints.
         metadata (Metadata): the schema for detectron2's Visualizer, and ``thing_classes``, MODEL.CLASS_NAMES or, where
-            these are empty, those of a registered data set of the config; absent where neither is known.
+            these are empty, those of a registered data set of the config; absent if neither is known.
 
     Raises:
         ConfigError, DatasetError: the config does not describe a model or its keypoints.
-        CheckpointError: there are no such weights, they are of another model or of other keypoints, or incomplete.
+        CheckpointError: the weights are missing, incomplete, or of another model or other keypoints.
 
     Example::
 
@@ -75,10 +75,9 @@ class PosePredictor:
 
         Args:
             config_file (str): a config of ``configs/``, or the config.yaml of a run.
-            weights (str | PathLike): takes the place of MODEL.WEIGHTS.
+            weights (str | PathLike): overrides MODEL.WEIGHTS.
             opts (Sequence[str]): overrides of the config, KEY VALUE KEY VALUE ...
-            device (str | None): "cpu", "cuda" or "cuda:1" and the like; None = MODEL.DEVICE, or the CPU where there is
-                no GPU.
+            device (str | None): such as "cpu", "cuda" or "cuda:1"; None = MODEL.DEVICE, or the CPU if there is no GPU.
         """
         if not weights:
             raise CheckpointError("no weights given: an untrained model predicts noise")
@@ -88,28 +87,28 @@ class PosePredictor:
         return cls(cfg)
 
     def __call__(self, image):
-        """Find the people in one image.
+        """Predict the people in one image.
 
         Args:
             image (ndarray | str | PathLike): (H, W, 3) uint8 in BGR order, or a file name.
 
         Returns:
-            Instances: N people by descending score on the image's own size, on the model's device: ``pred_boxes``,
-            ``scores``, ``pred_classes``, and ``pred_keypoints`` (N, K, 3) with x and y in continuous pixels and a
-            confidence in [0, 1]. What a diverged model predicts as NaN or infinite is among them, see
+            Instances: N people by descending score, at the original image size and on the model's device:
+            ``pred_boxes``, ``scores``, ``pred_classes``, and ``pred_keypoints`` (N, K, 3) with x and y in continuous
+            pixels and a confidence in [0, 1]. NaN and infinite predictions of a diverged model are included, see
             :func:`~dynpose.utils.finite.finite_instances`.
 
         Raises:
             DatasetError: the file is missing or not an image of 8 bits per channel.
-            ValueError: the array is not an image of this kind.
+            ValueError: the array is not such an image.
         """
         return self.predict_batch([image])[0]
 
     def predict_batch(self, images):
-        """Find the people in some images.
+        """Predict the people in a batch of images.
 
-        Images of one padded size share a forward pass. Each one's people are those of the image alone, but for what
-        float32 rounds off: docs/evaluation.md says how little that is.
+        Images of the same padded size share a forward pass. The predictions for an image equal those for the image
+        alone up to float32 rounding, which docs/evaluation.md quantifies.
 
         Args:
             images (list[ndarray | str | PathLike]): B images, see :meth:`__call__`.
@@ -120,15 +119,15 @@ class PosePredictor:
         return self.infer([self.prepare(image) for image in images])
 
     def predict_all(self, images, batch_size=8, look_ahead=None):
-        """Find the people in many images, of any sizes, in full batches and with bounded memory.
+        """Predict the people in many images of any size, in full batches and with bounded memory.
 
         Args:
             images (Iterable[ndarray | str | PathLike]): read lazily, see :meth:`__call__`.
             batch_size, look_ahead (int): see :meth:`infer_all`.
 
         Yields:
-            Instances: of each image in their order, see :meth:`__call__`. The error for an image that can't be read is
-            raised in its place, after the people of all before.
+            Instances: one per image, in order, see :meth:`__call__`. The error for an unreadable image is raised in its
+            place, after the predictions for all earlier images.
 
         Example::
 
@@ -139,16 +138,17 @@ class PosePredictor:
             yield people
 
     def infer_all(self, inputs, batch_size=8, look_ahead=None):
-        """Find the people in many prepared images: :meth:`predict_all` for whoever prepares them.
+        """Predict the people in many prepared images: :meth:`predict_all` for inputs of :meth:`prepare`.
 
         Args:
-            inputs (Iterable[dict]): from :meth:`prepare`, read lazily; what else is in them is left alone.
-            batch_size (int): most images in a forward pass. With TEST.AUG.ENABLED each image is run by itself.
-            look_ahead (int | None): most images that are held at once, to find some of one padded size among them;
-                None = 8 batches.
+            inputs (Iterable[dict]): from :meth:`prepare`, read lazily; additional keys are kept.
+            batch_size (int): maximum number of images in a forward pass. With TEST.AUG.ENABLED each image is run
+                separately.
+            look_ahead (int | None): maximum number of images held at once, among which those of the same padded size
+                are batched; None = 8 batches.
 
         Yields:
-            tuple[dict, Instances]: each of the inputs, in their order, and its people, see :meth:`__call__`.
+            tuple[dict, Instances]: each input, in order, and its people, see :meth:`__call__`.
 
         Raises:
             ValueError: ``batch_size`` or ``look_ahead`` is less than 1.
@@ -172,9 +172,9 @@ class PosePredictor:
             image (ndarray | str | PathLike): see :meth:`__call__`.
 
         Returns:
-            dict: detectron2's model input, as of :class:`~dynpose.data.PoseDatasetMapper`: ``image`` (3, h, w) uint8 in
-            the order of INPUT.FORMAT, and the original ``height`` and ``width``; with INPUT.AFFINE_RESIZE_TEST also
-            ``to_original``. With TEST.AUG.ENABLED the image is of the original size.
+            dict: detectron2's model input, as from :class:`~dynpose.data.PoseDatasetMapper`: ``image`` (3, h, w) uint8
+            in the order of INPUT.FORMAT, and the original ``height`` and ``width``; with INPUT.AFFINE_RESIZE_TEST also
+            ``to_original``. With TEST.AUG.ENABLED the image keeps its original size.
         """
         if not isinstance(image, np.ndarray):
             image = read_image({"file_name": os.fspath(image)}, "BGR")
@@ -184,7 +184,7 @@ class PosePredictor:
         if self.cfg.INPUT.FORMAT == "RGB":
             image = image[:, :, ::-1]
         if isinstance(self.model, PoseTTA):
-            # It resizes the image itself, but what it would refuse is refused here
+            # PoseTTA resizes the image itself; report sizes that it refuses here
             self.model.view_sizes(height, width)
             pixels = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
             return {"image": pixels, "height": height, "width": width}
@@ -196,7 +196,7 @@ class PosePredictor:
         return inputs if to_original is None else {**inputs, "to_original": to_original}
 
     def infer(self, inputs):
-        """Find the people in some prepared images.
+        """Predict the people in a batch of prepared images.
 
         Args:
             inputs (list[dict]): B, from :meth:`prepare`.

@@ -1,4 +1,4 @@
-"""What must be right before a run's first step: the one check that train_net.py and ``dynpose check-data`` share."""
+"""Checks before a run's first step, shared by train_net.py and ``dynpose check-data``."""
 
 import contextlib
 import logging
@@ -37,14 +37,14 @@ logger = logging.getLogger(__name__)
 
 
 def check_and_complete(cfg, *, eval_only=False):
-    """Check everything that a run would otherwise meet later, and write into the config what follows from its data.
+    """Check for faults that would otherwise stop a run later, and complete the config from its data.
 
-    That is the keypoint schema and the names of the classes and, for training, the iterations of a schedule in epochs
-    and the learning rate for the batch.
+    The keypoint schema and the class names are filled in; for training also the iterations of a schedule in epochs and
+    the learning rate for the batch size.
 
     Args:
         cfg (CfgNode): not frozen; completed in place.
-        eval_only (bool): DATASETS.TRAIN and SOLVER do not count.
+        eval_only (bool): ignore DATASETS.TRAIN and SOLVER.
 
     Raises:
         ConfigError, DatasetError: the first fault, with the key or the file, the item and the remedy.
@@ -94,14 +94,14 @@ def check_and_complete(cfg, *, eval_only=False):
 
 
 def check_first_step(cfg):
-    """Do what a training does up to its first step: build the model and what trains it, and load the first batch.
+    """Run training up to its first step: build the model and the trainer, and load the first batch.
 
     Args:
-        cfg (CfgNode): of :func:`check_and_complete`. The model is built on the CPU, and OUTPUT_DIR stays as it is.
-            Weights that have to be downloaded are not loaded.
+        cfg (CfgNode): from :func:`check_and_complete`. The model is built on the CPU, and OUTPUT_DIR is unchanged.
+            Weights that would have to be downloaded are not loaded.
 
     Raises:
-        ConfigError, DatasetError, CheckpointError: what the training would raise. Whatever else it would raise, too.
+        ConfigError, DatasetError, CheckpointError: those of the training. Any other error of it is raised, too.
     """
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "cpu"
@@ -118,7 +118,7 @@ def check_first_step(cfg):
 
 @contextlib.contextmanager
 def _without_set_up_of_logs():
-    """A trainer shows detectron2's log of level INFO where nobody has set it up."""
+    """Stop the trainer from setting up detectron2's log at level INFO, which it does if no setup exists."""
     detectron2_logger = logging.getLogger("detectron2")
     level = detectron2_logger.level
     detectron2_logger.setLevel(logging.INFO)
@@ -129,7 +129,7 @@ def _without_set_up_of_logs():
 
 
 def check_affine_resize(cfg):
-    """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a meta-architecture that does not read what it adds.
+    """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a meta-architecture that does not read ``to_original``.
 
     Raises:
         ConfigError: see :func:`~dynpose.modeling.base_models.check_reads_to_original`.
@@ -139,10 +139,10 @@ def check_affine_resize(cfg):
 
 
 def check_machine(cfg):
-    """Check the keys of where a run computes and writes; whether this machine has the device is not asked.
+    """Check the keys for the device, the workers and the output; not whether this machine has the device.
 
     Raises:
-        ConfigError: MODEL.DEVICE, DATALOADER.NUM_WORKERS or OUTPUT_DIR can't be meant.
+        ConfigError: MODEL.DEVICE, DATALOADER.NUM_WORKERS or OUTPUT_DIR is invalid.
     """
     try:
         torch.device(cfg.MODEL.DEVICE)
@@ -183,14 +183,14 @@ def _has_keypoints(name):
     return MetadataCatalog.get(name).get("keypoint_names") is not None
 
 
-# The meta-architectures of detectron2 with keypoints, which no method registers, and their numbers of classes
+# detectron2's meta-architectures with keypoints, which no method registers, and their number-of-classes keys
 _DETECTRON2_NUM_CLASSES_KEYS = {"GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES"}
 
 
 def _check_classes(cfg, names, eval_only):
-    """The names of the model's classes, which those of every data set must be, in this order.
+    """The class names of the model; every data set must have the same, in this order.
 
-    A test set whose one class is called otherwise than the model's one is taken at its word.
+    If model and test set have one class each, a differing name is accepted with a warning.
     """
     expected = list(cfg.MODEL.CLASS_NAMES) or list(MetadataCatalog.get(names[0]).get("thing_classes") or [])
     _check_number(cfg, names[0], expected)
@@ -211,7 +211,7 @@ def _check_classes(cfg, names, eval_only):
 
 
 def _difference(classes, expected):
-    """What sets a data set's classes apart from the model's, and what to do."""
+    """The difference between a data set's classes and the model's, and the remedy."""
     more, less = ([item for item in a if item not in b] for a, b in ((classes, expected), (expected, classes)))
     if not more and not less:
         return (
@@ -241,7 +241,7 @@ def _check_number(cfg, name, classes):
 
 
 def _check_class_indices(name, dicts):
-    """A user's own function gives indices of classes, which a loss takes as they are."""
+    """Check the class indices of a custom dataset function, which a loss would use unchecked."""
     classes = MetadataCatalog.get(name).get("thing_classes")
     if classes is None:
         return
@@ -256,9 +256,9 @@ def _check_class_indices(name, dicts):
 
 
 def _check_learnable(dicts, cfg):
-    """The dicts, of which one at least must show somebody to learn from.
+    """The dicts, after checking that at least one has an instance to train on.
 
-    That is a person who is no crowd, with a labelled keypoint and a pixel of the box in the image.
+    Such an instance is not a crowd, and has a labelled keypoint and at least a pixel of its box in the image.
     """
     if "annotations" in dicts[0] and not any(
         is_learnable_person(person, record) for record in dicts for person in record["annotations"]

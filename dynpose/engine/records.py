@@ -1,4 +1,4 @@
-"""What a run was made with: software, machine, commit and data, in ``OUTPUT_DIR/run.json``."""
+"""The provenance of a run, in ``OUTPUT_DIR/run.json``: software, machine, commit and data."""
 
 import datetime
 import hashlib
@@ -35,17 +35,17 @@ _SLURM = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_RESTART_COUNT")
 
 
 def write_records(cfg, start_iteration):
-    """Add a start of a run to ``OUTPUT_DIR/run.json``; the main process does it, the others do nothing.
+    """Add a start of a run to ``OUTPUT_DIR/run.json``, in the main process only.
 
-    A run that starts at iteration 0 begins the file anew. One that goes on with other annotations or another commit
-    than it started with is told so in a warning.
+    A run that starts at iteration 0 replaces the file. Resuming with other annotations or another commit than at the
+    start of the run logs a warning.
 
     Args:
         cfg (CfgNode)
-        start_iteration (int): the first that will be run.
+        start_iteration (int): the first iteration to run.
 
     Raises:
-        CheckpointError: the file can't be written, such as on a full disk.
+        CheckpointError: the file can't be written, for example because the disk is full.
     """
     if not comm.is_main_process() or "://" in cfg.OUTPUT_DIR:
         return
@@ -80,7 +80,7 @@ def environment():
     """The software and the machine.
 
     Returns:
-        dict: versions (None for what is not there), the devices, the processes, and SLURM's job where there is one.
+        dict: versions (None if not installed), devices, processes, and the SLURM job, if any.
     """
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
@@ -96,13 +96,13 @@ def environment():
 
 
 def fingerprint(name):
-    """What tells a data set from another of the same name.
+    """Information that tells a data set from another one of the same name.
 
     Args:
         name (str): a registered data set.
 
     Returns:
-        dict: ``images``, their number, and ``sha256`` of each annotation file; None for what is not there.
+        dict: ``images``, their number, and ``sha256`` of each annotation file; None if unavailable.
     """
     files = annotation_files(name)
     try:
@@ -113,7 +113,7 @@ def fingerprint(name):
             with PathManager.open(path, "rb") as f:
                 contents[str(path)] = f.read()
     except (OSError, KeyError):
-        # who needs it is told by what reads it
+        # the code that needs the data reports the error
         return {"images": None, "sha256": dict.fromkeys(map(str, files))}
     return {
         "images": sum(len(json.loads(content)["images"]) for content in contents.values()),

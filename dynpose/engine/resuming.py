@@ -1,4 +1,4 @@
-"""What a run needs beside its weights to go on as if it had not been interrupted."""
+"""The state, besides the weights, that a run needs to resume as if it had not been interrupted."""
 
 import logging
 import os
@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_seed(cfg, resume=False):
-    """Give a config with a negative ``SEED`` one that all processes share, in place.
+    """Replace a negative ``SEED`` of a config with a seed that all processes share, in place.
 
-    :func:`dynpose.engine.setup` does it for every training. The config that the run saves has the seed, so that
-    whoever trains by it trains the same; a run that is resumed takes it from there.
+    :func:`dynpose.engine.setup` does it for every training. The saved config of the run has the seed, so that training
+    with it repeats the run; a resumed run reads it from there.
 
     Args:
         cfg (CfgNode): not frozen.
@@ -31,7 +31,7 @@ def resolve_seed(cfg, resume=False):
     if comm.is_main_process():
         seed = _saved_seed(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) if resume else None
         if seed is None:
-            # seeded by nobody, unlike the global generators
+            # from the operating system's entropy, unlike the global generators
             seed = int(np.random.SeedSequence().generate_state(1)[0]) >> 1
     cfg.SEED = comm.all_gather(seed)[0]
 
@@ -51,7 +51,7 @@ def trainer_state(trainer):
     detectron2 0.6 leaves the optimizer out.
 
     Args:
-        trainer (DefaultTrainer): with an attribute ``ema``, None or with a ``state_dict``, or without.
+        trainer (DefaultTrainer): may have an attribute ``ema``, which is None or has a ``state_dict``.
 
     Returns:
         dict
@@ -64,7 +64,7 @@ def trainer_state(trainer):
 
 
 def load_trainer_state(trainer, state):
-    """Load :func:`trainer_state`, or that of a trainer of detectron2."""
+    """Load :func:`trainer_state`, or the state of a detectron2 trainer."""
     TrainerBase.load_state_dict(trainer, state)
     if "_trainer" in state:
         trainer._trainer.load_state_dict(state["_trainer"])
@@ -78,10 +78,10 @@ def load_trainer_state(trainer, state):
 
 
 def process_state(model):
-    """What differs between the processes of a run: their random generators, and the model's buffers.
+    """The state that differs between the processes of a run: random generators and the model's buffers.
 
-    DistributedDataParallel keeps parameters the same; the running statistics of batch normalisation are of each
-    process's own images.
+    DistributedDataParallel keeps parameters the same; each process has running statistics of batch normalisation of the
+    images it processed.
 
     Args:
         model (nn.Module)
@@ -96,7 +96,7 @@ def process_state(model):
 
 
 def load_process_state(model, state):
-    """Load :func:`process_state`, into a model of the same kind."""
+    """Load :func:`process_state` into the same kind of model."""
     for name, buffer in unwrap_ddp(model).named_buffers():
         if name in state.get("buffers", ()):
             buffer.copy_(state["buffers"][name])
@@ -104,16 +104,16 @@ def load_process_state(model, state):
 
 
 class ResumeHook(HookBase):
-    """Sets the random generators and the data where a run starts or goes on; the last thing before its first iteration.
+    """Sets the random generators and the position in the data right before the first iteration of a start or restart.
 
-    Without a checkpoint the generators are seeded, with the seed of the data and the rank: what happened before, such
-    as the initialisation of the model, has no influence.
+    Without a checkpoint the generators are seeded from the data's seed and the rank, so that earlier random draws, such
+    as those of the model's initialisation, have no influence.
 
     Args:
-        seed (int): of the run; negative = leave the generators of a new run alone.
+        seed (int): of the run; negative = do not seed the generators of a new run.
 
     Attributes:
-        checkpoint (dict): what the checkpoint that is resumed holds beside the weights and the trainer; empty without.
+        checkpoint (dict): the resumed checkpoint's contents other than the weights and the trainer; empty without one.
     """
 
     def __init__(self, seed):
@@ -121,11 +121,11 @@ class ResumeHook(HookBase):
         self.checkpoint = {}
 
     def before_train(self):
-        """Set them."""
+        """Set the generators and the data."""
         trainer, rank = self.trainer, comm.get_rank()
         if trainer.start_iter >= max(trainer.max_iter, 1):
             logger.info(f"All {trainer.max_iter} iterations are done: what the end of the run lacks is made up for")
-            # detectron2 counts one more when its loop ends, even if it did nothing
+            # detectron2 increments it at the end of its loop, even if no iteration ran
             trainer.iter = trainer.start_iter - 1
         processes = self.checkpoint.get("processes", ())
         if len(processes) == comm.get_world_size():
@@ -149,6 +149,6 @@ class ResumeHook(HookBase):
         elif trainer.start_iter:
             logger.warning(f"{type(loader).__name__} can't go on where it was: it starts again with its first images")
         for hook in trainer._hooks:
-            # it takes the next images of a loader of its own, every so many iterations
+            # PreciseBN reads images from a separate loader every ``_period`` iterations
             if isinstance(hook, hooks.PreciseBN) and not hook._disabled and hook._period > 0:
                 hook._data_loader.start_iteration = trainer.start_iter // hook._period * hook._num_iter

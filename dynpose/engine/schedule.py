@@ -1,4 +1,4 @@
-"""Schedules as papers give them, in epochs and for a batch, turned into detectron2's iterations and learning rate."""
+"""Converting the papers' schedules, in epochs and for a batch size, to detectron2's iterations and learning rate."""
 
 import logging
 import math
@@ -12,12 +12,12 @@ logger = logging.getLogger(__name__)
 
 
 def epochs_to_iterations(epochs, num_images, batch_size):
-    """Iterations until every image has been seen ``epochs`` times, the last batch perhaps partly once more.
+    """Iterations until every image has been seen ``epochs`` times; the last batch may repeat some images.
 
     Args:
         epochs (float): passes over the images.
-        num_images (int): of an epoch.
-        batch_size (int): images of an iteration, over all processes.
+        num_images (int): images per epoch.
+        batch_size (int): images per iteration, over all processes.
 
     Returns:
         int
@@ -32,12 +32,12 @@ def epochs_to_iterations(epochs, num_images, batch_size):
 
 
 def num_training_images(cfg):
-    """Count the images of ``DATASETS.TRAIN`` that are left after detectron2's filtering: those that are trained on.
+    """Count the training images: those of ``DATASETS.TRAIN`` that are left after detectron2's filtering.
 
     Args:
-        cfg (CfgNode): the data sets must be registered. DATALOADER.FILTER_EMPTY_ANNOTATIONS and, with
-            MODEL.KEYPOINT_ON, MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE are what decides, as in
-            ``build_detection_train_loader``.
+        cfg (CfgNode): the data sets must be registered. As in ``build_detection_train_loader``,
+            DATALOADER.FILTER_EMPTY_ANNOTATIONS and, with MODEL.KEYPOINT_ON,
+            MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE control the filter.
 
     Returns:
         int
@@ -48,18 +48,18 @@ def num_training_images(cfg):
 def resolve_epochs(cfg, num_images=None):
     """Turn ``SOLVER.MAX_EPOCHS`` and ``STEPS_EPOCHS`` into ``MAX_ITER`` and ``STEPS``, in place.
 
-    :func:`dynpose.engine.setup` does it for every training; whoever builds a trainer otherwise calls it. The two keys
-    of epochs are empty afterwards: the config then says what is trained, and can be read again as it is, with another
-    data set or batch too.
+    :func:`dynpose.engine.setup` does it for every training; call it if you build a trainer yourself. It clears the two
+    epoch keys: the config then states the actual schedule, and can be reloaded, also with another data set or batch
+    size.
 
     Args:
-        cfg (CfgNode): not frozen. With a MAX_EPOCHS of 0 it stays as it is.
-        num_images (int): of an epoch; None = :func:`num_training_images`.
+        cfg (CfgNode): not frozen. Unchanged if MAX_EPOCHS is 0.
+        num_images (int): images per epoch; None = :func:`num_training_images`.
 
     Raises:
-        ConfigError: MAX_EPOCHS is negative, STEPS_EPOCHS without MAX_EPOCHS, steps that are not ascending between 0
-            and MAX_EPOCHS or fall on the same iteration, or MAX_ITER or STEPS that are given too (are not detectron2's
-            defaults) and say something else.
+        ConfigError: MAX_EPOCHS is negative; STEPS_EPOCHS is set without MAX_EPOCHS; steps are not ascending between 0
+            and MAX_EPOCHS or fall on the same iteration; or MAX_ITER or STEPS are given too (differ from detectron2's
+            defaults) and contradict the epochs.
     """
     check_not_negative(cfg, "SOLVER.MAX_EPOCHS")
     solver = cfg.SOLVER
@@ -106,14 +106,14 @@ def resolve_epochs(cfg, num_images=None):
 
 
 def check_steps(cfg):
-    """Check the numbers of a schedule, which detectron2 and PyTorch refuse without naming them, or take.
+    """Check the numbers of a schedule, which detectron2 and PyTorch refuse without naming the key, or accept.
 
     Args:
-        cfg (CfgNode): of :func:`resolve_epochs`. Steps beyond MAX_ITER are none, as in detectron2.
+        cfg (CfgNode): from :func:`resolve_epochs`. Steps beyond MAX_ITER are ignored, as in detectron2.
 
     Raises:
-        ConfigError: SOLVER.MAX_ITER or CHECKPOINT_PERIOD is below 1, BASE_LR, WEIGHT_DECAY or TEST.EVAL_PERIOD
-            negative, or STEPS do not ascend between 0 and MAX_ITER, or WARMUP_ITERS, WARMUP_FACTOR or GAMMA negative.
+        ConfigError: SOLVER.MAX_ITER or CHECKPOINT_PERIOD is below 1; BASE_LR, WEIGHT_DECAY, TEST.EVAL_PERIOD,
+            WARMUP_ITERS, WARMUP_FACTOR or GAMMA is negative; or STEPS do not ascend between 0 and MAX_ITER.
     """
     check_not_negative(cfg, "SOLVER.WARMUP_ITERS", "SOLVER.WARMUP_FACTOR", "SOLVER.GAMMA")
     check_at_least_one(cfg, "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD")
@@ -138,14 +138,14 @@ def _ascend_between(first, values, last):
 def resolve_reference_batch(cfg):
     """Scale ``SOLVER.BASE_LR`` from ``SOLVER.REFERENCE_BATCH`` images to ``IMS_PER_BATCH``, in place.
 
-    :func:`dynpose.engine.setup` does it for every training. REFERENCE_BATCH is IMS_PER_BATCH afterwards: the config
-    says what is trained, and scales again when it is read with another batch.
+    :func:`dynpose.engine.setup` does it for every training. It sets REFERENCE_BATCH to IMS_PER_BATCH: the config states
+    the actual learning rate, and scales it again when it is loaded with another batch size.
 
     Args:
-        cfg (CfgNode): not frozen. With a REFERENCE_BATCH of 0 it stays as it is.
+        cfg (CfgNode): not frozen. Unchanged if REFERENCE_BATCH is 0.
 
     Raises:
-        ConfigError: REFERENCE_BATCH is not at least 0.
+        ConfigError: REFERENCE_BATCH is below 0.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""Ending a run when it is asked to, so that it can go on later."""
+"""Stopping a run on a signal, so that it can be resumed."""
 
 import logging
 import signal
@@ -12,18 +12,18 @@ from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
 
-# EX_TEMPFAIL of sysexits.h, "try again later"; what a run that was asked to stop exits with once its state is saved
+# EX_TEMPFAIL of sysexits.h, "try again later"; the exit code of a run that saved its state after a stop signal
 RESUMABLE_EXIT_CODE = 75
 # Windows has no SIGUSR1
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 class StopRequest:
-    """Whether this process has been signalled.
+    """Records whether this process has been signalled.
 
     Attributes:
         number (int): of the signal; 0 = none so far.
-        leave_at_once (bool): everything is saved, so that a signal ends the process where it is, by SystemExit.
+        leave_at_once (bool): everything is saved, so a signal ends the process immediately with SystemExit.
     """
 
     def __init__(self):
@@ -31,7 +31,7 @@ class StopRequest:
         self.leave_at_once = False
 
     def __call__(self, number, frame):
-        """What Python calls for the signal."""
+        """The signal handler."""
         self.number = number
         if self.leave_at_once:
             raise SystemExit(RESUMABLE_EXIT_CODE)
@@ -39,12 +39,12 @@ class StopRequest:
 
 @contextmanager
 def stop_signals(request):
-    """Note SIGTERM and SIGUSR1 within the block instead of dying from them.
+    """Record SIGTERM and SIGUSR1 within the block instead of terminating.
 
-    Outside the main thread, where Python can't handle signals, none will ever be noted.
+    Outside the main thread, where Python can't handle signals, no signal is recorded.
 
     Args:
-        request (StopRequest): takes the note.
+        request (StopRequest): records the signal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -59,9 +59,9 @@ def stop_signals(request):
 
 
 class StopHook(HookBase):
-    """Ends a run with a checkpoint, at the end of the iteration in which any of its processes is signalled.
+    """Ends a run with a checkpoint after the iteration in which any of its processes is signalled.
 
-    After the last iteration only an evaluation is left, and the run is saved: a signal then ends the process at once.
+    After the last iteration the run is saved and only an evaluation is left: a signal then ends the process at once.
 
     Args:
         request (StopRequest): of this process.
@@ -74,17 +74,17 @@ class StopHook(HookBase):
         self._group = None
 
     def before_train(self):
-        """Prepare what processes agree by."""
+        """Get the process group for the agreement."""
         if comm.get_world_size() > 1 and dist.get_backend() != "gloo":
-            # Exchanging a number over gloo does not make the processes wait for their GPUs
+            # A collective over gloo does not wait for the GPUs
             self._group = comm._get_global_gloo_group()
 
     def after_step(self):
-        """Save and stop, if any process has been signalled."""
+        """Save and stop if any process has been signalled."""
         if self.trainer.iter + 1 >= self.trainer.max_iter or not self._agree():
             return
         self._save()
-        # A launcher ends those that are left when the first process has ended
+        # A launcher kills the remaining processes when the first one has exited
         comm.synchronize()
         name = signal.Signals(self._request.number).name if self._request.number else "A signal to another process"
         logger.warning(
@@ -94,7 +94,7 @@ class StopHook(HookBase):
         raise SystemExit(RESUMABLE_EXIT_CODE)
 
     def after_train(self):
-        """Stop in the place of the last evaluation, if any process has been signalled."""
+        """Stop instead of running the last evaluation if any process has been signalled."""
         if self.trainer.iter < self.trainer.max_iter:
             return
         self._request.leave_at_once = True
@@ -102,7 +102,7 @@ class StopHook(HookBase):
             raise SystemExit(RESUMABLE_EXIT_CODE)
 
     def _agree(self):
-        """Whether any process is signalled, in all of them at once."""
+        """Whether any process is signalled; the same answer in all processes."""
         if comm.get_world_size() == 1:
             return self._request.number > 0
         signalled = torch.tensor(int(self._request.number > 0))

@@ -1,4 +1,4 @@
-"""The training step: what happens between a batch of images and new weights."""
+"""The training step, from a batch of images to updated weights."""
 
 import time
 from collections import defaultdict
@@ -13,29 +13,29 @@ from .precision import Precision
 class TrainingStep(SimpleTrainer):
     """detectron2's SimpleTrainer and AMPTrainer in one, with gradient accumulation and a guard.
 
-    In float32, without accumulation and a guard, it does what SimpleTrainer does, bit for bit. It writes the same
-    metrics: of an accumulated batch, the mean over its images of the micro-batches' losses.
+    In float32, without accumulation and a guard, it equals SimpleTrainer bit for bit. It writes the same metrics; for
+    an accumulated batch, the micro-batches' losses are averaged over its images.
 
-    The iterator of the data loader is made at the first step, so that a loader can be told before where to start.
+    The iterator of the data loader is created at the first step, so that the loader's start can be set before.
 
     Args:
-        model (nn.Module): takes a batch, gives a dict of scalar losses, or one loss.
-        data_loader (Iterable[list]): of the batches of this process. In every iteration, those of all processes must
+        model (nn.Module): maps a batch to a dict of scalar losses, or to one loss.
+        data_loader (Iterable[list]): the batches of this process. In every iteration, the batches of all processes must
             have the same number of images.
         optimizer (torch.optim.Optimizer)
         precision (Precision): of the forward pass; for float16 gradients are scaled.
-        ims_per_pass (int): most images of one forward and backward pass; 0 = the whole batch.
-        guard: None, or an object with two methods. Both are called by all processes at the same time, and must give
-            all of them the same answer:
+        ims_per_pass (int): maximum number of images in a forward and backward pass; 0 = the whole batch.
+        guard: None, or an object with two methods. All processes call both at the same time, and must get the same
+            answer:
 
             - ``check_losses(loss_dict, batch) -> bool``, before the backward pass of each micro-batch, with its images;
-            - ``check_gradients(model) -> bool``, before the optimizer's step, with the whole batch's gradients, which
-              are unscaled and exchanged. In float16 it is not asked where the scaler can still lower its scale, since
-              an overflow of scaled gradients is how the scaler finds its scale.
+            - ``check_gradients(model) -> bool``, before the optimizer's step, with the whole batch's gradients,
+              unscaled and synchronised. In float16 it is not called while the scaler can still lower its scale, since
+              the scaler finds its scale by overflows of scaled gradients.
 
-            For False the step is left out: the weights, the optimizer and the metrics stay as they are, and the next
-            step has the next batch. Without a guard, a non-finite loss ends the training with a FloatingPointError,
-            as in detectron2.
+            If one returns False, the step is skipped: weights, optimizer and metrics are unchanged, and the next step
+            uses the next batch. Without a guard, a non-finite loss ends the training with a FloatingPointError, as in
+            detectron2.
 
     Attributes:
         grad_scaler (torch.amp.GradScaler): disabled unless the precision is float16.
@@ -48,7 +48,7 @@ class TrainingStep(SimpleTrainer):
     """
 
     def __init__(self, model, data_loader, optimizer, *, precision=None, ims_per_pass=0, guard=None):
-        # an iterator made here, as detectron2 0.6 does, would already be at the first batch
+        # an iterator created here, as in detectron2 0.6, would fix the first batch too early
         super().__init__(model, (), optimizer)
         self.data_loader, self._batches = data_loader, None
         self.precision = precision or Precision()
@@ -57,7 +57,7 @@ class TrainingStep(SimpleTrainer):
         self.guard = guard
 
     def reset_data_loader(self, data_loader_builder):
-        """Take another data loader, from the next step on.
+        """Use another data loader from the next step on.
 
         Args:
             data_loader_builder (Callable[[], Iterable])
@@ -65,7 +65,7 @@ class TrainingStep(SimpleTrainer):
         self.data_loader, self._batches = data_loader_builder(), None
 
     def run_step(self):
-        """One batch: losses and gradients of its micro-batches, metrics, and the optimizer's step.
+        """Process one batch: losses and gradients of its micro-batches, metrics, and the optimizer's step.
 
         Raises:
             FloatingPointError: a loss is not finite, and there is no guard.
@@ -88,7 +88,7 @@ class TrainingStep(SimpleTrainer):
         self._update()
 
     def _accumulate(self, batch):
-        """Add up the gradients of the micro-batches; the losses of the batch, or None where the guard refuses them."""
+        """Sum the gradients of the micro-batches; return the batch's losses, or None if the guard refuses them."""
         pieces = split_batch(batch, self.ims_per_pass)
         mean = defaultdict(float)
         for i, (micro_batch, share) in enumerate(pieces, start=1):
@@ -106,7 +106,7 @@ class TrainingStep(SimpleTrainer):
         return dict(mean)
 
     def _update(self):
-        """Step the optimizer, unless gradients are not finite and the scaler or the guard leaves the step out."""
+        """Step the optimizer, unless the scaler or the guard skips the step because of non-finite gradients."""
         scaler = self.grad_scaler
         if self.guard is not None:
             scaler.unscale_(self.optimizer)
@@ -119,14 +119,14 @@ class TrainingStep(SimpleTrainer):
         scaler.update()
 
     def state_dict(self):
-        """SimpleTrainer's, which has the optimizer's, and for float16 the scaler's."""
+        """SimpleTrainer's state, which includes the optimizer's, and for float16 the scaler's."""
         state = super().state_dict()
         if self.grad_scaler.is_enabled():
             state["grad_scaler"] = self.grad_scaler.state_dict()
         return state
 
     def load_state_dict(self, state_dict):
-        """Load :meth:`state_dict`. The scaler starts afresh where the state is of a run in another precision."""
+        """Load :meth:`state_dict`. The scaler is reset if the state is of a run in another precision."""
         super().load_state_dict(state_dict)
         if self.grad_scaler.is_enabled() and state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

@@ -49,7 +49,7 @@ class PoseTrainer(DefaultTrainer):
     """
 
     def __init__(self, cfg):
-        # DefaultTrainer's own steps, but for the training step and for processes without a GPU
+        # the steps of DefaultTrainer.__init__, except for the training step and for processes without a GPU
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
@@ -71,8 +71,8 @@ class PoseTrainer(DefaultTrainer):
         self.register_hooks([self._trainer.guard, *self.build_hooks()])
 
     def build_hooks(self):
-        """detectron2's hooks, with checkpoints that say what they are, evaluations that are done once, of the averaged
-        weights and with TEST.AUG too, the best weights, and early stopping.
+        """detectron2's hooks, with self-describing checkpoints, evaluations that run once (also of the averaged weights
+        and with TEST.AUG), the best weights, and early stopping.
         """
         self.checkpointer = TrainingCheckpointer(
             self._trainer.model,
@@ -92,7 +92,7 @@ class PoseTrainer(DefaultTrainer):
         return built
 
     def _build_restart_hooks(self):
-        """Before the evaluations: where the run goes on, its checkpoints, and its end on a signal."""
+        """Hooks before the evaluations: resuming, checkpoints, and stopping on a signal."""
         self._resume = ResumeHook(self.cfg.SEED)
         self._metrics = MetricsHook(self.cfg.OUTPUT_DIR)
         self._stop_request = StopRequest()
@@ -105,7 +105,7 @@ class PoseTrainer(DefaultTrainer):
         if self.ema is not None:
             parts["EMA"] = self._test_ema
         if self.cfg.TEST.AUG.ENABLED:
-            PoseTTA(self.cfg, self.model)  # a fault in TEST.AUG must not wait for the end of training
+            PoseTTA(self.cfg, self.model)  # report a fault in TEST.AUG before training, not after it
             last_parts["TTA"] = lambda: self.test_with_TTA(self.cfg, self.model)
             if self.ema is not None:
                 last_parts["TTA of EMA"] = self._test_ema_with_tta
@@ -116,7 +116,7 @@ class PoseTrainer(DefaultTrainer):
         return built
 
     def resume_or_load(self, resume=True):
-        """detectron2's, which passes over damaged checkpoints; see :class:`TrainingCheckpointer`."""
+        """detectron2's, but skipping corrupt checkpoints; see :class:`TrainingCheckpointer`."""
         checkpoint = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         self._metrics.resumes = resume
         if checkpoint:
@@ -125,9 +125,9 @@ class PoseTrainer(DefaultTrainer):
             self.start_iter = checkpoint["iteration"] + 1
 
     def train(self):
-        """detectron2's, which SIGTERM and SIGUSR1 end with a checkpoint and RESUMABLE_EXIT_CODE.
+        """detectron2's; SIGTERM and SIGUSR1 end it with a checkpoint and RESUMABLE_EXIT_CODE.
 
-        Where SOLVER.EARLY_STOPPING_PATIENCE ends it before SOLVER.MAX_ITER, all is as after a last iteration.
+        If SOLVER.EARLY_STOPPING_PATIENCE ends it before SOLVER.MAX_ITER, training ends as after the last iteration.
         """
         write_records(self.cfg, self.start_iter)
         iteration = lambda: getattr(self, "iter", self.start_iter)  # noqa: E731
@@ -163,7 +163,7 @@ class PoseTrainer(DefaultTrainer):
         keep_weights(model, self.cfg.OUTPUT_DIR, "model_best", self.cfg.MODEL.CLASS_NAMES, **note)
 
     def _ema_cfg(self):
-        """The config with a folder of their own for what the averaged weights give."""
+        """The config with a separate output folder for the results of the averaged weights."""
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "ema")
@@ -171,7 +171,7 @@ class PoseTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg):
-        """detectron2's, with its backbone compiled where MODEL.COMPILE_BACKBONE says so."""
+        """detectron2's, with a compiled backbone if MODEL.COMPILE_BACKBONE is set."""
         model = super().build_model(cfg)
         if cfg.MODEL.COMPILE_BACKBONE:
             compile_backbone(model)
@@ -179,35 +179,35 @@ class PoseTrainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):
-        """detectron2's, under autocast where TEST.AMP says so; training does not notice it."""
+        """detectron2's, under autocast if TEST.AMP is set; training is unaffected."""
         with preserved_rng(), Precision.from_config(cfg, enabled=cfg.TEST.AMP).autocast():
             return super().test(cfg, model, evaluators)
 
     @classmethod
     def build_train_loader(cls, cfg):
-        """Batches of augmented images with their people, from any iteration on."""
+        """Batches of augmented images and their instances, starting at any iteration."""
         return build_pose_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
-        """The images of a data set, one by one."""
+        """The images of a data set, one at a time."""
         return build_detection_test_loader(cfg, dataset_name, mapper=PoseDatasetMapper(cfg, is_train=False))
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name, output_folder=None):
-        """COCO's metrics with the data set's keypoints and sigmas, written to a folder other than the usual one."""
+        """COCO's metrics with the data set's keypoints and sigmas; ``output_folder`` replaces the default folder."""
         folder = {} if output_folder is None else {"output_dir": output_folder}
         return PoseEvaluator.from_config(cfg, dataset_name, **folder)
 
     @classmethod
     def test_with_TTA(cls, cfg, model):
-        """Evaluate with test-time augmentation, as ``cfg.TEST.AUG`` describes it.
+        """Evaluate with the test-time augmentation of ``cfg.TEST.AUG``.
 
-        The views are made of the original images: INPUT.MIN_SIZE_TEST is not read.
+        The views are made from the original images: INPUT.MIN_SIZE_TEST is ignored.
 
         Returns:
             OrderedDict: the results of :meth:`test`, each name followed by "_TTA". The predictions are written to
-            ``<OUTPUT_DIR>/inference_TTA``, with several DATASETS.TEST to a folder of each one's name in there.
+            ``<OUTPUT_DIR>/inference_TTA``, with several DATASETS.TEST to a subfolder named after each.
         """
         folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
         names = cfg.DATASETS.TEST
@@ -228,7 +228,7 @@ class PoseTrainer(DefaultTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg, optimizer):
-        """detectron2's, with wrong choices as a ConfigError."""
+        """detectron2's, with a ConfigError for invalid choices."""
         check_choice(cfg, "SOLVER.WARMUP_METHOD", ("linear", "constant"))
         with blame("SOLVER.LR_SCHEDULER_NAME"):
             return super().build_lr_scheduler(cfg, optimizer)

@@ -1,7 +1,7 @@
-"""Saying what the processes of a run wait for: one of them that is stopped or swapped out holds all the others.
+"""Reporting stalled jobs: one stopped or swapped-out process blocks all others, and the log should name it.
 
-Each process notes in the process group's store, every few seconds, that it is alive and where it is. One that has not
-gone on for a while reads the notes of the others, and logs who has fallen silent and who is behind.
+Every few seconds each process writes a heartbeat with its progress to the process group's store. A process that makes
+no progress for a while reads the heartbeats of the others, and logs which are silent and which are behind.
 """
 
 import atexit
@@ -28,35 +28,36 @@ logger = logging.getLogger(__name__)
 
 _KEY = "dynpose/heartbeat/{}"
 _SET_UP, _TRAINING = "set-up", "training"
-# What a process is in while a function of one of these modules runs; the first that fits counts
+# The phase of a process while a function of the module runs; the first match counts
 _PHASES = (
     (evaluating.__name__, "evaluation"),
     (evaluator.__name__, "evaluation"),
     (checkpointing.__name__, "checkpoint"),
     (torch.utils.data.dataloader.__name__, "waiting for images"),
 )
-# The order in which an iteration goes through them
+# The order of the phases in an iteration
 _ORDER = (_SET_UP, "waiting for images", _TRAINING, "checkpoint", "evaluation")
 _MAX_SECONDS_BETWEEN_BEATS = 5.0
 _NAMED = 8
-# The watchdog of this process, if it has one
+# The watchdog of this process, if any
 _running = []
 
 
 @contextmanager
 def watched(seconds, iteration=None):
-    """Log what is waited for while the block runs in all processes of a run; in a run of one process, do nothing.
+    """Log which processes hold up the job while the block runs in all of them; with one process, do nothing.
 
-    Within another such block, only the iterations are those of the inner one.
+    A nested block only replaces the source of the iteration.
 
-    A process that has not finished an iteration for so long names the processes that have not been heard of and those
-    that are behind it, with their machines and phases: once, and again after as long. It logs nothing while all are
-    where it is, such as in a long evaluation. Where the first process, whose log is the screen's, is silent, the next
-    one that is not prints the line.
+    A process that has not finished an iteration for ``seconds`` names the silent processes and those behind it, with
+    their machines and phases; it repeats this after every further ``seconds``. It logs nothing while all are at the
+    same point, such as in a long evaluation. If process 0, whose log is shown on the screen, is silent, the next
+    responsive process prints the line.
 
     Args:
         seconds (float): DISTRIBUTED.REPORT_SECONDS; 0 = do nothing.
-        iteration (Callable[[], int] | None): of this process; called from another thread. None = it sets up the run.
+        iteration (Callable[[], int] | None): the iteration of this process; called from another thread. None = the run
+            is being set up.
 
     Example::
 
@@ -82,7 +83,7 @@ def watched(seconds, iteration=None):
 
 
 class _Note(NamedTuple):
-    """What a process says of itself."""
+    """The heartbeat of a process."""
 
     beat: int
     host: str
@@ -99,7 +100,7 @@ class _Note(NamedTuple):
 
 
 class _Watchdog:
-    """Two threads: one reports, the other talks to the store, which does not answer if its process is stopped."""
+    """Two threads: one reports, the other accesses the store, which blocks if the process that hosts it is stopped."""
 
     def __init__(self, seconds):
         self._iteration, self._phase = lambda: 0, _SET_UP
@@ -111,9 +112,9 @@ class _Watchdog:
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._exchange, self._report)]
         self._beat, self._last, self._since = 0, None, time.monotonic()
-        # of what is waited for, since then
+        # reports since self._since
         self._num_reports, self._has_told = 0, False
-        # of each other process: the last note, and when it was first seen
+        # by rank: the last heartbeat, and when it was first seen
         self._notes = {}
         self._answered = time.monotonic()
 
@@ -121,12 +122,12 @@ class _Watchdog:
         self._store = _own_connection(dist.distributed_c10d._get_default_store())
         for thread in self._threads:
             thread.start()
-        # A thread that comes back from the store after the interpreter's end would abort the process
+        # A thread that returns from the store after the interpreter has exited would abort the process
         atexit.register(self.stop)
 
     @contextmanager
     def following(self, iteration):
-        """Take the iterations of a function while the block runs, and its last one afterwards."""
+        """Use a function's iterations while the block runs, and its last one afterwards."""
         if iteration is None:
             yield
             return
@@ -144,7 +145,7 @@ class _Watchdog:
             thread.join(self._interval)
 
     def _exchange(self):
-        """Note where this process is, and read the notes of the others once it waits."""
+        """Write this process's heartbeats, and read those of the others while it is waiting."""
         try:
             while True:
                 self._beat += 1
@@ -154,7 +155,7 @@ class _Watchdog:
                 if self._stopped.wait(self._interval):
                     return
         except RuntimeError as error:
-            # with the process that keeps the store, the run ends
+            # the job ends with the process that hosts the store
             if not self._stopped.is_set():
                 logger.info("What the processes wait for can't be told any longer: %s", str(error).splitlines()[0])
 
@@ -187,14 +188,14 @@ class _Watchdog:
             before = now
 
     def _forget_times(self, now, seconds):
-        """This process itself was stopped: it is not the others that have been silent."""
+        """Reset the timers after this process itself was stopped, so that the others do not count as silent."""
         logger.warning("This process has stood still for %.0f s", seconds)
         self._answered = self._since = now
         self._notes = {rank: (note, now) for rank, (note, _) in dict(self._notes).items()}
 
     def _tell(self, now):
         if now - self._answered > self._seconds / 2:
-            # the notes of the others are older than they are themselves
+            # the store is silent, so the heartbeats are out of date
             host = f" on {self._notes[0][0].host}" if 0 in self._notes else ""
             keeper = f"process 0{host}, or torchrun, which keeps the store that processes meet in"
             silent, behind = {0: f"{keeper}, for {now - self._answered:.0f} s"}, {}
@@ -207,12 +208,12 @@ class _Watchdog:
         self._has_told = True
         message = f"{now - self._since:.0f} s without an iteration, {self._here()}; {'; '.join(parts)}"
         logger.warning("%s", message)
-        # what others than the first log is in their files only
+        # the logs of the other processes go to their files only
         if 0 in silent and self._rank == min(set(range(self._world_size)) - set(silent)):
             print(f"process {self._rank}: {message}", file=sys.stderr, flush=True)
 
     def _silent(self, now):
-        """By rank, who has not been heard of for half the time."""
+        """The processes without a heartbeat for half of ``seconds``, by rank."""
         silent = {}
         for rank in set(range(self._world_size)) - {self._rank}:
             if rank not in self._notes:
@@ -224,7 +225,7 @@ class _Watchdog:
         return silent
 
     def _behind(self, ranks):
-        """By rank, who of those has not come as far as this process."""
+        """Those of the ranks that are behind this process, by rank."""
         here = self._here().place
         notes = {rank: self._notes[rank][0] for rank in ranks if rank != self._rank}
         return {rank: f"{_name(rank, note)}, {note}" for rank, note in notes.items() if note.place < here}
@@ -240,7 +241,7 @@ def _first(named):
 
 
 def _phase_of(thread):
-    """What a thread of this process is doing, by the modules that it is in; None where they don't tell."""
+    """The phase of a thread of this process, from the modules on its stack; None if unknown."""
     frame, modules = sys._current_frames().get(thread), set()
     while frame is not None:
         modules.add(frame.f_globals.get("__name__"))
@@ -249,5 +250,5 @@ def _phase_of(thread):
 
 
 def _own_connection(store):
-    """A store to ask without holding up who else uses it; the same store where it can't be cloned."""
+    """A clone of the store, to query without blocking its other users; the store itself if it can't be cloned."""
     return store.clone() if hasattr(store, "clone") else store

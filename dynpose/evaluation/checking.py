@@ -1,4 +1,4 @@
-"""Finding what is wrong with an evaluation before a training starts."""
+"""Checking an evaluation's config and annotation before training starts."""
 
 import math
 from numbers import Real
@@ -13,26 +13,26 @@ __all__ = ["check_evaluation"]
 
 
 def check_evaluation(cfg, dataset_name, *, eval_only=False):
-    """Check what is otherwise read at the first evaluation, or after the last.
+    """Check the keys and the annotation that a run otherwise reads at the first evaluation, or after the last.
 
-    The annotation of the data set is read as an evaluation reads it, in the first process only.
+    The data set's annotation is read as for an evaluation, in the first process only.
 
     Args:
         cfg (CfgNode): a detectron2 config with dynpose's keys.
         dataset_name (str): of ``cfg.DATASETS.TEST``, registered.
-        eval_only (bool): whether weights are evaluated without a training, which gives no averaged ones.
+        eval_only (bool): whether weights are evaluated without training, so that there are no averaged weights.
 
     Raises:
-        ConfigError: ``TEST.KEYPOINT_OKS_SIGMAS``, ``TASKS``, ``MAX_DETS`` or ``MAP_KEYPOINTS`` has a value that it
-            cannot take; ``TEST.EXPECTED_RESULTS`` is not what detectron2's ``verify_results`` can compare, or names a
-            task or metric that the evaluation does not give.
+        ConfigError: ``TEST.KEYPOINT_OKS_SIGMAS``, ``TASKS``, ``MAX_DETS`` or ``MAP_KEYPOINTS`` has an invalid value;
+            detectron2's ``verify_results`` cannot compare ``TEST.EXPECTED_RESULTS``, or these name a task or metric
+            that the evaluation does not report.
         DatasetError: the annotation cannot be used.
     """
     evaluator = PoseEvaluator.from_config(cfg, dataset_name)
     if not len(cfg.TEST.EXPECTED_RESULTS):
         return
     if len(cfg.DATASETS.TEST) > 1:
-        # detectron2 files the results of several data sets under their names, where its verify_results doesn't look
+        # detectron2 nests the results of several data sets under their names, which its verify_results can't read
         raise ConfigError(
             f"TEST.EXPECTED_RESULTS is compared with the results of one data set, but DATASETS.TEST names "
             f"{len(cfg.DATASETS.TEST)}: keep one of them, or set TEST.EXPECTED_RESULTS to []"
@@ -50,7 +50,7 @@ def check_evaluation(cfg, dataset_name, *, eval_only=False):
 
 
 def _with_suffixes(metric_names, *, ema, tta):
-    """The tasks, and those that the averaged weights and test-time augmentation add (PoseTrainer)."""
+    """The tasks, including those added by averaged weights and test-time augmentation (PoseTrainer)."""
     suffixes = ["", "_EMA"] if ema else [""]
     suffixes += [f"_TTA{suffix}" for suffix in suffixes] if tta else []
     return {f"{task}{suffix}": names for suffix in suffixes for task, names in metric_names.items()}

@@ -1,4 +1,4 @@
-"""COCO's metrics of detections, by one of two libraries that give the same numbers.
+"""COCO's detection metrics, computed by one of two libraries with identical results.
 
 Axes of the arrays: T similarity thresholds, R recall thresholds, C categories, A area ranges, M limits on detections.
 """
@@ -43,8 +43,8 @@ METRICS = {
         "APl": ("precision", None, "large"),
     },
 }
-"""Per type of evaluation: metric -> what it is the mean of, at which similarity threshold (None: 0.50, 0.55, ... 0.95),
-and the area range of the people it counts. "keypoints_crowd" is CrowdPose's."""
+"""Per type of evaluation: metric -> the averaged quantity, the similarity threshold (None: 0.50, 0.55, ... 0.95), and
+the area range of the people that count. "keypoints_crowd" is CrowdPose's."""
 
 
 def evaluate_detections(ground_truth, detections, *, iou_type, sigmas, max_dets, backend, image_ids=None):
@@ -53,17 +53,17 @@ def evaluate_detections(ground_truth, detections, *, iou_type, sigmas, max_dets,
     Args:
         ground_truth (GroundTruth): with annotations.
         detections (list[dict]): in COCO's results format: ``image_id``, ``category_id``, ``score``, ``keypoints`` (3K
-            numbers, COCO's pixel indices) and optionally ``bbox`` (XYWH). An image's detections of equal score count in
-            this order.
+            numbers, COCO's pixel indices) and optionally ``bbox`` (XYWH). Detections of equal score in an image are
+            ranked in this order.
         iou_type (str): key of :data:`METRICS`.
         sigmas (Sequence[float]): K OKS sigmas; read for keypoints.
-        max_dets (int): detections of each category in an image that count, highest scores first.
+        max_dets (int): number of detections per category and image that count, highest scores first.
         backend (str): "faster" (faster-coco-eval) or "pycocotools".
         image_ids (Collection): the data set's ids of the images to evaluate; None = all.
 
     Returns:
         tuple[dict, Params]: ``precision`` (T, R, C, A, M) and ``recall`` (T, C, A, M), -1 where there is no ground
-        truth; and the parameters of the evaluation, which say what the axes stand for.
+        truth; and the parameters of the evaluation, which give the values along the axes.
     """
     COCO, COCOeval = _pycocotools() if backend == "pycocotools" else _faster_coco_eval()
     of_keypoints = iou_type != "bbox"
@@ -71,15 +71,15 @@ def evaluate_detections(ground_truth, detections, *, iou_type, sigmas, max_dets,
     images = [{"id": number} for number in image_numbers.values()]
     categories = [{"id": category_id} for category_id in ground_truth.category_ids]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        # Not by their loadRes: it fails on an empty list, and takes the first detection to tell what all of them have.
+        # Not by their loadRes: it fails on an empty list, and infers the type of all detections from the first.
         gt, dt = (
             _index(COCO, {"images": images, "categories": categories, "annotations": annotations})
             for annotations in (
-                [dict(annotation) for annotation in ground_truth.annotations],  # both libraries write into them
+                [dict(annotation) for annotation in ground_truth.annotations],  # both libraries modify them
                 [_annotation(detection, i, image_numbers) for i, detection in enumerate(detections, start=1)],
             )
         )
-        # They match alike: CrowdPose's areas are those of the ground truth, and pycocotools knows one type of keypoints
+        # The matching is the same: CrowdPose's areas come with the ground truth. pycocotools has one keypoint type only
         evaluation = COCOeval(gt, dt, "keypoints" if of_keypoints and backend == "pycocotools" else iou_type)
         params = evaluation.params
         params.catIds = list(ground_truth.category_ids)
@@ -96,11 +96,11 @@ def summarize(accumulated, params, iou_type):
     """The metrics of an evaluation.
 
     Args:
-        accumulated, params: of :func:`evaluate_detections`.
+        accumulated, params: from :func:`evaluate_detections`.
         iou_type (str): key of :data:`METRICS`.
 
     Returns:
-        dict[str, float]: 0 to 100; NaN where no ground truth is of the area range.
+        dict[str, float]: 0 to 100; NaN if no ground truth is in the area range.
     """
     return {
         name: _mean(accumulated[kind], params, threshold=threshold, area=area)
@@ -132,14 +132,14 @@ _AREAS = {
 
 
 def nan_reasons(metrics, iou_type):
-    """Why metrics of :func:`summarize` are NaN.
+    """The reasons why metrics of :func:`summarize` are NaN.
 
     Args:
-        metrics (dict[str, float]): of all images, in which "AP" is one.
+        metrics (dict[str, float]): of all images, including "AP".
         iou_type (str): key of :data:`METRICS`.
 
     Returns:
-        dict[str, list[str]]: reason, in words that follow "since" -> the metrics that are NaN for it.
+        dict[str, list[str]]: reason, worded to follow "since" -> the metrics that are NaN for it.
     """
     who = "nobody" if iou_type == "bbox" else "nobody with labelled keypoints"
     reasons = {}
@@ -163,7 +163,7 @@ def _mean(values, params, *, threshold, area):
 
 
 def box_of(detection):
-    """The box of a detection in COCO's results format, XYWH; without one, that around its keypoints, as in COCO."""
+    """The box of a detection in COCO's results format, XYWH; if missing, the box around its keypoints, as in COCO."""
     bbox = detection.get("bbox")
     if bbox is None:
         xs, ys = detection["keypoints"][0::3], detection["keypoints"][1::3]
@@ -172,9 +172,9 @@ def box_of(detection):
 
 
 def _annotation(detection, detection_id, image_numbers):
-    """A detection as ``loadRes`` would have it, with an image id as in :class:`GroundTruth`.
+    """A detection in the form that ``loadRes`` produces, with an image id as in :class:`GroundTruth`.
 
-    Its area is that of its box. It decides whether a detection that matches nobody counts as wrong in APm and APl.
+    Its area is that of its box. It decides whether an unmatched detection is a false positive in APm and APl.
     """
     bbox = box_of(detection)
     return {

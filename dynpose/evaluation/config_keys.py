@@ -1,4 +1,4 @@
-"""What an evaluator reads from a config, checked so that a fault names its key."""
+"""The evaluator's config keys, checked so that an error names the key."""
 
 import dataclasses
 import os
@@ -15,15 +15,15 @@ def evaluator_arguments(cfg, dataset_name, known_tasks):
     """Arguments of :class:`PoseEvaluator`, from the keys of ``cfg.TEST``.
 
     Args:
-        cfg (CfgNode): a detectron2 config; where it lacks dynpose's keys, the evaluator's defaults stand.
+        cfg (CfgNode): a detectron2 config; if it lacks dynpose's keys, the evaluator's defaults apply.
         dataset_name (str): a registered data set.
-        known_tasks (Sequence[str]): what ``TEST.TASKS`` may name.
+        known_tasks (Sequence[str]): the valid entries of ``TEST.TASKS``.
 
     Returns:
         dict[str, object]
 
     Raises:
-        ConfigError: a value is not one that the key can take, or does not fit the data set.
+        ConfigError: a value is invalid or does not fit the data set.
         DatasetError: the data set has no keypoints.
     """
     output_dir = os.path.join(cfg.OUTPUT_DIR, "inference")
@@ -89,6 +89,6 @@ def _model_schema(cfg):
         )
     alone = cfg.clone()
     alone.defrost()
-    # the data sets, which may have other keypoints, do not decide
+    # ignore the data sets, which may have other keypoints
     alone.DATASETS.TRAIN = alone.DATASETS.TEST = ()
     return schema_from_cfg(alone)

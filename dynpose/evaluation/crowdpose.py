@@ -1,19 +1,19 @@
-"""What CrowdPose's evaluation does differently from COCO's.
+"""The differences of CrowdPose's evaluation from COCO's.
 
-Its own tool, CrowdPose-api, does not run with today's numpy. The rules below are those of its code.
+The official tool, CrowdPose-api, does not run with current numpy. The rules below are those of its code.
 """
 
 __all__ = ["AREA_OF_BOX", "group_by_crowding"]
 
 AREA_OF_BOX = 0.53
-"""A person's area in OKS as a share of that of the box, since CrowdPose has no segments."""
+"""A person's area in OKS as a fraction of the box area, since CrowdPose has no segments."""
 
-# An image of exactly one of these crowd indices is in the group above it
+# An image whose crowd index equals a bound is in the group above it
 _MEDIUM_FROM, _HARD_FROM = 0.2, 0.8
 
 
 def group_by_crowding(crowd_indices):
-    """The images that AP easy, medium and hard are each the AP of.
+    """Group the images for AP easy, medium and hard.
 
     Args:
         crowd_indices (dict): image id -> crowd index.

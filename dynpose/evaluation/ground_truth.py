@@ -1,9 +1,9 @@
 """Ground truth for COCO's evaluation code.
 
-pycocotools and faster-coco-eval trust an annotation file: a missing ``area``, ``iscrowd`` or ``num_keypoints`` is a
-KeyError in the middle of an evaluation, an annotation whose id is 0 counts as missed even where it is found, and an
-image id that is a string stops one of the two. Here the file is read as training reads it (dynpose/data/people.py), and
-every field is given.
+pycocotools and faster-coco-eval do not check an annotation file: a missing ``area``, ``iscrowd`` or ``num_keypoints``
+is a KeyError in the middle of an evaluation, an annotation with id 0 counts as missed even if it is detected, and a
+string as image id makes one of the two fail. This module reads the file as training does (dynpose/data/people.py), and
+provides every field.
 """
 
 from dataclasses import dataclass, field
@@ -27,13 +27,13 @@ class GroundTruth:
     """The images and annotations of a data set.
 
     Args:
-        source (str): where it comes from, for messages.
+        source (str): its origin, for messages.
         image_ids (list): the data set's ids, sorted. Image ``i`` of the list has id ``i + 1`` in ``annotations``.
-        category_ids (list): the data set's id of each class that is evaluated, in the order of the classes.
+        category_ids (list): the data set's id of each evaluated class, in the order of the classes.
         annotations (list[dict] | None): COCO's keypoint annotations, each with ``id`` (counted from 1), ``image_id``
             (see above), ``category_id`` (the data set's), ``iscrowd``, ``bbox`` (XYWH), ``area``, ``keypoints`` (3K
             numbers, COCO's pixel indices) and ``num_keypoints``. None if the data set has no annotation.
-        protocol (str): how it is evaluated, "coco" or "crowdpose".
+        protocol (str): of the evaluation, "coco" or "crowdpose".
         image_groups (dict[str, list]): for "crowdpose", the data set's ids of its easy, medium and hard images.
     """
 
@@ -46,7 +46,7 @@ class GroundTruth:
 
     @cached_property
     def image_numbers(self):
-        """dict: the data set's image id -> the ``image_id`` that stands for it in ``annotations``."""
+        """dict: the data set's image id -> its ``image_id`` in ``annotations``."""
         return {image_id: i for i, image_id in enumerate(self.image_ids, start=1)}
 
 
@@ -54,18 +54,18 @@ def read_ground_truth(dataset_name, num_keypoints):
     """Read the ground truth of a registered data set, by the rules of :mod:`dynpose.data.rules`.
 
     With CrowdPose's protocol (``keypoint_protocol`` of the metadata is "crowdpose") the area is 0.53 times that of the
-    box, whatever the annotation says.
+    box, regardless of the annotation.
 
     Args:
-        dataset_name (str): registered; read from its file or files or, where it has none, from its dicts in
-            detectron2's standard format.
+        dataset_name (str): registered; read from its file or files or, if it has none, from its dicts in detectron2's
+            standard format.
         num_keypoints (int): K.
 
     Returns:
         GroundTruth
 
     Raises:
-        DatasetError: the file cannot be read, an item is faulty, or CrowdPose's protocol finds no crowd index.
+        DatasetError: the file cannot be read, an item is invalid, or CrowdPose's protocol lacks crowd indices.
     """
     metadata = MetadataCatalog.get(dataset_name)
     protocol = metadata.get("keypoint_protocol", "coco")
@@ -92,7 +92,7 @@ def read_ground_truth(dataset_name, num_keypoints):
 
 
 def _read(dataset_name, metadata, num_keypoints):
-    """The files of a data set; an empty list of annotations is how some test sets say that they have none."""
+    """The files of a data set; some test sets mark missing annotations by an empty list."""
     loader = DatasetCatalog[dataset_name] if dataset_name in DatasetCatalog else None  # noqa: SIM401  get() loads it
     json_files = annotation_files(dataset_name)
     if hasattr(loader, "read_files"):
@@ -117,7 +117,7 @@ def _read(dataset_name, metadata, num_keypoints):
 
 
 def _check_left_out(pose_file):
-    """A list of annotations that is empty as it is written says that there are none; one that was emptied does not."""
+    """Refuse a file whose annotations were all left out; an empty list in the file means that it has none."""
     left_out = pose_file.remarks.of("left out")
     if left_out:
         raise DatasetError(
@@ -127,7 +127,7 @@ def _check_left_out(pose_file):
 
 
 def _image_ids(pose_files):
-    """Sorted as COCO's code does, since the order decides between detections of equal score."""
+    """Image ids sorted as in COCO's code, since the order breaks ties between detections of equal score."""
     image_ids = {}
     for pose_file in pose_files:
         for image_id in pose_file.image_ids:
@@ -140,14 +140,14 @@ def _image_ids(pose_files):
 
 
 def _category_ids(metadata, pose_files):
-    """The data set's category id of each class, as detectron2 numbers the classes; the first where it has several."""
+    """The data set's category id of each class, in detectron2's numbering; the first if a class has several."""
     class_of = metadata.get("thing_dataset_id_to_contiguous_id")
     if class_of is None:
         names = metadata.get("thing_classes") or ()
         class_of = pose_files[0].class_of or {i: i for i in range(len(names))}
     num_classes = max(class_of.values(), default=-1) + 1
     first = dict(zip(reversed(class_of.values()), reversed(class_of)))
-    # a class that the file lacks has an id of its own, which no annotation has
+    # a class missing from the file gets an unused id
     unused = max(class_of, default=0) + 1
     return [first.get(i, unused + i) for i in range(max(num_classes, len(metadata.get("thing_classes") or ())))]
 

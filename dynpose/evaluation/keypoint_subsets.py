@@ -1,8 +1,8 @@
-"""Evaluation of some of the keypoints: parts of the body, and those that a model of another schema has.
+"""Evaluation of subsets of the keypoints: parts of the body, and the keypoints of a model with another schema.
 
 The rules are those of COCO-WholeBody's evaluation (Jin et al., ECCV 2020; its tool is xtcocotools' COCOeval with
-``keypoints_face`` and the like): somebody counts for a part who has labelled keypoints in it, OKS is the mean over
-these with their sigmas, and the area is that of the whole person.
+``keypoints_face`` and the like): a person counts for a part if it has labelled keypoints in the part, OKS is the mean
+over these with their sigmas, and the area is that of the whole person.
 """
 
 import dataclasses
@@ -29,10 +29,10 @@ def common_keypoints(schema, model_schema, dataset_name):
         dataset_name (str): for messages.
 
     Returns:
-        tuple[int | None]: for each keypoint of the data set the model's index, or None where it has none of that name.
+        tuple[int | None]: for each keypoint of the data set the model's index, or None if the model lacks that name.
 
     Raises:
-        DatasetError: they have no keypoint in common.
+        DatasetError: no keypoint is common to both.
     """
     matched = match_keypoints(schema.names, model_schema.names)
     if all(index is None for index in matched):
@@ -44,14 +44,14 @@ def common_keypoints(schema, model_schema, dataset_name):
 
 
 def ground_truth_of_keypoints(ground_truth, indices):
-    """Keep some of the keypoints. Who has none of them labelled does not count, as without keypoints in COCO.
+    """Keep some of the keypoints. A person with none of them labelled does not count, as without keypoints in COCO.
 
     Args:
         ground_truth (GroundTruth): with K keypoints.
         indices (Sequence[int]): those to keep.
 
     Returns:
-        GroundTruth: with ``len(indices)`` keypoints, and ``num_keypoints`` counted anew.
+        GroundTruth: with ``len(indices)`` keypoints and recounted ``num_keypoints``.
     """
     annotations = []
     for annotation in ground_truth.annotations:
@@ -81,12 +81,12 @@ def detections_of_part(detections, indices):
         detections, indices: see :func:`detections_of_keypoints`.
 
     Returns:
-        list[dict]: without those that have no confidence above 0 in the part: they do not show it.
+        list[dict]: without detections whose confidences in the part are all 0: they do not show it.
     """
     parts = detections_of_keypoints([{**detection, "bbox": box_of(detection)} for detection in detections], indices)
     return [part for part in parts if any(confidence > 0 for confidence in part["keypoints"][2::3])]
 
 
 def _select(keypoints, indices):
-    """3K numbers -> those of some keypoints."""
+    """Select keypoints from 3K numbers."""
     return [number for i in indices for number in keypoints[3 * i : 3 * i + 3]]

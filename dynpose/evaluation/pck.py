@@ -1,15 +1,14 @@
-"""PCK, AUC and NME: how far keypoints are off, in units that are read without knowing OKS.
+"""PCK, AUC and NME: keypoint errors in more intuitive units than OKS.
 
 PCK at ``a``: the share of labelled keypoints that are predicted within ``a`` times the longer side of the person's box
 (Yang and Ramanan, "Articulated Human Detection with Flexible Mixtures of Parts", TPAMI 2013). PCKh: within half the
-head segment, in its place (Andriluka et al., "2D Human Pose Estimation: New Benchmark and State of the Art Analysis",
-CVPR 2014). AUC: the mean of PCK over all ``a`` from 0 to 0.5. NME: the mean distance of the labelled keypoints of those
-who were found, relative to the distance of the outer corners of the eyes in faces with 300W's or WFLW's landmarks
-(Sagonas et al., ICCVW 2013; Wu et al., CVPR 2018), else to the square root of the box's area (Bulat and Tzimiropoulos,
-ICCV 2017).
+head segment instead (Andriluka et al., "2D Human Pose Estimation: New Benchmark and State of the Art Analysis", CVPR
+2014). AUC: the mean of PCK over all ``a`` from 0 to 0.5. NME: the mean error of the labelled keypoints of detected
+people, relative to the distance of the outer corners of the eyes in faces with 300W's or WFLW's landmarks (Sagonas et
+al., ICCVW 2013; Wu et al., CVPR 2018), else to the square root of the box's area (Bulat and Tzimiropoulos, ICCV 2017).
 
-Which prediction is whose follows the evaluation of several people on MPII (Pishchulin et al., "DeepCut", CVPR 2016),
-with OKS in the place of PCKh: pairs are made by descending similarity, each prediction and person in one at most.
+Predictions are matched to people as in the multi-person evaluation on MPII (Pishchulin et al., "DeepCut", CVPR 2016),
+with OKS instead of PCKh: greedily by descending similarity, each prediction and person at most once.
 
 Axes: N predictions, P people, K keypoints. Coordinates and distances are pixels.
 """
@@ -26,26 +25,26 @@ from dynpose.layers.oks_nms import pairwise_oks
 __all__ = ["PCK_THRESHOLDS", "PCKResults", "evaluate_pck", "pck_metric_names"]
 
 PCK_THRESHOLDS = (0.05, 0.1, 0.2)
-"""Of the longer side of the box."""
+"""Relative to the longer side of the box."""
 _AUC_LIMIT = 0.5
 _PCKH = "PCKh@0.5"
 _PCKH_THRESHOLD = 0.5
 _HEAD_SEGMENT = ("headtop", "upperneck")
-# The 0-based outer corners of the eyes among landmarks that are numbered: 68 are 300W's, 98 WFLW's
+# 0-based indices of the outer eye corners, by number of landmarks: 68 for 300W, 98 for WFLW
 _EYE_CORNERS = {68: (36, 45), 98: (60, 72)}
 
 
 @dataclass(frozen=True)
 class PCKResults:
-    """What PCK, AUC and NME are of one data set.
+    """PCK, AUC and NME of one data set.
 
     Attributes:
-        metrics (dict[str, float]): metric -> 0 to 100 (NME: percent of its unit), over the labelled keypoints of
-            everybody taken together; NaN where there are none.
-        per_keypoint (dict[str, ndarray]): metric -> (K,), the same of each keypoint.
-        num_people (int): who count: no crowds, with labelled keypoints and a box of some extent.
-        num_found (int): those of them who have a prediction.
-        nme_unit (str): what distances are divided by in NME.
+        metrics (dict[str, float]): metric -> 0 to 100 (NME: percent of its unit), over the labelled keypoints of all
+            people; NaN if there are none.
+        per_keypoint (dict[str, ndarray]): metric -> (K,), the same for each keypoint.
+        num_people (int): people that count: no crowds, with labelled keypoints and a non-empty box.
+        num_found (int): those matched with a prediction.
+        nme_unit (str): the normalising distance of NME.
     """
 
     metrics: dict
@@ -79,17 +78,17 @@ def pck_metric_names(names):
 def evaluate_pck(ground_truth, detections, *, names, sigmas, max_dets, image_ids=None):
     """Compare predictions with labelled keypoints, one by one.
 
-    The ``max_dets`` best predictions of a class in an image are made pairs with its people by descending OKS above 0.
-    Nobody is paired with a prediction that has none of the person's labelled keypoints within half the longer side of
-    the box, where it counts neither for PCK nor for AUC. All keypoints of a person without a prediction are wrong; NME
-    leaves them out. A wrong prediction costs nothing: that is what AP is for.
+    The ``max_dets`` best predictions of a class in an image are matched with its people by descending OKS above 0. A
+    match needs at least one labelled keypoint predicted within half the longer side of the person's box; other pairs
+    contribute to neither PCK nor AUC. All keypoints of an unmatched person are wrong; NME leaves them out. False
+    positives are not penalised; AP measures them.
 
     Args:
         ground_truth (GroundTruth): with annotations.
         detections (list[dict]): in COCO's results format.
         names (Sequence[str]): K keypoint names.
         sigmas (Sequence[float]): K OKS sigmas.
-        max_dets (int): predictions of each class in an image that count, highest scores first.
+        max_dets (int): number of predictions per class and image that count, highest scores first.
         image_ids (Collection): the data set's ids of the images to evaluate; None = all.
 
     Returns:
@@ -118,7 +117,7 @@ def evaluate_pck(ground_truth, detections, *, names, sigmas, max_dets, image_ids
 
 
 def match_people(poses, people, areas, sides, sigmas):
-    """Pair predictions with people, by descending OKS.
+    """Match predictions with people, by descending OKS.
 
     Args:
         poses (ndarray): (N, K, 3) predictions, best first.
@@ -128,7 +127,7 @@ def match_people(poses, people, areas, sides, sigmas):
         sigmas (Sequence[float]): K.
 
     Returns:
-        tuple[list[int], list[int]]: the predictions and the people of the pairs.
+        tuple[list[int], list[int]]: the indices of the matched predictions and people.
     """
     labelled = people[..., 2] > 0
     tensors = (torch.from_numpy(values) for values in (poses, people, areas))
@@ -136,7 +135,7 @@ def match_people(poses, people, areas, sides, sigmas):
     near = _distances(poses[:, None], people[None]) <= _AUC_LIMIT * sides[:, None]
     possible = (oks > 0) & (near & labelled).any(axis=2)
     matched, found = [], []
-    # of equal ones the better prediction first
+    # ties: the better prediction first
     for i in np.argsort(-oks, axis=None, kind="stable").tolist():
         pose, person = divmod(i, len(people))
         if possible[pose, person] and pose not in matched and person not in found:
@@ -150,7 +149,7 @@ def _counts(person):
 
 
 def _best_of_groups(detections, image_numbers, max_dets):
-    """(image number, category) -> its detections that count, best first."""
+    """(image number, category) -> its ``max_dets`` best detections, best first."""
     groups = defaultdict(list)
     for detection in detections:
         groups[image_numbers[detection["image_id"]], detection["category_id"]].append(detection)
@@ -163,7 +162,7 @@ def _distances(poses, people):
 
 
 def _summarize(distances, keypoints, boxes, names):
-    """From distances (P, K), infinite where a person was not found, to the metrics."""
+    """The metrics from distances (P, K), infinite for unmatched people."""
     labelled = keypoints[..., 2] > 0
     relative = distances / boxes[:, 2:].max(axis=1)[:, None]
     values = {f"PCK@{threshold:g}": (relative <= threshold, labelled) for threshold in PCK_THRESHOLDS}
@@ -196,14 +195,14 @@ def _summarize(distances, keypoints, boxes, names):
 
 
 def _means(values, counted):
-    """Percent of (P, K) values over those that are counted: of all of them, and (K,) of each keypoint."""
+    """Means of the counted (P, K) values in percent: over all, and (K,) per keypoint."""
     sums, counts = np.where(counted, values, 0).sum(axis=0), counted.sum(axis=0)
     with np.errstate(invalid="ignore"):
         return float(np.divide(100 * sums.sum(), counts.sum())), 100 * sums / counts
 
 
 def _segment(keypoints, ends):
-    """Length (P,) between two keypoints, 1 where it is not known; and where it is."""
+    """Lengths (P,) between two keypoints, 1 if unknown, and a mask of the known ones."""
     a, b = keypoints[:, ends[0]], keypoints[:, ends[1]]
     lengths = _distances(a, b)
     known = (a[:, 2] > 0) & (b[:, 2] > 0) & (lengths > 0)
@@ -217,7 +216,7 @@ def _head_segment(names):
 
 
 def _are_numbered(names):
-    """Whether names are counted: "1", "2", ... or "landmark_0", "landmark_1", ... ."""
+    """Whether names are numbered: "1", "2", ... or "landmark_0", "landmark_1", ... ."""
     parts = [re.fullmatch(r"(\D*)(\d+)", name) for name in names]
     if not all(parts):
         return False

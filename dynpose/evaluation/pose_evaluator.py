@@ -1,4 +1,4 @@
-"""The evaluator that a trainer or ``inference_on_dataset`` is given: OKS with COCO's metrics, for any keypoints."""
+"""The evaluator for a trainer or ``inference_on_dataset``: OKS with COCO's metrics, for any keypoints."""
 
 import itertools
 import json
@@ -42,14 +42,13 @@ _CROWD_GROUPS = ("easy", "medium", "hard")
 class PoseEvaluator(DatasetEvaluator):
     """COCO's keypoint AP and AR, and box AP, of a data set with any keypoints.
 
-    detectron2's ``COCOEvaluator`` takes COCO's 17 OKS sigmas unless it is told others, and fails where a data set has
-    another number of keypoints or an annotation without them. This one takes the sigmas of the data set's schema, says
-    which they are, and mends what an annotation file lacks (see :func:`read_ground_truth`).
+    detectron2's ``COCOEvaluator`` uses COCO's 17 OKS sigmas by default, and fails for another number of keypoints or
+    annotations without keypoints. This one uses and logs the sigmas of the data set's schema, and fills in missing
+    fields of an annotation file (see :func:`read_ground_truth`).
 
-    The metrics are those that pycocotools computes from the results file that is written, ``max_dets`` aside. With
-    ``keypoint_protocol`` "crowdpose" in the metadata of the data set, they are those of CrowdPose's own tool. Where the
-    keypoints are those of a whole body, each part of it has its own AP and AR. docs/evaluation.md says what the metrics
-    are.
+    The metrics are those that pycocotools computes from the written results file, except for ``max_dets``. With
+    ``keypoint_protocol`` "crowdpose" in the data set's metadata, they are those of CrowdPose's official tool. With
+    whole-body keypoints, each part has a separate AP and AR. docs/evaluation.md defines the metrics.
 
     Args:
         dataset_name (str): a registered data set with keypoints in its metadata.
@@ -57,20 +56,20 @@ class PoseEvaluator(DatasetEvaluator):
             :mod:`dynpose.evaluation.pck`); None = keypoints, and boxes if the predictions have them.
         sigmas (Sequence[float]): K OKS sigmas, COCO's ``k_i / 2``; () = those of the data set's schema.
         output_dir (str): folder for ``coco_instances_results.json``; None = it is not written.
-        distributed (bool): gather the predictions of all processes in the first; False = each evaluates its own.
-        max_dets (int): people of an image that count for keypoints, highest scores first. COCO's is 20, whatever
-            ``cfg.TEST.DETECTIONS_PER_IMAGE`` is.
-        max_dets_boxes (int): the same for boxes, of which COCO counts 100.
-        parts (dict[str, Sequence[int]]): name -> 0-based keypoints that are evaluated by themselves, too; None = those
-            of a known schema of the whole body, {} = none.
-        model_schema (KeypointSchema): the keypoints of the predictions, where they are not the data set's: they are
-            matched by name. Keypoints that the model does not have count as not labelled. None = the data set's.
+        distributed (bool): gather the predictions of all processes in the first; False = each evaluates its part.
+        max_dets (int): number of people per image that count for keypoints, highest scores first. COCO's is 20,
+            independent of ``cfg.TEST.DETECTIONS_PER_IMAGE``.
+        max_dets_boxes (int): the same for boxes; COCO's is 100.
+        parts (dict[str, Sequence[int]]): name -> 0-based keypoints that are also evaluated separately; None = those of
+            a known whole-body schema, {} = none.
+        model_schema (KeypointSchema): the keypoints of the predictions if they differ from the data set's; matched by
+            name. Keypoints that the model lacks count as not labelled. None = the data set's.
         backend (str): "faster" (faster-coco-eval) or "pycocotools"; their metrics are the same.
 
     Raises:
-        DatasetError: the data set has no keypoints, none that the model has, or its annotation cannot be used, or the
+        DatasetError: the data set has no keypoints, or none of the model's, its annotation cannot be used, or the
             sigmas are not K positive numbers.
-        ValueError: an unknown task or backend, a limit below 1, or a part that is no list of keypoints.
+        ValueError: a task or backend is unknown, a limit is below 1, or a part is not a list of keypoints.
 
     Example::
 
@@ -109,13 +108,13 @@ class PoseEvaluator(DatasetEvaluator):
         self._backend = backend
         self._model_schema = model_schema
         self._matched = None if model_schema is None else common_keypoints(self._schema, model_schema, dataset_name)
-        # The data set's keypoints that the predictions have: 0-based numbers, names and sigmas
+        # The data set's keypoints that the predictions have: 0-based indices, names and sigmas
         matched = range(self._schema.num_keypoints) if model_schema is None else self._matched
         self._evaluated = [i for i, index in enumerate(matched) if index is not None]
         self._names = [self._schema.names[i] for i in self._evaluated]
         self._sigmas = [self._schema.sigmas[i] for i in self._evaluated]
         self._parts = _check_parts(keypoint_groups(self._schema.names) if parts is None else parts, self._schema)
-        # Read now, since a fault in the file should not wait until the model has run over all images
+        # Read now, so that a fault in the file is reported before the model runs over all images
         self._ground_truth = None
         if not distributed or comm.is_main_process():
             self._ground_truth = read_ground_truth(dataset_name, self._schema.num_keypoints)
@@ -127,29 +126,29 @@ class PoseEvaluator(DatasetEvaluator):
 
     @classmethod
     def from_config(cls, cfg, dataset_name, **kwargs):
-        """An evaluator with what ``cfg.TEST`` says, that writes to ``<cfg.OUTPUT_DIR>/inference``.
+        """An evaluator configured by ``cfg.TEST``, writing to ``<cfg.OUTPUT_DIR>/inference``.
 
-        Its keys are ``KEYPOINT_OKS_SIGMAS``, ``TASKS``, ``MAX_DETS`` and ``MAP_KEYPOINTS``.
+        The keys are ``KEYPOINT_OKS_SIGMAS``, ``TASKS``, ``MAX_DETS`` and ``MAP_KEYPOINTS``.
 
         Args:
             cfg (CfgNode): a detectron2 config, with or without dynpose's keys. With several ``DATASETS.TEST``, each has
-                a folder of its name in there.
+                a subfolder named after it.
             dataset_name (str): see the class.
             kwargs: arguments of the class, which take precedence.
 
         Raises:
-            ConfigError: a key has a value that it cannot take, or that does not fit the data set.
+            ConfigError: a value is invalid or does not fit the data set.
             DatasetError: see the class.
         """
         return cls(dataset_name, **{**evaluator_arguments(cfg, dataset_name, _TASKS), **kwargs})
 
     @property
     def has_annotation(self):
-        """Whether there is something to evaluate; in the first process, or where the evaluator is not distributed."""
+        """Whether there is ground truth; valid in the first process, or if the evaluator is not distributed."""
         return self._ground_truth.annotations is not None
 
     def metric_names(self):
-        """dict[str, tuple[str]]: task -> the metrics that :meth:`evaluate` gives of it, boxes provided."""
+        """dict[str, tuple[str]]: task -> the metrics that :meth:`evaluate` returns if predictions have boxes."""
         class_names = self._metadata.get("thing_classes", ())
         per_class = [f"AP-{name}" for name in class_names] if len(class_names) > 1 else []
         own = [f"{metric}_{part}" for part in self._parts for metric in _PART_METRICS]
@@ -164,17 +163,17 @@ class PoseEvaluator(DatasetEvaluator):
         return {task: names[task] for task in self._tasks or ("keypoints", "bbox")}
 
     def reset(self):
-        """Forget all predictions."""
+        """Clear all predictions."""
         self._predictions = []
 
     def process(self, inputs, outputs):
-        """Take in the predictions of some images.
+        """Collect the predictions of a batch of images.
 
         Args:
             inputs (list[dict]): with ``image_id``.
             outputs (list[dict]): with ``instances``: ``scores``, ``pred_classes``, ``pred_keypoints`` (N, K, 3; x and y
-                in continuous pixels of the original image, and the confidence, which is written to the results file as
-                it is) and optionally ``pred_boxes``.
+                in continuous pixels of the original image, and the confidence, which is written to the results file
+                unchanged) and optionally ``pred_boxes``.
 
         Raises:
             DatasetError: the predictions have another number of keypoints than the data set.
@@ -195,19 +194,19 @@ class PoseEvaluator(DatasetEvaluator):
 
         Args:
             img_ids (Sequence): ids of the images to evaluate; None = all of the data set. An image without predictions
-                counts as one where nobody was found.
+                counts as having no detections.
 
         Returns:
-            OrderedDict[str, dict[str, float]]: task -> metric -> 0 to 100, NaN where the data set has nobody to compute
-            it from. "keypoints" has AP, AP50, AP75, APm, APl and the same of AR, or with CrowdPose's protocol AP, AP50,
-            AP75, the same of AR, APeasy, APmedium and APhard, and ``AP_<part>`` and ``AR_<part>`` of each part; "bbox"
-            has AP, AP50, AP75, APs, APm and APl; both have ``AP-<class>`` where there is more than one class. "pck" has
-            PCK, AUC and NME (percent), and each of them of a keypoint, such as ``NME-nose``. Empty in all processes but
-            the first, and where the data set has no annotation.
+            OrderedDict[str, dict[str, float]]: task -> metric -> 0 to 100, NaN without matching ground truth.
+            "keypoints" has AP, AP50, AP75, APm, APl and the same of AR, or with CrowdPose's protocol AP, AP50, AP75,
+            the same of AR, APeasy, APmedium and APhard, and ``AP_<part>`` and ``AR_<part>`` of each part; "bbox" has
+            AP, AP50, AP75, APs, APm and APl; both have ``AP-<class>`` if there is more than one class. "pck" has PCK,
+            AUC and NME (percent), and each of them per keypoint, such as ``NME-nose``. Empty in all processes but the
+            first, and if the data set has no annotation.
 
         Raises:
             DatasetError: predictions are of images or classes that the data set does not have.
-            ValueError: "bbox" is asked for, but there are predictions without boxes.
+            ValueError: "bbox" is requested, but some predictions have no boxes.
         """
         predictions = self._gather()
         if predictions is None:
@@ -256,7 +255,7 @@ class PoseEvaluator(DatasetEvaluator):
             if not comm.is_main_process():
                 return None
             predictions = itertools.chain(*gathered)
-        # Samplers that give each process the same number of images repeat some
+        # Samplers that give each process the same number of images may repeat some
         by_image = {}
         for prediction in predictions:
             by_image.setdefault(prediction.image_id, prediction)
@@ -331,7 +330,7 @@ class PoseEvaluator(DatasetEvaluator):
         return per_class
 
     def _ap_of_crowd_groups(self, iou_type, detections, img_ids, reasons):
-        """AP of the images of each group alone, not a share of the AP of all."""
+        """AP of each group's images, evaluated separately."""
         groups = self._ground_truth.image_groups
         logger.info(
             "%s: evaluated as CrowdPose is, on %s images",
@@ -348,10 +347,10 @@ class PoseEvaluator(DatasetEvaluator):
         return metrics
 
     def _metrics_of_parts(self, iou_type, detections, img_ids, reasons):
-        """AP and AR of each part of the body, as of COCO-WholeBody's."""
+        """AP and AR of each part of the body, as in COCO-WholeBody."""
         metrics, rows = {}, []
         for part, indices in self._parts.items():
-            # in the numbering of what is evaluated
+            # in the numbering of the evaluated keypoints
             indices = [self._evaluated.index(i) for i in indices if i in self._evaluated]
             of_part = dict.fromkeys(METRICS[iou_type], math.nan)
             if indices:
@@ -423,7 +422,7 @@ def _check_parts(parts, schema):
 
 
 def _tasks_of(predictions):
-    # An image where nobody was found may come without any field
+    # Instances of an image without detections may have no fields
     have_boxes = [prediction.boxes is not None for prediction in predictions if len(prediction.scores)]
     have_boxes = have_boxes or [prediction.boxes is not None for prediction in predictions]
     return ("keypoints", "bbox") if have_boxes and all(have_boxes) else ("keypoints",)

@@ -1,4 +1,4 @@
-"""From the instances that a model gives to records in COCO's results format.
+"""Converting a model's instances to records in COCO's results format.
 
 N instances in an image, K keypoints.
 """
@@ -13,7 +13,7 @@ __all__ = ["ImagePredictions", "collect_predictions", "to_coco_results"]
 
 
 class ImagePredictions(NamedTuple):
-    """The predictions of an image as float32 arrays: a third of the size of COCO's records, to gather them cheaply."""
+    """The predictions of an image as float32 arrays; cheap to gather, being a third of the size of COCO's records."""
 
     image_id: int | str
     scores: np.ndarray
@@ -25,30 +25,30 @@ class ImagePredictions(NamedTuple):
     boxes: np.ndarray | None
     """(N, 4) XYXY in continuous pixels, or None"""
     num_dropped: int
-    """instances that were not finite and are not among the N"""
+    """number of non-finite instances, which are not among the N"""
 
 
 def collect_predictions(image_id, instances, num_keypoints, dataset_name, matched=None):
-    """Take out of a model's instances what evaluation needs.
+    """Extract the fields of a model's instances that evaluation needs.
 
     Args:
         image_id (int | str): of the data set.
         instances (Instances): with ``scores``, ``pred_classes``, ``pred_keypoints`` (N, K, 3) and optionally
             ``pred_boxes``; in continuous pixels of the original image. Without instances the fields may be missing.
-        num_keypoints (int): of the predictions: K of the data set, or those of the model that ``matched`` is about.
+        num_keypoints (int): of the predictions: the data set's K, or with ``matched`` the model's number.
         dataset_name (str): for messages.
-        matched (Sequence[int | None] | None): for each keypoint of the data set the model's index, or None where it has
-            no such keypoint; None = they have the same keypoints.
+        matched (Sequence[int | None] | None): for each keypoint of the data set the model's index, or None if the model
+            lacks it; None = both have the same keypoints.
 
     Returns:
-        ImagePredictions: with the data set's keypoints, at 0, 0 of COCO's pixel indices with confidence 0 where the
-        model has none; without the instances that have a score, coordinate or confidence that is not finite.
+        ImagePredictions: with the data set's keypoints; those that the model lacks are at (0, 0) in COCO's pixel
+        indices with confidence 0. Instances with a non-finite score, coordinate or confidence are left out.
 
     Raises:
-        DatasetError: the instances have no keypoints, or another number of them.
+        DatasetError: the instances have no keypoints, or a wrong number of them.
     """
     boxes = _array(instances.pred_boxes.tensor) if instances.has("pred_boxes") else None
-    if not instances.get_fields() or len(instances) == 0:  # without fields it has no length
+    if not instances.get_fields() or len(instances) == 0:  # len() fails without fields
         return ImagePredictions(
             image_id,
             np.zeros(0),
@@ -93,8 +93,8 @@ def to_coco_results(predictions, category_ids, dataset_name):
 
     Returns:
         list[dict]: per instance ``image_id``, ``category_id``, ``keypoints`` (3K numbers; x and y as COCO's pixel
-        indices, which is continuous pixels - 0.5, to 3 decimals; confidence to 6), ``score`` (unrounded, since it
-        decides the order) and, where there are boxes, ``bbox`` (XYWH, to 3 decimals). Plain numbers, ready for JSON.
+        indices, continuous pixels - 0.5, to 3 decimals; confidence to 6), ``score`` (unrounded, since it determines the
+        ranking) and, if there are boxes, ``bbox`` (XYWH, to 3 decimals). Plain numbers, ready for JSON.
 
     Raises:
         DatasetError: an instance is of a class that the data set does not have.
@@ -123,11 +123,11 @@ def to_coco_results(predictions, category_ids, dataset_name):
 
 
 def _of_dataset(keypoints, matched):
-    """The model's keypoints (N, K', 3) in the places of the data set's (N, K, 3)."""
+    """The model's keypoints (N, K', 3) in the order of the data set's, (N, K, 3)."""
     if matched is None:
         return keypoints
     result = np.zeros((len(keypoints), len(matched), 3), dtype=keypoints.dtype)
-    result[..., :2] = 0.5  # which is 0 as a pixel index
+    result[..., :2] = 0.5  # pixel index 0
     known = [i for i, index in enumerate(matched) if index is not None]
     result[:, known] = keypoints[:, [matched[i] for i in known]]
     return result

@@ -1,4 +1,4 @@
-"""What an evaluation says in the log, beside the tables of its results."""
+"""Log messages of an evaluation, apart from its result tables."""
 
 import logging
 import math
@@ -13,12 +13,12 @@ logger = logging.getLogger(__name__)
 
 
 def warn_of_crowded_images(dataset_name, ground_truth, max_dets, tasks):
-    """Name the images that hold more people of a class than count.
+    """Warn of images with more people of a class than the limit on detections.
 
     Args:
         dataset_name (str): the data set.
-        ground_truth (GroundTruth): of it; crowds aside, and for keypoints those without any labelled.
-        max_dets (dict[str, int]): "keypoints" and "bbox" -> how many count.
+        ground_truth (GroundTruth): its ground truth; crowds are ignored, for keypoints also unlabelled people.
+        max_dets (dict[str, int]): "keypoints" and "bbox" -> the limit.
         tasks (Collection[str]): of the evaluation.
     """
     for kind, key in (("keypoints", "KEYPOINTS"), ("bbox", "BOXES")):
@@ -40,13 +40,13 @@ def warn_of_crowded_images(dataset_name, ground_truth, max_dets, tasks):
 
 
 def log_sigmas(dataset_name, names, sigmas, *, are_default):
-    """Say which OKS sigmas count, and warn of the default.
+    """Log the OKS sigmas, and warn of the default.
 
     Args:
         dataset_name (str): the data set.
         names (Sequence[str]): K keypoint names.
         sigmas (Sequence[float]): K.
-        are_default (bool): nobody has given any.
+        are_default (bool): whether none were given.
     """
     if are_default:
         logger.warning(
@@ -64,11 +64,11 @@ def log_sigmas(dataset_name, names, sigmas, *, are_default):
 
 
 def log_pck(dataset_name, results, names):
-    """Tables of PCK, AUC and NME.
+    """Log tables of PCK, AUC and NME.
 
     Args:
         dataset_name (str): the data set.
-        results (PCKResults): of it.
+        results (PCKResults): its results.
         names (Sequence[str]): K keypoint names.
     """
     logger.info(
@@ -85,13 +85,13 @@ def log_pck(dataset_name, results, names):
 
 
 def log_nan(dataset_name, task, metrics, reasons):
-    """Say why metrics are NaN: at the level of a warning for AP itself.
+    """Log why metrics are NaN; a warning for AP itself.
 
     Args:
         dataset_name (str): the data set.
         task (str): of the metrics.
         metrics (dict[str, float]): name -> value.
-        reasons (dict[str, Sequence[str]]): reason, in words that follow "since" -> metrics that are NaN for no other.
+        reasons (dict[str, Sequence[str]]): reason, worded to follow "since" -> metrics that are NaN only for it.
     """
     for reason, names in reasons.items():
         names = [name for name in names if math.isnan(metrics[name])]
@@ -112,7 +112,7 @@ def first_few(items):
 
 
 def _images_above(annotations, limit, *, labelled):
-    """Sorted ``image_id`` of the images that hold more people of a class than a limit, crowds aside."""
+    """Sorted ``image_id`` of images with more people of a class than a limit, ignoring crowds."""
     held = Counter(
         (annotation["image_id"], annotation["category_id"])
         for annotation in annotations

@@ -1,4 +1,4 @@
-"""The configs that come with dynpose, and their models, by name. The interface is that of detectron2's model zoo."""
+"""dynpose's configs and their models by name, with the interface of detectron2's model zoo."""
 
 from .model_zoo import get, get_config, get_config_file
 

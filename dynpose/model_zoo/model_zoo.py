@@ -1,4 +1,4 @@
-"""From the name of a config to its file, its config or its model."""
+"""Finding a config's file, loading it or building its model, by name."""
 
 import os
 
@@ -24,7 +24,7 @@ def get_config_file(name):
         str: the path of the file.
 
     Raises:
-        ConfigError: it is neither; the message lists similar names.
+        ConfigError: there is no such config or file; the message lists similar names.
     """
     return find_config_file(name)
 
@@ -43,8 +43,8 @@ def get_config(name, trained=False, opts=()):
         that training starts from.
 
     Raises:
-        ConfigError: there is no such config, an override is wrong, or with ``trained=True`` the weights are not a local
-            file.
+        ConfigError: there is no such config, an override is invalid, or with ``trained=True`` the weights are not a
+            local file.
 
     Example::
 
@@ -70,13 +70,13 @@ def get_config(name, trained=False, opts=()):
 def get(name, trained=False, device=None, opts=()):
     """Build the model of a config.
 
-    Unlike detectron2's, an untrained model is initialised at random: no weights of a backbone are downloaded.
+    Unlike in detectron2, an untrained model is randomly initialised: no backbone weights are downloaded.
 
     Args:
         name (str): see :func:`get_config_file`.
         trained (bool): load the weights of the config, dynpose's or released ones, which must be complete.
-        device (str | None): takes the place of MODEL.DEVICE (``train.device`` of a lazy config); None = that device, or
-            the CPU where there is no GPU.
+        device (str | None): overrides MODEL.DEVICE (``train.device`` of a lazy config); None = that device, or the CPU
+            if there is no GPU.
         opts (Sequence[str]): see :func:`get_config`.
 
     Returns:
@@ -110,7 +110,7 @@ def _apply_overrides(cfg, opts):
     """Apply key=value overrides to a lazy config."""
     try:
         return LazyConfig.apply_overrides(cfg, list(opts))
-    except Exception as error:  # of hydra and omegaconf, which have no base class in common
+    except Exception as error:  # hydra's and omegaconf's errors have no common base class
         raise ConfigError(f"overrides {' '.join(opts)}: {' '.join(str(error).split())}") from error
 
 
@@ -118,7 +118,7 @@ def _get_lazy(cfg, trained, device):
     """Build the model of a lazy config."""
     model = instantiate(cfg.model)
     if trained:
-        # a lazy config has no class names for the weights to be compared with
+        # a lazy config has no class names to compare the weights with
         PoseCheckpointer(model, complete=True).load(cfg.train.init_checkpoint)
     if device is None and torch.cuda.is_available():
         device = OmegaConf.select(cfg, "train.device")

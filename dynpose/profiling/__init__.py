@@ -1,3 +1,3 @@
-"""What measuring a model needs: a fixed number of detections in an image, and counted FLOPs."""
+"""Profiling of models: injecting a fixed number of detections, and counting FLOPs."""
 
-from . import keypoint_rcnn  # noqa: F401  registers the peer that the methods are compared with
+from . import keypoint_rcnn  # noqa: F401  registers the peer of the methods

@@ -16,13 +16,13 @@ from .inject_detections import inject_detections
 
 
 def count_parameters(model):
-    """Count the parameters of each top module.
+    """Count the parameters of each top-level module.
 
     Args:
         model (nn.Module): the model.
 
     Returns:
-        dict[str, tuple[int, int]]: all and trainable ones. Frozen normalisation has none, its numbers are buffers.
+        dict[str, tuple[int, int]]: all and trainable parameters. Frozen normalisation has only buffers.
     """
     return {
         name: (
@@ -37,11 +37,11 @@ class FlopsWithPeople(NamedTuple):
     """FLOPs of an image with N people.
 
     Attributes:
-        total (float): of everything.
-        static (dict[str, float]): the part that does not depend on the people, by top module; "" = outside of all.
-        added (dict[str, float]): by part, for each unit; {} where nothing depends on the people.
+        total (float): the sum.
+        static (dict[str, float]): FLOPs independent of the people, by top-level module; "" = outside of all modules.
+        added (dict[str, float]): FLOPs per unit, by part; {} if nothing depends on the people.
         unit (str): "generated network" or "person".
-        number (int): how many units there are.
+        number (int): number of units.
     """
 
     total: float
@@ -52,7 +52,7 @@ class FlopsWithPeople(NamedTuple):
 
 
 def count_flops_with_people(model, size, numbers):
-    """Count the FLOPs of an image with so many people in it.
+    """Count the FLOPs of an image for given numbers of people.
 
     Args:
         model (nn.Module): in eval mode. If its meta-architecture is not registered as a method, nothing is counted for
@@ -64,14 +64,14 @@ def count_flops_with_people(model, size, numbers):
         dict[int, FlopsWithPeople]: by number.
 
     Raises:
-        ConfigError: so many people do not fit in.
+        ConfigError: the people do not fit into the image.
     """
     method = find_method(type(model))
     if method is None:
         static = count_flops(model, size)
         return {number: FlopsWithPeople(sum(static.values()), static, {}, "person", number) for number in numbers}
     if method.count_network_flops is None:
-        # Not from 0 on: on a trace, what is computed for no instances does not count.
+        # The baseline is 1, not 0: operations on zero instances do not count in a trace.
         traced = {number: _trace(model, size, number) for number in {1, *numbers}}
         return {number: _difference(traced[1], traced[number], number) for number in numbers}
     static, per_network = _trace(model, size, 0), count_flops_per_network(model, size)
@@ -102,16 +102,16 @@ def count_flops(model, size):
     """Count the FLOPs of one forward pass on a blank image.
 
     Args:
-        model (nn.Module): in eval mode; to detect nothing there, it needs a score threshold out of reach.
+        model (nn.Module): in eval mode; it detects nothing only with an unreachable score threshold.
         size (tuple[int, int]): height and width of the image before padding, pixels.
 
     Returns:
-        dict[str, float]: FLOPs of each top module with any; "" = outside of all.
+        dict[str, float]: non-zero FLOPs by top-level module; "" = outside of all modules.
     """
     analysis = FlopCountAnalysis(_TensorsOnly(model), torch.zeros(3, *size, device=model.device))
     analysis.set_op_handle("torchvision::deform_conv2d", _deformable_flops)
-    # Element-wise operations are left out on purpose, training branches are not called, and sizes that the trace takes
-    # for constants are those that are asked for: nothing to be warned of.
+    # No warnings are needed: element-wise operations are left out on purpose, training branches are not called, and the
+    # sizes that tracing turns into constants are the requested ones.
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     with torch.no_grad():
         by_module = analysis.by_module()
@@ -121,14 +121,14 @@ def count_flops(model, size):
 
 
 def count_flops_per_network(model, size):
-    """Count what every generated network adds (FCPose section 3.1).
+    """Count the FLOPs of each generated network (FCPose section 3.1).
 
     Args:
         model (nn.Module): the model.
         size (tuple[int, int]): height and width of the image before padding, pixels.
 
     Returns:
-        dict[str, int]: FLOPs of each part; {} for a model without generated networks.
+        dict[str, int]: FLOPs by part; {} for a model without generated networks.
     """
     method = find_method(type(model))
     if method is None or method.count_network_flops is None:
@@ -137,7 +137,7 @@ def count_flops_per_network(model, size):
 
 
 def count_networks(model, size, num_people):
-    """Count the networks that are generated for injected people: at times several for one person.
+    """Count the networks generated for injected people; there may be several for one person.
 
     Args:
         model (nn.Module): in eval mode, with a ``controller`` that generates them.
@@ -158,18 +158,18 @@ def count_networks(model, size, num_people):
 
 
 def padded_size(model, size):
-    """Give the height and width that the model pads an image of ``size`` (height, width) to, pixels."""
+    """Return the height and width to which the model pads an image of ``size`` (height, width), pixels."""
     return tuple(model.preprocess_image([{"image": torch.zeros(3, *size, device=model.device)}]).tensor.shape[-2:])
 
 
 def _deformable_flops(inputs, outputs):
-    """Like a convolution; fvcore does not know it. The samples' interpolation is not counted."""
+    """FLOPs as of a convolution, since fvcore has no handler. The interpolation of samples is not counted."""
     _, *of_output = get_shape(inputs[1])
     return math.prod(get_shape(outputs[0])) * math.prod(of_output)
 
 
 class _TensorsOnly(nn.Module):
-    """A detectron2 model that takes and gives tensors, which is all that can be traced."""
+    """A detectron2 model with tensors as input and output, as tracing requires."""
 
     def __init__(self, model):
         super().__init__()
@@ -177,5 +177,5 @@ class _TensorsOnly(nn.Module):
 
     def forward(self, image):
         instances = self.model([{"image": image}])[0]["instances"]
-        # Boxes hold theirs as an attribute
+        # Boxes hold their tensor in an attribute
         return tuple(getattr(values, "tensor", values) for values in instances.get_fields().values())

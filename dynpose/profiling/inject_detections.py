@@ -31,7 +31,7 @@ def inject_detections(model, num_people: int, image_size: tuple[int, int]):
         image_size: height and width of the images, pixels.
 
     Raises:
-        ConfigError: if the meta-architecture is not registered as a method, or so many people do not fit in.
+        ConfigError: the meta-architecture is not registered as a method, or the people do not fit into the image.
 
     Example::
 
@@ -45,10 +45,10 @@ def inject_detections(model, num_people: int, image_size: tuple[int, int]):
 
 
 def require_method(model_class: type) -> Method:
-    """Give the method of a meta-architecture or of the nearest class that it inherits from.
+    """Return the method of a meta-architecture or of its nearest base class.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: there is none.
     """
     method = find_method(model_class)
     if method is not None:
@@ -64,8 +64,8 @@ def require_method(model_class: type) -> Method:
 def spread_boxes(num_people: int, image_size: tuple[int, int]) -> torch.Tensor:
     """Spread people evenly over an image.
 
-    Each is in the middle of a cell of a grid, 2.5 times as tall as wide, as large as fits into 80 % of the cell. The
-    last row may have empty cells.
+    Each box is centred in a grid cell, 2.5 times as tall as wide, and as large as fits into 80 % of the cell. The last
+    row may have empty cells.
 
     Args:
         num_people: N.

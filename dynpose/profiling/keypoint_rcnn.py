@@ -1,4 +1,4 @@
-"""detectron2's Keypoint R-CNN, the peer that the methods are compared with, as an entry in the registry of methods."""
+"""detectron2's Keypoint R-CNN, the peer of the methods in benchmarks, as an entry in the registry of methods."""
 
 import contextlib
 
@@ -12,11 +12,11 @@ from dynpose.modeling.injection import substitute
 
 @contextlib.contextmanager
 def inject_detections(model, boxes):
-    """Replace the RPN's predictions, and the boxes that the keypoint head runs for.
+    """Replace the RPN's predictions, and the boxes for the keypoint head.
 
-    See :class:`~dynpose.methods.Method`. An untrained RPN proposes next to nothing, a trained one as many boxes as it
-    may (1000 by default), all of which go through the box head. Here the proposals are anchors with random objectness.
-    The predictions of the box head are decoded and then replaced.
+    See :class:`~dynpose.methods.Method`. An untrained RPN proposes almost nothing, a trained one up to its limit (1000
+    boxes by default), all of which go through the box head. Here the proposals are anchors with random objectness. The
+    box head's predictions are decoded and then replaced.
     """
     if not hasattr(model.proposal_generator, "rpn_head"):
         raise ConfigError(

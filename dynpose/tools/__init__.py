@@ -1,1 +1,1 @@
-"""The `dynpose` command: one module a subcommand."""
+"""The `dynpose` command: one module per subcommand."""

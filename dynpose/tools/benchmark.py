@@ -1,4 +1,4 @@
-"""Measure dynpose on this machine: its operators, models, their training and prediction, and the loading of data sets.
+"""Measure dynpose on this machine: operators, models, training, prediction and the loading of data sets.
 
     dynpose benchmark kp-net [--device cuda] [--dtype bfloat16] [--markdown] [--plot kp-net.png] [--json kp-net.json]
     dynpose benchmark model --config-file configs/FCPose/R_50_3x.yaml [--people 1 10 100] [--plot models.png]
@@ -6,7 +6,7 @@
     dynpose benchmark predict --config-file output/run/config.yaml --weights output/run/model_final.pth [--batch 8]
     dynpose benchmark loading [--images 64000] [--people 150000] [--image-files 5000] [--json loading.json]
 
-docs/benchmarks.md describes how everything is measured.
+docs/benchmarks.md describes the measurements.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def _add_loading(add):
 
 
 def _add_configs(add, *, peer):
-    """Declare what all comparisons of models share: the configs and the size of the images."""
+    """Declare the arguments shared by all comparisons of models: configs and image size."""
     add("--config-file", action="append", metavar="FILE", help="of a model; may be given several times, for one each")
     peers = f"whether to measure detectron2's Keypoint R-CNN R-50-FPN too; default: {'yes' if peer else 'no'}"
     add("--peer", action=argparse.BooleanOptionalAction, default=peer, help=peers)
@@ -128,10 +128,10 @@ def _add_number(add, name, metavar, default, text, kind=positive_int):
 
 
 def run(args):
-    """Measure, print the tables, and write what was asked for.
+    """Measure, print the tables, and write the requested files.
 
     Returns:
-        int: 1 where results that must be the same are not, else 0.
+        int: 1 if results that must be the same differ, else 0.
     """
     import json
 
@@ -145,7 +145,7 @@ def run(args):
 
 
 def _module(target, *name):
-    """A module of the benchmark, or its package, which imports nothing and describes it."""
+    """A module of the benchmark, or its package, which imports nothing and documents it."""
     return importlib.import_module(".".join(("dynpose.benchmark", target.replace("-", "_"), *name)))
 
 
@@ -157,7 +157,7 @@ def _natural_int(text):
 
 
 def _output_file(text):
-    # Known before minutes of measuring, not after.
+    # Check the folder before minutes of measuring, not after.
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: the folder of the file must exist")

@@ -1,16 +1,16 @@
-"""Check data sets before training: all faults at once, and a page that shows whether mirroring is right.
+"""Check data sets before training: list all faults at once, and draw a page to verify the flip pairs.
 
     dynpose check-data --json hands/train.json --images hands/images --output hands.jpg
     dynpose check-data --config-file my_hands.yaml
 
-Faults are what training stops at; they are counted, and of each kind a few are listed. What is mended or left out, and
-what is read as it is but was perhaps not meant, is listed too (docs/datasets.md has the rules). With a config, all is
-done that a training does before its first step, but for downloading weights. The exit code is 1 where training would
-fail before it.
+Faults stop training; they are counted, with a few examples of each kind. Corrected and left-out items, and items that
+are valid but perhaps not intended, are listed too (docs/datasets.md has the rules). With a config, everything that
+training does before its first step is done, except downloading weights. The exit code is 1 if training would fail
+before its first step.
 
-The page shows people cut out of random images, each beside the flipped twin that training makes of it: left limbs are
-blue, right ones orange, keypoints have their numbers. Whoever faces the camera has blue at the right in both pictures.
-A colour or a number that changed sides with the body, or a limb that crosses it, is a wrong flip pair.
+The page shows crops of people from random images, each beside its flipped copy as in training: left limbs are blue,
+right ones orange, and keypoints are numbered. A person who faces the camera has blue on the right in both pictures. A
+colour or a number that changes sides with the body, or a limb that crosses it, indicates a wrong flip pair.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    """Check, report and draw; 1 if training would fail."""
+    """Check, report and draw; return 1 if training would fail."""
     from dynpose.config import ConfigError
 
     if bool(args.json) == bool(args.config_file) or bool(args.json) != bool(args.images):
@@ -64,22 +64,22 @@ def run(args):
     return 1 if num_faults or problem else 0
 
 
-# The kind of a fault that the first step need not meet
+# The kind of fault that may occur only after the first step
 _MET_LATER = "images that can't be read, and are not looked for (DATASETS.CHECK_IMAGES)"
 
 
 @dataclasses.dataclass
 class DataSet:
-    """What is to be checked.
+    """A data set to check.
 
     Args:
         name (str): for the report.
-        load (Callable): gives the dataset dicts; called with ``on_fault`` and ``on_remarks``, see ``load_pose_json``.
+        load (Callable): returns the dataset dicts; called with ``on_fault`` and ``on_remarks``, see ``load_pose_json``.
         source (str): its annotation file.
         schema (KeypointSchema | None): its keypoints; None = they can't be read.
-        is_train (bool): there must be somebody to learn from.
-        is_flipped (bool): training mirrors its images.
-        checks_images (bool): training looks for images that can't be read before it starts.
+        is_train (bool): whether it must have an instance to train on.
+        is_flipped (bool): whether training flips its images.
+        checks_images (bool): whether training checks for unreadable images before it starts.
     """
 
     name: str
@@ -92,7 +92,7 @@ class DataSet:
 
 
 def _of_files(args):
-    """The data set of --json and --images; None, since no config can be wrong."""
+    """The data set of --json and --images; None, since there is no config to report an error in."""
     import functools
 
     from dynpose.data import DatasetError, load_pose_json
@@ -107,12 +107,12 @@ def _of_files(args):
     try:
         schema = read_schema(args.json, category=category, keypoints=args.keypoints, schema=args.schema)
     except DatasetError:
-        schema = None  # the loader says why
+        schema = None  # the loader reports the fault
     return [DataSet(args.json, load, args.json, schema)], None
 
 
 def _of_config(args):
-    """The data sets of a config, and at what a training with it would stop before its first step, if at anything."""
+    """The data sets of a config, and the error that would stop training before its first step, or None."""
     import functools
 
     from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -130,7 +130,7 @@ def _of_config(args):
     try:
         check_and_complete(completed)
         check_first_step(completed)
-    except Exception as error:  # of the data, the config, detectron2: a training would end in it
+    except Exception as error:  # of the data, the config or detectron2: it would end training
         problem = error
     data_sets = []
     for name in dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]):
@@ -142,7 +142,7 @@ def _of_config(args):
                 functools.partial(load_dataset_dicts, name),
                 next(iter(annotation_files(name)), name),
                 _schema(MetadataCatalog.get(name)),
-                # of several, one is enough
+                # with several data sets, it is enough if one has an instance to train on
                 is_train=tuple(cfg.DATASETS.TRAIN) == (name,),
                 is_flipped=name in cfg.DATASETS.TRAIN and cfg.INPUT.RANDOM_FLIP != "none",
                 checks_images=cfg.DATASETS.CHECK_IMAGES,
@@ -152,13 +152,13 @@ def _of_config(args):
 
 
 def _schema(metadata):
-    """The keypoints in detectron2's metadata, None where there are none of use."""
+    """The keypoint schema from detectron2's metadata; None if missing or invalid."""
     from dynpose.data import DatasetError, KeypointSchema
 
     try:
         return KeypointSchema.from_metadata(metadata)
     except DatasetError:
-        return None  # what training would stop at
+        return None  # training would report the fault
 
 
 def check(data_set, num_examples=5, decode=False):
@@ -166,11 +166,11 @@ def check(data_set, num_examples=5, decode=False):
 
     Args:
         data_set (DataSet)
-        num_examples (int): kept of each kind.
+        num_examples (int): number of examples kept of each kind.
         decode (bool): see :func:`dynpose.data.image_check.image_fault`.
 
     Returns:
-        tuple[FaultLog, Remarks, list[dict]]: the faults, what was mended, left out and remarked on, and the sound part
+        tuple[FaultLog, Remarks, list[dict]]: the faults, the corrected, left-out and reported items, and the valid part
         of the data set as dataset dicts.
     """
     from dynpose.data import DatasetError
@@ -183,9 +183,9 @@ def check(data_set, num_examples=5, decode=False):
         records = data_set.load(on_fault=log, on_remarks=remarks.merge)
     except DatasetError as error:
         log(Fault.from_error("file", error))
-    except Exception as error:  # a user's own function raises whatever it likes
+    except Exception as error:  # a custom dataset function may raise anything
         log(Fault(data_set.source, "file", f"{type(error).__name__}: {error}", "correct what the data set is read by"))
-    if not isinstance(records, list):  # an iterable, which can be evaluated on but not looked through
+    if not isinstance(records, list):  # an iterable can be used for evaluation, but not checked
         records = []
     remedy = "copy it again, correct it, or take it out of the annotation"
     broken = find_broken_images(records, (lambda record: image_fault(record, True)) if decode else None)
@@ -206,7 +206,7 @@ def _learnable_people(records, log):
 
 
 def _labelled_people(records, log):
-    """(record, annotation) of everybody with labelled keypoints, in images that can be read and have a size."""
+    """(record, annotation) of all people with labelled keypoints, in readable images with a size."""
     from dynpose.data.ignored_regions import has_labelled_keypoints
 
     return [
@@ -217,7 +217,7 @@ def _labelled_people(records, log):
 
 
 def _people(records, log):
-    """(record, annotation) of everybody who is no crowd, in images that can be read."""
+    """(record, annotation) of all people except crowds, in readable images."""
     for record in records:
         if record.get("file_name") not in log.broken_images:
             yield from ((record, person) for person in record.get("annotations", ()) if not person.get("iscrowd"))
@@ -261,7 +261,7 @@ def _report(data_set, log, remarks, records, num_examples):
 
 
 def _draw(samples, args):
-    """Draw the page, if there is anybody to draw."""
+    """Draw the page if there are people to draw."""
     import random
 
     if not samples:
@@ -283,6 +283,6 @@ def _draw(samples, args):
 
 
 def _printable(text):
-    """What any terminal takes, on one line."""
+    """Text in characters that the terminal's encoding supports, on one line."""
     encoding = sys.stdout.encoding or "utf-8"
     return " ".join(str(text).split()).encode(encoding, "backslashreplace").decode(encoding)

@@ -1,8 +1,8 @@
 """The `dynpose` command.
 
 Each subcommand is a module of this package with NAME, HELP (one line), ``add_arguments(parser)`` and ``run(args)``,
-which returns the exit code or None. They import torch and detectron2 in ``run``, not at the top, so that
-``dynpose --help`` answers at once.
+which returns the exit code or None. They import torch and detectron2 in ``run``, not at the top, to keep
+``dynpose --help`` fast.
 """
 
 import argparse
@@ -24,15 +24,15 @@ def main(argv=None):
         argv (list[str] | None): arguments; None = those of the process.
 
     Returns:
-        int: exit code. 0 = done, 1 = done in part, 2 = a mistake in what was given, which is printed as one line, 130 =
-        interrupted, and of predict 143 = terminated.
+        int: exit code. 0 = done, 1 = partly done, 2 = invalid input, which is reported in one line, 130 = interrupted,
+        and for predict 143 = terminated.
     """
     args = _parser().parse_args(argv)
     return exit_code("dynpose", lambda: args.run(args))
 
 
 def positive_int(text):
-    """Read an argument that must be a whole number of at least 1, for the ``type`` of ``add_argument``."""
+    """Parse an argument that must be an integer of at least 1, for the ``type`` of ``add_argument``."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
@@ -40,7 +40,7 @@ def positive_int(text):
 
 
 def finite_number(text):
-    """An argument that is a finite number."""
+    """Parse an argument that must be a finite number."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError
@@ -65,7 +65,7 @@ def _parser():
 
 
 class _Version(argparse.Action):
-    """Prints versions as installed; importing PyTorch and detectron2 to ask them would take seconds."""
+    """Prints the installed versions from package metadata; importing PyTorch and detectron2 would take seconds."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         print(f"dynpose {__version__}")

@@ -1,19 +1,19 @@
-"""Convert weights that the authors of a method released into a dynpose checkpoint.
+"""Convert weights released by the authors of a method to a dynpose checkpoint.
 
     dynpose convert-weights --input R_50_3X.pth --output fcpose_r50.pth \\
         --config-file configs/FCPose/R_50_3x_release.yaml
 
-Released weights need no conversion: they are recognised when they are loaded, to predict, to evaluate and to fine-tune
-on other keypoints (docs/training.md). Convert them to have dynpose's names in the file. With --config-file the weights
-are loaded into that model, which finds what is missing and what has another shape. Nothing is written unless all is
-well.
+Released weights need no conversion: they are recognised on loading, for prediction, evaluation and fine-tuning on other
+keypoints (docs/training.md). Convert them to get a file with dynpose's parameter names. With --config-file the weights
+are loaded into that model to detect missing parameters and wrong shapes. On any error, nothing is written.
 
-The converted file names the released keypoints, COCO's 17 or CrowdPose's 14 unless a config says otherwise.
+The converted file records the names of the released keypoints: COCO's 17 or CrowdPose's 14, unless a config gives
+others.
 
     dynpose convert-weights --strip --input output/model_0089999.pth --output weights.pth
 
-takes everything but the weights, and the note of what they are, out of a checkpoint of a dynpose run: the state of the
-optimizer is one to two times as large as they are. model_final.pth and model_best.pth of a run are so already.
+removes everything but the weights and their description from a checkpoint of a dynpose run: the optimizer state is one
+to two times as large as the weights. model_final.pth and model_best.pth of a run are already stripped.
 """
 
 import fnmatch
@@ -67,7 +67,7 @@ def _check_output(path, output):
         raise CheckpointError(f"--output {output}: would overwrite the input; give another name")
 
 
-# What a stripped checkpoint keeps: the weights, what they are of, when they were saved, and why they were kept
+# Entries of a stripped checkpoint: the weights, their description, the iteration, and the metric of the best weights
 _KEPT = ("model", "dynpose", "iteration", "best")
 
 
@@ -81,7 +81,7 @@ def _strip(path, output):
             f"{path}: is no checkpoint of a dynpose run; without --strip, released weights are converted"
         )
     kept = {name: checkpoint[name] for name in _KEPT if name in checkpoint}
-    # a part of a larger tensor would be written with all of it
+    # a view would be written with its whole storage
     kept["model"] = {name: value.clone() for name, value in kept["model"].items()}
     _write(output, kept)
     left_out = [name for name in checkpoint if name not in kept]
@@ -125,14 +125,14 @@ def _detect(state_dict, path):
 
 
 def _fit(path, config_file):
-    """Load the released file into the config's model, which must fit completely, and give its keypoint names."""
+    """Load the released file, which must fit completely, into the config's model; return its keypoint names."""
     from dynpose.engine.predictor import PosePredictor
 
     return PosePredictor.from_files(config_file, path, device="cpu").schema.names
 
 
 def _released_keypoints(converted, released, path):
-    """The keypoint names of weights without a config: what was released is COCO's or CrowdPose's."""
+    """The keypoint names of weights without a config: released weights are for COCO or CrowdPose."""
     from dynpose.checkpoint import CheckpointError
     from dynpose.data import COCO_PERSON, CROWDPOSE_PERSON
 
@@ -165,7 +165,7 @@ def _report(args, state_dict, released, converted, keypoints):
     from dynpose.checkpoint import convert_released
 
     unused = [key for key, value in state_dict.items() if not any(convert_released({key: value}, released))]
-    # hundreds, of batch normalisation
+    # batch normalisation has hundreds of them
     named = [key for key in unused if not key.endswith("num_batches_tracked")]
     if len(named) < len(unused):
         named.append(f"{len(unused) - len(named)} counters of steps (num_batches_tracked)")

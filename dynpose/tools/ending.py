@@ -1,4 +1,4 @@
-"""How a program ends: in one line where what it was given is the mistake, with a traceback where the program is."""
+"""The end of a program on an error: one line for a user's error, a traceback for a bug."""
 
 import hashlib
 import os
@@ -17,11 +17,11 @@ def exit_code(program, function, *, is_run=False):
     Args:
         program (str): its name, for that line.
         function (Callable[[], int | None]): the program.
-        is_run (bool): it may be one of several processes of a run, which meet the same mistake: one of them says it.
+        is_run (bool): whether this may be one of several processes of a job with the same error; only one prints it.
 
     Returns:
-        int: what the function returns, 0 for None; 2 = such an error, or detectron2 is missing; 130 = interrupted.
-        Other errors are raised.
+        int: the function's result, 0 for None; 2 = such an error, or detectron2 is missing; 130 = interrupted. Other
+        errors are raised.
     """
     try:
         return function() or 0
@@ -38,7 +38,7 @@ def exit_code(program, function, *, is_run=False):
 
 
 def _message(error):
-    """What to say of an error; None for one that should not have come about."""
+    """The message for an error of the user; None for an unexpected error."""
     if isinstance(error, ModuleNotFoundError) and error.name == "detectron2":
         return f"detectron2 is not installed: run python {_INSTALLER}"
     if not isinstance(error, _known_errors()):
@@ -54,15 +54,15 @@ def _known_errors():
         from dynpose.checkpoint import CheckpointError
         from dynpose.config import ConfigError
         from dynpose.data import DatasetError
-    except ModuleNotFoundError:  # without detectron2, nothing has raised any of them
+    except ModuleNotFoundError:  # without detectron2, none of them can have been raised
         return (OSError,)
     return ConfigError, DatasetError, CheckpointError, OSError
 
 
 def _is_said_by_another(message):
-    """Whether another process of the run has said the same, or will.
+    """Whether another process of the job has printed the same message, or will.
 
-    The first that asks says it. Before the processes have met, the first of each machine does.
+    The first process to call this prints it. Before the process group exists, the first process of each machine does.
     """
     dist = sys.modules.get("torch.distributed")
     if dist is None or not dist.is_available() or not dist.is_initialized():
@@ -70,5 +70,5 @@ def _is_said_by_another(message):
     key = f"dynpose/said/{hashlib.sha256(message.encode('utf-8', 'backslashreplace')).hexdigest()}"
     try:
         return dist.distributed_c10d._get_default_store().add(key, 1) > 1
-    except RuntimeError:  # with the process that kept it, the store has ended
+    except RuntimeError:  # the store has ended with the process that hosted it
         return False

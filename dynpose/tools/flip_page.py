@@ -1,4 +1,4 @@
-"""A page of people, each beside the flipped twin that training makes of the image."""
+"""A page of people, each beside its flipped copy as in training."""
 
 import cv2
 import numpy as np
@@ -11,26 +11,26 @@ from dynpose.utils import draw_poses
 
 __all__ = ["MAX_PIXELS", "draw_page", "flipped"]
 
-# Of an image that is worth its memory for a picture of one person: it is decoded as a whole
+# Larger images are skipped: an image is decoded as a whole, which takes too much memory for one person
 MAX_PIXELS = 25_000_000
-# Pixels: of a picture, and around it
+# In pixels: the side of a picture, the gap around it, and the text
 _CELL, _GAP, _TEXT = 480, 8, 15
-# What is shown around a person, in sides of the box
+# The margin around a person, relative to the sides of the box
 _MARGIN = 0.3
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
 def draw_page(samples):
-    """Draw people and their flipped twins side by side, with numbered keypoints and the numbers' names below.
+    """Draw people and their flipped copies side by side, with numbered keypoints and a legend of their names.
 
-    The twins are made by :class:`PoseDatasetMapper`, as in training.
+    :class:`PoseDatasetMapper` makes the flipped copies, as in training.
 
     Args:
-        samples (list[tuple]): (record, annotation, schema): the person to show, the image as dataset dict, and the
+        samples (list[tuple]): (record, annotation, schema): the image as dataset dict, the person to show, and the
             keypoints, which are the same for all.
 
     Returns:
-        tuple[Image | None, list[str]]: the page, None without pictures, and why people had to be left out.
+        tuple[Image | None, list[str]]: the page, None without pictures, and the reasons why people were left out.
     """
     rows, left_out = [], []
     for record, person, schema in samples:
@@ -42,16 +42,16 @@ def draw_page(samples):
 
 
 def flipped(record, person, schema, flip):
-    """What the mapper gives of a person.
+    """The mapper's output for a person.
 
     Args:
         record (dict): the image as dataset dict.
         person (dict): one of its annotations.
         schema (KeypointSchema)
-        flip (bool): the mirrored twin, or the image as it is.
+        flip (bool): whether to flip the image.
 
     Returns:
-        tuple[ndarray, Instances]: (H, W, 3) uint8 RGB, cut out around the person; and the person in it.
+        tuple[ndarray, Instances]: (H, W, 3) uint8 RGB, cropped around the person; and the person in the crop.
     """
     crop = _crop_around(person, record["height"], record["width"])
     mirror = [T.HFlipTransform(crop.w)] if flip else []
@@ -72,7 +72,7 @@ def _crop_around(person, height, width):
 
 
 def _picture(image, people, schema):
-    """A square with the person's limbs and the numbers of the keypoints."""
+    """A square picture with the person's limbs and the keypoint numbers."""
     drawn = Instances(people.image_size)
     drawn.pred_boxes = people.gt_boxes
     drawn.scores = people.gt_boxes.tensor.new_ones(len(people))
@@ -110,7 +110,7 @@ def _compose(rows, schema):
 
 
 def _legend(schema):
-    """Words: the numbers of the keypoints with their names, those that change places together."""
+    """The words of the legend: keypoint numbers with names, flip pairs together."""
     partner = schema.flip_indices
     words = []
     for number, name in enumerate(schema.names):

@@ -1,15 +1,15 @@
-"""Install detectron2 0.6 from the package index into the running Python, where there is none yet.
+"""Install detectron2 0.6 from the package index into the running Python, unless a version is installed.
 
     python dynpose/tools/install_detectron2.py [--constraint constraints.txt]
 
 detectron2 is not published under its own name. Its 0.6 source is, as ``pb1-detectron2``: the Python files of the
 upstream v0.6 tag without the C++ sources, so that a plain ``pip install`` of it fails to compile. This script downloads
-that sdist (by hash), drops the compiled extension (dynpose needs none of it; rotated boxes and detectron2's own
-deformable convolution stay unavailable), mends the lines that current Pillow and a missing extension break, as
-upstream's main branch has done since, and installs the result under the name ``detectron2``.
+that sdist (by hash), drops the compiled extension (dynpose does not need it; rotated boxes and detectron2's deformable
+convolution are unavailable), fixes the lines that fail with current Pillow or without the extension, as upstream's main
+branch does, and installs the result under the name ``detectron2``.
 
-Only the standard library is imported, so it runs before anything but torch is installed. Where ``import detectron2``
-already works, whichever version that is, it does nothing.
+It imports only the standard library, so it runs when nothing but torch is installed. If ``import detectron2`` already
+works, with any version, it does nothing.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 
 _GUARDED_IMPORT = "try:\n    from detectron2 import _C\nexcept ImportError:\n    _C = None\n"
 
-# file -> (text as released, text as mended); each must occur exactly once
+# file -> (released text, fixed text); each must occur exactly once
 _MENDS = {
     "detectron2/layers/deform_conv.py": ("from detectron2 import _C\n", _GUARDED_IMPORT),
     "detectron2/layers/rotated_boxes.py": ("from detectron2 import _C\n", _GUARDED_IMPORT),
@@ -43,7 +43,7 @@ _MENDS = {
 
 
 def main():
-    """Install detectron2, unless it is there."""
+    """Install detectron2 unless it is installed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--constraint", help="pip constraints file for detectron2's own requirements")
     args = parser.parse_args()
@@ -94,7 +94,7 @@ def _mend(source):
     text = re.sub(r'\n\s*"black==[^"]*",', "", setup.read_text())
     text = text.replace("ext_modules=get_extensions(),", "ext_modules=[],")
     setup.write_text(text)
-    # setup.py makes model_zoo/configs a link to configs/ and removes what stands there
+    # setup.py replaces model_zoo/configs by a link to configs/
     shutil.copytree(source / "detectron2" / "model_zoo" / "configs", source / "configs")
 
 

@@ -3,16 +3,17 @@
     dynpose model-info --config-file configs/FCPose/R_50_3x.yaml --input-size 800 1066 --people 10
 
 A multiply-add counts as one FLOP, as in fvcore, which counts convolutions, matrix products, normalisation and bilinear
-interpolation, but nothing else that is element-wise, no sorting and no NMS. The image is padded as the model pads it,
-and the padding is counted. Detections are injected into the network's predictions, as in `dynpose benchmark model`,
-which counts the same. What a generated network adds (its controller, its layers and the up-sampling of its maps: FCPose
-section 3.1, InsPose Table 3) is worked out from its shape, and those that run are counted: one for each person, but in
-InsPose without a box head one for each candidate, several of which are the same person. What another method does for
-every person is the difference that they make. Branches that only training uses have parameters and no FLOPs.
+interpolation, but no other element-wise operations, no sorting and no NMS. The image is padded as by the model, and the
+padding is counted. Detections are injected into the network's predictions, as in `dynpose benchmark model`, which
+reports the same counts. The cost of a generated network (its controller, its layers and the up-sampling of its maps:
+FCPose section 3.1, InsPose Table 3) is computed from its shape and multiplied by the number of networks that run: one
+per person, but in InsPose without a box head one per candidate, of which several may be the same person. For other
+methods, the cost per person is the difference that added people make. Branches that are used only in training count as
+parameters, but not as FLOPs.
 
-For AdelaiDet's FCPose (R-50, 800 x 1066) fvcore gives 180.512 GFLOPs, for configs/FCPose/R_50_3x_release.yaml 180.498:
-it knows the released network's up-sampling as interpolation and dynpose's as element-wise operations. Neither includes
-the 4.04 GFLOPs that the released network spends in inference on auxiliary heatmaps it does not use.
+For AdelaiDet's FCPose (R-50, 800 x 1066) fvcore reports 180.512 GFLOPs, for configs/FCPose/R_50_3x_release.yaml
+180.498: it counts the released network's up-sampling as interpolation, but dynpose's as element-wise operations.
+Neither includes the 4.04 GFLOPs that the released network spends in inference on unused auxiliary heatmaps.
 """
 
 from .cli import positive_int
@@ -68,7 +69,7 @@ def run(args):
 
 
 def _build(args):
-    """The model, on the CPU, with room for as many people as are asked for."""
+    """The model, on the CPU, with a detection limit of at least ``args.people``."""
     from detectron2.modeling import META_ARCH_REGISTRY, build_model
 
     from dynpose.config import load_config, read_key
@@ -79,7 +80,7 @@ def _build(args):
     cfg.MODEL.DEVICE = "cpu"
     method = find_method(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE))
     if method is None:
-        cfg.MODEL.FCOS.SCORE_THRESH_TEST = 1.0  # a detector on FCOS detects nothing
+        cfg.MODEL.FCOS.SCORE_THRESH_TEST = 1.0  # an FCOS-based detector detects nothing
     elif key := method.detection_limit_key:
         cfg.merge_from_list([key, max(read_key(cfg, key), args.people)])
     register_datasets_for_schema(cfg)

@@ -1,18 +1,18 @@
-"""Find the people in images: pictures with their poses, and one file with all numbers.
+"""Predict the people in images: pictures with their poses, and one file with all numbers.
 
     dynpose predict --config-file output/run/config.yaml --weights output/run/model_final.pth \\
         --input street.jpg holiday/ 'frames/*.png' --output predictions
 
-The output folder gets a picture for every image, under the image's path below the folder that all inputs share, and
-predictions.json. That file holds everybody the model finds, whatever the score; the pictures show those above
---score-threshold. Every other file of the inputs is listed there as skipped, with the reason.
+The output folder gets a picture for every image, under the image's path relative to the common folder of all inputs,
+and predictions.json. That file holds all predicted people, whatever the score; the pictures show those above
+--score-threshold. All other input files are listed there as skipped, with the reason.
 
-Each image's numbers are in predictions.jsonl as soon as they are known. However a run ends, the same command with
---resume goes on with the images that are left.
+Each image's numbers are written to predictions.jsonl as soon as they are computed. However a run ends, the same command
+with --resume continues with the remaining images.
 
-Exit codes: 0 = done; 1 = done in part: an image or a folder could not be read, a picture not be written, or a
-prediction held a NaN or infinite number, as those of a diverged model do; 2 = a mistake in what was given, or results
-that can't be written; 130 and 143 = ended by SIGINT (Ctrl-C) or SIGTERM. docs/prediction.md has the details.
+Exit codes: 0 = done; 1 = partly done: an image or a folder could not be read, a picture could not be written, or a
+prediction held a NaN or infinite number, as from a diverged model; 2 = invalid input, or results that can't be written;
+130 and 143 = ended by SIGINT (Ctrl-C) or SIGTERM. docs/prediction.md has the details.
 """
 
 import os
@@ -72,7 +72,7 @@ def _run(args):
     from dynpose.engine.prediction_record import PredictionRecord, run_fingerprint
 
     output = Path(os.path.abspath(args.output))
-    # a second run must not take the first one's pictures for its images
+    # a second run must not use the first one's pictures as inputs
     images, skipped = find_images(args.input, skip=output)
     found, images = len(images), images[: args.limit]
     if not args.no_pictures:
@@ -98,7 +98,7 @@ def _run(args):
 
 
 class _Terminated(BaseException):
-    """SIGTERM came: the command ends as by Ctrl-C."""
+    """Raised on SIGTERM: the command ends as on Ctrl-C."""
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def _sigterm_raises():
 
 @contextmanager
 def _only_run_in(output):
-    """Two runs would mix their results."""
+    """Lock the output folder, since two runs would mix their results."""
     from dynpose.config import ConfigError
     from dynpose.utils.locking import LockedError, locked
 
@@ -166,7 +166,7 @@ def _report_earlier(record, images):
 
 
 def _stop(record, names, args):
-    """Make predictions.json of what there is when the run ends early."""
+    """Write predictions.json with the results so far when the run ends early."""
     counts = _Counts(args.score_threshold)
     try:
         record.finish(names, complete=False, on_entry=counts.add)
@@ -180,7 +180,7 @@ def _stop(record, names, args):
 
 
 class _Counts:
-    """What predictions.json holds."""
+    """Counts of the entries of predictions.json."""
 
     def __init__(self, score_threshold):
         self.score_threshold = score_threshold

@@ -1,4 +1,4 @@
-"""The cases of the KP-Net operator: their inputs, their implementations, and the least work that they are.
+"""The cases of the KP-Net operator: their inputs, their implementations, and their minimum work.
 
 Letters of the shapes: N instances, C feature channels, K keypoints, P parameters of one KP-Net, H x W cells.
 """
@@ -17,19 +17,19 @@ from dynpose.layers import KPNets, KPNetSpec, triton_support
 from dynpose.methods import LossBenchmark
 
 GROUPED, REFERENCE, FUSED = "grouped", "reference", "fused"
-# of those that run the operator
+# of the implementations that run the operator
 _BACKENDS = {REFERENCE: "torch", FUSED: "triton"}
 
 _STRIDE = 8
 _COORD_SCALE = 64.0  # pixels
-# Logits then have a standard deviation of 0.4 to 1.6, and heatmaps have peaks.
+# Gives logits a standard deviation of 0.4 to 1.6, and heatmaps peaks.
 _PARAMS_SCALE = 0.2
 
 
 def fused_unavailable_reason(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Give the reason why the fused kernels are not run, or None.
+    """Return the reason why the fused kernels are not run, or None.
 
-    Kernels in Triton's interpreter are never timed: their times would mean nothing.
+    Kernels in Triton's interpreter are never timed: their times would be meaningless.
     """
     if triton_support.interprets():
         return "Triton interprets its kernels here, it does not compile them"
@@ -37,7 +37,7 @@ def fused_unavailable_reason(device: torch.device, dtype: torch.dtype) -> str | 
 
 
 class Inputs(NamedTuple):
-    """What one call reads."""
+    """The inputs of one call."""
 
     features: torch.Tensor  # (1, C, H, W)
     params: torch.Tensor  # (N, P)
@@ -49,13 +49,13 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True)
 class KPNetCase:
-    """KP-Nets of one spec and number, over one map.
+    """N KP-Nets of one spec over one map.
 
     Attributes:
-        method: that generates the KP-Nets, for the tables.
+        method: the method whose KP-Nets these are, for the tables.
         channels: C, of the features and of the two hidden layers.
         num_instances: N.
-        training: the cross-entropy, forward and backward; else the peaks.
+        training: whether to compute the cross-entropy, forward and backward, instead of the peaks.
         map_size: (H, W).
         dtype: of features and parameters.
         num_keypoints: K.
@@ -88,10 +88,10 @@ class KPNetCase:
 
     @property
     def flops(self) -> int:
-        """The operations of the matrix products, a multiply-add counted as two.
+        """The FLOPs of the matrix products, a multiply-add counted as two.
 
-        Forward, each layer is one product. Backward, it is two: one for its weights and one for its inputs, but for the
-        coordinates, which need no gradient.
+        In the forward pass, each layer is one product. In the backward pass it is two, for its weights and its inputs,
+        except the coordinates, which need no gradient.
         """
         sizes = self.spec.layer_sizes
         products = sum(n_in * n_out for n_in, n_out in sizes)
@@ -108,7 +108,7 @@ class KPNetCase:
         maps_and_params = (self.channels * height * width + n * spec.num_params) * self.dtype.itemsize
         instances = n * (8 + 2 * 4 + 4)  # image_index; locations and coord_scale in float32
         per_keypoint = n * spec.num_keypoints
-        if self.training:  # the gradients are as large as what they belong to; int64 targets, float32 losses
+        if self.training:  # gradients are as large as their tensors; int64 targets, float32 losses
             return 2 * maps_and_params + instances + per_keypoint * (8 + 4)
         return maps_and_params + instances + per_keypoint * (4 + 8 + 4)  # values, int64 indices, confidence
 
@@ -147,7 +147,7 @@ class KPNetCase:
         for name, values in expected.values.items():
             allowed = tolerance.values
             if name == "confidence":
-                # An error of d in a logit and in the log-sum-exp is a factor of exp(2 d) in the probability.
+                # An error of d in a logit and in the log-sum-exp scales the probability by exp(2 d).
                 allowed *= 2 * max(1.0, expected.values["values"].abs().max().item())
             check_values(name, values, actual.values[name], allowed)
         check_gradients(expected, actual, tolerance.gradients)
@@ -155,7 +155,7 @@ class KPNetCase:
             self._check_indices(expected, actual, inputs, tolerance.values)
 
     def _check_indices(self, expected, actual, inputs, tolerance):
-        """Where the highest cell is another one, it must be as high within the tolerance."""
+        """If the highest cell differs, its value must be equal within the tolerance."""
         allowed = tolerance * expected.values["values"].abs().max()
         others = (expected.indices != actual.indices).any(dim=1).nonzero().squeeze(1)
         for i in others.split(16):
@@ -184,7 +184,7 @@ class KPNetCase:
 
 
 def _grouped_heatmaps(inputs, spec):
-    """Logits (N, K, H * W) by convolutions with one group for each instance; all instances are in image 0."""
+    """Logits (N, K, H * W) by convolutions with one group per instance; all instances are in image 0."""
     n, height_and_width = len(inputs.params), inputs.features.shape[2:]
     maps = _with_coordinates(inputs, spec).view(1, -1, *height_and_width)
     for layer, (weight, bias) in enumerate(spec.unpack(inputs.params)):
@@ -207,13 +207,13 @@ class LossCase:
     """A loss of a method over given heatmaps, forward and backward.
 
     Args:
-        loss: what is run.
+        loss: the loss and its implementations.
     """
 
     reference = REFERENCE
     mode = "training"
     dtype = torch.float32
-    flops = 0  # nothing that a matrix unit does
+    flops = 0  # no matrix products
 
     def __init__(self, loss: LossBenchmark):
         self.loss = loss

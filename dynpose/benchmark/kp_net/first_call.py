@@ -1,4 +1,4 @@
-"""What the first calls of the fused kernels cost: they are compiled, loaded and tuned."""
+"""The cost of the first calls of the fused kernels, which are compiled, loaded and tuned."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def first_calls(method: str, benchmark: KPNetBenchmark, settings: Settings) -> l
 
     Returns:
         A row each for inference and training: seconds of the first call with the empty and with the filled cache, of
-        the dearest first call at another map size with either, and of later calls (median).
+        the slowest first call at another map size with either, and of later calls (median).
     """
     cases = [
         [KPNetCase(method, benchmark.channels, number, training, map_size, settings.dtype) for map_size in _MAP_SIZES]
@@ -51,15 +51,15 @@ def first_calls(method: str, benchmark: KPNetBenchmark, settings: Settings) -> l
 
 
 def time_calls(cases: list[list[KPNetCase]], settings: Settings, implementation: str = FUSED) -> list[dict]:
-    """Time calls until their results are there; to be called in a fresh process.
+    """Time calls until their results are available; to be called in a fresh process.
 
     Args:
-        cases: by mode, one for each map size. The first mode pays for what all share.
+        cases: by mode, one for each map size. The first mode includes the cost that all modes share.
         settings: of the run.
-        implementation: that is called.
+        implementation: name of the called implementation.
 
     Returns:
-        For each mode: seconds of the ``first`` call, of the ``later`` ones and of the dearest call at a ``new_size``.
+        For each mode: seconds of the ``first`` call, of ``later`` ones and of the slowest call at a ``new_size``.
     """
     with Settings(settings.device, tf32=settings.tf32).applied():
         return [_time_mode(of_mode, settings.device, implementation) for of_mode in cases]

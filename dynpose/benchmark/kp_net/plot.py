@@ -12,7 +12,7 @@ from dynpose.benchmark.report import subtitle
 from .case import FUSED, GROUPED, REFERENCE
 from .report import speedup
 
-# The markers differ without colour too. The last is on top.
+# The markers differ even without colour. The last is drawn on top.
 _STYLES = {
     GROUPED: {"label": "grouped convolution", "color": VERMILION, "marker": "s"},
     REFERENCE: {"label": "reference (PyTorch)", "color": BLUE, "marker": "o"},
@@ -28,17 +28,17 @@ _NOTE = (
 def draw(report: dict) -> Figure:
     """Draw one panel for each method and mode: log time over log N, a line for each implementation, and the floor.
 
-    At the end of each line stands how many times as fast as the grouped convolution it is there.
+    The end of each line is labelled with the speedup over the grouped convolution.
 
     Args:
-        report: of :func:`~.run.measure`.
+        report: from :func:`~.run.measure`.
 
     Returns:
         The figure; ``savefig`` writes it.
     """
     rows = report["cases"]
     methods, modes = (list(dict.fromkeys(row[key] for row in rows)) for key in ("method", "mode"))
-    # Without pyplot, there is no window and no state to leave behind.
+    # Not pyplot, which keeps global state and may open a window.
     image = Figure(figsize=(max(8.0, 0.9 + 4.1 * len(modes)), 1.5 + 2.7 * len(methods)), dpi=160, layout="constrained")
     panels = image.subplots(len(methods), len(modes), squeeze=False, sharex=True, sharey=True)
     for line, method in zip(panels, methods):
@@ -76,7 +76,7 @@ def draw(report: dict) -> Figure:
 
 def _draw_lines(axes, rows):
     numbers, floor = [row["instances"] for row in rows], [row["floor_ms"] for row in rows]
-    alone = "_" if len(rows) == 1 else None  # a line of one point would not be seen
+    alone = "_" if len(rows) == 1 else None  # a line of one point is invisible
     axes.fill_between(numbers, floor, 1e-9, color=_BELOW, linewidth=0, zorder=0)
     axes.plot(numbers, floor, color=FAINT, linewidth=1.2, linestyle=(0, (4, 2)), marker=alone, label="floor", zorder=1)
     for order, (name, style) in enumerate(_STYLES.items(), start=3):
@@ -94,7 +94,7 @@ def _draw_lines(axes, rows):
 
 
 def _write(axes, x, y, text, color, above=False):
-    """Write to the right of a point, or above it."""
+    """Write text to the right of a point, or above it."""
     where = {"xytext": (0, 7), "ha": "center"} if above else {"xytext": (7, 0), "va": "center"}
     font = {"fontsize": 8.5, "fontweight": "bold", "color": color}
     axes.annotate(text, (x, y), textcoords="offset points", **where, **font, zorder=9)
@@ -110,7 +110,7 @@ def _set_up(axes, title):
 
 
 def _set_limits(axes, rows):
-    """Leave room for the markers and, on the right, for the text; all panels share the axes."""
+    """Leave room for the markers and, on the right, for the labels; all panels share the axes."""
     numbers = sorted({row["instances"] for row in rows})
     times = [row["floor_ms"] for row in rows]
     times += [each["ms"] for row in rows for each in row["implementations"].values() if each["ms"] is not None]

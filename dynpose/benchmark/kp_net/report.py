@@ -12,7 +12,7 @@ def tables(report: dict, style: str) -> str:
     """Write a report as text.
 
     Args:
-        report: of :func:`~.run.measure`.
+        report: from :func:`~.run.measure`.
         style: of tabulate, "github" or "simple".
 
     Returns:
@@ -43,7 +43,7 @@ def tables(report: dict, style: str) -> str:
 
 
 def speedup(row: dict, key: str, name: str) -> float | None:
-    """Divide a figure of the grouped convolution by another implementation's; None where one is missing."""
+    """Divide a figure of the grouped convolution by another implementation's; None if one is missing."""
     figures = row["implementations"]
     return ratio(figures.get(GROUPED, {}), figures.get(name, {}), key)
 
@@ -53,7 +53,7 @@ def _start(row):
 
 
 def _compared(row, key, floor=False):
-    """A figure of all implementations side by side, and what the grouped convolution takes of it over theirs."""
+    """A figure of all implementations side by side, and the ratios of the grouped convolution's to theirs."""
     figures = row["implementations"]
     return {
         **_start(row),
@@ -78,7 +78,7 @@ def _rates(row):
 
 
 def _host(rows):
-    """Nothing for a CPU, which queues nothing."""
+    """Host times; empty for a CPU, which has no queue."""
     if not any(figures["host_ms"] for row in rows for figures in row["implementations"].values()):
         return []
     return [
@@ -88,7 +88,7 @@ def _host(rows):
 
 
 def _flat(rows):
-    """One line for each implementation that was run."""
+    """One line for each measured implementation."""
     return [
         {
             **_start(row),

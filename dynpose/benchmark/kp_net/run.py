@@ -20,7 +20,7 @@ from .first_call import first_calls
 
 _IMPLEMENTATIONS = (GROUPED, REFERENCE, FUSED)
 
-# Default numbers of instances; those of inference on a CPU are the method's
+# Default numbers of instances; for inference on a CPU the method sets them
 _INFERENCE = (1, 10, 50, 100, 500)
 _TRAINING = {"cuda": (10, 50, 100, 500), "cpu": (10, 50)}
 
@@ -28,7 +28,7 @@ _EXTRAS = ("first-call", "released-loss", "all-positives")
 
 
 def measure(args) -> dict:
-    """Measure what the arguments ask for.
+    """Run the measurements that the arguments select.
 
     Args:
         args: of the command.
@@ -43,7 +43,7 @@ def measure(args) -> dict:
 
 
 def kp_net_benchmarks() -> dict[str, KPNetBenchmark]:
-    """Give the KP-Nets that are measured, by the name of their method."""
+    """Return the measured KP-Nets by the name of their method."""
     benchmarks = {method.name: method.kp_net_benchmark for method in registered_methods()}
     return {name: benchmark for name, benchmark in benchmarks.items() if benchmark}
 
@@ -68,12 +68,12 @@ class Run:
 
     @cached_property
     def rates(self) -> Rates:
-        """What the machine can do at the most."""
+        """The peak rates of the machine."""
         return measure_rates(self.device, self.settings.dtype, self.clock)
 
     @cached_property
     def not_run(self) -> dict[str, str]:
-        """The implementations that can't be run, and why."""
+        """The implementations that can't be run, with reasons."""
         reason = fused_unavailable_reason(self.device, self.settings.dtype)
         return {FUSED: reason} if reason else {}
 
@@ -102,7 +102,7 @@ class Run:
         return report
 
     def grid(self):
-        """Give the cases that are measured with all implementations."""
+        """Yield the cases measured with all implementations."""
         training = self.args.training_instances
         if training is None:
             training = _TRAINING["cuda" if self.on_gpu else "cpu"]
@@ -112,12 +112,12 @@ class Run:
             yield from (self.case(method, number, training=True) for number in training)
 
     def case(self, method, num_instances, training=False):
-        """Give the case of a method and a number of instances."""
+        """Return the case of a method and a number of instances."""
         channels, size = self.benchmarks[method].channels, tuple(self.args.map_size)
         return KPNetCase(method, channels, num_instances, training, size, self.settings.dtype)
 
     def all_positives(self):
-        """Train with every positive location, against the grouped convolution with as many as are sampled."""
+        """Train with all positive locations, against the grouped convolution with the number that is sampled."""
         return [
             self.row(self.case(method, number, training=True), names)
             for method, benchmark in self.benchmarks.items()
@@ -134,7 +134,7 @@ class Run:
         return [self.row(LossCase(loss), (REFERENCE, FUSED)) for loss in losses]
 
     def first_calls(self):
-        """Time the first calls of the fused kernels, where they run."""
+        """Time the first calls of the fused kernels, if they run."""
         return [
             row
             for method, benchmark in self.benchmarks.items()
@@ -144,7 +144,7 @@ class Run:
 
     def row(self, case, names):
         """Measure a case."""
-        # TF32 is of the matrix units
+        # TF32 only affects matrix products
         tolerance = Tolerance.of(case.dtype, self.settings.tf32 and case.flops > 0)
         measurements = measure_case(
             case, names, self.device, self.clock, self.settings.rounds, tolerance, not_run=self.not_run
@@ -156,7 +156,7 @@ class Run:
 
 
 def make_row(case, measurements: dict[str, Measurement], rates: Rates) -> dict:
-    """Work out the figures of a case.
+    """Compute the figures of a case.
 
     Args:
         case: with ``name``, ``method``, ``mode``, ``num_instances``, ``map_size``, ``flops`` and ``num_bytes``.

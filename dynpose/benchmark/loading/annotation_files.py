@@ -1,4 +1,4 @@
-"""Annotation files and images like those of COCO, for timing what reads and checks them."""
+"""COCO-like annotation files and images, for timing their readers and checks."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ _JPEG_SIZES = ((160, 120), (120, 160), (160, 160))
 
 
 def write_annotation(json_file: Path, num_images: int, num_people: int, seed: int = 0) -> list[str]:
-    """Write a keypoint annotation like those of COCO, with people at random in images of 640 x 480 pixels.
+    """Write a COCO-like keypoint annotation, with people at random in images of 640 x 480 pixels.
 
-    Every image has the fields that COCO's have, and every person an id, a box, an area, a segmentation and the
-    keypoints of COCO's schema. In 60 % some keypoints are labelled; 1 % are crowds, with an uncompressed RLE in place
-    of polygons.
+    Every image has COCO's fields, and every person an id, a box, an area, a segmentation and the keypoints of COCO's
+    schema. 60 % of the people have labelled keypoints; 1 % are crowds, with an uncompressed RLE instead of polygons.
 
     Args:
-        json_file: to write.
-        num_images: of the file; some may have no people.
-        num_people: over all images.
+        json_file: file to write.
+        num_images: number of images; some may have no people.
+        num_people: number of people over all images.
         seed: of the random numbers.
 
     Returns:
@@ -60,10 +59,10 @@ def write_images(folder: Path, count: int) -> list[dict]:
 
     Args:
         folder: to write to.
-        count: of the files.
+        count: number of files.
 
     Returns:
-        A dataset dict of each in detectron2's format, with ``file_name``, ``width`` and ``height``.
+        A dataset dict for each in detectron2's format, with ``file_name``, ``width`` and ``height``.
     """
     rng, contents, records = np.random.default_rng(0), [], []
     for width, height in _JPEG_SIZES:
@@ -93,7 +92,7 @@ def _image(image_id):
 
 
 def _person(rng, num_keypoints):
-    """The annotation of one person; the box of a crowd has whole pixels."""
+    """The annotation of one person; a crowd's box has integer pixels."""
     is_crowd = rng.random() < _CROWDS
     size = rng.uniform(_SMALLEST, _LARGEST, 2)
     corner = rng.uniform(0, (_WIDTH, _HEIGHT) - size)
@@ -115,7 +114,7 @@ def _person(rng, num_keypoints):
 
 
 def _keypoints(rng, box, num_keypoints):
-    """(K, 3) whole numbers; the first one is always labelled, the others two times out of three."""
+    """(K, 3) integers; the first keypoint is always labelled, the others with probability 2/3."""
     points = np.floor(box[:2] + rng.random((num_keypoints, 2)) * box[2:])
     visibility = rng.integers(0, 3, (num_keypoints, 1))
     visibility[0] = 2
@@ -123,7 +122,7 @@ def _keypoints(rng, box, num_keypoints):
 
 
 def _polygons(rng, box):
-    """One or two polygons within a box, side by side: (P, 2) each, of two decimals."""
+    """One or two polygons within a box, side by side: (P, 2) each, rounded to two decimals."""
     count = int(rng.integers(1, 3))
     width, height = box[2] / count, box[3]
     polygons = []
@@ -141,6 +140,6 @@ def _polygon_area(polygon):
 
 
 def _rle(x, y, width, height):
-    """The RLE of a rectangle of whole pixels: COCO counts down the columns."""
+    """The RLE of a rectangle of integer pixels: COCO's runs are in column-major order."""
     runs = [x * _HEIGHT + y, height, *[_HEIGHT - height, height] * (width - 1)]
     return {"counts": [*runs, _WIDTH * _HEIGHT - sum(runs)], "size": [_HEIGHT, _WIDTH]}

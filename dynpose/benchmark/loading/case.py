@@ -1,4 +1,4 @@
-"""The readers of an annotation, the check of image files, and what they give training."""
+"""The annotation readers, the check of image files, and summaries of their results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from detectron2.data.build import filter_images_with_few_keypoints, filter_images_with_only_crowd_annotations
 from detectron2.data.datasets import load_coco_json
 
-# load_coco_json imports it when it is called, which is not to be part of its time
+# load_coco_json imports it when called, which should not count in its time
 from pycocotools import coco  # noqa: F401
 
 from dynpose.benchmark.memory import with_peak_memory
@@ -30,9 +30,9 @@ def read_annotation(name: str, json_file: str, image_root: str) -> dict:
         image_root: the folder of its images.
 
     Returns:
-        Seconds of the wall clock (``wall_s``) and of the CPU (``cpu_s``), the latter's part that the filters take
-        (``filters_cpu_s``), memory at the peak beyond that before (``mib``, MiB; None where the system does not tell),
-        and of what training would get the number of ``images`` and ``people`` and a ``checksum``.
+        Wall-clock seconds (``wall_s``), CPU seconds (``cpu_s``) and those of the filters among them
+        (``filters_cpu_s``), the increase in peak memory (``mib``, MiB; None if the system does not report it), and the
+        number of ``images`` and ``people`` and a ``checksum`` of the training data.
     """
     filters_cpu_s = 0.0
 
@@ -58,16 +58,16 @@ def check_image_files(dataset_dicts: list[dict]) -> dict:
         dataset_dicts: in detectron2's format.
 
     Returns:
-        ``wall_s``, ``cpu_s`` and ``mib``, as those of :func:`read_annotation`.
+        ``wall_s``, ``cpu_s`` and ``mib``, as in :func:`read_annotation`.
 
     Raises:
-        DatasetError: a file is faulty.
+        DatasetError: a file is invalid.
     """
     return with_figures(partial(check_images, dataset_dicts))[1]
 
 
 def summarise(dataset_dicts: list[dict]) -> dict:
-    """Give the number of images and people, and a checksum of all their ids, classes, boxes and keypoints."""
+    """Return the number of images and people, and a checksum of all their ids, classes, boxes and keypoints."""
     checksum = 0
     for record in dataset_dicts:
         people = [

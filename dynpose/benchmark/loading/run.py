@@ -24,7 +24,7 @@ _FIGURES = ("wall_s", "cpu_s", "filters_cpu_s", "mib")
 
 
 def measure(args) -> dict:
-    """Measure what the arguments ask for.
+    """Run the measurements that the arguments select.
 
     Args:
         args: of the command.
@@ -70,7 +70,7 @@ def measure(args) -> dict:
 
 
 def _in_turns(rounds, folder, calls):
-    """The results of each call, name -> list: in every round all run once, in fresh processes that share a cache."""
+    """The results by name of call: in every round, each call runs once, in fresh processes that share a cache."""
     found = defaultdict(list)
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(dir=folder) as cache:
@@ -82,7 +82,7 @@ def _in_turns(rounds, folder, calls):
 
 
 def _rows(measurements):
-    """Medians of each reader, and those of its ratios to the first one, round by round."""
+    """Medians of each reader, and of its per-round ratios to the first reader."""
     rows, baseline = [], next(iter(measurements.values()), [])
     for name, results in measurements.items():
         row = {"reader": name}
@@ -104,7 +104,7 @@ def _median(values):
 
 
 def _disagreements(measurements):
-    """The readers that give training something else than detectron2."""
+    """The readers whose training data differ from detectron2's."""
     expected = measurements[DETECTRON2][0]
     found = []
     for name, results in measurements.items():

@@ -1,4 +1,4 @@
-"""The models that are compared, and the case of one image with N people in it."""
+"""The compared models, and the case of one image with N people."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PoseModel(ComparedConfig):
         """Build the model in eval mode.
 
         Raises:
-            CheckpointError: if there are weights, and they do not fit.
+            CheckpointError: weights are given, but do not fit.
         """
         model = build_random(self.cfg, device).eval()
         if self.weights:
@@ -61,16 +61,16 @@ class PoseModel(ComparedConfig):
 
 
 def load_models(config_files, weights=(), opts=(), peer=True) -> list[PoseModel]:
-    """Read the configs of what is compared.
+    """Read the configs of the compared models.
 
     Args:
         config_files (Sequence[str]): YAML files.
         weights (Sequence[str]): a checkpoint for each of them, or none at all.
-        opts (Sequence[str]): overrides of all of them, KEY VALUE KEY VALUE ...
-        peer (bool): whether detectron2's own Keypoint R-CNN comes last.
+        opts (Sequence[str]): overrides for all of them, KEY VALUE KEY VALUE ...
+        peer (bool): whether to append detectron2's Keypoint R-CNN.
 
     Raises:
-        ConfigError: if a config is wrong, or weights are not as many as configs.
+        ConfigError: a config is invalid, or the number of weights is not that of the configs.
     """
     if weights and len(weights) != len(config_files):
         raise ConfigError(f"{len(weights)} --weights for {len(config_files)} --config-file: give one for each, or none")
@@ -97,15 +97,15 @@ def settle_norms(model) -> None:
 
 
 def _noise(size, seed):
-    """An image as detectron2 gives it to a model: (3, H, W) float32 in 0 .. 255."""
+    """An image in the format of detectron2's model inputs: (3, H, W) float32 in 0 .. 255."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(256, (3, *size), generator=generator).float()
 
 
 class BuiltModels:
-    """Models that are built once in a process, each with a number of people that can be changed.
+    """Models that are built once per process, each with an adjustable number of people.
 
-    In another process, which a copy is sent to, they are built again.
+    A copy sent to another process builds them again.
 
     Args:
         models: the models.
@@ -126,14 +126,14 @@ class BuiltModels:
         return list(self._models)
 
     def __getitem__(self, name: str):
-        """Give a model as it is, without injected detections."""
+        """Return a model without injected detections."""
         self._remove_people(name)
         if name not in self._built:
             self._built[name] = self._models[name].build(self._device)
         return self._built[name]
 
     def with_people(self, name: str, num_people: int):
-        """Give a model that detects so many people, until another number is asked for."""
+        """Return a model that detects ``num_people`` people, until another number is requested."""
         if name not in self._people or self._people[name][0] != num_people:
             model, context = self[name], contextlib.ExitStack()
             context.enter_context(inject_detections(model, num_people, self._image_size))
@@ -151,7 +151,7 @@ class BuiltModels:
 
 
 class Inputs(NamedTuple):
-    """What one call reads."""
+    """The inputs of one call."""
 
     image: torch.Tensor  # (3, H, W)
 
@@ -163,10 +163,10 @@ class ModelCase:
     A case of :mod:`dynpose.benchmark.measure`, which compares the models by name.
 
     Attributes:
-        models: that are compared.
+        models: the compared models.
         num_people: N.
         image_size: height and width, pixels.
-        people_found: by model, the numbers of people that came out.
+        people_found: by model, the numbers of people in its outputs.
     """
 
     models: BuiltModels

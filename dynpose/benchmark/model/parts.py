@@ -1,4 +1,4 @@
-"""The time that each part of a model takes within a whole call, as in Figure 5a of the CID paper."""
+"""The time of each part of a model within a whole call, as in Figure 5a of the CID paper."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _OTHER = "other"
 def time_parts(model, call, device, rounds: int) -> dict[str, float]:
     """Time the parts of a model within whole calls.
 
-    On a GPU the device is waited for at both ends of each part, so that a whole call takes a little longer than one
-    that is timed alone.
+    On a GPU the device is synchronised at both ends of each part, so a whole call takes slightly longer than one timed
+    alone.
 
     Args:
         model: of a registered method, whose slot ``parts`` names them.
         call: runs the model once.
         device: of the model.
-        rounds: calls that are timed, after one to warm up.
+        rounds: number of timed calls, after one warm-up call.
 
     Returns:
         Median seconds of each part, and of "other", the rest of the call; empty for an unregistered model.
@@ -49,7 +49,7 @@ def _timed(model, path, clock, part, seconds):
     *owners, name = path.split(".")
     owner = functools.reduce(getattr, owners, model)
     attribute = getattr(owner, name)
-    # A module is called through its hooks, by which detections are injected, so its ``forward`` is replaced.
+    # Replace a module's ``forward``, since calls must go through its hooks, which inject detections.
     owner, name = (attribute, "forward") if hasattr(attribute, "forward") else (owner, name)
     timed = getattr(owner, name)
 
@@ -59,7 +59,7 @@ def _timed(model, path, clock, part, seconds):
         seconds[part] += clock(lambda: results.append(timed(*args, **kwargs)))[0]
         return results.pop()
 
-    # On the instance, over the class's method; injecting detections may have put something there before.
+    # On the instance, shadowing the class's method; injecting detections may have set the attribute before.
     before = owner.__dict__.get(name)
     setattr(owner, name, with_clock)
     try:

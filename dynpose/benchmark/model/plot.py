@@ -19,7 +19,7 @@ def draw(report: dict) -> Figure:
     """Draw the time of one image over the people in it, a line for each model.
 
     Args:
-        report: of :func:`~.run.measure`.
+        report: from :func:`~.run.measure`.
 
     Returns:
         The figure; ``savefig`` writes it.
@@ -28,7 +28,7 @@ def draw(report: dict) -> Figure:
     axes = image.subplots()
     height, width = report["settings"]["image_size"]
     set_up(axes, f"One image of {height} x {width} pixels: {subtitle(report)}")
-    # More models than colours begin again with other markers.
+    # With more models than colours, the colours repeat with other markers.
     styles = zip(itertools.cycle(_COLORS), itertools.cycle(_MARKERS))
     for row in report["models"]:
         name = row["model"]

@@ -9,7 +9,7 @@ def tables(report: dict, style: str) -> str:
     """Write a report as text.
 
     Args:
-        report: of :func:`~.run.measure`.
+        report: from :func:`~.run.measure`.
         style: of tabulate, "github" or "simple".
 
     Returns:
@@ -40,7 +40,7 @@ def _model(row):
 
 
 def _times(row, peer):
-    """All models side by side, and what the peer takes over what the others take."""
+    """All models side by side, and the ratios of the peer's time to theirs."""
     models = row["models"]
     others = [name for name in models if peer not in (None, name)]
     return {
@@ -55,7 +55,7 @@ def _memory(row):
 
 
 def _parts(model, cases):
-    """A line for each number of people; none where parts were not timed."""
+    """A line for each number of people; none if parts were not timed."""
     return [
         {"people": case["people"], **{part: figure(value) for part, value in parts.items()}}
         for case in cases

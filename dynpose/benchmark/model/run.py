@@ -16,7 +16,7 @@ from .parts import time_parts
 
 
 def measure(args) -> dict:
-    """Measure what the arguments ask for.
+    """Run the measurements that the arguments select.
 
     Args:
         args: of the command.
@@ -26,9 +26,9 @@ def measure(args) -> dict:
         number of people, with the figures of all models), ``peer`` (its name, or None) and ``notes``.
 
     Raises:
-        ConfigError: if a config is wrong, detections can't be injected into a model, or so many people do not fit into
-            the image.
-        CheckpointError: if weights do not fit.
+        ConfigError: a config is invalid, detections can't be injected into a model, or the people do not fit into the
+            image.
+        CheckpointError: weights do not fit.
     """
     models = load_models(args.config_file or (), args.weights or (), args.opts, peer=args.peer)
     settings, image_size, numbers = Settings.from_args(args), tuple(args.size), sorted(set(args.people))

@@ -1,4 +1,4 @@
-"""Images of many shapes, the two ways to predict them, and the comparison of what they find.
+"""Images of many shapes, their prediction one by one or in batches, and the comparison of the results.
 
 Letters of the shapes: N and M people, K keypoints.
 """
@@ -14,7 +14,7 @@ from dynpose.data.synthetic import SyntheticPose
 from dynpose.engine.predictor import PosePredictor
 
 ALONE, BATCHED = "alone", "batched"
-# Differences that float32 may make, pixels and probability
+# Differences expected from float32 rounding, pixels and probability
 PIXELS, SCORE = 1e-3, 1e-4
 
 
@@ -22,9 +22,9 @@ def images_of_shapes(count: int, num_shapes: int, side: int) -> list[np.ndarray]
     """Paint synthetic people on images of several shapes, in mixed order.
 
     Args:
-        count: of the images.
-        num_shapes: whose width is from half to twice the height, in even steps of its logarithm.
-        side: the shorter one, pixels.
+        count: number of images.
+        num_shapes: number of shapes; their aspect ratios are from 1:2 to 2:1, evenly spaced in logarithm.
+        side: the shorter side, pixels.
 
     Returns:
         (H, W, 3) uint8, BGR.
@@ -46,10 +46,10 @@ def predict(predictor: PosePredictor, way: str, images: list[np.ndarray], batch_
         predictor: of the model.
         way: ALONE or BATCHED.
         images: (H, W, 3) uint8, BGR.
-        batch_size: of the batches.
+        batch_size: of BATCHED.
 
     Returns:
-        The Instances of each image on the CPU, and the seconds of the wall clock and of the CPU (all threads).
+        The Instances of each image on the CPU, wall-clock seconds, and CPU seconds (all threads).
     """
     wall, cpu = time.perf_counter(), time.process_time()
     found = map(predictor, images) if way == ALONE else predictor.predict_all(images, batch_size)
@@ -58,15 +58,15 @@ def predict(predictor: PosePredictor, way: str, images: list[np.ndarray], batch_
 
 
 def difference(first, second) -> dict:
-    """Compare what is found in one image in two ways.
+    """Compare two predictions of one image.
 
     Args:
         first, second (Instances): N and M people.
 
     Returns:
-        ``unmatched``, people that one has more than the other; ``moved``, people who have a keypoint more than 1e-3
-        pixel or a score more than 1e-4 away from those of their counterpart, which is chosen for the smallest
-        distance; and the largest of these differences, ``pixels`` and ``score``.
+        ``unmatched``, the difference in the number of people; ``moved``, the number of people with a keypoint more than
+        1e-3 pixel or a score more than 1e-4 away from those of their counterpart, which is the nearest one; and the
+        largest of these differences, ``pixels`` and ``score``.
     """
     result = {"unmatched": abs(len(first) - len(second)), "moved": 0, "pixels": 0.0, "score": 0.0}
     if not len(first) or not len(second):

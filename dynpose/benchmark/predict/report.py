@@ -9,7 +9,7 @@ def tables(report: dict, style: str) -> str:
     """Write a report as text.
 
     Args:
-        report: of :func:`~.run.measure`.
+        report: from :func:`~.run.measure`.
         style: of tabulate, "github" or "simple".
 
     Returns:

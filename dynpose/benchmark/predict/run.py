@@ -14,7 +14,7 @@ from .case import ALONE, BATCHED, PIXELS, SCORE, difference, images_of_shapes, p
 
 
 def measure(args) -> dict:
-    """Measure what the arguments ask for.
+    """Run the measurements that the arguments select.
 
     Args:
         args: of the command.
@@ -23,8 +23,8 @@ def measure(args) -> dict:
         The report: ``environment``, ``settings``, ``models`` (a row each) and ``disagreements``.
 
     Raises:
-        ConfigError: there are not as many weights as configs, or fewer images than shapes.
-        CheckpointError: the weights are not those of the model.
+        ConfigError: the number of weights is not that of the configs, or there are fewer images than shapes.
+        CheckpointError: the weights do not fit the model.
     """
     if len(args.config_file) != len(args.weights):
         raise ConfigError(f"{len(args.config_file)} --config-file and {len(args.weights)} --weights: give one for each")
@@ -45,7 +45,7 @@ def _measure(args, config_file, weights, device):
     """The figures of one model."""
     predictor = PosePredictor.from_files(config_file, weights, args.opts, device=device.type)
     images = images_of_shapes(args.images, args.shapes, predictor.cfg.INPUT.MIN_SIZE_TEST)
-    predictor.predict_batch(images[: args.batch])  # to warm up
+    predictor.predict_batch(images[: args.batch])  # warm-up
     people, wall, cpu = {}, {ALONE: [], BATCHED: []}, {ALONE: [], BATCHED: []}
     for _ in range(args.repeats):
         for way in (ALONE, BATCHED):

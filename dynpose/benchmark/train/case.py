@@ -1,4 +1,4 @@
-"""The training runs that are compared, and the case of one iteration of each."""
+"""The compared training runs, and the case of one iteration of each."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from dynpose.data import schema_from_cfg
 from dynpose.engine.optimizer import build_optimizer
 from dynpose.profiling.inject_detections import spread_boxes
 
-# share of a person's box that the person covers: what the mapper gives as its area
+# share of a person's box that the person covers, for the area that the mapper would give
 _AREA_OF_BOX = 0.5
-# people of the image that sets the statistics of normalisation
+# number of people in the image that sets the statistics of normalisation
 _SETTLING_PEOPLE = 2
 
 
 @dataclass(frozen=True)
 class TrainingConfig(ComparedConfig):
-    """A config of model and optimizer. Weights are random, so that MODEL.WEIGHTS is not read.
+    """A config of model and optimizer. Weights are random; MODEL.WEIGHTS is ignored.
 
     Attributes:
-        variant: the overrides that tell it from others of the same file, KEY VALUE ...; "" = none.
+        variant: the overrides that distinguish it from others of the same file, KEY VALUE ...; "" = none.
 
     Raises:
         ConfigError: it needs masks.
@@ -56,18 +56,18 @@ class TrainingConfig(ComparedConfig):
 
 
 def load_training_configs(config_files, variants=(), opts=(), peer=False, amp=False) -> list[TrainingConfig]:
-    """Read the configs of what is compared: every variant of every file.
+    """Read the compared configs: every variant of every file.
 
     Args:
         config_files (Sequence[str]): YAML files.
-        variants (Sequence[str]): overrides, each "KEY VALUE KEY VALUE ..." in a shell's quoting; "" = the file as it
-            is. Without any, the files as they are.
-        opts (Sequence[str]): overrides of all of them, KEY VALUE KEY VALUE ..., which come first.
-        peer (bool): whether detectron2's own Keypoint R-CNN comes last.
-        amp (bool): train all in mixed precision; otherwise their SOLVER.AMP.ENABLED says it.
+        variants (Sequence[str]): overrides, each "KEY VALUE KEY VALUE ..." in shell quoting; "" or no variants = the
+            unchanged file.
+        opts (Sequence[str]): overrides for all of them, KEY VALUE KEY VALUE ..., applied first.
+        peer (bool): whether to append detectron2's Keypoint R-CNN.
+        amp (bool): train all in mixed precision; otherwise SOLVER.AMP.ENABLED decides.
 
     Raises:
-        ConfigError: if a config is wrong.
+        ConfigError: a config is invalid.
     """
     configs, name = [], Names()
     for file in config_files:
@@ -85,13 +85,13 @@ def load_training_configs(config_files, variants=(), opts=(), peer=False, amp=Fa
 
 
 def _short(words):
-    """What a variant adds to a name: its values, under the last parts of their keys."""
+    """The name suffix of a variant: its values with the last parts of their keys."""
     pairs = zip(words[::2], words[1::2])
     return "".join(f", {key.rpartition('.')[2]} {Path(value).name}" for key, value in pairs)
 
 
 class Inputs(NamedTuple):
-    """A batch on the device; no more tensors than are needed to make ground truth with any number of keypoints."""
+    """A batch on the device; only the tensors needed to make ground truth with any number of keypoints."""
 
     images: torch.Tensor  # (B, 3, H, W) uint8
     boxes: torch.Tensor  # (B, N, 4) XYXY, pixels
@@ -101,23 +101,23 @@ class Inputs(NamedTuple):
 class Training:
     """A model in training mode with its optimizer.
 
-    The learning rates are 0. The optimizer's work is the same, and the weights stay random, so that every iteration is
-    like the others and no loss runs away.
+    The learning rates are 0. The optimizer's work is unchanged and the weights stay random, so that all iterations are
+    alike and no loss diverges.
 
     Args:
-        cfg (CfgNode): of both; with SOLVER.AMP.ENABLED under autocast and a gradient scaler, as detectron2 trains.
+        cfg (CfgNode): of both; with SOLVER.AMP.ENABLED, autocast and a gradient scaler are used as in detectron2.
         device (torch.device): to run on.
 
     Raises:
-        ConfigError: if a key of the optimizer is wrong.
-        DatasetError: if the config names no keypoints.
+        ConfigError: a key of the optimizer is invalid.
+        DatasetError: the config names no keypoints.
     """
 
     def __init__(self, cfg: CfgNode, device: torch.device):
         self.amp = cfg.SOLVER.AMP.ENABLED
         self.model = build_random(cfg, device).train()
         self.ignore_masks = cfg.INPUT.IGNORE_MASKS
-        # detectron2's R-CNNs have another key
+        # detectron2's R-CNNs use another key
         is_rcnn = hasattr(self.model, "roi_heads")
         self.num_keypoints = (
             cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS if is_rcnn else schema_from_cfg(cfg).num_keypoints
@@ -125,14 +125,14 @@ class Training:
         self.optimizer = build_optimizer(cfg, self.model)
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0
-        # From the usual scale on, the first steps would be left out because gradients overflow.
+        # With the default scale, the first steps would be skipped because gradients overflow.
         self.scaler = torch.amp.GradScaler(device.type, init_scale=1.0, enabled=self.amp)
         settling = make_batch(1, SETTLING_SIZE, _SETTLING_PEOPLE, 0, device)
         with torch.no_grad(), settling_norms(self.model), EventStorage():
             self.model(self.ground_truth(settling))
 
     def ground_truth(self, inputs: Inputs) -> list[dict]:
-        """Make what dynpose's mapper gives: images and Instances with boxes, classes, areas and labelled keypoints."""
+        """Make outputs like the mapper's: images and Instances with boxes, classes, areas and labelled keypoints."""
         size = tuple(inputs.images.shape[-2:])
         generator = torch.Generator().manual_seed(int(inputs.seed))
         batch = []
@@ -152,24 +152,24 @@ class Training:
         return batch
 
     def forward(self, batch: list[dict]) -> torch.Tensor:
-        """Compute the sum of the losses, which detectron2's trainer takes."""
+        """Compute the sum of the losses, as detectron2's trainer does."""
         device = self.model.device.type
         with EventStorage(), torch.autocast(device, enabled=self.amp):
             losses = self.model(batch)
         return sum(losses.values()) if isinstance(losses, dict) else losses
 
     def backward(self, loss: torch.Tensor):
-        """Compute the gradients; detectron2's trainer drops the old ones after the forward pass."""
+        """Compute the gradients; the old ones are cleared after the forward pass, as in detectron2's trainer."""
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
 
     def update(self):
-        """Clip, if the config says so, and step."""
+        """Clip gradients if configured, and step."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
     def constant_bytes(self) -> dict[str, int]:
-        """Count the bytes that stay from iteration to iteration, by what they are."""
+        """Count the bytes that persist across iterations, by kind."""
         parameters = list(self.model.parameters())
         states = (value for state in self.optimizer.state.values() for value in state.values())
         return {
@@ -187,7 +187,7 @@ def make_batch(batch_size: int, image_size: tuple[int, int], num_people: int, se
         image_size: height and width, pixels.
         num_people: N in every image, possibly 0.
         seed: of the noise and the keypoints.
-        device: where to.
+        device: of the tensors.
     """
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (batch_size, 3, *image_size), generator=generator, dtype=torch.uint8)
@@ -198,14 +198,13 @@ def make_batch(batch_size: int, image_size: tuple[int, int], num_people: int, se
 def time_parts(training: Training, inputs: Inputs, device, rounds: int) -> dict[str, float]:
     """Time forward pass, backward pass and step within whole iterations.
 
-    On a GPU the device is waited for after each, so that together they take a little longer than an iteration that is
-    timed alone.
+    On a GPU the device is synchronised after each, so together they take slightly longer than an iteration timed alone.
 
     Args:
-        training: of :class:`Training`.
+        training: the model and optimizer.
         inputs: a batch.
         device: of the training.
-        rounds: iterations that are timed, after one to warm up.
+        rounds: number of timed iterations, after one warm-up iteration.
 
     Returns:
         Median seconds of "forward", "backward" and the optimizer's "step".
@@ -224,21 +223,21 @@ def time_parts(training: Training, inputs: Inputs, device, rounds: int) -> dict[
 
 @dataclass
 class TrainingCase:
-    """One iteration: forward, backward and the optimizer's step, on a batch that is on the device.
+    """One iteration: forward, backward and the optimizer's step, on a batch on the device.
 
-    A case of :mod:`dynpose.benchmark.measure`, which compares the configs by name. They are built once in a process; in
-    another process, which a copy is sent to, they are built again.
+    A case of :mod:`dynpose.benchmark.measure`, which compares the configs by name. They are built once per process; a
+    copy sent to another process builds them again.
 
     Attributes:
-        configs: that are compared, by name.
+        configs: the compared configs, by name.
         batch_size: B.
         image_size: height and width, pixels.
         num_people: N in every image.
-        device: that models are built on.
+        device: of the models.
         losses: by name, the total loss of the last iteration, () on the device.
 
     Raises:
-        ConfigError: for mixed precision without a GPU.
+        ConfigError: mixed precision without a GPU.
     """
 
     configs: dict[str, TrainingConfig]
@@ -266,7 +265,7 @@ class TrainingCase:
         return make_batch(self.batch_size, self.image_size, self.num_people, seed, device)
 
     def __getitem__(self, name: str) -> Training:
-        """Give the training of a config."""
+        """Return the training of a config."""
         if name not in self._built:
             self._built[name] = Training(self.configs[name].cfg, self.device)
         return self._built[name]
@@ -279,7 +278,7 @@ class TrainingCase:
             training.backward(loss)
             training.update()
         except RuntimeError:
-            # What an iteration that ran out of memory holds would be missing for the others.
+            # Free the memory held by an iteration that ran out of memory, for the other configs.
             del self._built[name]
             raise
         self.losses[name] = loss.detach()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dynpose.benchmark.report import cell, figure, header, join, overrides, ratio, table
 
-# what stays from iteration to iteration
+# memory that persists across iterations
 _CONSTANT = ("weights and buffers", "gradients", "optimizer state")
 
 
@@ -12,7 +12,7 @@ def tables(report: dict, style: str) -> str:
     """Write a report as text.
 
     Args:
-        report: of :func:`~.run.measure`.
+        report: from :func:`~.run.measure`.
         style: of tabulate, "github" or "simple".
 
     Returns:

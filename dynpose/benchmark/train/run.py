@@ -16,7 +16,7 @@ from .case import TrainingCase, load_training_configs, time_parts
 
 
 def measure(args) -> dict:
-    """Measure what the arguments ask for.
+    """Run the measurements that the arguments select.
 
     Args:
         args: of the command.
@@ -26,7 +26,7 @@ def measure(args) -> dict:
         and ``notes``.
 
     Raises:
-        ConfigError: if a config is wrong, or mixed precision is asked for on a CPU.
+        ConfigError: a config is invalid, or mixed precision is requested on a CPU.
     """
     configs = load_training_configs(args.config_file or (), args.variant or (), args.opts, peer=args.peer, amp=args.amp)
     settings = Settings.from_args(args)
@@ -69,7 +69,7 @@ def _rows(case, rounds, with_parts):
 
 
 def _setup(config):
-    """What is trained, also where it ran out of memory."""
+    """The columns that describe a config, also if it ran out of memory."""
     return {
         "meta_architecture": config.cfg.MODEL.META_ARCHITECTURE,
         "variant": config.variant,
@@ -99,7 +99,7 @@ def _figures(case, name, measurement):
 
 
 def _notes(rows):
-    """Name those whose work may not be that of a real training."""
+    """Name the configs whose work may differ from real training."""
     return [
         f"{row['config']}: the loss is not a finite number: its times are not those of a training"
         for row in rows
