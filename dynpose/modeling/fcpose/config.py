@@ -47,7 +47,8 @@ def add_fcpose_config(cfg):
     cfg.MODEL.FCPOSE.OFFSET_RADIUS = 1
     # beta of Eq. 4
     cfg.MODEL.FCPOSE.OFFSET_LOSS_WEIGHT = 5.0
-    # For "expected_distance": the distance is divided by this times half (w + h) of the person's box, then squashed
+    # For "expected_distance": the distance in units of half (w + h) of the person's box is multiplied by this, then
+    # squashed
     cfg.MODEL.FCPOSE.DISTANCE_NORM = 12.0
     # For "deconv": up-sampling factor
     cfg.MODEL.FCPOSE.DECONV_FACTOR = 4
