@@ -1,8 +1,8 @@
-"""The registry of methods: what the generic packages ask a method, answered by the method itself.
+"""The registry of methods: the interface between a method and the generic packages.
 
-Config, checkpoints, engine, tools and benchmarks know no method by name. A method registers a :class:`Method` when its
-package is imported, and they look it up here. :func:`load_methods` imports the packages that come with dynpose, so that
-a lookup finds their methods whatever else was imported before. A method from elsewhere needs one import of its module
+Config, checkpoints, engine, tools and benchmarks name no method. A method registers a :class:`Method` when its package
+is imported, and the generic packages look it up here. :func:`load_methods` imports the packages that come with dynpose,
+so that a lookup finds their methods independently of earlier imports. An external method needs one import of its module
 (docs/adding_a_method.md).
 """
 
@@ -30,7 +30,7 @@ __all__ = [
     "registered_methods",
 ]
 
-# Packages that register methods when they are imported; by name, since the import goes upwards
+# Packages that register methods when they are imported; by name, since a direct import would be circular
 _PACKAGES = ["dynpose.modeling"]
 
 _METHODS: dict[str, Method] = {}
@@ -42,17 +42,17 @@ class ReleasedFormat:
     """A checkpoint format that the authors of a method published.
 
     Attributes:
-        name: of the release, for messages.
+        name: name of the release, for messages.
         method: the meta-architecture that the weights load into.
-        signature: key endings; the first registered format whose endings all occur is the one.
+        signature: key endings; the first registered format whose endings all occur is used.
         renames: (pattern, replacement) pairs; the first that matches a whole key is used.
-        rows_per_keypoint: a pattern (``fnmatch``) of renamed parameters, and how many of their rows, counted together,
-            stand for one keypoint.
-        unused: patterns of keys that hold nothing learned.
+        rows_per_keypoint: a pattern (``fnmatch``) of renamed parameters, and the total number of their rows for one
+            keypoint.
+        unused: patterns of keys without learned values.
         linear: renamed weights that are convolutions in the release and linear layers here.
         config: the configs that the weights load into, for messages.
-        expects: attributes that a model must have for the weights to mean the same as in the release: name, value, and
-            the config key that sets it.
+        expects: model attributes required for the same results as in the release: name, value, and the config key that
+            sets it.
     """
 
     name: str
@@ -71,10 +71,10 @@ class LossBenchmark:
     """A loss over given heatmaps that `dynpose benchmark kp-net` measures, forward and backward.
 
     Attributes:
-        method: the name of what has the loss, for the title of the table.
-        name: of the loss.
+        method: the method that uses the loss, for the title of the table.
+        name: name of the loss.
         make_inputs: (benchmark, generator) -> tensors by name on the CPU; those that require gradients are float32.
-        losses: (backend, **inputs) -> (N, K). Both are functions of modules, so that they can be pickled.
+        losses: (backend, **inputs) -> (N, K). Both callables are module-level functions, so that they can be pickled.
         num_instances: N.
         map_size: (H, W) of the heatmaps.
         num_keypoints: K.
@@ -94,12 +94,12 @@ class KPNetBenchmark:
     """The generated networks of a method, for `dynpose benchmark kp-net`.
 
     Attributes:
-        channels: of the features and of the hidden layers.
-        cpu_instances: default numbers of instances in inference on a CPU: without those for which the grouped
+        channels: channels of the features and of the hidden layers.
+        cpu_instances: default numbers of instances for inference on a CPU, without those for which the grouped
             convolution takes gigabytes.
-        num_sampled: positive locations that training samples from a batch; 0 = it does not sample, and the extra
-            measurements of first calls and of training with all positive locations leave the method out.
-        num_positives: how many positive locations a batch has, about.
+        num_sampled: positive locations that training samples from a batch; 0 = it does not sample, and the method is
+            skipped in the extra measurements of first calls and of training with all positive locations.
+        num_positives: approximate number of positive locations in a batch.
         losses: further losses over heatmaps.
     """
 
@@ -112,29 +112,29 @@ class KPNetBenchmark:
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Everything that the generic packages ask a method. No slot has a default: each method answers each question.
+    """Everything that the generic packages need from a method. No field has a default: each method sets all of them.
 
     Attributes:
-        name: of the meta-architecture, as in ``cfg.MODEL.META_ARCHITECTURE``. Subclasses share the entry, but for the
-            check of their number of classes.
+        name: name of the meta-architecture, as in ``cfg.MODEL.META_ARCHITECTURE``. Subclasses share the entry, except
+            for the check of their number of classes.
         add_config: adds the method's config keys to a CfgNode, in place.
         num_classes_key: full name of the key that holds the number of classes; "" = the method has one class only.
         detection_limit_key: full name of the key that limits the instances in an image in inference; "" = no limit.
         released_formats: the checkpoints that the authors released; () = none. Of two formats with common keys, the
             more specific one comes first.
-        parts: what a profile of inference shows: name of the part -> attributes of the model, modules or methods, by
-            their dotted paths. None of them calls another. A public name is a promise that it can be replaced on the
-            instance.
+        parts: the parts in a profile of inference: name of the part -> dotted paths of model attributes, modules or
+            methods. They do not call one another. An attribute with a public name must be replaceable on the instance.
         inject_detections: (model, boxes) -> context manager. While it is entered, the model, in eval mode, detects
             exactly one instance for each box in every image. ``boxes`` (N, 4) are disjoint, XYXY in pixels of the
             network's input, on the model's device; N may be 0. Predictions are replaced as early as possible, so that
             as much as possible of the network, its decoding, NMS and keypoint branch runs, and through
-            :func:`dynpose.modeling.injection.substitute`, so that FLOPs of the replaced ones are counted.
+            :func:`dynpose.modeling.injection.substitute`, so that the FLOPs of the replaced predictions are counted.
         count_network_flops: (model, (height, width)) -> part -> FLOPs of one generated network, for an image of that
             padded size. The model generates the parameters in ``model.controller``, whose output has a row for each
-            network. None = the method generates none; what an instance adds is then the difference between traces.
-        kp_net_benchmark: the generated networks as `dynpose benchmark kp-net` measures them; None = the method
-            generates none, or the same as another method.
+            network. None = the method generates no networks; the cost of an instance is then the difference between
+            traces.
+        kp_net_benchmark: the generated networks for `dynpose benchmark kp-net`; None = the method generates none, or
+            the same ones as another method.
     """
 
     name: str
@@ -152,7 +152,7 @@ def register_method(method: Method) -> None:
     """Register a method. A module calls this when it is imported.
 
     Raises:
-        ValueError: a method of that name is registered, or a released format is of another method.
+        ValueError: a method of that name is already registered, or a released format belongs to another method.
     """
     if method.name in _METHODS:
         raise ValueError(f"a method named {method.name!r} is registered already; choose another name")
@@ -178,19 +178,19 @@ def load_methods() -> None:
 
 
 def registered_methods() -> tuple[Method, ...]:
-    """Give all methods in the order of their registration."""
+    """Return all methods in the order of their registration."""
     load_methods()
     return tuple(_METHODS.values())
 
 
 def get_method(name: str) -> Method | None:
-    """Give the method of exactly this meta-architecture, or None."""
+    """Return the method of exactly this meta-architecture, or None."""
     load_methods()
     return _METHODS.get(name)
 
 
 def find_method(model_class: type) -> Method | None:
-    """Give the method of a meta-architecture or of the nearest class that it inherits from, or None."""
+    """Return the method of a meta-architecture or of its nearest base class, or None."""
     load_methods()
     return next((_METHODS[cls.__name__] for cls in model_class.__mro__ if cls.__name__ in _METHODS), None)
 

@@ -1,7 +1,7 @@
-"""Carrying rows of parameters over from a network of other keypoints or classes.
+"""Transferring rows of parameters from a network with other keypoints or classes.
 
-Which rows are whose is told by the model, as in :mod:`dynpose.modeling.parameter_rows`: "groups" and "owners" here are
-those of that module. No method is known here.
+The model assigns rows to keypoints or classes, as in :mod:`dynpose.modeling.parameter_rows`, which also defines
+"groups" and "owners". This module is independent of the methods.
 """
 
 from typing import NamedTuple
@@ -10,12 +10,12 @@ import torch
 
 
 class CarriedRows(NamedTuple):
-    """What :func:`carry_rows` has done.
+    """The result of :func:`carry_rows`.
 
     Attributes:
-        changed (list[str]): parameters of the model with rows that were carried over.
-        unknown (list[str]): those that were left as they are, since the weights have no such parameters as described.
-        exact (bool): whether every row of the model was carried over, each from an owner that is the same.
+        changed (list[str]): parameters of the model with transferred rows.
+        unknown (list[str]): unchanged parameters, since those of the weights do not have the described form.
+        exact (bool): whether every row of the model was transferred, each from the same owner.
     """
 
     changed: list
@@ -26,14 +26,14 @@ class CarriedRows(NamedTuple):
 def carry_rows(weights, state, ours, theirs, match):
     """Rearrange weights of other keypoints or classes for a model, in place.
 
-    A row takes over that of the same owner. One that serves several keypoints, such as a part's, takes over that of the
-    owner with most of them. Where there is none, a row keeps the model's value.
+    A row receives the values of the row with the same owner. A row of several keypoints, such as that of a part,
+    receives the values of the owner that shares most of them. Without such an owner, a row keeps the model's values.
 
     Args:
-        weights (dict[str, Tensor]): of the checkpoint, under the model's names.
-        state (dict[str, Tensor]): of the model.
+        weights (dict[str, Tensor]): weights of the checkpoint, under the model's names.
+        state (dict[str, Tensor]): state dict of the model.
         ours, theirs (list[dict]): the same groups of the model and of the checkpoint.
-        match (Sequence[int | None]): of each of the model's keypoints or classes, the one of the checkpoint.
+        match (Sequence[int | None]): for each keypoint or class of the model, that of the checkpoint.
 
     Returns:
         CarriedRows
@@ -59,7 +59,7 @@ def carry_rows(weights, state, ours, theirs, match):
 
 
 def fits(weights, group):
-    """Whether weights have all parameters of a group, with as many rows as it says."""
+    """Whether weights have all parameters of a group, with its numbers of rows."""
     return all(name in weights and weights[name].shape[:1] == (len(owners),) for name, owners in group.items())
 
 
@@ -68,7 +68,7 @@ def _owners(group):
 
 
 def _pair_rows(ours, theirs, match):
-    """The rows that are taken over, those that they are taken from, and whether that makes the same network."""
+    """The target rows, their source rows, and whether the result is the same network."""
     our_rows, their_rows = _rows_of(ours), _rows_of(theirs)
     counterparts = _counterparts(list(our_rows), list(their_rows), match)
     rows, sources, exact = [], [], True
@@ -96,7 +96,7 @@ def _matched(owner, match):
 
 
 def _counterparts(ours, theirs, match):
-    """Each of our owners -> that of theirs with most of its keypoints, or None."""
+    """Each of our owners -> the one of theirs that shares most keypoints, or None."""
     counterparts = {}
     for owner in ours:
         shared = [len(_matched(owner, match) & set(other)) for other in theirs]
@@ -104,7 +104,7 @@ def _counterparts(ours, theirs, match):
         same = () if not owner and () in theirs else None
         counterparts[owner] = theirs[best] if shared[best] else same
     if len(ours) == len(theirs):
-        # a part without any keypoint of theirs, such as a head of others, goes on from the part at its place
+        # a part that shares no keypoint, such as a head with other keypoints, starts from the part at its position
         for owner, other in zip(ours, theirs):
             if counterparts[owner] is None and min(len(owner), len(other)) > 1 and other not in counterparts.values():
                 counterparts[owner] = other

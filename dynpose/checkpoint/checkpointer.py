@@ -1,4 +1,4 @@
-"""A detectron2 checkpointer that knows whose weights it reads."""
+"""A detectron2 checkpointer that recognises the method, keypoints and classes of the weights it reads."""
 
 import logging
 import os
@@ -20,34 +20,35 @@ from .writing import write_checkpoint
 
 logger = logging.getLogger(__name__)
 
-# Buffers that are learned; the others of a network are constants
+# Buffers that are learned; all other buffers are constants
 _STATISTICS = ("running_mean", "running_var")
 
 
 class PoseCheckpointer(DetectionCheckpointer):
-    """Reads dynpose's checkpoints, the authors' released ones, and whatever detectron2 reads.
+    """Reads dynpose's checkpoints, the authors' released ones, and all formats that detectron2 reads.
 
-    - Released weights (recognised by their keys) are renamed in memory. They must fit completely, but for other
-      keypoints than COCO's or CrowdPose's where ``new_keypoints`` allows them.
-    - A dynpose checkpoint says which method, keypoints and classes it is of. Another method's is refused.
+    - Released weights (recognised by their keys) are renamed in memory. They must fit completely, except for keypoints
+      other than COCO's or CrowdPose's if ``new_keypoints`` allows them.
+    - A dynpose checkpoint stores its method, keypoints and classes. A checkpoint of another method is refused.
     - The same keypoints or classes in another order are put in the model's order.
-    - Other keypoints are refused, unless ``new_keypoints`` allows to fine-tune them: then what was learned of those
-      that both have, by name, is carried over, and the others start afresh; the log names them. As many keypoints
-      without a common name are taken to be the same under other names. So are classes; ``complete`` refuses others.
+    - Other keypoints are refused, unless ``new_keypoints`` allows fine-tuning: the weights of keypoints with a common
+      name are then transferred, and the others are initialised; the log names both. The same number of keypoints
+      without a common name are treated as the same keypoints, renamed. Classes are handled in the same way;
+      ``complete`` refuses other classes.
     - ImageNet weights of HRNet, DLA and Swin, from their original releases or timm (.pth or .safetensors), and those of
-      a timm network by its name are renamed too. They must fill the whole backbone.
-    - Anything else, such as a ResNet's ImageNet weights, is left to detectron2, as long as something of it fits.
-    - Nothing in a file is run, unless the user trusts it; see :mod:`dynpose.checkpoint.reading`.
+      a timm network selected by name are renamed too. They must fill the whole backbone.
+    - Any other weights, such as a ResNet's ImageNet weights, are left to detectron2, if at least a part of them fits.
+    - No code in a file is run, unless the user trusts it; see :mod:`dynpose.checkpoint.reading`.
 
     Args:
         model (nn.Module): a dynpose model (or any detectron2 model).
-        save_dir (str): where to save.
+        save_dir (str): output folder.
         new_keypoints (bool): allow a checkpoint of the same method with other keypoints.
-        complete (bool): take only weights that fill the whole model, to evaluate it or to predict with it: what would
-            be a start for training finds noise.
-        class_names (Sequence[str] | None): of the model's classes, in order; empty = unknown. None = the model's
+        complete (bool): accept only weights that fill the whole model, for evaluation or prediction: a partly
+            initialised model, a valid start for training, predicts noise.
+        class_names (Sequence[str] | None): names of the model's classes, in order; empty = unknown. None = the model's
             ``class_names``, if it has any.
-        **kwargs: of detectron2's DetectionCheckpointer.
+        **kwargs: passed to detectron2's DetectionCheckpointer.
 
     Example::
 
@@ -67,8 +68,8 @@ class PoseCheckpointer(DetectionCheckpointer):
         """Save like detectron2, with a note of the method, its keypoints and classes.
 
         Args:
-            name (str): of the file, without ``.pth``.
-            **kwargs: what else is saved.
+            name (str): file name without ``.pth``.
+            **kwargs: further content of the file.
 
         Raises:
             CheckpointError: the file can't be written; an earlier one of that name is unchanged.
@@ -78,14 +79,15 @@ class PoseCheckpointer(DetectionCheckpointer):
             self.tag_last_checkpoint(f"{name}.pth")
 
     def save_weights(self, name, **kwargs):
-        """Save the weights, with the note of :meth:`save` and ``kwargs``, and nothing that only training needs.
+        """Save the weights, the note of :meth:`save` and ``kwargs``, without the training state.
 
-        The file is not noted as the last checkpoint, since no run goes on from it. Raises what :meth:`save` does.
+        The file is not recorded as the last checkpoint, since no run resumes from it. Raises the errors of
+        :meth:`save`.
         """
         self._write(name, kwargs)
 
     def _write(self, name, more):
-        """Write ``<name>.pth``; whether this process is the one to do it."""
+        """Write ``<name>.pth``; return False if this process does not write."""
         if not self.save_dir or not self.save_to_disk:
             return False
         path = os.path.join(self.save_dir, f"{name}.pth")
@@ -98,8 +100,8 @@ class PoseCheckpointer(DetectionCheckpointer):
         """Load like detectron2.
 
         Args:
-            path (str): of the weights; "" = none.
-            checkpointables (list[str] | None): what is loaded beside the model; None = all that the checkpointer has.
+            path (str): path of the weights; "" = none.
+            checkpointables (list[str] | None): objects to load in addition to the model; None = all checkpointables.
 
         Raises:
             CheckpointError: the file is missing or can't be read, or its weights do not fit the model.
@@ -113,11 +115,11 @@ class PoseCheckpointer(DetectionCheckpointer):
         return super().load(path, checkpointables)
 
     def _download(self, url):
-        """Bring a file to this machine, where loading it finds it."""
+        """Download a file to the local cache that loading reads."""
         try:
-            # detectron2 takes what follows the "?" for itself
+            # detectron2 interprets the part after "?" itself
             self.path_manager.get_local_path(url.partition("?")[0])
-        except Exception as error:  # each kind of address raises its own errors
+        except Exception as error:  # each type of address raises different errors
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(
                 f"{url}: can't be downloaded ({reason}); check MODEL.WEIGHTS and the network, or give a file"
@@ -156,11 +158,11 @@ class PoseCheckpointer(DetectionCheckpointer):
         return incompatible
 
     def _rename(self, checkpoint):
-        """Give released and ImageNet weights the model's names, in place.
+        """Rename released and ImageNet weights to the model's names, in place.
 
         Returns:
-            dict | None: what a dynpose checkpoint would say of released weights, where their keypoints are known and
-            not taken to be the model's.
+            dict | None: the note of a dynpose checkpoint for released weights, if their keypoints are known and not
+            treated as the model's.
         """
         released = detect_released(checkpoint["model"])
         if released is not None:
@@ -178,7 +180,7 @@ class PoseCheckpointer(DetectionCheckpointer):
         return None
 
     def _check_shapes(self, misfits, same_keypoints):
-        """Refuse parameters of another shape, unless the keypoints explain it; ``misfits`` as fvcore gives them."""
+        """Refuse parameters of another shape, unless the keypoints explain it; ``misfits`` are fvcore's."""
         fresh = [key for key, *_ in misfits]
         if fresh and same_keypoints:
             raise CheckpointError(
@@ -189,7 +191,7 @@ class PoseCheckpointer(DetectionCheckpointer):
             logger.warning(f"Other keypoints than in {self._path}: initialised afresh: {', '.join(fresh)}")
 
     def _check_use(self, keys, incompatible):
-        """Refuse weights of which nothing was taken over or, where they must be complete, not all that is learned."""
+        """Refuse weights if none were loaded or, if they must be complete, if any learned values are missing."""
         state = self.model.state_dict(keep_vars=True)
         parameters = [key for key, value in state.items() if isinstance(value, nn.Parameter)]
         if parameters and set(parameters).issubset(incompatible.missing_keys):
@@ -222,7 +224,7 @@ class PoseCheckpointer(DetectionCheckpointer):
             )
 
     def _check_expectations(self, released):
-        """The same parameters give other results in a model that reads them otherwise than their authors' does."""
+        """Check model settings that change the results of the same parameters, compared with the release."""
         for name, value, key in released.expects:
             if getattr(self.model, name, value) == value:
                 continue
@@ -232,7 +234,7 @@ class PoseCheckpointer(DetectionCheckpointer):
             logger.warning(f"{message}: training has to learn the difference")
 
     def _carry_keypoints(self, weights, theirs, ours):
-        """Put weights of other keypoints, or of the same in another order, in the model's order, in place."""
+        """Rearrange weights of other keypoints, or of the same in another order, to the model's order, in place."""
         parts_differ = "parts" in theirs and "parts" in ours and theirs["parts"] != ours["parts"]
         if theirs["keypoints"] == ours["keypoints"] and not parts_differ:
             return
@@ -255,7 +257,7 @@ class PoseCheckpointer(DetectionCheckpointer):
         self._report("keypoints", ours["keypoints"], match, carried, reordered)
 
     def _check_new_keypoints(self, theirs, ours, reordered):
-        """Refuse other keypoints where they can't be used; ``reordered``: they are the model's in another order."""
+        """Refuse other keypoints if they can't be used; ``reordered``: they are the model's in another order."""
         names, our_names = theirs["keypoints"], ours["keypoints"]
         lists = (
             f"the checkpoint has {len(names)} keypoints ({', '.join(names[:3])}, ...), the model {len(our_names)} "
@@ -287,7 +289,7 @@ class PoseCheckpointer(DetectionCheckpointer):
             )
 
     def _carry_classes(self, weights, theirs, ours):
-        """Put weights of other classes, or of the same in another order, in the model's order, in place."""
+        """Rearrange weights of other classes, or of the same in another order, to the model's order, in place."""
         if theirs == ours or not theirs or not ours:
             return
         reordered = sorted(theirs) == sorted(ours)
@@ -312,7 +314,7 @@ class PoseCheckpointer(DetectionCheckpointer):
         self._report("classes", ours, match, carry_rows(weights, self.model.state_dict(), *rows, match), reordered)
 
     def _report(self, kind, names, match, carried, reordered):
-        """Log which keypoints or classes were carried over."""
+        """Log the transferred keypoints or classes."""
         if carried.exact and reordered:
             logger.info(f"{self._path}: the same {kind} in another order, put in the model's: {', '.join(names)}")
             return
@@ -334,7 +336,7 @@ class PoseCheckpointer(DetectionCheckpointer):
         return type(getattr(backbone, "bottom_up", backbone)).__name__
 
     def _convert_imagenet(self, state_dict, imagenet):
-        """Rename a backbone's ImageNet weights, report, and refuse them unless they fill it."""
+        """Rename a backbone's ImageNet weights, log the result, and refuse weights that do not fill the backbone."""
         found = find_backbone(self.model, (imagenet.backbone,))
         if found is None:
             raise CheckpointError(
@@ -366,7 +368,7 @@ class PoseCheckpointer(DetectionCheckpointer):
         return report.converted
 
     def _convert(self, state_dict, released):
-        """Rename released weights, report, and refuse them unless they fit completely.
+        """Rename released weights, log the result, and refuse weights that do not fit completely.
 
         Returns:
             tuple: the renamed weights, and the note of :meth:`_rename` or None.
@@ -396,13 +398,13 @@ class PoseCheckpointer(DetectionCheckpointer):
         return converted, note
 
     def _other_released_keypoints(self, converted):
-        """What released weights of other keypoints than the model's would note, and the parameters that depend on them.
+        """The note for released weights with other keypoints than the model's, and the parameters that depend on them.
 
-        They are COCO's or CrowdPose's, whichever fits. Where the model has as many under other names, they are those of
-        somebody's own training, unless they are to be learned anew.
+        The keypoints are COCO's or CrowdPose's, whichever fits. If the model has the same number under other names, the
+        weights are treated as those of a custom training, unless ``new_keypoints`` is set.
 
         Args:
-            converted (dict[str, Tensor]): under the model's names.
+            converted (dict[str, Tensor]): weights under the model's names.
 
         Returns:
             tuple[dict | None, set[str]]
@@ -422,7 +424,7 @@ class PoseCheckpointer(DetectionCheckpointer):
 
 
 def _find_fault(weights):
-    """Say what is wrong with something that should be a state dict; "" where it is one."""
+    """Describe the fault of an invalid state dict; "" if it is valid."""
     if not isinstance(weights, dict):
         return f"it holds a {type(weights).__name__}"
     wrong = [
@@ -436,12 +438,12 @@ def _find_fault(weights):
 
 
 def _few(names, number=3):
-    """The first names of a list that may be long."""
+    """Join the first names of a long list."""
     return ", ".join(names[:number]) + (", ..." if len(names) > number else "")
 
 
 def _match_names(ours, theirs, exactly):
-    """Of each of our names, the place of the same in theirs, or None; ``exactly``: spelled the same, too."""
+    """For each of our names, the index of the same name in theirs, or None; ``exactly``: with the same spelling."""
     if exactly:
         return [theirs.index(name) if name in theirs else None for name in ours]
     return match_keypoints(ours, theirs)

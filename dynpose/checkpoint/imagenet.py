@@ -14,17 +14,17 @@ _TABLE = "relative_position_bias_table"
 
 @dataclass(frozen=True)
 class ImageNetFormat:
-    """One published kind of backbone weights.
+    """A published format of backbone weights.
 
     Attributes:
-        name (str): whose they are.
-        backbone (str): the class of the backbone that they belong to.
-        signature (tuple[str]): keys that all occur in it.
-        renames (tuple[tuple[str, str]]): (pattern, replacement) pairs for the keys that timm calls otherwise.
-        names (dict[str, str]): the network's name of each key, where it differs without a rule.
-        unused (tuple[tuple[str, str]]): (pattern, what it is) of the keys that a backbone has no use for.
-        may_lack (tuple[tuple[str, str]]): (pattern, why) of timm's keys that such a file need not have; they keep
-            their initial values.
+        name (str): origin of the weights.
+        backbone (str): class name of the backbone.
+        signature (tuple[str]): keys that must all occur.
+        renames (tuple[tuple[str, str]]): (pattern, replacement) pairs for keys with another name in timm.
+        names (dict[str, str]): key -> name in the network, for keys that follow no rule.
+        unused (tuple[tuple[str, str]]): (pattern, meaning) of keys that a backbone does not use.
+        may_lack (tuple[tuple[str, str]]): (pattern, reason) of timm's keys that the file may lack; they keep their
+            initial values.
     """
 
     name: str
@@ -42,7 +42,7 @@ _SWIN_UNUSED = (
     (r".+\.(relative_position_index|attn_mask)", "computed anew"),
 )
 
-# the first that matches is taken
+# the first match is used
 IMAGENET_FORMATS = (
     ImageNetFormat(
         name="HRNet's (the original release or timm's)",
@@ -50,7 +50,7 @@ IMAGENET_FORMATS = (
         signature=("transition1.1.0.0.weight", "stage4.0.fuse_layers.0.1.0.weight"),
         unused=(
             (r"(incre_modules|downsamp_modules|classifier)\..+", "classifier"),
-            # of a pose network it makes the heatmaps
+            # in a pose network it outputs the heatmaps
             (r"final_layer\..+", "classifier"),
         ),
         may_lack=(
@@ -71,7 +71,7 @@ IMAGENET_FORMATS = (
         name="Microsoft's Swin",
         backbone="Swin",
         signature=("patch_embed.proj.weight", "layers.0.downsample.reduction.weight"),
-        # there a stage ends with the patch merging, in timm the next begins with it
+        # in Swin's code a stage ends with the patch merging, in timm the next stage begins with it
         renames=tuple((rf"layers\.{i}\.downsample\.(.+)", rf"layers.{i + 1}.downsample.\1") for i in range(3)),
         unused=_SWIN_UNUSED,
     ),
@@ -86,14 +86,14 @@ IMAGENET_FORMATS = (
 
 @dataclass
 class ImageNetReport:
-    """What became of the weights of a file.
+    """The result of converting the weights of a file.
 
     Attributes:
         converted (dict[str, Tensor]): by the names in the whole model.
-        unused (dict[str, list[str]]): what they are -> keys of the file, of no use to the backbone.
-        unknown (list[str]): keys of the file that belong to nothing.
+        unused (dict[str, list[str]]): meaning -> keys of the file that the backbone does not use.
+        unknown (list[str]): unrecognised keys of the file.
         missing (list[str]): parameters that the file should have.
-        lacking (dict[str, list[str]]): why -> parameters that such a file need not have.
+        lacking (dict[str, list[str]]): reason -> parameters that the file may lack.
         misfits (list[str]): parameters of another shape, with both shapes.
         resized (list[str]): relative-position tables of another window, interpolated.
     """
@@ -108,7 +108,7 @@ class ImageNetReport:
 
     @property
     def fits(self):
-        """Whether the whole backbone was filled, and nothing left over."""
+        """Whether the weights fill the whole backbone and all of them are recognised."""
         return not (self.unknown or self.missing or self.misfits)
 
 
@@ -117,8 +117,8 @@ def detect_imagenet(state_dict, model=None):
 
     Args:
         state_dict (dict[str, Tensor]): its parameters.
-        model (nn.Module | None): what they are for. Where that has a network of timm by its name, they are timm's of
-            that network if they have half of its keys.
+        model (nn.Module | None): the model to load them into. If it has a timm network selected by name, weights with
+            at least half of that network's keys are recognised as timm's.
 
     Returns:
         ImageNetFormat | None: None for anything else.
@@ -134,7 +134,7 @@ def detect_imagenet(state_dict, model=None):
 
 
 def _timm_format(model):
-    """The format of timm's file of the network that a model has by its name; None without one."""
+    """The format of timm's weights for a model's timm network selected by name; None without such a network."""
     backbone = next((module for module in model.modules() if hasattr(module, "timm_keys")), None)
     if backbone is None:
         return None
@@ -155,7 +155,7 @@ def find_backbone(model, names=(*(imagenet.backbone for imagenet in IMAGENET_FOR
 
     Args:
         model (nn.Module): a model, or the backbone itself.
-        names (Sequence[str]): of the backbones' classes.
+        names (Sequence[str]): class names of backbones.
 
     Returns:
         tuple[str, nn.Module] | None: prefix of its parameter names (ending in ``body.``) and the network.
@@ -167,18 +167,18 @@ def find_backbone(model, names=(*(imagenet.backbone for imagenet in IMAGENET_FOR
 
 
 def convert_imagenet(state_dict, imagenet, prefix, body):
-    """Rename a backbone's ImageNet weights, and see whether they fit.
+    """Rename a backbone's ImageNet weights, and check that they fit.
 
-    Relative-position tables of another window size are interpolated (bicubic, as Swin's own code does).
+    Relative-position tables of another window size are interpolated (bicubic, as in Swin's code).
 
     Args:
         state_dict (dict[str, Tensor]): the file's parameters.
         imagenet (ImageNetFormat): from :func:`detect_imagenet`.
-        prefix (str): of the network's parameters in the whole model.
+        prefix (str): prefix of the network's parameters in the whole model.
         body (nn.Module): the network.
 
     Returns:
-        ImageNetReport: the renamed parameters and what became of the others.
+        ImageNetReport: the renamed parameters, and lists of all others.
     """
     state = body.state_dict()
     report = ImageNetReport({}, {}, [], [], {}, [], [])
@@ -202,7 +202,7 @@ def convert_imagenet(state_dict, imagenet, prefix, body):
 
 
 def resize_position_table(table, rows):
-    """Interpolate a relative-position table to another window.
+    """Interpolate a relative-position table to another window size.
 
     Args:
         table (Tensor): (R, heads), R = (2 w - 1)^2 offsets of a window of w x w patches, row-major.
@@ -234,6 +234,6 @@ def _file_leftover(key, imagenet, report):
     meaning = _first_match(key, imagenet.unused)
     if meaning:
         report.unused.setdefault(meaning, []).append(key)
-    # files from before torch 0.4.1 have no such counters, networks with constant norms neither
+    # files from before torch 0.4.1 have no such counters, nor do networks with constant norms
     elif not key.endswith("num_batches_tracked"):
         report.unknown.append(key)

@@ -1,8 +1,8 @@
-"""Reading checkpoint files without running what is in them.
+"""Reading checkpoint files without running code in them.
 
-A pickle may name any function and call it when it is read. Here it may name what tensors and arrays are made of, unless
-the user trusts the file and says so by PyTorch's environment variable. A config key could not say it: config files are
-passed on with the weights they belong to.
+A pickle may name any function, which is called when it is read. Here it may name only the parts of tensors and arrays,
+unless the user trusts the file and sets PyTorch's environment variable. This is no config key, because config files are
+distributed together with weights.
 """
 
 import os
@@ -29,7 +29,7 @@ __all__ = [
 TRUST_VARIABLE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 """PyTorch's environment variable: with "1" or "true" checkpoints may hold, and run, anything."""
 
-# What numpy's arrays are pickled as, of all its versions since Python 2
+# Names in pickles of numpy arrays, of all numpy versions since Python 2
 _ARRAY_GLOBALS = {
     (module, name)
     for package in ("numpy.core", "numpy._core")
@@ -46,11 +46,11 @@ class UnsafeCheckpointError(pickle.UnpicklingError):
 
 
 class DamagedCheckpointError(ValueError):
-    """A checkpoint that is missing or not whole; the message says why, without its name."""
+    """A checkpoint that is missing or incomplete; the message gives the reason without the file name."""
 
 
 def trusts_checkpoints():
-    """Whether the user lets checkpoints run code, by :data:`TRUST_VARIABLE`."""
+    """Whether :data:`TRUST_VARIABLE` allows checkpoints to run code."""
     return os.environ.get(TRUST_VARIABLE, "0").lower() in ("1", "y", "yes", "true")
 
 
@@ -72,7 +72,7 @@ def load_checkpoint(path):
         raise CheckpointError(f"{path}: no such file; give the weights of a trained model") from None
     except UnsafeCheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except Exception as error:  # a truncated archive, a text file and others each raise their own kind
+    except Exception as error:  # a truncated archive, a text file and others raise different errors
         raise CheckpointError(
             f"{path}: can't be read as a checkpoint ({type(error).__name__}: {error}). It may be truncated or no "
             "checkpoint at all; copy it again or give another file"
@@ -80,7 +80,7 @@ def load_checkpoint(path):
 
 
 def read_verified(path):
-    """Read a checkpoint of ``torch.save`` and compare its checksums, which ``torch.load`` does not.
+    """Read a checkpoint of ``torch.save`` and verify its checksums, which ``torch.load`` does not.
 
     Args:
         path (str | PathLike): the file.
@@ -89,7 +89,7 @@ def read_verified(path):
         dict: see :func:`read_checkpoint`.
 
     Raises:
-        DamagedCheckpointError: it is missing, incomplete, changed or no checkpoint.
+        DamagedCheckpointError: the file is missing, incomplete, modified or not a checkpoint.
         UnsafeCheckpointError: see :func:`read_checkpoint`.
     """
     try:
@@ -97,7 +97,7 @@ def read_verified(path):
             names, broken = file.namelist(), file.testzip()
     except FileNotFoundError:
         raise DamagedCheckpointError("it does not exist") from None
-    except Exception as error:  # zlib, struct and others on damaged files
+    except Exception as error:  # from zlib, struct and others on corrupt files
         raise DamagedCheckpointError(f"it is incomplete ({error})") from error
     if not names:
         raise DamagedCheckpointError("it is an empty archive")
@@ -107,23 +107,23 @@ def read_verified(path):
         return read_checkpoint(os.fspath(path))
     except UnsafeCheckpointError:
         raise
-    except Exception as error:  # whatever torch.load makes of another kind of file
+    except Exception as error:  # torch.load may raise any exception on another type of file
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DamagedCheckpointError(f"it is no checkpoint ({reason})") from error
 
 
 def read_checkpoint(path):
-    """Read a checkpoint of dynpose, detectron2 (its model zoo's too), Detectron, pycls, or a file of safetensors.
+    """Read a checkpoint of dynpose, detectron2 (including its model zoo), Detectron or pycls, or a safetensors file.
 
     Args:
         path (str): .safetensors, .pkl, .pyth, or else a file of ``torch.save``.
 
     Returns:
-        dict: with ``model``, as ``DetectionCheckpointer`` has it; of a file with a ``state_dict``, it is that.
+        dict: with ``model``, as in ``DetectionCheckpointer``; ``model`` is the ``state_dict`` of a file that has one.
 
     Raises:
-        UnsafeCheckpointError: it holds more than weights, and the user does not say that it is trusted.
-        Exception: whatever the decoders raise for a damaged file.
+        UnsafeCheckpointError: it holds more than weights, and the user has not declared it trusted.
+        Exception: the errors of the decoders for a corrupt file.
     """
     if path.endswith(".safetensors"):
         return {"model": load_file(path)}
@@ -137,7 +137,7 @@ def read_checkpoint(path):
 
 
 def _with_model(checkpoint):
-    """What ``torch.save`` wrote, as ``DetectionCheckpointer`` has it; others call the weights ``state_dict``."""
+    """Convert content of ``torch.save`` to ``DetectionCheckpointer``'s format; some files have a ``state_dict``."""
     # The released CID's training checkpoints have the model's name as "model"
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
         checkpoint = {"model": checkpoint}
@@ -151,7 +151,7 @@ def _read_torch(path):
     try:
         return torch.load(path, map_location="cpu", weights_only=not trusts_checkpoints())
     except pickle.UnpicklingError as error:
-        # an unsupported operand is what PyTorch says of bytes that are no pickle
+        # PyTorch reports an unsupported operand for bytes that are not a pickle
         unsafe = [line for line in str(error).splitlines() if re.search("GLOBAL|Unsupported (?!operand)", line)]
         if not unsafe:
             raise
@@ -159,7 +159,7 @@ def _read_torch(path):
 
 
 def _read_pickle(path):
-    """A pickle of numpy arrays; those of Python 2 too."""
+    """Read a pickle of numpy arrays, including pickles of Python 2."""
     with PathManager.open(path, "rb") as file:
         unpickler = pickle.Unpickler if trusts_checkpoints() else _ArrayUnpickler
         return unpickler(file, encoding="latin1").load()
@@ -184,7 +184,7 @@ def _empty_bytes():
     return b""
 
 
-# How Python 3 writes bytes for Python 2
+# Names that Python 3 writes in pickles of bytes for Python 2
 _STAND_INS = {
     ("_codecs", "encode"): _encode,
     ("builtins", "bytes"): _empty_bytes,
@@ -200,7 +200,7 @@ def _unsafe(reason):
 
 
 def _as_detectron(data):
-    """A pickle as ``DetectionCheckpointer`` has it: detectron2's says what it is, anything else is Detectron's."""
+    """Convert a pickle to ``DetectionCheckpointer``'s format: without detectron2's keys, it is Detectron's."""
     if "model" in data and "__author__" in data:
         return data
     # detectors have "blobs", ImageNet models have none

@@ -8,7 +8,7 @@ __all__ = ["ReleasedFormat", "convert_released", "detect_released", "released_fo
 
 
 def released_formats():
-    """Give the formats of all registered methods: a list of ReleasedFormat."""
+    """Return the formats of all registered methods: a list of ReleasedFormat."""
     return [released for method in registered_methods() for released in method.released_formats]
 
 

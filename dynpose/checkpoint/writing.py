@@ -1,4 +1,4 @@
-"""Writing checkpoint files: as a whole or not at all, with an error that says what the disk lacks."""
+"""Writing checkpoint files atomically, with an error that states the missing disk space."""
 
 import errno
 import os
@@ -13,22 +13,22 @@ from .errors import CheckpointError
 
 __all__ = ["explain_write_errors", "write_checkpoint"]
 
-# What systems answer where a disk, a quota or a limit of files is used up
+# Error codes for an exhausted disk, quota or file size limit
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What torch.save adds to the bytes of the tensors is small beside them
+# Allowance for the bytes that torch.save adds to those of the tensors, which is small in comparison
 _OVERHEAD = 64 * 1024
 
 
 def write_checkpoint(path, content, opener=atomic_open):
-    """Write what ``torch.save`` takes to a file.
+    """Write content to a file with ``torch.save``.
 
     Args:
-        path (str): the file; until it is complete, one of that name stays as it is.
+        path (str): the file; an existing file is replaced only when the new one is complete.
         content (dict): tensors in dicts, lists and tuples.
-        opener (Callable): opens a path in a mode; of a path manager, for other file systems than the local one.
+        opener (Callable): opens a path in a mode; that of a path manager, for file systems other than the local one.
 
     Raises:
-        CheckpointError: the file can't be written. Nothing of it is left.
+        CheckpointError: the file can't be written. No partial file is left.
     """
     with explain_write_errors(path, content), opener(path, "wb") as f:
         torch.save(content, f)
@@ -36,16 +36,16 @@ def write_checkpoint(path, content, opener=atomic_open):
 
 @contextmanager
 def explain_write_errors(path, content=None):
-    """Turn what a failed write raises into a CheckpointError that says how many bytes are needed and free.
+    """Turn the error of a failed write into a CheckpointError that states the needed and the free bytes.
 
     Args:
         path (str): the file that is written in the block.
-        content (Any): what is written.
+        content (Any): the content to write.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
-        # torch.save makes a RuntimeError about its own position of what the disk said
+        # torch.save replaces the disk's error by a RuntimeError about its write position
         if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
             error = error.__context__
         reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]

@@ -1,8 +1,8 @@
-"""Checks of config values: a wrong one is found when a model is built, and not by what it does to a training.
+"""Checks of config values, so that a wrong value is reported when the model is built and not during training.
 
-Each takes a config and the full names of keys, and raises a :class:`ConfigError` that names the key, its value and what
-is allowed. Where a value is a list, each of its numbers is checked. Components check their own arguments instead, under
-their own names, and raise ValueError; :func:`blame` says which key such an argument comes from.
+Each check takes a config and full key names, and raises a :class:`ConfigError` that names the key, its value and the
+allowed values. If a value is a list, each of its numbers is checked. Components check their arguments under the
+argument names and raise ValueError; :func:`blame` maps such an error to the config key.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ from .errors import ConfigError
 
 @contextlib.contextmanager
 def blame(*keys):
-    """Turn a ValueError into a ConfigError that names the keys from which the faulty arguments come.
+    """Turn a ValueError into a ConfigError that names the keys behind the faulty arguments.
 
     For faults that depend on more than the config, such as the shapes of a backbone or the keypoints of a schema, and
-    that the component finds by itself.
+    that the component itself detects.
 
     Args:
         *keys (str): full names.
 
     Raises:
-        ConfigError: the keys, then the message of the ValueError. Any ConfigError passes as it is.
+        ConfigError: the keys, then the message of the ValueError. A ConfigError passes unchanged.
 
     Example::
 
@@ -56,17 +56,17 @@ def check_at_least_one(cfg, *keys):
 
 
 def check_between_0_and_1(cfg, *keys):
-    """Numbers between 0 and 1, which are both excluded."""
+    """Numbers between 0 and 1, both excluded."""
     _check_numbers(cfg, keys, lambda value: 0 < value < 1, "between 0 and 1, and neither of them")
 
 
 def check_from_0_to_1(cfg, *keys):
-    """Numbers between 0 and 1, which are both allowed."""
+    """Numbers from 0 to 1, both included."""
     _check_numbers(cfg, keys, lambda value: 0 <= value <= 1, "from 0 to 1")
 
 
 def check_at_most_1(cfg, *keys):
-    """Scores of at most 1; a negative one is below all scores."""
+    """Score thresholds of at most 1; a negative threshold is below every score."""
     _check_numbers(cfg, keys, lambda value: value <= 1, "at most 1")
 
 
@@ -76,12 +76,12 @@ def check_focal_alpha(cfg, *keys):
 
 
 def check_odd(cfg, *keys):
-    """Sizes of convolution kernels that have a middle."""
+    """Odd sizes of at least 1, such as those of convolution kernels with a centre cell."""
     _check_numbers(cfg, keys, lambda value: value >= 1 and value % 2 == 1, "odd and at least 1")
 
 
 def check_increasing(cfg, *keys):
-    """Lists of numbers above 0, each larger than the one before."""
+    """Strictly increasing lists of numbers above 0."""
     check_positive(cfg, *keys)
     for key in keys:
         values = read_key(cfg, key)
@@ -90,33 +90,33 @@ def check_increasing(cfg, *keys):
 
 
 def check_length(cfg, key, length):
-    """A list of so many values."""
+    """A list of ``length`` values."""
     values = read_key(cfg, key)
     if len(values) != length:
         raise ConfigError(f"{key} must have {length} values, got {list(values)}")
 
 
 def check_choice(cfg, key, choices):
-    """One of some values."""
+    """One of ``choices``."""
     value = read_key(cfg, key)
     if value not in choices:
         raise ConfigError(f"{key} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
 def check_choices(cfg, key, choices):
-    """A list of one or more of some values."""
+    """A list of one or more of ``choices``."""
     values = read_key(cfg, key)
     if not values or any(value not in choices for value in values):
         raise ConfigError(f"{key} must name one or more of {', '.join(map(repr, choices))}, got {list(values)}")
 
 
 def check_norm(cfg, key, channels):
-    """A normalisation that detectron2's ``get_norm`` knows, for layers of so many channels.
+    """A normalisation that detectron2's ``get_norm`` supports, for layers with ``channels`` channels.
 
     Args:
         cfg (CfgNode): the config.
-        key (str): of the name.
-        channels (int): of the layers.
+        key (str): key that holds the name of the normalisation.
+        channels (int): channels of the layers.
     """
     norm = read_key(cfg, key)
     try:
@@ -131,7 +131,7 @@ def check_norm(cfg, key, channels):
 
 
 def read_key(cfg, key):
-    """The value of a key by its full name, such as MODEL.FCOS.NORM."""
+    """Read the value of a key by its full name, such as MODEL.FCOS.NORM."""
     for name in key.split("."):
         cfg = cfg[name]
     return cfg

@@ -1,5 +1,5 @@
-"""The error of every faulty config."""
+"""The error raised for every faulty config."""
 
 
 class ConfigError(ValueError):
-    """A fault in a config; the message names the file, the key and what to do."""
+    """A fault in a config; the message names the file, the key and the remedy."""

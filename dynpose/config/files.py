@@ -43,7 +43,7 @@ def find_config_file(path_or_name):
         str: the path of the file.
 
     Raises:
-        ConfigError: it is neither; the message lists similar names.
+        ConfigError: the argument is neither; the message lists similar names.
 
     Example::
 
@@ -67,7 +67,7 @@ def find_named_config(name):
         name (str): see :func:`config_names`.
 
     Returns:
-        str | None: the path of the file; None = there is no config of that name.
+        str | None: the path of the file; None = no config has that name.
     """
     return str(config_folder() / name) if Path(name).as_posix() in config_names() else None
 
@@ -79,7 +79,7 @@ def suggest_names(name):
         name (str)
 
     Returns:
-        str: a clause for an error message, "" where no name is similar.
+        str: a clause for an error message, "" if no name is similar.
     """
     close = difflib.get_close_matches(Path(name).as_posix(), config_names(), n=3)
     return f"did you mean {' or '.join(close)}?" if close else ""

@@ -1,4 +1,4 @@
-"""What detectron2's LazyConfig needs: values that depend on other values, and components without omegaconf in them."""
+"""Helpers for detectron2's LazyConfig: values derived from others, and components without omegaconf containers."""
 
 from collections.abc import Mapping
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 def get_attribute(of, name):
     """Read an attribute of an object when a config is instantiated.
 
-    A number of a lazy config that follows from another part of it, such as K from the keypoint schema, is written down
-    once.
+    Values of a lazy config that follow from another part of it, such as K from the keypoint schema, are thus written
+    only once.
 
     Args:
-        of (object): in a config, an interpolation of the part that is instantiated.
-        name (str): of its attribute.
+        of (object): in a config, an interpolation of the instantiated part.
+        name (str): name of its attribute.
 
     Returns:
         object: the value.
@@ -24,14 +24,14 @@ def get_attribute(of, name):
 
 
 def set_plain(instance, *names):
-    """Turn sequences into tuples and mappings into dicts, in place, for a dataclass that may be frozen.
+    """Convert sequences to tuples and mappings to dicts, in place, in a dataclass that may be frozen.
 
-    detectron2's ``instantiate`` passes lists and dicts of a config as omegaconf's containers, which are slow to read
-    and convert dataclasses that are put into them.
+    detectron2's ``instantiate`` passes lists and dicts of a config as omegaconf containers, which are slow to read and
+    convert dataclasses that are put into them.
 
     Args:
         instance (object): a dataclass instance, such as ``self`` in ``__post_init__``.
-        *names (str): its attributes.
+        *names (str): the attributes to convert.
     """
     for name in names:
         value = getattr(instance, name)

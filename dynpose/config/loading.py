@@ -1,4 +1,4 @@
-"""From a file name and overrides to a complete config."""
+"""Loading a complete config from a file name and overrides."""
 
 import difflib
 import os
@@ -16,7 +16,7 @@ def load_config(config_file="", opts=()):
 
     Args:
         config_file (str | PathLike): a YAML file, or the name of a config that comes with dynpose, such as
-            "FCPose/R_50_3x.yaml"; "" = the defaults alone. ``_BASE_`` of a file is likewise a path relative to that
+            "FCPose/R_50_3x.yaml"; "" = the defaults alone. Likewise, ``_BASE_`` in a file is a path relative to that
             file, or a name.
         opts (Sequence[str]): overrides, KEY VALUE KEY VALUE ...
 
@@ -24,7 +24,7 @@ def load_config(config_file="", opts=()):
         CfgNode: detectron2's and dynpose's keys, not frozen.
 
     Raises:
-        ConfigError: the file is missing, broken or a lazy config, or a key or a value is not one the config can take.
+        ConfigError: the file is missing, invalid or a lazy config, or a key or a value is not valid.
 
     Example::
 
@@ -49,28 +49,28 @@ def load_config(config_file="", opts=()):
 class _FileReader(CfgNode):
     """A CfgNode that reads files strictly, and finds their bases by name as well as by path.
 
-    detectron2's own runs code that a file asks for, with a warning, and requests bases that are URLs.
+    detectron2's CfgNode executes code that a file asks for, with a warning, and downloads bases that are URLs.
     """
 
     @classmethod
     def load_yaml_with_base(cls, filename, allow_unsafe=False):
-        """Read a file and those that it is based on."""
+        """Read a file and its bases."""
         return _read(filename)
 
 
 def _read(path, including=()):
-    """Read a file and those that it is based on.
+    """Read a file and its bases.
 
     Args:
         path (str)
         including (tuple[str]): absolute paths of the files that led to this one.
 
     Returns:
-        dict: keys of the file over those of its bases.
+        dict: the keys of the bases, overridden by those of the file.
 
     Raises:
-        ConfigError: a file is missing, empty or no mapping, names a key twice (the last would silently win), is based
-            on itself, or on a URL.
+        ConfigError: a file is missing, empty or not a mapping, repeats a key (the last would silently win), or is based
+            on itself or on a URL.
     """
     absolute = os.path.abspath(path)
     chain = (*including, absolute)
@@ -95,7 +95,7 @@ def _read(path, including=()):
 
 
 def _find_base(path, base):
-    """Find the file that ``_BASE_`` of a file means."""
+    """Find the file that ``_BASE_`` of a file refers to."""
     if not isinstance(base, str):
         raise ConfigError(f"{path}: _BASE_ is {base!r}; write the path or the name of a config")
     if "://" in base:
@@ -108,7 +108,7 @@ def _find_base(path, base):
 
 
 def _override(content, overrides, path):
-    """Merge a mapping into another one, in place."""
+    """Merge overrides into a mapping, in place."""
     for key, value in overrides.items():
         if not isinstance(key, str):
             raise ConfigError(f"{path}: the key {key!r} is not a name but a {type(key).__name__}; keys are names")
@@ -123,10 +123,10 @@ def _override(content, overrides, path):
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a mapping with a key that occurs twice, as YAML's specification does (section 3.2.1.3)."""
+    """Refuses a mapping with a repeated key, as YAML's specification does (section 3.2.1.3)."""
 
     def construct_mapping(self, node, deep=False):
-        """A mapping whose keys are all different; what ``<<`` merges in may be overridden."""
+        """Construct a mapping of unique keys; keys merged in by ``<<`` may be overridden."""
         nodes = [key for key, _ in node.value if key.tag != _MERGE_TAG]
         written = [self.construct_object(key, deep=True) for key in nodes]
         for i, key in enumerate(written):
@@ -155,7 +155,7 @@ def _merge(cfg, merge, argument, source):
 
 
 def _short(message, longest=400):
-    """A message without the middle, where yacs puts whole parts of the config."""
+    """Cut the middle out of a long message, where yacs puts whole parts of the config."""
     half = longest // 2
     return message if len(message) <= longest else f"{message[:half]} ... {message[-half:]}"
 

@@ -1,10 +1,10 @@
-"""Affine warps as detectron2 augmentations: the random one that CID trains with, and its resize for testing.
+"""Affine warps as detectron2 augmentations: CID's random warp for training, and its resize for testing.
 
-A warp is a matrix (2, 3), [A | b], which takes the point p = (x, y) to A p + b. It is written in one of two kinds of
-coordinates, and everything here says which:
+A warp is a matrix (2, 3), [A | b], which maps the point p = (x, y) to A p + b. It uses one of two coordinate
+conventions, and every function here states which:
 
-- pixel indices: the centre of the first pixel is 0. OpenCV, COCO's keypoints and the released CID have these.
-- continuous pixels: the centre of the first pixel is 0.5. detectron2 has these, and so has the rest of dynpose.
+- pixel indices: the centre of the first pixel is 0. Used by OpenCV, COCO's keypoints and the released CID.
+- continuous pixels: the centre of the first pixel is 0.5. Used by detectron2 and the rest of dynpose.
 
 Sizes are (width, height), in the order of points.
 """
@@ -26,28 +26,28 @@ __all__ = [
     "matrix_to_original",
 ]
 
-# What a scale of 1 of RandomAffine refers to
+# The image side that a scale of 1 of RandomAffine refers to
 SCALE_TYPES = ("short", "long")
 
-# CID and its forerunners measure people and images in units of this many pixels.
+# CID and its predecessors measure people and images in units of this many pixels.
 _SCALE_UNIT = 200
 
 
 class AffineTransform(Transform):
-    """Warps an image and all that is annotated in it by one matrix.
+    """Warps an image and its annotations by one matrix.
 
     Boxes become the boxes around their four warped corners, as in every detectron2 transform.
 
     Args:
-        matrix (ndarray): (2, 3), from continuous pixels of the image to continuous pixels of the result.
+        matrix (ndarray): (2, 3), from continuous pixels of the image to continuous pixels of the output.
         input_size (tuple[int, int]): (width, height) of the image.
-        output_size (tuple[int, int]): (width, height) of the result.
-        fill (float | Sequence[float]): colour where the result shows nothing of the image: one number, or one for each
-            of up to four channels.
+        output_size (tuple[int, int]): (width, height) of the output.
+        fill (float | Sequence[float]): colour of the output outside the image: one number, or one for each of up to
+            four channels.
 
     Raises:
-        ValueError: the matrix is not (2, 3) and finite, squeezes the image to nothing, or mirrors it. Left and right
-            keypoints change places in a mirrored image, for which detectron2 looks at ``HFlipTransform`` alone.
+        ValueError: the matrix is not (2, 3) and finite, is singular, or mirrors the image. Left and right keypoints
+            have to be swapped in a mirrored image, which detectron2 does for ``HFlipTransform`` alone.
     """
 
     def __init__(self, matrix, input_size, output_size, fill=0):
@@ -60,7 +60,7 @@ class AffineTransform(Transform):
         self._set_attributes(locals())
 
     def apply_image(self, img):
-        """Warp an image, linearly interpolated.
+        """Warp an image with linear interpolation.
 
         Args:
             img (ndarray): (H, W) or (H, W, C) with C <= 4; uint8 or floating point.
@@ -78,15 +78,15 @@ class AffineTransform(Transform):
             coords (ndarray): (N, 2), continuous pixels of the image; they may lie outside it.
 
         Returns:
-            ndarray: (N, 2) float64, continuous pixels of the result.
+            ndarray: (N, 2) float64, continuous pixels of the output.
         """
         return np.asarray(coords, dtype=np.float64) @ self.matrix[:, :2].T + self.matrix[:, 2]
 
     def apply_segmentation(self, segmentation):
-        """Warp a mask or a map of labels.
+        """Warp a mask or a label map.
 
-        A mask, which is of type bool or of uint8 with values 0 and 1 only, is interpolated linearly and set where more
-        than half is left. Other labels are those of the nearest pixel. Outside the image it is 0.
+        A mask, of type bool or of uint8 with values 0 and 1 only, is interpolated linearly and thresholded at one half.
+        Other labels are those of the nearest pixel. Values outside the image are 0.
 
         Args:
             segmentation (ndarray): (H, W), bool or integers.
@@ -98,11 +98,11 @@ class AffineTransform(Transform):
         if dtype.kind == "b" or (dtype == np.uint8 and segmentation.max(initial=0) <= 1):
             warped = self._warp(segmentation.astype(np.uint8) * 255, cv2.INTER_LINEAR)
             return (warped > 127).astype(dtype)
-        # float64 holds the labels that OpenCV has no type for
+        # float64 holds labels of the types that OpenCV lacks
         return self._warp(segmentation.astype(np.float64), cv2.INTER_NEAREST).astype(dtype)
 
     def inverse(self):
-        """The warp back, of an image of ``output_size`` to one of ``input_size``."""
+        """The inverse warp, from an image of ``output_size`` to one of ``input_size``."""
         return AffineTransform(cv2.invertAffineTransform(self.matrix), self.output_size, self.input_size, self.fill)
 
     def _warp(self, img, interpolation, fill=(0.0,) * 4):
@@ -119,24 +119,24 @@ class AffineTransform(Transform):
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=fill,
         )
-        return warped.reshape(*warped.shape[:2], *img.shape[2:])  # OpenCV drops an axis of one channel
+        return warped.reshape(*warped.shape[:2], *img.shape[2:])  # OpenCV drops the axis of a single channel
 
 
 class RandomAffine(T.Augmentation):
-    """Turn, zoom and move at random, onto a canvas of fixed size (CID section 4.2).
+    """Rotate, scale and shift at random, onto a canvas of fixed size (CID section 4.2).
 
-    With the defaults this is the release's augmentation, which gives the same warps for the same state of
-    ``np.random``. Its mirroring is left to ``T.RandomFlip``, which comes after this and lets the left and right
-    keypoints change places.
+    With the defaults this is the release's augmentation and gives the same warps for the same state of ``np.random``.
+    Mirroring is left to ``T.RandomFlip``, which follows and swaps the left and right keypoints.
 
     Args:
-        size (int | tuple[int, int]): width and height of the result, pixels; one number is a square.
+        size (int | tuple[int, int]): width and height of the output, pixels; one number is a square.
         rotation (float): drawn between plus and minus this, degrees.
-        scale (tuple[float, float]): range of the size of what is shown, relative to all: 2 zooms out to half size.
-        translation (float): in x and in y, what is in the middle is drawn up to so many 200ths of the side that is
-            shown away from the image's own middle, whole pixels.
-        scale_type (str): at scale 1 the result's shorter side shows the image's "short" side, cutting the other, or its
-            "long" one, with margins.
+        scale (tuple[float, float]): range of the size of the visible region, relative to the image side of
+            ``scale_type``: 2 zooms out to half size.
+        translation (float): maximum shift of the centre in x and in y, in 200ths of the visible side; drawn in whole
+            pixels.
+        scale_type (str): at scale 1 the output's shorter side shows the image's "short" side, cropping the other, or
+            its "long" one, with margins.
         fill (float | Sequence[float]): see :class:`AffineTransform`.
 
     Raises:
@@ -179,17 +179,18 @@ class RandomAffine(T.Augmentation):
 class AffineResize(T.Augmentation):
     """Resize onto a canvas whose sides are multiples of a number, with equal margins around the image (CID's test).
 
-    The image's shorter side fills the canvas. What the longer one, in whole pixels, lacks to the next multiple is
-    margin, half of it on either side. (A fraction of a pixel beyond a multiple is cut, as in the release.)
+    The image's shorter side fills the canvas. The longer one, in whole pixels, is padded to the next multiple, half of
+    the margin on either side. (A fraction of a pixel beyond a multiple is cut, as in the release.)
 
     Args:
-        size (int): length of the shorter side, pixels; if it is no multiple, the next one.
-        multiple (int): of both sides.
-        max_size (int | None): of the longer side. The image of one that would get longer is made smaller to fit the
-            last multiple in it, and then has margins along its shorter side. The release has no such end (None).
+        size (int): length of the shorter side, pixels; rounded up to a multiple.
+        multiple (int): both sides are multiples of this.
+        max_size (int | None): maximum length of the longer side. If the canvas would be longer, the image is scaled
+            down to fit the largest multiple below it, and then has margins along its shorter side. The release has no
+            limit (None).
 
     Raises:
-        ValueError: an argument is not positive, or ``max_size`` below ``multiple``.
+        ValueError: an argument is not positive, or ``max_size`` is below ``multiple``.
     """
 
     def __init__(self, size, multiple=64, max_size=None):
@@ -225,17 +226,17 @@ class AffineResize(T.Augmentation):
 
 
 def affine_matrix(center, scale, rotation, translation, output_size):
-    """The matrix that CID turns, zooms and moves an image by.
+    """The matrix by which CID rotates, scales and shifts an image.
 
-    It takes the point ``center`` + ``translation`` of the image to the middle (width / 2, height / 2) of the result. In
-    the release these are pixel indices, and so is then what the matrix takes and gives.
+    It maps the point ``center`` + ``translation`` of the image to the centre (width / 2, height / 2) of the output. In
+    the release these are pixel indices; the matrix then maps pixel indices to pixel indices.
 
     Args:
         center (tuple[float, float]): x and y in the image.
-        scale (float): the result's shorter side shows 200 times this many pixels of the image.
-        rotation (float): of the image about ``center`` + ``translation``, counter-clockwise to the eye, degrees.
-        translation (tuple[float, float]): in x and y, pixels of the image. The image moves the other way.
-        output_size (tuple[int, int]): (width, height) of the result.
+        scale (float): the output's shorter side shows 200 times this many pixels of the image.
+        rotation (float): of the image about ``center`` + ``translation``, counter-clockwise as displayed, degrees.
+        translation (tuple[float, float]): in x and y, pixels of the image. The image shifts in the opposite direction.
+        output_size (tuple[int, int]): (width, height) of the output.
 
     Returns:
         ndarray: (2, 3) float64.
@@ -248,7 +249,7 @@ def affine_matrix(center, scale, rotation, translation, output_size):
 
 
 def index_to_continuous(matrix):
-    """The same warp for continuous pixels.
+    """Convert a warp from pixel indices to continuous pixels.
 
     Args:
         matrix (ndarray): (2, 3), from pixel indices to pixel indices.
@@ -260,10 +261,10 @@ def index_to_continuous(matrix):
 
 
 def composed_matrix(transforms):
-    """What affine transforms (flips, crops, resizes, warps) do together.
+    """The composition of affine transforms (flips, crops, resizes, warps).
 
     Args:
-        transforms (TransformList): from an image to its augmented one.
+        transforms (TransformList): from an image to the augmented image.
 
     Returns:
         ndarray: (2, 3) float64, from continuous pixels to continuous pixels.
@@ -273,14 +274,14 @@ def composed_matrix(transforms):
 
 
 def matrix_to_original(transforms):
-    """The way back to the original image, where it takes more than its size to know it.
+    """The warp back to the original image, if the image sizes do not determine it.
 
     Args:
         transforms (TransformList): from the original image to the network's input.
 
     Returns:
         ndarray | None: (2, 3) float64, from continuous pixels of the network's input to those of the original image;
-        None without an :class:`AffineTransform`, where one factor for x and one for y are all.
+        None without an :class:`AffineTransform`, as a factor for x and one for y are then sufficient.
     """
     if not any(isinstance(transform, AffineTransform) for transform in transforms.transforms):
         return None
@@ -288,6 +289,6 @@ def matrix_to_original(transforms):
 
 
 def _shift_origin(matrix, distance):
-    """The matrix for coordinates that are all larger by ``distance``, before and after the warp."""
+    """The matrix of a warp for coordinates that are larger by ``distance``, before and after the warp."""
     linear, offset = matrix[:, :2], matrix[:, 2]
     return np.column_stack([linear, offset + distance - linear @ np.full(2, distance)])

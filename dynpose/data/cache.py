@@ -1,7 +1,7 @@
-"""What dynpose has worked out about files, remembered between runs so that a second start need not read them again.
+"""A cache of results about files, kept between runs so that a second start need not read the files again.
 
-An entry is one file, ``<folder>/<kind>-<sha256 of the key>.npz``. Nothing depends on it: a folder that can't be written
-and an entry that is missing, damaged or of another key only mean that the work is done again.
+An entry is one file, ``<folder>/<kind>-<sha256 of the key>.npz``. The cache is optional: if the folder can't be written
+or an entry is missing, corrupt or of another key, the work is repeated.
 """
 
 import hashlib
@@ -19,70 +19,70 @@ __all__ = ["cache_folder", "load_arrays", "store_arrays"]
 logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 2 * 10**9
-# Only files of this name are ever removed: the folder may hold a user's own
+# Only files with such names are removed: the folder may hold other files of the user
 _ENTRY = re.compile(r"[a-z0-9_]+-[0-9a-f]{64}\.npz")
 _UNFINISHED = re.compile(rf"{_ENTRY.pattern}\..*\.tmp")
 _UNFINISHED_SECONDS = 3600
 
 
 def cache_folder():
-    """Where dynpose remembers what it has read.
+    """The folder of the cache.
 
     Returns:
-        str | None: the environment variable DYNPOSE_CACHE; where it is not set, ``dynpose`` in XDG_CACHE_HOME or in
-        ``~/.cache``. None where DYNPOSE_CACHE is empty, which turns remembering off, and for a user without a home. The
+        str | None: the environment variable DYNPOSE_CACHE; if it is not set, ``dynpose`` in XDG_CACHE_HOME or in
+        ``~/.cache``. None if DYNPOSE_CACHE is empty, which disables the cache, and for a user without a home. The
         folder need not exist.
     """
     folder = os.environ.get("DYNPOSE_CACHE")
     if folder is None:
         home = os.environ.get("XDG_CACHE_HOME", "")
-        # the XDG specification has relative paths ignored
+        # by the XDG specification, relative paths are ignored
         folder = os.path.join(home if os.path.isabs(home) else os.path.join("~", ".cache"), "dynpose")
     folder = os.path.expanduser(folder)
-    # containers run under user ids that no home belongs to
+    # containers may run under user ids without a home
     return None if not folder or folder.startswith("~") else folder
 
 
 def load_arrays(kind, key):
-    """Read what :func:`store_arrays` remembered.
+    """Read the arrays of :func:`store_arrays`.
 
     Args:
-        kind (str): what is remembered: lower-case letters, digits and underscores.
-        key (str): everything that the arrays depend on, of any length. What changes without the key changing, such as a
-            file's size and time, belongs into the arrays and is compared by the caller.
+        kind (str): type of entry: lower-case letters, digits and underscores.
+        key (str): everything that the arrays depend on, of any length. Values that change while the key stays the same,
+            such as a file's size and time, belong in the arrays and are compared by the caller.
 
     Returns:
-        dict[str, ndarray] | None: None if nothing usable is remembered for this kind and key.
+        dict[str, ndarray] | None: None if there is no valid entry for this kind and key.
     """
     path = _path(kind, key)
-    if path is None or not os.path.isfile(path):  # to open a pipe may take forever
+    if path is None or not os.path.isfile(path):  # opening a pipe may block forever
         return None
     try:
         with np.load(path, allow_pickle=False) as entry:
             if entry["key"].tobytes() != _encode(key):
                 raise ValueError("it has another key")
             arrays = {name[1:]: entry[name] for name in entry.files if name != "key"}
-    except Exception as error:  # zip, NumPy and the operating system raise whatever they like on a damaged file
+    except Exception as error:  # zip, NumPy and the operating system raise any exception on a corrupt file
         logger.info("Passing over the cache's %s: %s: %s", path, type(error).__name__, error)
         return None
-    # the least recently used entries go first
+    # the least recently used entries are removed first
     with suppress(OSError):
         os.utime(path)
     return arrays
 
 
 def store_arrays(kind, key, arrays):
-    """Remember arrays for a later run, in place of those of the same kind and key.
+    """Store arrays for a later run, replacing those of the same kind and key.
 
-    An entry appears as a whole or not at all; of several processes that store the same one the last wins. When all
-    entries take more than 2 GB, those not used for longest are removed.
+    Entries are written atomically; if several processes store the same entry, the last one wins. If the entries exceed
+    2 GB in total, the least recently used ones are removed.
 
     Args:
         kind (str), key (str): see :func:`load_arrays`.
         arrays (dict[str, ndarray]): of numbers, booleans or strings.
 
     Returns:
-        bool: whether they are remembered now. A full disk or a folder that can't be written is logged, no error.
+        bool: whether the arrays are stored. A full disk or a folder that can't be written is logged, not an error.
 
     Raises:
         TypeError: an array holds Python objects.
@@ -116,11 +116,11 @@ def _encode(key):
 
 
 def _write(path, key, arrays):
-    # A name of its own for every writer, unlike atomic_open's, and no fsync: a torn entry fails its checksum
+    # A unique name for every writer, unlike atomic_open, and no fsync: an incomplete entry fails its checksum
     descriptor, temporary = tempfile.mkstemp(".tmp", f"{os.path.basename(path)}.", os.path.dirname(path))
     try:
         with os.fdopen(descriptor, "wb") as file:
-            # the underscore keeps any name of an array apart from "key" and from savez's own arguments
+            # the underscore prevents a clash of array names with "key" and with the arguments of savez
             np.savez(
                 file, key=np.frombuffer(_encode(key), np.uint8), **{f"_{name}": array for name, array in arrays.items()}
             )
@@ -132,7 +132,7 @@ def _write(path, key, arrays):
 
 
 def _remove_oldest(folder):
-    """Remove the entries not used for longest until the others are small enough, and what killed processes left."""
+    """Remove least recently used entries beyond the size limit, and unfinished files of killed processes."""
     entries, now = [], time.time()
     with os.scandir(folder) as files:
         for file in files:

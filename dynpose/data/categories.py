@@ -1,4 +1,4 @@
-"""Which categories of a file pose is learned on, and which of them are one class."""
+"""Selecting the categories of a file for training, and grouping them into classes."""
 
 from dataclasses import dataclass, replace
 
@@ -8,23 +8,23 @@ from .people import whole_number
 __all__ = ["ALL_AS_ONE", "WHOLE_FILE", "PoseClass", "Selection", "categories_by_id", "select_classes"]
 
 ALL_AS_ONE = "all as one"
-"""``category`` for: every category that has keypoints, as one class."""
+"""Value of ``category`` that selects every category with keypoints, as one class."""
 
 _MERGED_NAME = "object"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What is read of a file.
+    """The part of a file to read.
 
     Args:
         category (str | tuple[str] | None): the name of one category; names that are learned as one class;
-            :data:`ALL_AS_ONE`; None = every category with keypoints is a class of its own.
+            :data:`ALL_AS_ONE`; None = every category with keypoints is a separate class.
         classes (tuple[str] | None): names of the classes in the order of their indices, such as a model's. Categories
-            of other names are left out, and a class that the file lacks has no annotations. None = the order of the
+            of other names are skipped, and a class that the file lacks has no annotations. None = the order of the
             category ids.
-        keypoints (tuple[str] | None): K names in place of those of the file.
-        class_name (str | None): what the one class is called; None = as :class:`PoseClass` says.
+        keypoints (tuple[str] | None): K names that replace those of the file.
+        class_name (str | None): name of a single class; None = the name described in :class:`PoseClass`.
     """
 
     category: str | tuple | None = None
@@ -42,11 +42,10 @@ class PoseClass:
     """A class.
 
     Args:
-        name (str): of its category, or of those that it is made of: what they have in common in ``supercategory``, else
-            "object".
+        name (str): name of its category or, for several categories, their common ``supercategory``, else "object".
         category_ids (tuple[int]): ids of its categories in the file; () = the file has none.
-        keypoints (tuple[str]): their names.
-        category (dict): the first of its categories, with ``keypoints`` and, where the file has it, ``skeleton``.
+        keypoints (tuple[str]): the keypoint names.
+        category (dict): the first of its categories, with ``keypoints`` and, if the file has it, ``skeleton``.
     """
 
     name: str
@@ -56,7 +55,7 @@ class PoseClass:
 
 
 def categories_by_id(data, json_file):
-    """The categories of a file.
+    """Read the categories of a file.
 
     Args:
         data (dict): content of the file.
@@ -66,7 +65,7 @@ def categories_by_id(data, json_file):
         dict[int, dict]: by id, in the order of the file.
 
     Raises:
-        DatasetError: one has no id or name or another's id, or keypoints that are no list of names.
+        DatasetError: a category lacks an id or a name, repeats an id, or has keypoints that are not a list of names.
     """
     by_id = {}
     for item in data["categories"]:
@@ -89,22 +88,22 @@ def categories_by_id(data, json_file):
 
 
 def select_classes(data, json_file, selection=WHOLE_FILE):
-    """The classes that pose is learned on.
+    """Select the classes to learn.
 
     Categories of the same name and keypoints are one class.
 
     Args:
         data (dict): content of the file.
         json_file (str): the file, for messages.
-        selection (Selection): what is asked for.
+        selection (Selection): the requested categories, classes and keypoints.
 
     Returns:
-        list[PoseClass]: class ``i`` is the ``i``-th; ordered by the ids of the categories, unless ``classes`` says
-        otherwise. All have the same keypoints.
+        list[PoseClass]: class ``i`` is the ``i``-th; ordered by the category ids, or by ``selection.classes`` if given.
+        All have the same keypoints.
 
     Raises:
-        DatasetError: there is no such category or class, it has no keypoints, or categories that are to be one class,
-            or the classes, have different ones; ``class_name`` is given for several classes.
+        DatasetError: a category or class does not exist or has no keypoints; categories of one class, or the classes,
+            have different keypoints; ``class_name`` is given for several classes.
     """
     by_id = categories_by_id(data, json_file)
     selected = _select(by_id, data, json_file, selection)
@@ -131,7 +130,7 @@ def select_classes(data, json_file, selection=WHOLE_FILE):
 
 
 def _select(by_id, data, json_file, selection):
-    """The categories that are asked for, with keypoints, in the order of their ids."""
+    """The requested categories with keypoints, in the order of their ids."""
     known = ", ".join(sorted({repr(item["name"]) for item in by_id.values()})) or "none"
     candidates = [by_id[category_id] for category_id in sorted(by_id)]
     wanted = selection.category
@@ -173,7 +172,7 @@ def _select(by_id, data, json_file, selection):
 
 
 def _check_twins(selected, by_id, json_file):
-    """A category without keypoints beside another of its name that has them: nobody can tell what was meant."""
+    """Refuse a category without keypoints if another of the same name has them: the file is ambiguous."""
     named = {item["name"]: item for item in selected if item.get("keypoints")}
     for item in by_id.values():
         twin = named.get(item["name"])
@@ -198,7 +197,7 @@ def _check_same_keypoints(first, second, json_file):
 
 
 def _with_annotated_keypoints(candidates, data):
-    """Where names come from elsewhere, a category counts if it is the only one or its annotations have keypoints."""
+    """Categories to use with given keypoint names: the only one, or those whose annotations have keypoints."""
     if len(candidates) < 2:
         return candidates
     used = {item.get("category_id") for item in data.get("annotations", ()) if item.get("keypoints")}
@@ -224,7 +223,7 @@ def _as_class(name, categories):
 
 
 def _ordered(classes, names, json_file):
-    """The classes of these names in their order; those that the file lacks have no category."""
+    """The classes with these names, in this order; classes that the file lacks have no category."""
     by_name = {item.name: item for item in classes}
     if not set(names) & set(by_name):
         found = ", ".join(map(repr, by_name))

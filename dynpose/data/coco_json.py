@@ -1,12 +1,12 @@
-"""Reading COCO-format keypoint annotation into detectron2's dataset dicts, with every fault named.
+"""Reading COCO-format keypoint annotation into detectron2's dataset dicts, with a message for every fault.
 
-detectron2's ``load_coco_json`` trusts the file; people's own files are rarely that clean. This loader gives the same
-dicts (with the same half-pixel shift) and checks each item first, so that a fault is one message with the file, the
-item and the remedy instead of a shape error in the middle of an epoch. No file outside the image folder is opened,
-whatever the annotation says.
+detectron2's ``load_coco_json`` trusts the file; custom files are rarely that clean. This loader returns the same dicts
+(with the same half-pixel shift) and checks each item first, so that a fault is one message with the file, the item and
+the remedy instead of a shape error in the middle of an epoch. No file outside the image folder is opened, whatever the
+annotation says.
 
-A file is read in two steps. :func:`read_pose_file` reads images and annotations, mends what can be mended
-(dynpose/data/rules.py) and remembers the result, so that the next start does not parse the file again;
+A file is read in two steps. :func:`read_pose_file` reads images and annotations, corrects them where possible
+(dynpose/data/rules.py) and caches the result, so that the next start does not parse the file again;
 :func:`load_pose_json` adds the image folder. The evaluator takes its ground truth from the first.
 """
 
@@ -38,31 +38,31 @@ __all__ = ["PoseFile", "expand_path", "forget_logged", "load_pose_json", "read_c
 
 logger = logging.getLogger(__name__)
 
-# Control characters, and halves of characters that no file system has
+# Control characters and lone surrogates, which no file system has
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
-# A name that can't lead out of a folder, so that it needs no closer look
+# A name that can't lead out of a folder and needs no further check
 _PLAIN = re.compile(r"[\w-][\w. -]*(?:/[\w-][\w. -]*)*", re.ASCII)
-# Most pixels of an image: what pycocotools can count
+# Maximum number of pixels of an image: the limit of pycocotools
 _MAX_PIXELS = 2**31
-# People whose keypoints are made into lists at once: arrays of all are large
+# People whose keypoints are converted to lists at once: arrays of all are large
 _CHUNK = 4096
 
 
 @dataclass
 class PoseFile:
-    """What a COCO-format file holds, read and mended; see :func:`read_pose_file`.
+    """The corrected content of a COCO-format file; see :func:`read_pose_file`.
 
     Attributes:
         json_file (str): the file.
         image_ids (list[int | str]): (I,) in the order of the file.
-        file_names (list): (I,) as the file has them; None where it has none.
-        sizes (ndarray): (I, 2) width and height, pixels; NaN where the file has none of use.
-        size_faults (dict[int, str]): by image, what is written in place of a size.
-        crowd_indices (list): (I,) ``crowdIndex`` of each image as the file has it, None where it has none.
-        classes (list[PoseClass]): those that were selected; [] where the caller knew them.
+        file_names (list): (I,) as in the file; None if missing.
+        sizes (ndarray): (I, 2) width and height, pixels; NaN if missing or invalid.
+        size_faults (dict[int, str]): image index -> the invalid size in the file.
+        crowd_indices (list): (I,) ``crowdIndex`` of each image as in the file; None if missing.
+        classes (list[PoseClass]): the selected classes; [] if the caller gave ``class_of``.
         class_of (dict[int, int]): category id -> class.
         people (People | None): the annotations; None for a file without any.
-        remarks (Remarks): what was mended, left out and remarked on.
+        remarks (Remarks): corrected, skipped and reported items.
     """
 
     json_file: str
@@ -94,30 +94,30 @@ def load_pose_json(
     """Read a COCO-format keypoint file.
 
     Args:
-        json_file (str | Path): the annotation.
-        image_root (str | Path): the folder that its file names start from.
-        category, classes, keypoints, class_name: what of the file is read; see
+        json_file (str | Path): the annotation file.
+        image_root (str | Path): the folder that the file names are relative to.
+        category, classes, keypoints, class_name: the part of the file to read; see
             :class:`~dynpose.data.categories.Selection`.
-        class_of, num_keypoints: in place of these four, see :func:`read_pose_file`.
+        class_of, num_keypoints: alternative to these four, see :func:`read_pose_file`.
         annotated (bool): False for a list of images without people (a test set): only ``"images"`` is read.
-        on_fault (Callable[[Fault], None]): called with every faulty item, which is then left out; the default raises at
+        on_fault (Callable[[Fault], None]): called with every faulty item, which is then skipped; the default raises at
             the first one.
-        on_remarks (Callable[[Remarks], None]): called with what was mended, left out and remarked on; the default logs
-            it.
+        on_remarks (Callable[[Remarks], None]): called with the corrected, skipped and reported items; the default logs
+            them.
 
     Returns:
-        list[dict]: one of detectron2's dataset dicts per image, in the order of the image ids, those without people
-        included (detectron2's ``DATALOADER.FILTER_EMPTY_ANNOTATIONS`` and ``MIN_KEYPOINTS_PER_IMAGE`` keep them out of
+        list[dict]: one of detectron2's dataset dicts per image, in the order of the image ids, including images without
+        people (detectron2's ``DATALOADER.FILTER_EMPTY_ANNOTATIONS`` and ``MIN_KEYPOINTS_PER_IMAGE`` exclude them from
         training). Each of its ``annotations`` has ``bbox`` (``BoxMode.XYWH_ABS``), ``category_id`` (0-based),
         ``keypoints`` (3K numbers; x and y in continuous pixels, which is COCO's index + 0.5, as in ``load_coco_json``;
-        visibility 0 throughout where the file has none), ``iscrowd`` and ``area`` (square pixels); boxes and areas are
-        mended by the rules of :mod:`dynpose.data.rules`. Crowds and people without labelled keypoints also have the
-        ``segmentation`` of the file, as in ``load_coco_json``, for ``INPUT.IGNORE_MASKS``; to keep the others' would
-        only take memory.
+        visibility 0 throughout if the file has none), ``iscrowd`` and ``area`` (square pixels); boxes and areas are
+        corrected by the rules of :mod:`dynpose.data.rules`. Crowds and people without labelled keypoints also have the
+        ``segmentation`` of the file, as in ``load_coco_json``, for ``INPUT.IGNORE_MASKS``; all other segmentations are
+        dropped to save memory.
 
     Raises:
-        DatasetError: the file or an image is missing, or an item is not what the format says; the message names the
-            file, the item and what to do.
+        DatasetError: the file or an image is missing, or an item does not follow the format; the message names the
+            file, the item and the remedy.
     """
     json_file, image_root = expand_path(json_file), expand_path(image_root)
     selection = Selection(_as_tuple(category), _as_tuple(classes), _as_tuple(keypoints), class_name)
@@ -160,26 +160,25 @@ def read_pose_file(
     num_keypoints=None,
     on_fault=raise_fault,
 ):
-    """Read the images and annotations of a COCO-format file, whatever images lie on the disk.
+    """Read the images and annotations of a COCO-format file, without the image folder.
 
     Args:
-        json_file (str): its path.
-        selection (Selection): the categories, and the keypoints, that are read.
-        annotated (bool): False = only ``"images"`` is read. True = a file without annotations is a fault; None = it is
-            a list of images.
-        class_of (dict[int, int]): category id -> class, with ``num_keypoints`` in place of ``selection``, for a data
-            set whose metadata say what its classes are. The file then needs no categories. {} = those of the file, in
+        json_file (str): path of the file.
+        selection (Selection): the categories and keypoints to read.
+        annotated (bool): False = only ``"images"`` is read. True = a file without annotations is a fault; None = such a
+            file is read as a list of images.
+        class_of (dict[int, int]): category id -> class; used with ``num_keypoints`` instead of ``selection``, for a
+            data set whose metadata define its classes. The file then needs no categories. {} = those of the file, in
             the order of their ids.
         num_keypoints (int): K, with ``class_of``.
-        on_fault (Callable[[Fault], None]): called with every faulty item, which is then left out; the default raises at
+        on_fault (Callable[[Fault], None]): called with every faulty item, which is then skipped; the default raises at
             the first one.
 
     Returns:
-        PoseFile: nothing in it depends on ``on_fault`` where there is no fault. It is remembered, and read again where
-        the file has changed.
+        PoseFile: independent of ``on_fault`` if there is no fault. It is cached, and read again if the file changes.
 
     Raises:
-        DatasetError: the file is missing or not in COCO's format, or there are no such categories.
+        DatasetError: the file is missing or not in COCO's format, or lacks the selected categories.
     """
     arguments = repr((selection, annotated is False, class_of, num_keypoints))
     key = json.dumps([_reader_version(), os.path.abspath(json_file), arguments])
@@ -202,20 +201,20 @@ def read_pose_file(
 
 
 def _remembered(key, stamp, json_file):
-    """What an earlier run has read of the same file; None where there is nothing of use."""
+    """The cached content of the same file; None if there is no valid entry."""
     arrays = load_arrays("annotations", key) if stamp is not None else None
     if arrays is None:
         return None
     try:
         return _from_arrays(json_file, arrays) if arrays["stamp"].tolist() == stamp else None
-    except Exception as error:  # whatever a damaged entry makes of it
+    except Exception as error:  # a corrupt entry may raise any exception
         logger.info("%s: read again, since what was remembered is damaged (%s)", json_file, type(error).__name__)
         return None
 
 
 @functools.cache
 def _reader_version():
-    """What is remembered is of the code that read it: another version of that code reads again."""
+    """Hash of the reader's code: an entry cached by another version is not used."""
     digest = hashlib.sha256()
     for name in ("coco_json", "people", "rules", "categories", "ignored_regions"):
         digest.update(resources.files(__package__).joinpath(f"{name}.py").read_bytes())
@@ -261,7 +260,7 @@ def _parse_pose_file(json_file, selection, annotated, class_of, num_keypoints, r
 
 
 def _lenient_categories(data):
-    """id -> name of the categories of a file of which only the ids count."""
+    """id -> name of the categories of a file, for a reader that needs their ids only."""
     found = {}
     for item in data.get("categories") or ():
         category_id = whole_number(item.get("id")) if isinstance(item, dict) else None
@@ -275,13 +274,13 @@ def read_coco_json(json_file, required=("images", "annotations", "categories")):
 
     Args:
         json_file (str): its path; ``~`` is the user's home.
-        required (Sequence[str]): keys that must be there, each with a list of dicts.
+        required (Sequence[str]): required keys, each with a list of dicts.
 
     Returns:
         dict: its content.
 
     Raises:
-        DatasetError: the file is missing, no JSON, or not in COCO's format.
+        DatasetError: the file is missing, not JSON, or not in COCO's format.
     """
     try:
         with PathManager.open(expand_path(json_file), "rb") as f:
@@ -308,10 +307,10 @@ def _parse_json(content, json_file):
     try:
         return msgspec.json.decode(content)
     except (ValueError, RecursionError):
-        pass  # not UTF-8, a NaN, or no JSON at all: the standard library reads more, and says better what is wrong
+        pass  # not UTF-8, a NaN, or not JSON: the standard library reads more, and has better error messages
     try:
         return json.loads(content)
-    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; brackets nested thousandfold
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; deeply nested brackets
         raise _fault(json_file, f"the file is no valid JSON ({error})", "it may be cut off: copy it again") from error
 
 
@@ -325,7 +324,7 @@ def _refuse_repeated_keys(content, json_file):
         )
 
 
-# What is read of images, annotations and categories
+# The keys of images, annotations and categories that are read
 _ITEM_KEYS = (
     *("id", "file_name", "width", "height", "crowdIndex", "image_id", "category_id", "bbox", "keypoints"),
     *("num_keypoints", "area", "iscrowd", "ignore", "segmentation", "name", "skeleton"),
@@ -344,13 +343,13 @@ def _refuse_repeated_item_keys(content, lists, json_file):
 
 
 def expand_path(path):
-    """A path as text, with the user's home for a leading ``~``."""
+    """Convert a path to a string and expand a leading ``~`` to the user's home."""
     path = os.fspath(path)
     return os.path.expanduser(path) if path.startswith("~") else path
 
 
 def log_remarks(source, remarks):
-    """Log what was mended and left out as warnings, and what is odd as information, once for each file and content."""
+    """Log corrected and skipped items as warnings, and reported ones as information, once for each file and content."""
     for level, decisions in ((logging.WARNING, ("mended", "left out")), (logging.INFO, ("remarked on",))):
         for line in remarks.of(*decisions):
             _log_once(level, source, line)
@@ -374,16 +373,16 @@ def _log_once(level, source, line):
 
 
 def forget_logged():
-    """Log again what this process has logged of its data sets: a run with a log of its own begins."""
+    """Let this process repeat its messages about data sets, for a new run with a separate log."""
     _logged.clear()
 
 
-# What was logged already: a run reads a data set several times
+# Messages already logged: a run reads a data set several times
 _logged = set()
 
 
 def _read_images(images, json_file, remarks, report):
-    """Index of each image with an id of its own by that id, and a PoseFile without people."""
+    """Image id -> index for images with a unique id, and a PoseFile without people."""
     image_index, ids, file_names, sizes, size_faults, crowd_indices = {}, [], [], [], {}, []
     for image in images:
         image_id = image.get("id")
@@ -413,13 +412,13 @@ def _read_images(images, json_file, remarks, report):
 
 
 def _size(value):
-    """A side in pixels; NaN where it is none."""
+    """A side in pixels; NaN if it is invalid."""
     value = whole_number(value)
     return value if value is not None and 0 < value <= MAX_COORDINATE else np.nan
 
 
 def _read_image(pose_file, index, image_root, with_slashes, report):
-    """An image as a dataset dict without people; None if it is faulty."""
+    """The dataset dict of an image, without people; None if it is faulty."""
     image_id, file_name = pose_file.image_ids[index], pose_file.file_names[index]
     if not isinstance(file_name, str) or not file_name:
         return report("file names", f"image {short(image_id)} has no 'file_name'", "add it, relative to image_root")
@@ -450,18 +449,18 @@ def _read_image(pose_file, index, image_root, with_slashes, report):
 
 
 def _is_inside(path, folder):
-    """Whether a path lies inside a folder by the way it is written."""
+    """Whether a path lies inside a folder, without resolving links."""
     path, folder = os.path.abspath(path), os.path.abspath(folder)
     return os.path.commonpath([path, folder]) == folder and path != folder
 
 
 def _check_image_files(records, image_root, report):
-    """Images must be there, be files, and lie inside the folder where links lead too; others become None.
+    """Check that images exist, are files, and lie inside the folder after resolving links; others become None.
 
-    One listing per folder: 100,000 single look-ups take minutes on a network disk.
+    Each folder is listed once: 100,000 single look-ups take minutes on a network disk.
     """
     if "://" in image_root:
-        return  # not a disk: only reading an image tells
+        return  # not a disk: only reading shows whether an image exists
     by_folder = defaultdict(list)
     for i, record in enumerate(records):
         if record is not None:
@@ -496,7 +495,7 @@ def _check_image_files(records, image_root, report):
 
 
 def _better_root(name, image_root):
-    """A hint where the first missing image lies one folder up, or with its name alone in the folder itself."""
+    """A hint if the first missing image is one folder up, or directly in the folder under its base name."""
     relative = os.path.relpath(name, image_root)
     parent = os.path.dirname(os.path.abspath(image_root))
     if os.path.isfile(os.path.join(parent, relative)):
@@ -507,14 +506,14 @@ def _better_root(name, image_root):
 
 
 def _list_files(folder, real_root):
-    """Names of the files in a folder, each with whether it really lies inside of ``real_root``."""
+    """Names of the files in a folder -> whether the file, links resolved, lies inside ``real_root``."""
     if not os.path.isdir(folder):
         return {}
     is_inside = _is_inside(os.path.join(os.path.realpath(folder), "any"), real_root)
     files = {}
     with os.scandir(folder) as entries:
         for entry in entries:
-            # No folders, pipes or devices: to read one may take forever
+            # No folders, pipes or devices: reading one may block forever
             if not os.path.isfile(entry.path) if entry.is_symlink() else not entry.is_file():
                 continue
             if entry.is_symlink():
@@ -563,7 +562,7 @@ def _continuous_lists(keypoints):
 
 
 def _to_arrays(pose_file):
-    """What is remembered of a file: numbers as arrays, everything else as JSON in bytes."""
+    """The cached form of a file: numbers as arrays, everything else as JSON in bytes."""
     people, remarks = pose_file.people, pose_file.remarks
     others = {
         "image_ids": pose_file.image_ids,
@@ -572,7 +571,7 @@ def _to_arrays(pose_file):
         "class_of": list(pose_file.class_of.items()),
         "remarks": [remarks.counts, remarks.examples, remarks.totals],
     }
-    # as the file has them, a NaN that msgspec would write as null included
+    # unchanged from the file, including NaN, which msgspec would write as null
     as_written = {"crowd_indices": pose_file.crowd_indices, "classes": [asdict(item) for item in pose_file.classes]}
     arrays = {"sizes": pose_file.sizes, "as_written": np.frombuffer(json.dumps(as_written).encode(), np.uint8)}
     if people is not None:
@@ -615,12 +614,12 @@ def _from_arrays(json_file, arrays):
 def _dump_json(value):
     try:
         return msgspec.json.encode(value)
-    except (TypeError, ValueError, OverflowError):  # numbers and characters that are in no standard JSON
+    except (TypeError, ValueError, OverflowError):  # numbers and characters outside standard JSON
         return json.dumps(value).encode()
 
 
 def _as_text(item):
-    """The index and the segmentation of an annotation as JSON takes them, with whether an RLE's counts are bytes."""
+    """The index and the segmentation of an annotation in JSON types, and whether an RLE's counts are bytes."""
     index, segmentation = item
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], bytes):
         return [index, {**segmentation, "counts": segmentation["counts"].decode("ascii")}, True]
@@ -635,7 +634,7 @@ def _from_text(item):
 
 
 def _stamp(json_file):
-    """What changes of a file when it is written or replaced; None where it is not on a disk."""
+    """Values that change when a file is written or replaced; None if it is not on a disk."""
     try:
         status = os.stat(json_file)
     except (OSError, ValueError):
@@ -645,15 +644,15 @@ def _stamp(json_file):
 
 @contextlib.contextmanager
 def _without_garbage_collection():
-    """Millions of objects are made and kept: to look through them for cycles, over and over, takes most of the time."""
+    """Pause garbage collection: repeated scans of millions of new objects would take most of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_enabled:
-            # To the oldest generation with all objects: as young ones they would be looked through twice, soon. Not
-            # where the program has frozen objects of its own, which would thaw.
+            # Move all objects to the oldest generation: young ones would soon be scanned twice. Not if the program has
+            # frozen objects, as this would unfreeze them.
             if not gc.get_freeze_count():
                 gc.freeze()
                 gc.unfreeze()

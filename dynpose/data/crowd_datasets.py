@@ -1,8 +1,8 @@
-"""CrowdPose and OCHuman, the benchmarks of crowded scenes, under names of their own.
+"""CrowdPose and OCHuman, the benchmarks of crowded scenes, as built-in data sets.
 
-Importing this module registers ``crowdpose_{train,val,trainval,test}`` and ``ochuman_{val,test}`` in the folder that
-detectron2 has its data sets in (``DETECTRON2_DATASETS``). It opens no file: keypoints, limbs and sigmas are known, so
-that a model can be set up for them without their files.
+Importing this module registers ``crowdpose_{train,val,trainval,test}`` and ``ochuman_{val,test}`` in detectron2's data
+set folder (``DETECTRON2_DATASETS``). It opens no file: keypoints, limbs and sigmas are known, so that a model can be
+set up for them without their files.
 """
 
 import os
@@ -22,14 +22,14 @@ _CATEGORY_ID = 1
 def register_crowd_datasets(root):
     """Register CrowdPose and OCHuman with detectron2's DatasetCatalog and MetadataCatalog.
 
-    Both have the files and folders that their authors give out::
+    Both use the files and folders of the authors' downloads::
 
         <root>/crowdpose/json/crowdpose_{train,val,trainval,test}.json
         <root>/crowdpose/images/
         <root>/ochuman/annotations/ochuman_coco_format_{val,test}_range_0.00_1.00.json
         <root>/ochuman/images/
 
-    ``crowdpose_trainval`` is read from the files of train and val where its own is missing.
+    ``crowdpose_trainval`` is read from the files of train and val if its file is missing.
 
     Args:
         root (str): the folder that holds ``crowdpose`` and ``ochuman``.
@@ -75,7 +75,7 @@ def _register(name, schema, **metadata):
 
 @dataclass(frozen=True)
 class _Benchmark:
-    """What DatasetCatalog calls for the dicts of a data set."""
+    """The function in DatasetCatalog that returns the dicts of a data set."""
 
     name: str
 
@@ -103,7 +103,7 @@ class _Benchmark:
 
 
 def _check_category(pose_file, metadata):
-    """The metadata were written without the file, so it must be what they say."""
+    """Check that the file agrees with the metadata, which were set without opening it."""
     ids = [category_id for item in pose_file.classes for category_id in item.category_ids]
     names = pose_file.classes[0].keypoints
     if ids == [_CATEGORY_ID] and names == tuple(metadata.keypoint_names):
@@ -116,5 +116,5 @@ def _check_category(pose_file, metadata):
     )
 
 
-# detectron2's own root
+# detectron2's root
 register_crowd_datasets(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))

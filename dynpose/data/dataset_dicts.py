@@ -1,4 +1,4 @@
-"""The dicts of registered data sets, by the one reading of annotations: also those that a user's own function gives."""
+"""The dicts of registered data sets, including those of custom functions, read by the shared annotation reader."""
 
 import functools
 
@@ -21,19 +21,19 @@ _XYWH = BoxMode.XYWH_ABS
 def load_dataset_dicts(name, *, as_registered=False, on_fault=raise_fault, on_remarks=None):
     """Load a registered data set, for training or to check its images.
 
-    What detectron2 itself reads by ``load_coco_json``, its ``keypoints_coco_*`` and whatever
-    ``register_coco_instances`` has registered, is read from its file by :func:`load_pose_json` instead: the dicts of
-    the former have no areas. The dicts of a user's own function are mended by the same rules.
+    Data sets that detectron2 reads by ``load_coco_json`` (its ``keypoints_coco_*`` and those of
+    ``register_coco_instances``) are read from their file by :func:`load_pose_json` instead, as the dicts of the former
+    have no areas. The dicts of a custom function are corrected by the same rules.
 
     Args:
         name (str): a registered data set.
-        as_registered (bool): mend the dicts of the registered function in any case, for a mapper that reads more of
-            them than :func:`load_pose_json` gives, such as everybody's segmentation.
+        as_registered (bool): always use the dicts of the registered function, for a mapper that needs fields which
+            :func:`load_pose_json` drops, such as the segmentations of all people.
         on_fault, on_remarks: see :func:`load_pose_json`.
 
     Returns:
-        list[dict]: in detectron2's format. What a user's function gives otherwise, such as an iterable, is returned as
-        it is.
+        list[dict]: in detectron2's format. Any other result of a custom function, such as an iterable, is returned
+        unchanged.
 
     Raises:
         DatasetError: see :func:`load_pose_json` and :func:`mend_dataset_dicts`.
@@ -57,19 +57,19 @@ def load_dataset_dicts(name, *, as_registered=False, on_fault=raise_fault, on_re
 
 
 def mend_dataset_dicts(dicts, num_keypoints, source, *, on_fault=raise_fault, on_remarks=None):
-    """Read the dicts that a user's own function gave by the rules of :mod:`dynpose.data.rules`.
+    """Correct the dicts of a custom function by the rules of :mod:`dynpose.data.rules`.
 
     Args:
-        dicts (list[dict]): in detectron2's format, with lists or arrays. They are left as they are.
+        dicts (list[dict]): in detectron2's format, with lists or arrays. They are not modified.
         num_keypoints (int): K.
-        source (str): where they come from, for messages.
-        on_fault (Callable[[Fault], None]): called with every faulty annotation, which is then left out; the default
+        source (str): source of the dicts, for messages.
+        on_fault (Callable[[Fault], None]): called with every faulty annotation, which is then skipped; the default
             raises at the first one.
         on_remarks (Callable[[Remarks], None]): see :func:`load_pose_json`.
 
     Returns:
         list[dict]: copies whose annotations have lists of plain numbers for ``bbox`` (XYWH_ABS) and ``keypoints``, and
-        plain numbers for ``category_id``, ``iscrowd`` and ``area``; all other fields are as they were.
+        plain numbers for ``category_id``, ``iscrowd`` and ``area``; all other fields are unchanged.
 
     Raises:
         DatasetError: an annotation is faulty.
@@ -99,7 +99,7 @@ def pose_file_of_dicts(dicts, num_keypoints, source, on_fault=raise_fault):
         PoseFile: its classes are the contiguous ``category_id`` of the dicts.
 
     Raises:
-        DatasetError: an annotation is faulty, an image has no id, or ``dicts`` is no list of dicts.
+        DatasetError: an annotation is faulty, an image has no id, or ``dicts`` is not a list of dicts.
     """
     if not isinstance(dicts, list) or not all(isinstance(record, dict) for record in dicts):
         problem = f"{type(dicts).__name__} is no list of dicts"
@@ -114,7 +114,7 @@ def pose_file_of_dicts(dicts, num_keypoints, source, on_fault=raise_fault):
             item = f"{j} of {record.get('file_name', i)}"
             try:
                 annotations.append(_as_coco(annotation, i, item))
-            except (AssertionError, AttributeError, TypeError, ValueError) as error:  # of BoxMode and NumPy
+            except (AssertionError, AttributeError, TypeError, ValueError) as error:  # from BoxMode and NumPy
                 problem = f"annotation {item!r} is no annotation of detectron2's ({' '.join(str(error).split())})"
                 raise Fault(
                     source, "annotations", problem, "see detectron2's standard dataset dicts"
@@ -148,7 +148,7 @@ def pose_file_of_dicts(dicts, num_keypoints, source, on_fault=raise_fault):
 
 
 def _as_coco(annotation, image_index, name):
-    """An annotation of a dict as a file has it, but for keypoints in continuous pixels."""
+    """Convert an annotation to the form of a COCO file, except that keypoints stay in continuous pixels."""
     bbox = _plain(annotation.get("bbox"))
     if isinstance(bbox, (list, tuple)) and len(bbox) == 4 and annotation.get("bbox_mode") not in (None, _XYWH):
         bbox = [float(value) for value in BoxMode.convert(list(bbox), annotation["bbox_mode"], _XYWH)]
@@ -166,12 +166,12 @@ def _as_coco(annotation, image_index, name):
 
 
 def _plain(value):
-    """Arrays, tensors and NumPy's numbers as lists and Python's numbers."""
+    """Convert arrays, tensors and NumPy numbers to lists and Python numbers."""
     return value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, tuple) else value
 
 
 def _plain_polygons(segmentation):
-    """Polygons as lists, and a mask (H, W) as the RLE that it is elsewhere."""
+    """Convert polygons to lists, and a mask (H, W) to an RLE."""
     if isinstance(segmentation, np.ndarray) and segmentation.ndim == 2:
         return mask_util.encode(np.asfortranarray(segmentation.astype(np.uint8)))
     return [_plain(polygon) for polygon in segmentation] if isinstance(segmentation, list) else segmentation

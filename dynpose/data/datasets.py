@@ -1,7 +1,7 @@
-"""Registering pose data sets with detectron2: people's own, those of a config, and COCO's keypoints.
+"""Registering pose data sets with detectron2: custom ones, those of a config, and COCO keypoints.
 
-Importing this module adds to detectron2's registry what it lacks of COCO: the test-dev images, and the OKS sigmas in
-the metadata of ``keypoints_coco_*``. It opens no file.
+Importing this module adds the parts of COCO that detectron2's registry lacks: the test-dev images, and the OKS sigmas
+in the metadata of ``keypoints_coco_*``. It opens no file.
 """
 
 import functools
@@ -51,33 +51,33 @@ def register_pose_dataset(
 ):
     """Register a COCO-format keypoint file with detectron2's DatasetCatalog and MetadataCatalog.
 
-    The file is read now, for the metadata, and remembered for when the data set is first used.
+    The file is read immediately, for the metadata, and cached for the first use of the data set.
 
     Args:
-        name (str): what it is called in ``cfg.DATASETS.TRAIN`` and ``TEST``.
-        json_file (str | Path): the annotation; ``~`` is the user's home.
-        image_root (str | Path): the folder that its file names start from.
+        name (str): name of the data set in ``cfg.DATASETS.TRAIN`` and ``TEST``.
+        json_file (str | Path): the annotation file; ``~`` is the user's home.
+        image_root (str | Path): the folder that the file names are relative to.
         category (str | Sequence[str]): name of the one category to use, names of categories that are learned as one
-            class, or "all as one"; None = all that have keypoints, each a class of its own.
-        classes (Sequence[str]): names of the classes in the order of their indices. Categories of other names are left
-            out. None = all, in the order of the category ids.
-        class_name (str): what the class is called, where there is one; None = its category's name, or for several
-            categories as one what they have in common.
+            class, or "all as one"; None = all categories with keypoints, each a separate class.
+        classes (Sequence[str]): names of the classes in the order of their indices. Categories of other names are
+            skipped. None = all, in the order of the category ids.
+        class_name (str): name of a single class; None = the name of its category or, for several categories as one,
+            their common supercategory.
         schema (str): a known schema, such as "coco" or "coco_wholebody" (docs/schemas.md): its names, limbs, pairs and
-            sigmas take the place of the file's.
-        keypoints (Sequence[str]): K keypoint names in place of the file's, which may have none.
-        skeleton, flip_pairs, sigmas: in place of those of the file or of ``schema``; see
+            sigmas replace those of the file.
+        keypoints (Sequence[str]): K keypoint names that replace those of the file, which may have none.
+        skeleton, flip_pairs, sigmas: replacements for those of the file or of ``schema``; see
             :meth:`KeypointSchema.from_category`.
-        protocol (str): how it is evaluated: "coco", or "crowdpose" (see docs/evaluation.md), which needs a
-            ``crowdIndex`` of each image. With the latter and CrowdPose's 14 keypoints, the limbs and, unless they are
-            given, the sigmas are :data:`CROWDPOSE_PERSON`'s, whatever the file says.
+        protocol (str): evaluation protocol: "coco", or "crowdpose" (see docs/evaluation.md), which needs a
+            ``crowdIndex`` for each image. With the latter and CrowdPose's 14 keypoints, the limbs and, unless they are
+            given, the sigmas are those of :data:`CROWDPOSE_PERSON`, whatever the file says.
 
     Returns:
-        KeypointSchema: of the data set.
+        KeypointSchema: the schema of the data set.
 
     Raises:
-        DatasetError: the file has no usable category or lacks what the protocol needs, or the name is taken by
-            something else. To register the same data set again is no error and does nothing.
+        DatasetError: the file has no usable category or lacks data that the protocol needs, or the name is already
+            taken by another data set. Registering the same data set again is no error and does nothing.
 
     Example::
 
@@ -106,11 +106,11 @@ def register_pose_dataset(
             )
         return KeypointSchema.from_metadata(MetadataCatalog.get(name))
 
-    # Faulty annotations are for the loader to report, when the data set is used.
+    # The loader reports faulty annotations when the data set is used.
     (pose_file,) = dataset.read_files(on_fault=lambda fault: None)
     keypoint_schema = _read_schema(pose_file.classes[0].category, dataset)
     if protocol == "crowdpose":
-        # Now, since its lack would otherwise be noticed at the first evaluation, hours into a run
+        # Checked now, as a missing index would otherwise be reported at the first evaluation, hours into a run
         read_crowd_indices(pose_file)
     lacking = [item.name for item in pose_file.classes if not item.category_ids]
     if lacking:
@@ -133,7 +133,7 @@ def register_pose_dataset(
 
 @dataclass(frozen=True)
 class _PoseDataset:
-    """What DatasetCatalog calls for the dicts of a data set; equal to another registered with the same arguments."""
+    """The function in DatasetCatalog that returns the dicts; data sets with the same arguments compare equal."""
 
     json_file: str
     image_root: str
@@ -175,9 +175,9 @@ class _PoseDataset:
 
 
 def remarks_of_protocol(protocol, source, on_remarks=None):
-    """What takes the remarks of a data set, less what its protocol makes pointless.
+    """A callback for the remarks of a data set that drops those its protocol makes pointless.
 
-    CrowdPose's annotation has no areas, and its evaluation reads none.
+    CrowdPose's annotation has no areas, and its evaluation uses none.
 
     Args:
         protocol (str): see :func:`register_pose_dataset`.
@@ -185,7 +185,7 @@ def remarks_of_protocol(protocol, source, on_remarks=None):
         on_remarks (Callable[[Remarks], None]): see :func:`load_pose_json`.
 
     Returns:
-        Callable[[Remarks], None]: or None, for what ``load_pose_json`` does by itself.
+        Callable[[Remarks], None] | None: None = the default of ``load_pose_json``.
     """
     if protocol != "crowdpose":
         return on_remarks
@@ -219,12 +219,12 @@ def _check_arguments(name, dataset):
 
 
 def _as_tuples(value):
-    """Lists from YAML as tuples, so that data sets can be compared."""
+    """Convert lists from YAML to tuples, so that data sets can be compared."""
     return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def read_schema(json_file, *, category=None, keypoints=None, schema=None):
-    """The keypoints of a COCO-format file.
+    """Read the keypoint schema of a COCO-format file.
 
     Args:
         json_file, category, keypoints, schema: see :func:`register_pose_dataset`.
@@ -263,16 +263,16 @@ def _read_schema(category, dataset):
 
 
 def read_crowd_indices(pose_file):
-    """CrowdPose's measure of how crowded images are: 0 where nobody's box holds keypoints of others, and unbounded.
+    """Read CrowdPose's crowd index of each image: 0 if no box holds keypoints of other people; unbounded above.
 
     Args:
-        pose_file (PoseFile): a COCO-format file whose images have a ``crowdIndex`` each.
+        pose_file (PoseFile): a COCO-format file with a ``crowdIndex`` for each image.
 
     Returns:
         dict[int | str, float]: image id -> crowd index.
 
     Raises:
-        DatasetError: an image has none, or something else than a finite number of at least 0.
+        DatasetError: the index of an image is missing or not a finite number of at least 0.
     """
     indices = {}
     for image_id, value in zip(pose_file.image_ids, pose_file.crowd_indices):
@@ -286,13 +286,13 @@ def read_crowd_indices(pose_file):
 
 
 def register_datasets_from_cfg(cfg):
-    """Register ``cfg.DATASETS.POSE``, and the synthetic people where ``DATASETS.TRAIN`` or ``TEST`` names them.
+    """Register ``cfg.DATASETS.POSE``, and the synthetic people if ``DATASETS.TRAIN`` or ``TEST`` names them.
 
     Data sets that the config uses get the classes of the model: those of ``cfg.MODEL.CLASS_NAMES``, else of the first
     of ``DATASETS.TRAIN`` (or ``TEST``). A file that has the same names in another order, or some of them, is read in
-    the model's order; one that has others stays as it is, for whoever compares them to say so.
+    the model's order; a file with other names is registered unchanged, and the check of classes reports it.
 
-    It can be called any number of times.
+    It can be called repeatedly.
 
     Args:
         cfg (CfgNode): a detectron2 config with dynpose's keys.
@@ -309,7 +309,7 @@ def register_datasets_from_cfg(cfg):
     model_classes = list(cfg.MODEL.CLASS_NAMES)
     for name in used:
         if name in entries:
-            # two training sets of one class each, called differently, are for the user to bring together
+            # if two training sets of one class each name it differently, the user has to reconcile them
             may_rename = name not in cfg.DATASETS.TRAIN or bool(cfg.MODEL.CLASS_NAMES)
             _register_for_classes(entries[name], model_classes, may_rename)
         if not model_classes and name in DatasetCatalog:
@@ -324,11 +324,11 @@ def register_datasets_from_cfg(cfg):
 
 
 def _register_for_classes(entry, model_classes, may_rename):
-    """Register a data set, with its classes in the model's order and, where there is one, of the model's name."""
+    """Register a data set with its classes in the model's order; a single class takes the model's name."""
     name = entry["name"]
     earlier = DatasetCatalog[name] if name in DatasetCatalog else None  # noqa: SIM401  get() would load it
     if isinstance(earlier, _PoseDataset) and (earlier.classes, earlier.class_name) != (None, None):
-        # as an earlier config of this process needed it
+        # registered for an earlier config of this process
         _forget(name)
     register_pose_dataset(**entry)
     found = list(MetadataCatalog.get(name).thing_classes)
@@ -359,14 +359,14 @@ def _forget(name):
 
 
 def annotation_files(name):
-    """The files that hold the annotation of a registered data set.
+    """List the annotation files of a registered data set.
 
     Args:
         name (str): a registered data set.
 
     Returns:
-        list[str]: ``json_file`` of its metadata. Where that file is missing and the metadata name ``parts``, other data
-        sets that make it up, it is theirs. Empty for a data set without a file.
+        list[str]: ``json_file`` of its metadata. If that file is missing and the metadata name ``parts``, the data sets
+        that make it up, their files. Empty for a data set without a file.
     """
     metadata = MetadataCatalog.get(name)
     json_file, parts = metadata.get("json_file"), metadata.get("parts", ())
@@ -376,18 +376,18 @@ def annotation_files(name):
 
 
 def check_dataset_files(name, *, images=True):
-    """Check that the files of a registered data set are there, before a long run is set up around them.
+    """Check that the files of a registered data set exist, before a long run is set up.
 
     Meant for the built-in data sets, ``keypoints_coco_*`` and those of :mod:`dynpose.data.crowd_datasets`; data sets of
     :func:`register_pose_dataset` are checked thoroughly when they are loaded.
 
     Args:
         name (str): a registered data set.
-        images (bool): look for the image folder too.
+        images (bool): check the image folder too.
 
     Raises:
-        DatasetError: its annotation file or its image folder is missing; says where it was looked for and how to get
-            it.
+        DatasetError: its annotation file or its image folder is missing; the message gives the path and how to get the
+            data set.
     """
     metadata = MetadataCatalog.get(name)
     mend = metadata.get("how_to_get", "check the paths it was registered with")
@@ -407,7 +407,7 @@ def check_dataset_files(name, *, images=True):
 
 
 def _absolute(path):
-    """A relative path is of little use to somebody who does not know where a job was started."""
+    """Make a path absolute: a relative one means little without the job's working directory."""
     return path if "://" in path else os.path.abspath(path)
 
 
@@ -432,7 +432,7 @@ def _check_entry(entry, where):
 
 
 def _complete_coco():
-    """Add the sigmas to detectron2's metadata of COCO keypoints, and register test-dev beside them."""
+    """Add the sigmas to detectron2's metadata of COCO keypoints, and register test-dev."""
     for name in DatasetCatalog:
         if name.startswith("keypoints_coco_") and name != _COCO_TEST_DEV:
             MetadataCatalog.get(name).set(keypoint_sigmas=COCO_PERSON.sigmas, keypoint_sigmas_are_default=False)

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: one fault at a time for the loader, all of them for ``dynpose check-data``."""
+"""Faults of a data set: the loader stops at the first, ``dynpose check-data`` collects all of them."""
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -13,10 +13,10 @@ class Fault:
     """One faulty item.
 
     Attributes:
-        source (str): the file; "" where ``problem`` names it.
-        kind (str): what is faulty: "boxes", "keypoints", ...
-        problem (str): names the item and what is wrong with it.
-        remedy (str): what to do; "" where ``problem`` says it.
+        source (str): the file; "" if ``problem`` names it.
+        kind (str): type of the faulty items: "boxes", "keypoints", ...
+        problem (str): the item and its fault.
+        remedy (str): the advice; "" if ``problem`` contains it.
     """
 
     source: str
@@ -29,8 +29,8 @@ class Fault:
         """The fault behind a DatasetError, under another kind.
 
         Args:
-            kind (str): of the fault.
-            error (DatasetError): one of :meth:`error`, or any other, whose message says everything.
+            kind (str): kind of the fault.
+            error (DatasetError): from :meth:`error`, or any other with a complete message.
         """
         return cls("", kind, str(error)) if error.fault is None else replace(error.fault, kind=kind)
 
@@ -43,7 +43,7 @@ class Fault:
         return f"{self.source}: {self.reason}" if self.source else self.reason
 
     def error(self):
-        """The fault as an exception to raise, which has it as ``fault``."""
+        """The fault as an exception to raise, with the fault in its attribute ``fault``."""
         error = DatasetError(str(self))
         error.fault = self
         return error
@@ -59,15 +59,15 @@ def raise_fault(fault):
 
 
 class FaultLog:
-    """Collects faults: all are counted, of each kind a few are kept.
+    """Collects faults: counts all of them and keeps a few examples of each kind.
 
     Args:
-        num_examples (int): kept of each kind.
+        num_examples (int): number of examples of each kind.
 
     Attributes:
         counts (dict[str, int]): by kind.
         examples (dict[str, list[Fault]]): by kind.
-        broken_images (set[str]): for whoever checks images too: file names.
+        broken_images (set[str]): file names, for callers that check images too.
 
     Example::
 
@@ -94,6 +94,6 @@ class FaultLog:
 
 
 def short(value):
-    """A value of a file in a message: on one line, and cut to a length."""
+    """Shorten a value of a file for a message, on one line."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""Which keypoints change places in a mirrored image, as far as their names tell."""
+"""Inferring from keypoint names which keypoints are swapped in a mirrored image."""
 
 import logging
 from collections import Counter
@@ -16,20 +16,20 @@ _OPPOSITE = {LEFT: RIGHT, RIGHT: LEFT}
 def infer_flip_pairs(names, where=None):
     """Pairs of keypoints whose names differ in left/right only.
 
-    A name is paired only with one that is there, once, and is otherwise equal. In this order:
+    A name is paired only with a unique name of the list that is otherwise equal. In this order:
 
     1. Words: ``left_x``/``right_x``, ``x_left``, ``leftX``, ``x.L``/``x.R``, ``l_x``/``r_x``, ``L Eye``, ``eyeL1``,
        ``handLft``/``handRgt``, and left and right in other languages (``izq``/``der``, ``gauche``/``droite``,
-       ``links``/``rechts``, ``sx``/``dx``, ...). All of a name's sides change: ``left_eye_right`` is paired with
-       ``right_eye_left``. Names of a letter and a number (``L1``/``R1``) only where each of them has its partner,
-       since L1 is a vertebra too.
+       ``links``/``rechts``, ``sx``/``dx``, ...). All sides of a name are swapped: ``left_eye_right`` is paired with
+       ``right_eye_left``. Names of a letter and a number (``L1``/``R1``) are paired only if each of them has its
+       partner, since L1 is a vertebra too.
     2. Long words without a separator: ``lefteye``, ``frontleftpaw``.
     3. Two letters for a side and a position: ``FL_paw``/``FR_paw``, ``LFHoof``/``RFHoof``, ``BL``, ``HR``, ``UL``.
-    4. A letter without a separator, ``rknee``/``lknee`` or ``hipl``/``hipr``, where more than one such pair is there
-       than there are names that begin (end) with the letter and have no partner.
+    4. A letter without a separator, ``rknee``/``lknee`` or ``hipl``/``hipr``, if such pairs outnumber the names that
+       begin (end) with the letter and have no partner.
 
-    Numbered landmarks (``kpt-0``) tell nothing and are not paired, except for a published table's that are all there
-    under the names it has in :mod:`.known_schema_data` (``face-0`` to ``face-67`` of COCO-WholeBody).
+    Numbered landmarks (``kpt-0``) are not paired, except those of a published table that are complete under its names
+    in :mod:`.known_schema_data` (``face-0`` to ``face-67`` of COCO-WholeBody).
 
     Args:
         names (Sequence[str]): K names.
@@ -40,7 +40,7 @@ def infer_flip_pairs(names, where=None):
     """
     pairs = _find_pairs(names)
     paired = {name for pair in pairs for name in pair}
-    # A lone letter is no side, so only whole words are worth a warning.
+    # A single letter need not be a side, so only whole words lead to a warning.
     alone = [name for name in names if name not in paired and side_words(name)]
     if alone and where is not None:
         logger.warning(
@@ -53,13 +53,13 @@ def infer_flip_pairs(names, where=None):
 
 
 def flip_pairs_concern(schema):
-    """What is doubtful about the flip pairs of a schema whose images are mirrored in training.
+    """Describe doubtful flip pairs of a schema whose images are mirrored in training.
 
-    There is a concern where the pairs are not those published for exactly these names, where names that differ in
-    left/right only, or that have a word for a side, are in no pair, and where four keypoints or more have no pair at
-    all. None is raised over up to three keypoints without a word for a side, and over a schema without pairs whose
-    names have only words for what lies on the midline or belongs to a single hand (``head top``, ``thumb_tip``): a
-    mirrored bottle is a bottle, and a mirrored left hand a right one.
+    There is a concern if the pairs are not those published for exactly these names, if names that differ in left/right
+    only, or that contain a word for a side, are in no pair, and if four keypoints or more have no pair at all. There is
+    none for up to three keypoints without a word for a side, or for a schema without pairs whose names consist of words
+    for the midline or for a single hand (``head top``, ``thumb_tip``): a mirrored bottle is a bottle, and a mirrored
+    left hand a right one.
 
     Args:
         schema (KeypointSchema): K keypoints.
@@ -95,7 +95,7 @@ def flip_pairs_concern(schema):
 
 
 def read_sides(names):
-    """The words of each name, with :data:`LEFT` and :data:`RIGHT` for those that :func:`infer_flip_pairs` took so.
+    """The words of each name, with :data:`LEFT` and :data:`RIGHT` for the sides found by :func:`infer_flip_pairs`.
 
     Args:
         names (Sequence[str]): K names.
@@ -120,13 +120,13 @@ def _find_pairs(names):
 
 
 def _read_pairs(names):
-    """``(left, right, words of the left one)`` of every pair; each pass reads the names that those before it left."""
+    """``(left, right, words of the left one)`` of every pair; each pass reads the names not yet paired."""
     found = []
     for read in (
         lambda left_over: _read_words(left_over, glued_words, letters=True),
         # "blinks_left" and "blinks_right": "links" is no side here
         lambda left_over: _read_words(left_over, own_words, letters=True),
-        # "left_L1" and "right_L1": nor is the letter, where to exchange it too finds nobody
+        # "left_L1" and "right_L1": nor is the letter, if swapping it too gives no partner
         lambda left_over: _read_words(left_over, glued_words, letters=False),
         lambda left_over: _read_words(left_over, own_words, letters=False),
         _read_codes,
@@ -134,13 +134,13 @@ def _read_pairs(names):
         lambda left_over: _read_letters(left_over, at=-1),
     ):
         taken = {name for left, right, _ in found for name in (left, right)}
-        # A name that is given twice is a fault of the schema, which says so itself.
+        # A repeated name is a fault that the schema itself reports.
         found += read([name for name in dict.fromkeys(names) if name not in taken])
     return found
 
 
 def _read_words(names, words_of, letters):
-    """Names whose words are equal but for the sides, all of which are exchanged; single letters too, or not."""
+    """Pair names whose words are equal except for swapped sides; with ``letters``, single letters are sides too."""
     numbered_letters = letters and _numbered_letters_are_complete(names)
     by_key = {}
     for name in names:
@@ -151,7 +151,7 @@ def _read_words(names, words_of, letters):
     for key, (name, *others) in by_key.items():
         mirrored = tuple(_exchange(word) for word in key)
         partners = by_key.get(mirrored, ())
-        # Where two names have the same words (left_eye, leftEye), it is unknown whose partner the other one is.
+        # If two names have the same words (left_eye, leftEye), the partner of the other name is ambiguous.
         if mirrored == key or others or len(partners) != 1:
             continue
         words = tuple(word if isinstance(word, str) else word[1] for word in key)
@@ -170,18 +170,18 @@ def _is_numbered_letter(name):
 
 
 def _numbered_letters_are_complete(names):
-    """Whether each ``L1`` has its ``R1``: only then are these no vertebrae."""
+    """Whether each ``L1`` has its ``R1``; otherwise these may be vertebrae."""
     keys = Counter(own_words(name) for name in names if _is_numbered_letter(name))
     swap = {"l": "r", "r": "l"}
     return all(keys[tuple(swap.get(word, word) for word in key)] for key in keys)
 
 
-# Letters for the position beside the one for the side: front, back, hind, rear, upper, lower, top, middle
+# Letters for the position next to the letter for the side: front, back, hind, rear, upper, lower, top, middle
 _POSITIONS = frozenset("fbhrultm")
 
 
 def _read_codes(names):
-    """``FL``, ``RB`` and the like; of two ways to read ``RL``, rear left or right lower, the one that has a partner."""
+    """Pair ``FL``, ``RB`` and so on; ``RL``, rear left or right lower, is read as the one that has a partner."""
     by_words = _unique(names, own_words)
     partners = {name: [] for name in names}
     for words, name in by_words.items():
@@ -196,7 +196,7 @@ def _read_codes(names):
 
 
 def _exchange_in_codes(words):
-    """The other side's words, and these words read, for each way to read one of them as a code."""
+    """Yield the words of the other side and the decoded words, for each way to read one word as a code."""
     for i, word in enumerate(words):
         for at in (0, -1):
             if len(word) == 2 and word[at] in LETTERS and word[-1 - at] in _POSITIONS:
@@ -205,10 +205,10 @@ def _exchange_in_codes(words):
 
 
 def _read_letters(names, at):
-    """Letters glued to the beginning (``at`` 0) or the end (-1) of a word: many words begin with one by chance.
+    """Pair names by a letter at the beginning (``at`` 0) or the end (-1) of a word, which may occur there by chance.
 
-    What is left of the word has three letters or more, except where no name speaks against it and three pairs are
-    there (``LS, RS, LE, RE, LW, RW``).
+    The rest of the word has at least three letters, unless there are three pairs and no name without a partner
+    (``LS, RS, LE, RE, LW, RW``).
     """
     by_words = _unique(names, lambda name: _glue_letters(own_words(name), at))
     long, short, unanswered = [], [], 0
@@ -226,7 +226,7 @@ def _read_letters(names, at):
     if not unanswered and len(long) + len(short) >= 3:
         return long + short
     unanswered += 2 * len(short)
-    # One pair is enough at the beginning only, for more words end in l or r than begin with them.
+    # One pair is sufficient only at the beginning, as more words end in l or r than begin with them.
     at_least = max(unanswered + 1, 1 if at == 0 and not unanswered else 2)
     return long if len(long) >= at_least else []
 
@@ -249,7 +249,7 @@ def _exchange_letter(words, i, at):
 
 
 def _unique(names, key):
-    """Key -> name, of the keys that one name alone has."""
+    """Key -> name, for keys that belong to a single name."""
     counts = Counter(map(key, names))
     return {key(name): name for name in names if counts[key(name)] == 1}
 

@@ -1,4 +1,4 @@
-"""Where an image shows people for whom no keypoints are labelled: nothing is to be learnt there.
+"""Regions of an image with people whose keypoints are not labelled; training ignores them.
 
 Segmentations are COCO's: polygons in continuous pixels, or run-length encodings (RLE) of the whole image.
 """
@@ -11,11 +11,11 @@ from pycocotools import mask as mask_util
 
 __all__ = ["draw_ignored_regions", "has_labelled_keypoints", "read_segmentation", "segmentation_area"]
 
-# Runs in COCO's compressed encoding: groups of five bits per character, from "0" on
+# Runs in COCO's compressed encoding: groups of five bits per character, starting at "0"
 _FIRST_CHARACTER = ord("0")
-# Bits of a run: more pixels than an image has
+# Maximum bits of a run: more pixels than an image has
 _MAX_BITS = 40
-# pycocotools walks along the edges of polygons: longest path of one, in half circumferences (H + W) of its image
+# pycocotools walks along the edges of polygons: maximum length of one, in half perimeters (H + W) of its image
 _MAX_LENGTH = 100
 _PLAIN_NUMBERS = {int, float}
 
@@ -23,15 +23,15 @@ _PLAIN_NUMBERS = {int, float}
 def draw_ignored_regions(annotations, height, width):
     """Draw crowds, and people without labelled keypoints.
 
-    A crowd that has no segmentation is drawn as its box. A single person without one is not drawn: a box covers much
-    that is not the person, and others may stand in it.
+    A crowd without a segmentation is drawn as its box. A single person without one is not drawn: the box covers much
+    background, and may contain other people.
 
     Args:
-        annotations (Iterable[dict]): of an image, in detectron2's format.
-        height, width (int): of the image.
+        annotations (Iterable[dict]): annotations of an image, in detectron2's format.
+        height, width (int): size of the image.
 
     Returns:
-        ndarray: (H, W) uint8, 1 where nothing is to be learnt.
+        ndarray: (H, W) uint8, 1 in regions to ignore.
 
     Raises:
         ValueError: see :func:`read_segmentation`.
@@ -55,7 +55,7 @@ def draw_ignored_regions(annotations, height, width):
 def has_labelled_keypoints(annotation):
     """Whether an annotation in detectron2's format has a keypoint of visibility 1 or 2."""
     keypoints = annotation.get("keypoints")
-    if hasattr(keypoints, "reshape"):  # of a user's own loader: K x 3, or flat
+    if hasattr(keypoints, "reshape"):  # from a custom loader: K x 3, or flat
         keypoints = keypoints.reshape(-1)
     return keypoints is not None and any(keypoints[2::3])
 
@@ -64,12 +64,12 @@ def segmentation_area(segmentation, height, width):
     """The area of a segmentation as COCO counts it.
 
     Args:
-        segmentation (object): as a file has it.
-        height, width (float): of its image, pixels; NaN = unknown.
+        segmentation (object): as in a file.
+        height, width (float): size of its image, pixels; NaN = unknown.
 
     Returns:
-        float | None: the sum of the polygons' areas, or the RLE's number of pixels; None where there is no segmentation
-        of use.
+        float | None: the sum of the polygons' areas, or the RLE's number of pixels; None if the segmentation is missing
+        or invalid.
     """
     if not isinstance(segmentation, (list, dict)) or math.isnan(height) or math.isnan(width):
         return None
@@ -92,11 +92,11 @@ def read_segmentation(segmentation, height, width):
         height, width (int): of its image.
 
     Returns:
-        list | dict | None: the polygons of three points or more, or the compressed RLE, as detectron2's
-        ``load_coco_json`` gives them; None if there is nothing left.
+        list | dict | None: the polygons of three points or more, or the compressed RLE, as in detectron2's
+        ``load_coco_json``; None if nothing remains.
 
     Raises:
-        ValueError: it is something else or of another image size; the message goes on after "segmentation ".
+        ValueError: it is something else or of another image size; the message follows the word "segmentation".
     """
     if segmentation is None or (isinstance(segmentation, (list, dict)) and not segmentation):
         return None
@@ -111,9 +111,9 @@ def read_segmentation(segmentation, height, width):
 
 
 def _is_plain_polygon(polygon, height, width):
-    """Whether a polygon is so plain that it needs no closer look: few points, all of them in the image.
+    """Whether a polygon needs no further check: few points, all of them in the image.
 
-    Data sets have a hundred thousand of these, for which arrays are slow.
+    Data sets have a hundred thousand such polygons, for which arrays are slow.
     """
     if type(polygon) is not list or len(polygon) % 2 or not 0 < len(polygon) <= 2 * _MAX_LENGTH:
         return False
@@ -121,7 +121,7 @@ def _is_plain_polygon(polygon, height, width):
         return False
     xs, ys = polygon[0::2], polygon[1::2]
     inside = min(xs) >= 0 and max(xs) <= width and min(ys) >= 0 and max(ys) <= height
-    # min and max pass over a NaN
+    # min and max may miss a NaN
     return inside and not math.isnan(sum(polygon))
 
 
@@ -139,7 +139,7 @@ def _check_polygon(polygon, height, width):
 
 
 def _finite_points(polygon):
-    """(P, 2) float64, or None if it is something else than 2 P finite numbers."""
+    """(P, 2) float64, or None if the polygon is not 2 P finite numbers."""
     try:
         numbers = np.asarray(polygon)
     except ValueError:  # lists of unequal length
@@ -165,7 +165,7 @@ def _read_rle(rle, height, width):
         if runs is None or runs.ndim != 1 or runs.dtype.kind not in "iu":
             raise ValueError(f"is an RLE whose counts are neither whole numbers nor a string: {str(counts)[:80]}")
         rle = {"size": [height, width], "counts": counts}
-    # pycocotools trusts them, and where they end early gives whatever was in memory.
+    # pycocotools does not check them, and returns uninitialised memory if they end early.
     if min(runs) < 0 or sum(map(int, runs)) != height * width:
         raise ValueError(f"is an RLE whose counts do not make the {height} x {width} pixels of its image")
     return mask_util.frPyObjects(rle, height, width) if isinstance(counts, list) else rle
@@ -186,7 +186,7 @@ def _read_runs(counts):
             continue
         if group & 16:  # the sign
             value -= 1 << shift
-        # From the fourth run on, what it has more than the last but one
+        # From the fourth run on, the difference to the run before the last
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value, shift = 0, 0
     if shift or not runs:

@@ -1,4 +1,4 @@
-"""Finding image files that are truncated, broken or not of the annotated size before a run."""
+"""Finding image files that are truncated, corrupt or not of the annotated size before a run."""
 
 import functools
 import io
@@ -34,32 +34,32 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# How a complete file of a kind ends, within so many bytes
+# End marker of a complete file by format, within the last _TAIL bytes
 _ENDINGS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9"}
 _TAIL = 4096
-# The EXIF tag, and its values that exchange width and height
+# The EXIF tag, and its values that swap width and height
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 # The TIFF tags of the stored width and height
 _TIFF_SIZE = (0x0100, 0x0101)
 _THREADS = 16
-# Pixels that a check decodes at once, in all threads together, those of 4096 x 3072 at least. Pillow takes up to four
-# bytes for one, WebP's decoder twelve more.
+# Pixels that all threads of a check together decode at once, enough for 4096 x 3072. Pillow takes up to four bytes per
+# pixel, WebP's decoder twelve more.
 _PIXELS_AT_ONCE = 12_600_000
-# Images of more pixels are decoded by one thread: the C library keeps for each thread what it has freed
+# Images of more pixels are decoded by one thread: the C library keeps freed memory for each thread
 _LARGE = 1_000_000
-# Below so many images of a data set nothing is remembered: to read them takes no longer
+# Data sets with fewer images are not cached: reading them takes no longer
 _REMEMBERED_FROM = 100
 
 
 class ImageFault(NamedTuple):
-    """What is wrong with an image of a data set.
+    """A faulty image of a data set.
 
     Attributes:
-        record (dict): of the image, in detectron2's format.
-        problem (str): what :func:`image_fault` says.
-        size (tuple[int, int] | None): width and height as shown, with the EXIF orientation applied, where they are not
-            the annotated ones; None if the image can't be read.
-        is_turned (bool): the EXIF orientation exchanges width and height.
+        record (dict): record of the image, in detectron2's format.
+        problem (str): the message of :func:`image_fault`.
+        size (tuple[int, int] | None): displayed width and height, with the EXIF orientation applied, if they differ
+            from the annotated ones; None if the image can't be read.
+        is_turned (bool): the EXIF orientation swaps width and height.
     """
 
     record: dict
@@ -69,19 +69,18 @@ class ImageFault(NamedTuple):
 
 
 def check_images(dataset_dicts):
-    """Check that every image of a data set is there, complete and of the annotated size.
+    """Check that every image of a data set exists, is complete and has the annotated size.
 
-    Of each file the header, the EXIF orientation and, of a JPEG or PNG file, the end are read. One that does not end as
-    it should, or is of another kind, is decoded, unless its size is wrong already or it is too large for that. Sound
-    files are remembered (:mod:`dynpose.data.cache`): the next time only their size and time are looked at.
+    The check reads the header, the EXIF orientation and, of a JPEG or PNG file, the end. A file without the expected
+    end, or of another format, is decoded, unless its size is already wrong or it is too large. Valid files are cached
+    (:mod:`dynpose.data.cache`): the next check compares only their size and modification time.
 
     Args:
-        dataset_dicts (list[dict]): in detectron2's format, with ``file_name``, and where they are known ``height`` and
-            ``width``.
+        dataset_dicts (list[dict]): in detectron2's format, with ``file_name``, and ``height`` and ``width`` if known.
 
     Raises:
-        DatasetError: names the first broken files and the first of another size, says how many there are of each, why
-            they can't be read, and, if it can be told, why the sizes are different.
+        DatasetError: names the first corrupt files and the first files of another size, their numbers, why they can't
+            be read, and, if known, why the sizes differ.
     """
     start = time.perf_counter()
     faults = find_image_faults(dataset_dicts)
@@ -112,11 +111,11 @@ def find_broken_images(dataset_dicts, check=None):
 
     Args:
         dataset_dicts (list[dict]): in detectron2's format, with ``file_name``.
-        check (Callable[[dict], str | None]): what is wrong with the image of a dict; None = what :func:`check_images`
-            looks at, and remembers.
+        check (Callable[[dict], str | None]): returns the fault of a dict's image; None = the cached check of
+            :func:`check_images`.
 
     Returns:
-        list[tuple[str, str]]: file names of the faulty ones and what is wrong, in order.
+        list[tuple[str, str]]: file names of the faulty images and their faults, in order.
     """
     if check is None:
         return [(fault.record["file_name"], fault.problem) for fault in find_image_faults(dataset_dicts)]
@@ -129,8 +128,7 @@ def find_image_faults(dataset_dicts):
     """Find the images of a data set that training would refuse; see :func:`check_images`.
 
     Args:
-        dataset_dicts (list[dict]): in detectron2's format, with ``file_name``, and where they are known ``height`` and
-            ``width``.
+        dataset_dicts (list[dict]): in detectron2's format, with ``file_name``, and ``height`` and ``width`` if known.
 
     Returns:
         list[ImageFault]: in order.
@@ -149,14 +147,14 @@ def find_image_faults(dataset_dicts):
 
 
 def size_cause(differing, dataset_dicts):
-    """Tell why images are not of the annotated size.
+    """Say why images are not of the annotated size.
 
     Args:
-        differing (list[ImageFault]): those with a ``size``.
-        dataset_dicts (list[dict]): all of the data set.
+        differing (list[ImageFault]): the faults with a ``size``.
+        dataset_dicts (list[dict]): all images of the data set.
 
     Returns:
-        str | None: the cause and what to do; None if it can't be told.
+        str | None: the cause and the remedy; None if the cause is unknown.
     """
     annotated = [(fault.record.get("width"), fault.record.get("height")) for fault in differing]
     if all(size == fault.size[::-1] for size, fault in zip(annotated, differing)):
@@ -177,14 +175,14 @@ def size_cause(differing, dataset_dicts):
 
 
 def image_fault(record, decode=False):
-    """Find out whether training would refuse an image.
+    """Check whether training would refuse an image.
 
     Args:
-        record (dict): in detectron2's format, with ``file_name``, and where they are known ``height`` and ``width``.
-        decode (bool): decode all of it; False = header, orientation and end of the file.
+        record (dict): in detectron2's format, with ``file_name``, and ``height`` and ``width`` if known.
+        decode (bool): decode the whole image; False = check header, orientation and end of the file.
 
     Returns:
-        str | None: why :func:`~dynpose.data.image_reading.read_image` would refuse it; None if it would not.
+        str | None: why :func:`~dynpose.data.image_reading.read_image` would refuse the image; None if it would not.
     """
     seen = _look_at(record, is_decoded_later=decode)
     if seen.problem or not decode:
@@ -195,19 +193,19 @@ def image_fault(record, decode=False):
 class _Seen(NamedTuple):
     problem: str | None
     size: tuple | None = None
-    """(width, height) as shown, with the EXIF orientation applied; None if the image can't be read"""
+    """(width, height) as displayed, with the EXIF orientation applied; None if the image can't be read"""
     is_turned: bool = False
-    """EXIF exchanges width and height"""
+    """The EXIF orientation swaps width and height"""
 
 
 def _look_at_changed(dataset_dicts, pool):
-    """Look at the files that are new or changed since they were found sound, and remember what is sound now.
+    """Check the files that are new or have changed since they were found valid, and cache the valid ones.
 
     Returns:
-        list[_Seen]: of each image.
+        list[_Seen]: one per image.
     """
     names = [os.path.abspath(record["file_name"]) for record in dataset_dicts]
-    # what can be read depends on Pillow
+    # the supported files depend on Pillow's version
     key = "\n".join([f"Pillow {PIL.__version__}", *names])
     step = -(-len(names) // (4 * _THREADS))
     parts = [names[start : start + step] for start in range(0, len(names), step)]
@@ -228,19 +226,19 @@ def _look_at_changed(dataset_dicts, pool):
 
 
 def _remembered(key, count):
-    """(N, 5) int64 of N files: bytes, time in ns, width, height, whether EXIF exchanges the two; 0 if not known."""
+    """(N, 5) int64 for N files: bytes, time in ns, width, height, whether EXIF swaps the two; 0 if not known."""
     files = (load_arrays("images", key) or {}).get("files")
     is_usable = files is not None and files.shape == (count, 5) and files.dtype == np.int64
     return files if is_usable else np.zeros((count, 5), np.int64)
 
 
 def _sizes_and_times(names):
-    """(N, 2) int64: bytes and time of the last change in ns; -1 for what is no file."""
+    """(N, 2) int64: bytes and modification time in ns; -1 if the path is not a file."""
     found = np.full((len(names), 2), -1, np.int64)
     for index, name in enumerate(names):
         try:
             status = os.stat(name)
-        except (OSError, ValueError):  # ValueError: a zero byte in the name
+        except (OSError, ValueError):  # ValueError: a null byte in the name
             continue
         if stat.S_ISREG(status.st_mode):
             found[index] = status.st_size, status.st_mtime_ns
@@ -248,10 +246,10 @@ def _sizes_and_times(names):
 
 
 def _look_at(record, is_decoded_later=False):
-    """Read the header of an image, and decode it if nothing else tells whether it is complete."""
+    """Read the header of an image, and decode the image if only that shows whether it is complete."""
     name = record["file_name"]
     try:
-        if not os.path.isfile(name):  # to read a pipe may take forever
+        if not os.path.isfile(name):  # reading a pipe may block forever
             return _Seen("no such file")
         with PathManager.open(name, "rb") as file, Image.open(file) as image:
             problem = kind_fault(image)
@@ -265,17 +263,17 @@ def _look_at(record, is_decoded_later=False):
                 problem = _decoding_fault(name, image, has_no_end=is_complete is False)
             return _Seen(problem, size, is_turned)
     except Exception as error:
-        # Pillow raises OSError, SyntaxError, ValueError and more for files that are not quite images
+        # Pillow raises OSError, SyntaxError, ValueError and others for invalid image files
         return _Seen(_in_a_line(error, name))
 
 
 def _stored_size(image):
-    """(width, height) as stored. Pillow gives a TIFF's size as shown, unless XMP alone says how to turn it."""
+    """(width, height) as stored. Pillow gives the displayed size of a TIFF, unless only XMP has the orientation."""
     return tuple(image.tag_v2[tag] for tag in _TIFF_SIZE) if image.format == "TIFF" else image.size
 
 
 def _orientation_and_end(image, file):
-    """Whether EXIF exchanges width and height, and whether the file ends as its kind does (None = not known)."""
+    """Whether EXIF swaps width and height, and whether the file has the end of its format (None = not known)."""
     position, small, is_complete = file.tell(), None, None
     if image.format == "PNG":
         small, is_complete = _png_of_one_pixel(file)
@@ -284,14 +282,14 @@ def _orientation_and_end(image, file):
         is_complete = _ENDINGS[image.format] in file.read()
     file.seek(position)
     try:
-        # getexif decodes a PNG file without EXIF data before its pixels, to see what comes after them
+        # getexif decodes a PNG file without EXIF data before its pixels, to find EXIF data after them
         tagged = Image.open(io.BytesIO(small)) if small and "exif" not in image.info else image
         return tagged.getexif().get(_ORIENTATION) in _TURNED, is_complete
-    except Exception:  # of EXIF data that are none, which detectron2 passes over
+    except Exception:  # from invalid EXIF data, which detectron2 ignores
         return False, is_complete
 
 
-# The chunks of a PNG file that Pillow reads EXIF data and an orientation from, by how their content begins
+# The chunks of a PNG file from which Pillow reads EXIF data and an orientation, with the beginning of their content
 _PNG_METADATA = {
     b"eXIf": b"",
     **dict.fromkeys((b"tEXt", b"zTXt", b"iTXt"), (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")),
@@ -300,7 +298,7 @@ _MAX_METADATA = 2**20
 
 
 def _png_of_one_pixel(file):
-    """A PNG of one pixel with the metadata of another, whose pixels are skipped; and whether that one has its end."""
+    """A one-pixel PNG with the metadata of a file, whose pixels are skipped; and whether the file has its end."""
     metadata, has_end = [], False
     file.seek(8)
     while len(head := file.read(8)) == 8:
@@ -323,10 +321,10 @@ def _png_chunk(kind, content):
 
 
 def _decoding_fault(name, image, has_no_end):
-    """Decode an image whose header is right; one that is too large for that is faulty only if it has no end."""
+    """Decode an image with a valid header; one that is too large to decode is faulty only if it has no end."""
     size = image.size
-    image.draft(image.mode, (1, 1))  # a JPEG file at an eighth of its size
-    # the coefficients of a progressive one are all held at once
+    image.draft(image.mode, (1, 1))  # decodes a JPEG file at an eighth of its size
+    # all coefficients of a progressive JPEG are in memory at once
     pixels = math.prod(size if image.info.get("progressive") else image.size)
     if pixels > _PIXELS_AT_ONCE:
         return "it does not end as a file of its kind does: it is truncated" if has_no_end else None
@@ -334,7 +332,7 @@ def _decoding_fault(name, image, has_no_end):
 
 
 def _within_memory(pixels, decode, *args):
-    """Call a function that decodes so many pixels, and has forgotten them when it returns."""
+    """Call a function that decodes ``pixels`` pixels and releases them when it returns."""
     if pixels > _LARGE:
         return _thread_for_large_images(os.getpid()).submit(_decode_within_budget, pixels, decode, *args).result()
     return _decode_within_budget(pixels, decode, *args)
@@ -342,7 +340,7 @@ def _within_memory(pixels, decode, *args):
 
 @functools.cache
 def _thread_for_large_images(_process):
-    # one for each process: a fork takes no threads along
+    # one for each process: a fork copies no threads
     return ThreadPoolExecutor(1)
 
 
@@ -374,10 +372,10 @@ def _in_a_line(error, name):
 
 
 class _Budget:
-    """Something of which threads take their share, and wait until there is enough.
+    """A limited resource that threads share; a thread waits until enough of it is free.
 
     Args:
-        total (int): whoever wants more gets it all.
+        total (int): the available amount; a larger request is reduced to it.
     """
 
     def __init__(self, total):

@@ -1,4 +1,4 @@
-"""The image files of folders and globs: each file that is there is an image to read, or is listed with a reason."""
+"""The image files of folders and globs: every file found is either an image to read or listed with a reason."""
 
 import fnmatch
 import functools
@@ -15,7 +15,7 @@ from PIL import Image, features
 __all__ = ["FoundFiles", "SkippedFile", "find_images", "frames_note", "image_endings"]
 
 _ENDINGS = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-# Pillow's formats that may hold a sequence. The further images of an MPO file are other views of the first.
+# Pillow's formats that may hold a sequence. MPO is not among them: its further images are other views of the first.
 _SEQUENCES = {"AVIF": "frames", "GIF": "frames", "PNG": "frames", "TIFF": "pages", "WEBP": "frames"}
 
 
@@ -23,49 +23,49 @@ class SkippedFile(NamedTuple):
     """A file or folder that is not read."""
 
     name: str
-    """As of an image in :class:`FoundFiles`; a folder's ends with a slash."""
+    """Same form as an image name in :class:`FoundFiles`; the name of a folder ends with a slash."""
     reason: str
     is_failure: bool
-    """It is, or may hold, an image that should have been read."""
+    """The file is, or the folder may hold, an image that should have been read."""
 
 
 class FoundFiles(NamedTuple):
-    """What some inputs lead to."""
+    """The files that a list of inputs leads to."""
 
     images: list
-    """tuple[str, Path]: for each image its name, which is its path below the deepest folder that holds all inputs and
-    so is not shared by two images, and its absolute path. Every image once, in the order of the inputs."""
+    """tuple[str, Path]: the unique name of each image, which is its path below the deepest folder that holds all
+    inputs, and its absolute path. Every image occurs once, in the order of the inputs."""
     skipped: list
-    """SkippedFile: everything else."""
+    """SkippedFile: all other files."""
 
 
 def image_endings():
-    """How the names of images that are read end.
+    """The file name endings of supported images.
 
     Returns:
-        tuple[str]: in lower case, with the dot. AVIF is among them where the installed Pillow decodes it.
+        tuple[str]: in lower case, with the dot. Includes AVIF if the installed Pillow decodes it.
     """
     return (*_ENDINGS, ".avif") if features.check("avif") else _ENDINGS
 
 
 def find_images(inputs, skip=None):
-    """Find the images of files, folders and globs, and account for all other files.
+    """Find the images of files, folders and globs, and list all other files.
 
-    Links to files and folders are followed. A file that several names lead to is taken once, under the name with the
-    fewest links; the others are listed.
+    Links to files and folders are followed. A file with several names is returned once, under the name with the fewest
+    links; the other names are listed as skipped.
 
     Args:
-        inputs (Sequence[str]): image files, folders (searched with all folders inside), or globs (``**`` too). A glob
-            stands for the files that it matches, as in a shell.
-        skip (Path | None): a folder of results, absolute. Inside of an input it is passed over without a word. Where it
-            is the input itself, only the files ``predictions.json*`` in it are.
+        inputs (Sequence[str]): image files, folders (searched recursively), or globs (including ``**``). A glob stands
+            for the files that it matches, as in a shell.
+        skip (Path | None): a folder of results, absolute. It is silently skipped inside an input. If it is itself an
+            input, only its files ``predictions.json*`` are skipped.
 
     Returns:
-        FoundFiles: the images, and what is skipped: files of other endings, pipes and devices, links to nowhere,
-        folders that can't be entered, second names.
+        FoundFiles: the images, and the skipped files: other endings, pipes and devices, dangling links, unreadable
+        folders, second names.
 
     Raises:
-        FileNotFoundError: an input does not exist, is not an image by its ending, or has none in it.
+        FileNotFoundError: an input does not exist, has no image ending, or holds no images.
 
     Example::
 
@@ -92,10 +92,10 @@ def find_images(inputs, skip=None):
 
 
 def frames_note(path):
-    """Say that an image file holds more than the one image that is read of it.
+    """Say that an image file holds more images than the one that is read.
 
     Args:
-        path (str | PathLike): of an image that can be read.
+        path (str | PathLike): path of a readable image.
 
     Returns:
         str | None: such as "the first of 3 pages"; None for a single image.
@@ -104,16 +104,16 @@ def frames_note(path):
         with Image.open(path) as image:
             number = getattr(image, "n_frames", 1) if image.format in _SEQUENCES else 1
             return f"the first of {number} {_SEQUENCES[image.format]}" if number > 1 else None
-    except Exception:  # decoders raise whatever they like where what follows the first image is damaged
+    except Exception:  # decoders raise any exception if the data after the first image is corrupt
         return None
 
 
 def _expand(item, skip):
-    """What one input leads to, sorted by path, and the folder that names start from.
+    """The files of one input, sorted by path, and the folder that names are relative to.
 
     Returns:
-        tuple[list, Path]: tuples of an absolute path, why it is skipped (None = it is an image), and whether that is a
-        failure.
+        tuple[list, Path]: a list of (absolute path, reason for skipping, whether that is a failure), with None as the
+        reason for an image; and the folder.
     """
     path = Path(os.path.abspath(item))
     if path.is_dir():
@@ -134,9 +134,9 @@ def _expand(item, skip):
 
 
 def _match(pattern, root, skip):
-    """The files that fit a pattern below a folder, and what a search for ``**`` can't enter."""
+    """The files that match a pattern below a folder, and the folders that a search for ``**`` can't enter."""
     parts = pattern.relative_to(root).parts
-    # glob.glob goes round links that loop until the system refuses, and with two of them takes forever
+    # glob.glob follows cyclic links until the system refuses, and practically never ends with two of them
     first = parts.index("**") if "**" in parts else len(parts)
     matches = [Path(match) for match in glob.glob(str(root.joinpath(*parts[:first])))]
     if skip is not None and root in skip.parents:
@@ -152,7 +152,7 @@ def _match(pattern, root, skip):
 
 
 def _fits(names, patterns):
-    """Whether the parts of a path fit those of a pattern, by the rules of the module glob."""
+    """Whether the parts of a path match those of a pattern, by the rules of the module glob."""
     if not patterns:
         return not names
     if patterns[0] == "**" and _fits(names, patterns[1:]):
@@ -165,7 +165,7 @@ def _fits(names, patterns):
 
 
 def _walk(root, skip):
-    """Go through a folder, each folder in it once: all that are really in it before what links lead to."""
+    """Walk a folder, visiting each folder once: real subfolders before link targets."""
     seen, folders, links, entries = set(), deque([root]), deque(), []
     real_skip = skip and os.path.realpath(skip)
     while folders or links:
@@ -205,7 +205,7 @@ def _classify(path):
 
 
 def _choose_names(expanded, real_paths):
-    """Map the real path of each image to the one that it is taken under."""
+    """Map the real path of each image to the path under which it is returned."""
     names = {}
     for entries, root in expanded:
         real_root = os.path.realpath(root)
@@ -217,7 +217,7 @@ def _choose_names(expanded, real_paths):
 
 
 def _first_link(folder, root):
-    """The uppermost folder below the root, on the way to a folder, that is a link; None if there is none."""
+    """The uppermost link among the folders from the root down to a folder; None if none is a link."""
     below = [root / part for part in (folder.relative_to(root), *folder.relative_to(root).parents) if part.parts]
     return next((path for path in reversed(below) if os.path.islink(path)), None)
 
@@ -227,7 +227,7 @@ def _same_folder(folder):
 
 
 class _RealPaths:
-    """Paths without links, of many files in few folders."""
+    """Resolves links in the paths of many files in few folders."""
 
     def __init__(self):
         self._folder = functools.cache(os.path.realpath)

@@ -1,4 +1,4 @@
-"""Reading the image of a dataset dict upright, or saying why it can't be read."""
+"""Reading the image of a dataset dict with its EXIF orientation applied, and errors that say why it can't be read."""
 
 import re
 
@@ -10,42 +10,42 @@ from .faults import Fault
 
 __all__ = ["kind_fault", "read_image", "size_fault"]
 
-# Kinds of images that Pillow starts Ghostscript for
+# Formats for which Pillow starts Ghostscript
 _FOREIGN = ("EPS",)
-# Kinds that hold other files inside, whose sizes need not be those of the header
+# Formats that hold other files, whose sizes may differ from the header's
 _CONTAINERS = ("BLP", "ICNS", "ICO", "IPTC")
-# Pillow's name for how 16 bits per channel are stored; those of "BGR;16" are of all three
+# Pillow's names for storage with 16 bits per channel; the 16 bits of "BGR;16" are those of all three channels
 _DEEP = re.compile(r";16[BLN]")
 
 
 def read_image(record, image_format):
     """Read the image of a dataset dict, with its EXIF orientation applied.
 
-    The header is read first: an image of another size than the annotated one is not decoded.
+    The header is read first: an image whose size differs from the annotated one is not decoded.
 
     Args:
-        record (dict): in detectron2's format, with ``file_name``, and where they are known ``height`` and ``width``.
+        record (dict): in detectron2's format, with ``file_name``, and ``height`` and ``width`` if known.
         image_format (str): see ``detection_utils.read_image``.
 
     Returns:
         ndarray: (H, W, C) uint8.
 
     Raises:
-        DatasetError: the image is missing, damaged, not of the annotated size, of a kind that can't be read without
-            loss (more than 8 bits per channel), that another program would have to read (PostScript) or that holds
-            images of unknown sizes (icons). Its ``fault`` says which.
+        DatasetError: the image is missing, corrupt, not of the annotated size, or of a format that can't be read
+            without loss (more than 8 bits per channel), needs another program (PostScript) or holds images of unknown
+            sizes (icons). Its ``fault`` says which.
     """
     file_name = record["file_name"]
     try:
         with PathManager.open(file_name, "rb") as file, Image.open(file) as header:
             problem = kind_fault(header)
-            # an EXIF orientation may still exchange the two
+            # an EXIF orientation may still swap width and height
             if problem is None and size_fault(header.size[::-1], record):
                 problem = size_fault(header.size, record)
             image = None if problem else _decode(header, file_name, image_format)
     except FileNotFoundError:
         raise _error(file_name, "the image does not exist", "check the data set's image folder") from None
-    except Exception as error:  # decoders raise whatever they like on a damaged file
+    except Exception as error:  # decoders raise any exception on a corrupt file
         problem = f"the image cannot be read ({error}); it may be damaged: copy it again"
         raise _error(file_name, problem) from error
     if problem is None:
@@ -57,13 +57,13 @@ def read_image(record, image_format):
 
 
 def kind_fault(image):
-    """Tell why an image of this kind is not read.
+    """Say why an image of this format is refused.
 
     Args:
-        image (PIL.Image.Image): an open file, of which the header is enough.
+        image (PIL.Image.Image): an open file; only the header is used.
 
     Returns:
-        str | None: the reason and the remedy; None if it is read.
+        str | None: the reason and the remedy; None if the format is supported.
     """
     if image.format in _FOREIGN:
         return f"the image is {image.format}, which Pillow leaves to another program to read; convert it to JPEG or PNG"
@@ -79,14 +79,14 @@ def kind_fault(image):
 
 
 def size_fault(size, record):
-    """Tell that an image is not of the annotated size.
+    """Say that an image is not of the annotated size.
 
     Args:
         size (tuple[int, int]): (width, height), pixels.
         record (dict): in detectron2's format; ``width`` and ``height`` may be missing.
 
     Returns:
-        str | None: both sizes and the remedy; None if they are the same.
+        str | None: both sizes and the remedy; None if the sizes are equal.
     """
     width, height = size
     annotated = record.get("width", width), record.get("height", height)
@@ -99,9 +99,9 @@ def size_fault(size, record):
 
 
 def _decode(header, file_name, image_format):
-    """Pixels of an open file, upright, as ``detection_utils.read_image`` has them.
+    """Pixels of an open file with the EXIF orientation applied, in the format of ``detection_utils.read_image``.
 
-    That function turns a TIFF file a second time: Pillow turns it on loading, while its EXIF data still ask for a turn.
+    That function rotates a TIFF file twice: Pillow applies the orientation on loading, but keeps it in the EXIF data.
     """
     if header.format == "TIFF":
         return utils.convert_PIL_to_numpy(ImageOps.exif_transpose(header), image_format)

@@ -1,4 +1,4 @@
-"""Keys that a JSON object has twice, which parsers pass over: the last one wins, the other's content is lost."""
+"""Finding repeated keys of a JSON object, which parsers ignore: the last one wins, the content of the other is lost."""
 
 import json
 import re
@@ -15,15 +15,15 @@ _BEFORE_A_VALUE = re.compile(_KEY)
 def repeated_key(content):
     """Find a key that the outermost object of a JSON text has more than once.
 
-    msgspec gives the extent of each key's last value without parsing it; where more than one key stands between two of
-    these values, a value has been replaced. That takes a tenth of the time of parsing. What msgspec refuses, such as
-    UTF-16 and NaN, is parsed by the standard library.
+    msgspec gives the extent of each key's last value without parsing it; if more than one key stands between two of
+    these values, a value has been replaced. This takes a tenth of the time of parsing. Content that msgspec refuses,
+    such as UTF-16 and NaN, is parsed by the standard library.
 
     Args:
         content (bytes): JSON.
 
     Returns:
-        str | None: the first such key; None where there is none, and where ``content`` is no such object.
+        str | None: the first repeated key; None if there is none, or if ``content`` is not an object.
     """
     try:
         values = msgspec.json.decode(content, type=dict[str, msgspec.Raw]).values()
@@ -31,7 +31,7 @@ def repeated_key(content):
         return _by_standard_library(content)
     start, end = _address(content), 0
     for first, length in sorted((_address(value) - start, len(memoryview(value))) for value in values):
-        # of a value that has been replaced, the key is the first of several
+        # the key of a replaced value is the first of several
         key = _BEFORE_A_VALUE.match(content, end, first)
         if key is None or key.end() < first:
             return json.loads(key[1]) if key else None
@@ -41,22 +41,21 @@ def repeated_key(content):
 
 
 def repeated_item_key(content, lists, keys):
-    """Find an object of some lists that has a key more than once.
+    """Find an object in some lists that has a key more than once.
 
-    A file in which each key stands as often as the parsed objects have it is not looked at any further; that takes a
-    tenth of the time of parsing it. Otherwise, as where attributes have keys of the same names, it is parsed once more.
+    If each key occurs as often in the file as in the parsed objects, no further check is needed; this takes a tenth of
+    the time of parsing. Otherwise, for example if nested objects have keys of the same names, the file is parsed again.
 
     Args:
         content (bytes): JSON, an object.
-        lists (dict[str, list[dict]]): what was parsed of it: values of the outermost object, by their keys.
-        keys (Sequence[str]): those that matter, ASCII.
+        lists (dict[str, list[dict]]): parsed values of the outermost object, by their keys.
+        keys (Sequence[str]): the keys to check, ASCII.
 
     Returns:
-        tuple[str, int, str] | None: the first such object's list and index, and the key; None where there is none.
+        tuple[str, int, str] | None: list and index of the first such object, and the key; None if there is none.
     """
     counts = {key: sum(key in item for items in lists.values() for item in items) for key in keys}
-    # In another encoding none is counted, which is a difference too. A key in escaped characters beside the plain one
-    # is missed.
+    # In another encoding the count is 0, which is a difference too. A key repeated in escaped characters is missed.
     if all(content.count(f'"{key}"'.encode()) == count for key, count in counts.items()):
         return None
     data = json.loads(content, object_pairs_hook=_Object)
@@ -68,7 +67,7 @@ def repeated_item_key(content, lists, keys):
 
 
 class _Object(dict):
-    """A JSON object that knows which of its keys it had more than once."""
+    """A JSON object that records its repeated keys."""
 
     def __init__(self, pairs):
         super().__init__(pairs)
@@ -86,7 +85,7 @@ def _by_standard_library(content):
     pairs = []
 
     def keep(found):
-        # the outermost object comes last; what is inside it is not needed
+        # the outermost object comes last; nested objects are not needed
         pairs[:] = found
 
     try:

@@ -1,4 +1,4 @@
-"""Reading a keypoint's name: its words, and which of them say left or right."""
+"""Splitting a keypoint's name into words, and finding the words for left and right."""
 
 import re
 import unicodedata
@@ -7,12 +7,12 @@ from functools import lru_cache
 __all__ = ["LEFT", "LETTERS", "RIGHT", "SIDE_WORDS", "UNMISTAKABLE", "glued_words", "own_words", "side_words"]
 
 LEFT, RIGHT = "<left>", "<right>"
-"""What a word that says left or right is read as; no word has these characters."""
+"""Replacements for words that mean left or right; no word has these characters."""
 
 # fmt: off
-# One line a language or convention, in the spelling that _fold leaves. A word of a line is answered only by words of
-# the same line, so that "L_eye" is no partner of "right_eye". Words that mean something else too ("der", "sin", "port")
-# do no harm, for both sides must be there with the rest of the name equal.
+# One line per language or convention, in the spelling that _fold returns. A word is paired only with words of the same
+# line, so that "L_eye" is no partner of "right_eye". Ambiguous words ("der", "sin", "port") do no harm, as both sides
+# must occur with an otherwise equal name.
 _LINES = (
     ("left", "right"),
     ("lft lt lf", "rgt rht rt"),
@@ -47,25 +47,25 @@ SIDE_WORDS = {
 """Word -> (number of its line, LEFT or RIGHT)."""
 
 LETTERS = {"l": (-1, LEFT), "r": (-1, RIGHT)}
-"""The single letters, in the same form. They may mean anything else (the vertebra L1)."""
+"""The single letters, in the same form. They may have another meaning (the vertebra L1)."""
 
 UNMISTAKABLE = frozenset(
     word for word in SIDE_WORDS if len(word) >= 5 or word in ("left", "lft", "rgt", "izq", "左", "右")
 )
-"""The words that are long enough, or strange enough, to be known inside a longer one ("der" is in "shoulder")."""
+"""Words that are long or rare enough to be recognised inside a longer one ("der" is not: it is in "shoulder")."""
 
 _ANY = "|".join(sorted(UNMISTAKABLE, key=len, reverse=True))
 _INSIDE = re.compile(f"({_ANY})")
 _AT_AN_END = re.compile(f"^({_ANY})|({_ANY})$")
 
-# In terms of one character for each of the name's: A upper-case, a lower-case, 0 digit, x letter without case
+# Over one class character per character of the name: A upper-case, a lower-case, 0 digit, x letter without case
 _SHAPES = re.compile(r"A+(?!a)|A?a+|0+|x+")
 _NOT_DECOMPOSED = str.maketrans("øłđı", "oldi")
 
 
 @lru_cache(maxsize=4096)
 def own_words(name):
-    """The lower-case words of a name as its separators, its case and its digits divide it, without accents.
+    """The lower-case words of a name, split at separators, changes of case and digits, without accents.
 
     ``left_eye``, ``Left Eye`` and ``leftEye`` give ``("left", "eye")``, ``LEye2`` gives ``("l", "eye", "2")``, and
     ``lefteye`` is one word.
@@ -77,12 +77,12 @@ def own_words(name):
 
 @lru_cache(maxsize=4096)
 def glued_words(name):
-    """:func:`own_words`, with long words for left and right cut out of longer ones: ``("left", "eye")``."""
+    """:func:`own_words`, with long words for left and right split off longer ones: ``("left", "eye")``."""
     return tuple(part for word in own_words(name) for part in _INSIDE.split(word) if part)
 
 
 def side_words(name):
-    """The words of a name that can hardly mean anything but a side: its own, and those at an end of a longer word."""
+    """The words of a name that clearly mean a side: separate words, and those at an end of a longer word."""
     return [part for word in own_words(name) for part in _AT_AN_END.split(word) if part in UNMISTAKABLE]
 
 

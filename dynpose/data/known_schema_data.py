@@ -1,8 +1,8 @@
-"""The published keypoint schemas as plain tables; :mod:`.known_schemas` is the way to them.
+"""The published keypoint schemas as plain tables; use them through :mod:`.known_schemas`.
 
-A table holds facts that its data set publishes: names in the order of the annotation, left/right pairs, limbs, and OKS
-sigmas where the authors' own evaluation has them. Where names are numbers, the pairs are those of a published mirror
-table. Every table names its source.
+A table holds the published data of a data set: names in the order of the annotation, left/right pairs, limbs, and OKS
+sigmas if the authors' evaluation has them. If names are numbers, the pairs are those of a published mirror table. Every
+table names its source.
 """
 
 import math
@@ -13,7 +13,7 @@ __all__ = ["KNOWN_TABLES", "KnownTable", "numbered_flip_pairs", "table_by_keypoi
 
 @dataclass(frozen=True)
 class KnownTable:
-    """What is published of the K keypoints of a data set.
+    """The published data about the K keypoints of a data set.
 
     Args:
         names: K names.
@@ -36,7 +36,7 @@ def table_by_keypoints(names):
 
 
 def numbered_flip_pairs(names):
-    """The published pairs of numbered landmarks (``face-0`` to ``face-67``), where a list holds all of a table's."""
+    """The published pairs of numbered landmarks (``face-0`` to ``face-67``), if a list holds all of a table's names."""
     names = frozenset(names)
     return tuple(
         pair
@@ -47,7 +47,7 @@ def numbered_flip_pairs(names):
 
 
 def _both_sides(*chains):
-    """Chains of left names, followed by the same of the right."""
+    """Chains of left names, followed by the same chains of right names."""
     return (*chains, *(tuple(map(_other_side, chain)) for chain in chains))
 
 
@@ -59,7 +59,7 @@ def _other_side(name):
 
 
 def _named(names, *chains, **fields):
-    """A table whose names say left and right; ``chains`` are runs of names, each joined to the next by a limb."""
+    """A table whose names contain left and right; ``chains`` are runs of names, each joined to the next by a limb."""
     return KnownTable(
         names=names,
         flip_pairs=tuple((name, _other_side(name)) for name in names if _other_side(name) != name),
@@ -77,12 +77,12 @@ def _numbered(prefix, num_keypoints, *mirrored, contours=(), outlines=()):
     """A table of numbered landmarks.
 
     Args:
-        prefix (str): of the names; the numbers are 0-based.
+        prefix (str): prefix of the names; the numbers are 0-based.
         num_keypoints (int): K.
-        *mirrored: ``(first, last)`` runs that mirror onto themselves from both ends, as the line of a jaw does, or
-            ``(a, b)`` of two equally long sequences that mirror onto each other, index by index.
+        *mirrored: ``(first, last)`` runs that mirror onto themselves from both ends, such as the jaw line, or
+            ``(a, b)``, two equally long sequences that mirror onto each other, index by index.
         contours: sequences of indices, joined one to the next.
-        outlines: the same, and the last is joined to the first.
+        outlines: the same, with the last joined to the first.
     """
     names = tuple(f"{prefix}-{i}" for i in range(num_keypoints))
     pairs = []

@@ -6,20 +6,20 @@ from .schema import DatasetError, KeypointSchema
 __all__ = ["KNOWN_SCHEMAS", "keypoint_groups", "known_schema", "schema_by_keypoints"]
 
 KNOWN_SCHEMAS = tuple(KNOWN_TABLES)
-"""The names that :func:`known_schema` takes."""
+"""The names that :func:`known_schema` accepts."""
 
 
 def known_schema(name):
-    """A published schema: names in the order of its annotation, flip pairs, limbs, and sigmas where published.
+    """Get a published schema: names in the order of its annotation, flip pairs, limbs, and sigmas if published.
 
     Args:
-        name (str): one of :data:`KNOWN_SCHEMAS`; case, ``-``, ``_`` and blanks make no difference.
+        name (str): one of :data:`KNOWN_SCHEMAS`; case, ``-``, ``_`` and blanks are ignored.
 
     Returns:
-        KeypointSchema: K keypoints; its sigmas are the default where the authors publish none.
+        KeypointSchema: K keypoints; its sigmas are the default if the authors publish none.
 
     Raises:
-        DatasetError: there is no schema of this name.
+        DatasetError: no schema has this name.
 
     Example::
 
@@ -46,14 +46,14 @@ def schema_by_keypoints(names):
 
 
 def keypoint_groups(names):
-    """The parts of a whole-body schema, which are evaluated one by one.
+    """The parts of a whole-body schema, which are evaluated separately.
 
     Args:
         names (Sequence[str]): K names, those of COCO-WholeBody or Halpe's 136 in any order.
 
     Returns:
         dict[str, tuple[int, ...]]: ``body``, ``feet``, ``face``, ``left_hand`` and ``right_hand``, each with the
-        0-based indices in ``names`` of its keypoints, which have the order of the published schema; {} for other names.
+        0-based indices of its keypoints in ``names``, in the order of the published schema; {} for other names.
 
     Example::
 

@@ -1,8 +1,8 @@
-"""Training batches that are a function of the seed and the iteration alone, so that a run can start anywhere.
+"""Training batches that depend on the seed and the iteration alone, so that a run can start at any iteration.
 
-detectron2's loader is an endless stream: where it is lies in its workers, and is lost with them. Here, the images of
-an iteration follow from the seed by arithmetic, and each of them is augmented with random numbers of its own. Nothing
-has to be saved, and neither the number of data workers nor that of the processes changes an image.
+detectron2's loader is an endless stream whose position is lost with its workers. Here, the images of an iteration are
+computed from the seed, and each image is augmented with a separate random state. No loader state has to be saved, and
+neither the number of data workers nor the number of processes changes an image.
 
 Axes: B images in a batch of all processes together (SOLVER.IMS_PER_BATCH), N images in the data set.
 """
@@ -39,10 +39,10 @@ __all__ = ["PoseTrainLoader", "TrainingSchedule", "build_pose_train_loader", "ge
 
 logger = logging.getLogger(__name__)
 
-# What a generator is for, so that no two of them give the same numbers
+# Purposes of the random generators, so that no two of them give the same numbers
 _SHUFFLE, _SUBSET, _AUGMENTATION, _WORKERS = range(4)
 _SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
-# Times in a row that a mapper may leave a sample out
+# Number of consecutive samples that a mapper may skip
 _MAX_LEFT_OUT = 100
 
 
@@ -50,17 +50,17 @@ def build_pose_train_loader(cfg, mapper=None):
     """Build the training loader of a config.
 
     Args:
-        cfg (CfgNode): beside DATASETS.TRAIN and what filters its images (as in ``build_detection_train_loader``),
+        cfg (CfgNode): DATASETS.TRAIN and the keys that filter its images (as in ``build_detection_train_loader``),
             DATALOADER.NUM_WORKERS, ASPECT_RATIO_GROUPING and SAMPLER_TRAIN, SOLVER.IMS_PER_BATCH and SEED are read.
             With a negative SEED, the processes agree on one.
-        mapper (Callable): from a dataset dict to what the model takes; None = a :class:`PoseDatasetMapper`.
+        mapper (Callable): from a dataset dict to the model's input; None = a :class:`PoseDatasetMapper`.
 
     Returns:
         PoseTrainLoader
 
     Raises:
         ConfigError: IMS_PER_BATCH is not a multiple of the number of processes, or the sampler is unknown.
-        DatasetError: a dataset is no list of dicts, or has no sizes of its images, by which they are grouped.
+        DatasetError: a data set is not a list of dicts, or lacks the image sizes needed for grouping.
 
     Example::
 
@@ -85,21 +85,21 @@ def build_pose_train_loader(cfg, mapper=None):
 
 
 def training_dicts(cfg, *, proposal_files=None, as_registered=False):
-    """The images of ``DATASETS.TRAIN`` that are left after detectron2's filtering, as in its own loader.
+    """The images of ``DATASETS.TRAIN`` left after detectron2's filtering, as in detectron2's loader.
 
     They are read by :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`.
 
     Args:
         cfg (CfgNode): DATALOADER.FILTER_EMPTY_ANNOTATIONS and, with MODEL.KEYPOINT_ON,
-            MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE are what decides.
-        proposal_files (Sequence[str]): of detectron2's ``get_detection_dataset_dicts``.
+            MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE control the filtering.
+        proposal_files (Sequence[str]): as in detectron2's ``get_detection_dataset_dicts``.
         as_registered (bool): see :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`.
 
     Returns:
         list[dict]
 
     Raises:
-        DatasetError: see :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`, and where no image is left.
+        DatasetError: see :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`; also if no image is left.
     """
     names = cfg.DATASETS.TRAIN
     loaded = [load_dataset_dicts(name, as_registered=as_registered) for name in names]
@@ -141,15 +141,15 @@ def get_pose_dataset_dicts(names, *, filter_empty=True, min_keypoints=0):
     They are read by :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`.
 
     Args:
-        names (str | Sequence[str]): of the data sets.
-        filter_empty (bool): leave out images without people, or with crowds alone.
-        min_keypoints (int): leave out images whose people have fewer labelled keypoints altogether.
+        names (str | Sequence[str]): names of the data sets.
+        filter_empty (bool): skip images without people, or with crowds alone.
+        min_keypoints (int): skip images with fewer labelled keypoints in total.
 
     Returns:
         list[dict]: in detectron2's format.
 
     Raises:
-        DatasetError: see :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`, and where no image is left.
+        DatasetError: see :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`; also if no image is left.
 
     Example::
 
@@ -166,7 +166,7 @@ def get_pose_dataset_dicts(names, *, filter_empty=True, min_keypoints=0):
 
 
 def _filter(dicts, filter_empty, min_keypoints):
-    """Leave out images without people, and those with few labelled keypoints."""
+    """Skip images without people, and those with few labelled keypoints."""
     if filter_empty:
         dicts = filter_images_with_only_crowd_annotations(dicts)
     return filter_images_with_few_keypoints(dicts, min_keypoints) if min_keypoints > 0 else dicts
@@ -184,7 +184,7 @@ def _aspect_ratio_groups(dicts):
 
 
 def _sampling(cfg, dicts):
-    """Arguments of TrainingSchedule for ``DATALOADER.SAMPLER_TRAIN``, which has the meaning it has in detectron2."""
+    """Arguments of TrainingSchedule for ``DATALOADER.SAMPLER_TRAIN``, which has the same meaning as in detectron2."""
     loader = cfg.DATALOADER
     if loader.SAMPLER_TRAIN == "TrainingSampler":
         return {}
@@ -200,18 +200,18 @@ def _sampling(cfg, dicts):
 
 
 class TrainingSchedule:
-    """Which images are in the batch of an iteration.
+    """The images in the batch of each iteration.
 
-    The images are shuffled anew for every epoch, one epoch after the other. A batch is full of images of one group:
-    whichever group has B images together first is next, and what is left of an epoch waits for the next one.
+    The images are reshuffled for every epoch. A batch consists of images of one group: the first group to have B images
+    forms the next batch, and images left over at the end of an epoch are carried over to the next.
 
     Args:
         num_images (int): N.
         batch_size (int): B.
-        seed (int): everything follows from it.
-        groups (ndarray): (N,) int group of each image, which only share a batch with their like; None = all are alike.
-        repeat_factors (ndarray): (N,) how often an image is in an epoch on average; None = once.
-        subset_ratio (float): share of the images, drawn once, that are used at all.
+        seed (int): determines the whole schedule.
+        groups (ndarray): (N,) int group of each image; a batch has images of one group only; None = one group.
+        repeat_factors (ndarray): (N,) average number of times that an image occurs in an epoch; None = once.
+        subset_ratio (float): fraction of the images, drawn once, that are used.
 
     Raises:
         ValueError: the subset is empty.
@@ -238,14 +238,14 @@ class TrainingSchedule:
         self._subset_size = int(num_images * subset_ratio)
 
     def batches(self, start_iteration=0):
-        """Go through the batches, without end.
+        """Iterate over the batches, endlessly.
 
         Args:
-            start_iteration (int): of the first one given. Those before are skipped an epoch at a time, in about the
-                time that shuffling takes.
+            start_iteration (int): iteration of the first batch. Earlier batches are skipped an epoch at a time, in
+                about the time of the shuffling.
 
         Yields:
-            ndarray: (2, B) indices of the images, and their positions among all images shown, which no other has.
+            ndarray: (2, B) indices of the images, and their unique positions in the sequence of all images shown.
         """
         waiting = np.zeros((2, 0), dtype=np.int64)
         to_skip, position, epoch = start_iteration, 0, 0
@@ -269,7 +269,7 @@ class TrainingSchedule:
         return generator.permutation(images)
 
     def _cut(self, shown):
-        """(T, 2, B) the full batches of a (2, M) sequence of images and positions, and the (2, R) that are left."""
+        """Cut a (2, M) sequence of images and positions into (T, 2, B) full batches and a (2, R) remainder."""
         groups = self._groups[shown[0]]
         full, left = [], []
         for group in np.unique(groups):
@@ -279,29 +279,29 @@ class TrainingSchedule:
             full.append(batches.reshape(2, count, self.batch_size).swapaxes(0, 1))
             left.append(rest)
         full, left = np.concatenate(full), np.concatenate(left, axis=1)
-        # in the order in which they became full; and what is left in the order in which it came
+        # batches in the order in which they became full; the remainder in its original order
         return full[np.argsort(full[:, 1, -1])], left[:, np.argsort(left[1])]
 
 
 class PoseTrainLoader:
-    """Gives the batches of this process, from any iteration on.
+    """Yields the batches of this process, starting at any iteration.
 
-    An image's augmentation draws from ``random``, ``numpy.random`` and ``torch``, which are seeded for it; outside,
-    the three are as if it had not been.
+    An image's augmentation draws from ``random``, ``numpy.random`` and ``torch``, which are seeded for each image;
+    their state outside is preserved.
 
     Args:
         dicts (list[dict]): the N images, in detectron2's format.
-        mapper (Callable): from a dict to what the model takes, or to None to have another image, drawn at random, in
-            its place. What it gives must depend on the dict and on the three generators alone.
-        schedule (TrainingSchedule)
-        num_workers (int): data workers of this process; 0 = none, it loads the images itself.
+        mapper (Callable): from a dict to the model's input, or to None to replace the image by another, drawn at
+            random. Its result must depend on the dict and on the three generators alone.
+        schedule (TrainingSchedule): the images of each batch.
+        num_workers (int): data workers of this process; 0 = the process loads the images itself.
 
     Raises:
         ValueError: the batch is not a multiple of the number of processes.
 
     Attributes:
-        start_iteration (int): of the first batch that a new iterator gives. An iterator reads it when its first batch
-            is asked for, and only then starts its workers.
+        start_iteration (int): iteration of the first batch of a new iterator. An iterator reads it, and starts its
+            workers, when its first batch is requested.
 
     Example::
 
@@ -326,7 +326,7 @@ class PoseTrainLoader:
         share = self.schedule.batch_size // comm.get_world_size()
         first = comm.get_rank() * share
         sampler = _Samples(self.schedule, self.start_iteration, slice(first, first + share))
-        # With a generator of its own the loader takes no number from the global one
+        # With a separate generator the loader draws no number from the global one
         yield from DataLoader(
             self._dataset,
             batch_sampler=sampler,
@@ -337,12 +337,12 @@ class PoseTrainLoader:
         )
 
     def state_dict(self):
-        """What the batches depend on, for :meth:`load_state_dict` to compare."""
+        """The values that determine the batches, for :meth:`load_state_dict` to compare."""
         schedule = self.schedule
         return {"seed": schedule.seed, "num_images": schedule.num_images, "batch_size": schedule.batch_size}
 
     def load_state_dict(self, state_dict):
-        """Go on with the seed of a run; other images or another batch than its are told in a warning."""
+        """Resume with the seed of a run; warn if the number of images or the batch size has changed."""
         ours = self.state_dict()
         for key, meaning in (("num_images", "training images"), ("batch_size", "images in a batch")):
             if state_dict[key] != ours[key]:
@@ -403,7 +403,7 @@ def _as_list(batch):
 
 
 def _ignore_signals(worker_id):
-    """SLURM signals all processes of a job: the main one ends its iteration first, and needs its workers for it."""
+    """Ignore signals: SLURM signals all processes of a job, and the main one needs its workers to end its iteration."""
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         if hasattr(signal, name):  # Windows has no SIGUSR1
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""From a dataset dict to the image and the instances that a model trains on.
+"""The dataset mapper: from a dataset dict to the model's input image and ground-truth instances.
 
 Axes: N people in an image, K keypoints. Coordinates are continuous pixels of the augmented image.
 """
@@ -24,25 +24,25 @@ __all__ = ["PoseDatasetMapper"]
 
 logger = logging.getLogger(__name__)
 
-# Boxes that augmentation leaves less than this wide or high, pixels, are dropped: they may contain no pixel's centre.
+# Boxes less than this wide or high after augmentation, pixels, are dropped: they may contain no pixel's centre.
 _MIN_BOX_SIZE = 1.0
-# Times that augmentation is drawn again because it left no one
+# Maximum number of times that the augmentation is redrawn because no people remain
 _MAX_REDRAWS = 10
 
 
 class PoseDatasetMapper:
     """A detectron2 dataset mapper for keypoints.
 
-    It differs from ``detectron2.data.DatasetMapper`` in what real pose data needs: a person without labelled keypoints
-    stays, as a box; the crop keeps at least one person; ``gt_keypoints`` is there even without people; an unreadable
-    image is an error that names it.
+    It differs from ``detectron2.data.DatasetMapper`` where real pose data needs it: a person without labelled keypoints
+    is kept, as a box; the crop keeps at least one person; ``gt_keypoints`` exists even without people; the error for an
+    unreadable image names the file.
 
     Args:
-        is_train (bool): False gives the image alone.
+        is_train (bool): False returns the image alone.
         augmentations (list[Augmentation]): applied in order.
-        image_format (str): of the image given to the model, see ``detection_utils.read_image``.
-        schema (KeypointSchema): of the data set; needed for training.
-        ignore_masks (bool): for training, also give the masks of people who are not to be learnt.
+        image_format (str): format of the image passed to the model, see ``detection_utils.read_image``.
+        schema (KeypointSchema): schema of the data set; required for training.
+        ignore_masks (bool): for training, also return the masks of people to ignore.
 
     Example::
 
@@ -64,7 +64,7 @@ class PoseDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg, is_train=True):
-        """Arguments from a config; its data sets are registered first when it is for training."""
+        """Arguments from a config; for training, its data sets are registered first."""
         if is_train:
             register_datasets_from_cfg(cfg)
         return {
@@ -80,29 +80,29 @@ class PoseDatasetMapper:
 
         Args:
             dataset_dict (dict): in detectron2's format, with lists or arrays; it is not modified. ``annotations``
-                without ``keypoints`` have none labelled.
+                without ``keypoints`` have no labelled keypoints.
 
         Returns:
             dict: the same without ``annotations``, with ``image`` (C, H, W), uint8, and for training ``instances``, an
             Instances with ``gt_boxes``, ``gt_classes`` (N,), ``gt_keypoints`` (N, K, 3) and ``gt_areas`` (N,), the
-            people's areas in square pixels of the augmented image: by their ``area``, without one by their
-            segmentation, without that by their box. A keypoint that is not labelled or not inside the image is all
-            zeros; any other has ``0 <= x < W`` and ``0 <= y < H``. Crowds are left out, and so are people who are not
-            in the augmented image. What this cutting and the turning of upright boxes lose is in ``gt_pose_centers``
-            (N, 2), the means of all labelled keypoints, those outside of the image included (NaN without any), and
-            ``gt_box_areas`` (N,), the areas of the annotated boxes in square pixels of the augmented image.
+            people's areas in square pixels of the augmented image: from their ``area``, else their segmentation, else
+            their box. A keypoint that is not labelled or not inside the image is all zeros; any other has
+            ``0 <= x < W`` and ``0 <= y < H``. Crowds and people outside the augmented image are dropped. Two fields
+            keep values that cropping and the rotation of upright boxes lose: ``gt_pose_centers`` (N, 2), the means of
+            all labelled keypoints, including those outside the image (NaN without any), and ``gt_box_areas`` (N,), the
+            areas of the annotated boxes in square pixels of the augmented image.
 
-            With ``ignore_masks``, also ``ignore_mask``, (H, W) bool: True where the augmented image shows crowds (by
-            their box where they have no segmentation) or people without labelled keypoints (not masked where they have
-            none).
+            With ``ignore_masks``, also ``ignore_mask``, (H, W) bool: True where the augmented image shows crowds (their
+            box if they have no segmentation) or people without labelled keypoints (not masked if they have no
+            segmentation).
 
-            At inference, ``to_original`` as well where the image was resized by an affine warp
+            At inference, also ``to_original`` if the image was resized by an affine warp
             (:class:`~dynpose.data.AffineResize`): (2, 3) float64 array, from continuous pixels of ``image`` to those of
-            the original image. Otherwise the ratio of the sizes is all.
+            the original image. Otherwise the ratio of the sizes is sufficient.
 
         Raises:
             DatasetError: the image cannot be read or is not of the annotated size, or an annotation does not fit the
-                schema or has a malformed segmentation that is asked for.
+                schema or has a malformed segmentation that is needed.
         """
         dataset_dict = dict(dataset_dict)
         annotations = dataset_dict.pop("annotations", ())
@@ -120,9 +120,9 @@ class PoseDatasetMapper:
 
         annotations = [_with_lists(annotation) for annotation in annotations]
         people = [self._with_keypoints(person, dataset_dict) for person in annotations if not person.get("iscrowd")]
-        # The crop of build_pose_augmentation leaves no one only if the image has no people to start with; others, like
-        # the random affine warp, may have to be drawn again. An image that stays empty is given as such: every loss is
-        # defined for it.
+        # The crop of build_pose_augmentation keeps at least one person if the image has any; other augmentations, such
+        # as the random affine warp, may have to be redrawn. An image that remains empty is returned as it is: every
+        # loss is defined for it.
         for _ in range(1 + _MAX_REDRAWS):
             aug_input = T.AugInput(image, boxes=_boxes_to_keep(people))
             transforms = self.augmentations(aug_input)
@@ -137,7 +137,7 @@ class PoseDatasetMapper:
         return dataset_dict
 
     def _with_keypoints(self, annotation, dataset_dict):
-        """The annotation with keypoints, none labelled where it has none, and without segmentation."""
+        """Add missing keypoints to an annotation, as not labelled, and remove its segmentation."""
         size = 3 * self.schema.num_keypoints
         keypoints = annotation.get("keypoints") or [0.0] * size
         if len(keypoints) != size:
@@ -146,19 +146,19 @@ class PoseDatasetMapper:
                 f"{self.schema.num_keypoints} keypoints of the model make {size}; correct the annotation or the schema"
             )
         person = {**annotation, "keypoints": keypoints}
-        segmentation = person.pop("segmentation", None)  # not learnt, and slow to transform
+        segmentation = person.pop("segmentation", None)  # not used in training, and slow to transform
         if person.get("area") is None or np.isnan(person["area"]):  # detectron2's own loader leaves it out
             area = segmentation_area(segmentation, dataset_dict["height"], dataset_dict["width"])
             person["area"] = _box_area(person) if area is None else area
         return person
 
     def _transform(self, people, transforms, image_size):
-        """Instances of the people that are left in the augmented image of ``image_size`` (height, width)."""
+        """Instances of the people in the augmented image of ``image_size`` (height, width)."""
         height, width = image_size
         instances = Instances(image_size)
         boxes, keypoints = np.zeros((len(people), 4)), np.zeros((len(people), self.schema.num_keypoints, 3))
         for i, person in enumerate(people):
-            # A copy, because it is modified in place
+            # A copy, because the function modifies it in place
             person = utils.transform_instance_annotations(
                 dict(person), transforms, image_size, keypoint_hflip_indices=self.flip_indices
             )
@@ -169,20 +169,20 @@ class PoseDatasetMapper:
         instances.gt_boxes = Boxes(boxes)
         instances.gt_classes = torch.tensor([person["category_id"] for person in people], dtype=torch.int64)
         instances.gt_keypoints = Keypoints(keypoints)
-        # How many pixels a pixel of the original image becomes
+        # Area of a pixel of the original image, square pixels of the augmented one
         area_scale = np.abs(np.linalg.det(composed_matrix(transforms)[:, :2]))
         areas = np.array([person["area"] for person in people], dtype=np.float32)
         instances.gt_areas = torch.from_numpy(areas * np.float32(area_scale))
         box_areas = np.array([_box_area(person) for person in people], dtype=np.float32)
         instances.gt_box_areas = torch.from_numpy(box_areas * np.float32(area_scale))
-        # The mean of points goes where their means go
+        # An affine transform maps the mean of points to the mean of the transformed points
         centers = transforms.apply_coords(np.reshape([_pose_center(person) for person in people], (-1, 2)))
         instances.gt_pose_centers = torch.from_numpy(centers.astype(np.float32))
         return utils.filter_empty_instances(instances, by_mask=False, box_threshold=_MIN_BOX_SIZE)
 
 
 def _with_lists(annotation):
-    """The annotation with lists in place of arrays: detectron2 converts an array of boxes, but no array of one box."""
+    """Convert arrays of an annotation to lists: detectron2 converts an array of boxes, but not an array of one box."""
     arrays = [key for key in ("bbox", "keypoints") if hasattr(annotation.get(key), "tolist")]
     return {**annotation, **{key: np.asarray(annotation[key]).ravel().tolist() for key in arrays}}
 
@@ -211,7 +211,7 @@ def _draw_ignored(annotations, image, dataset_dict):
 
 
 def _boxes_to_keep(people):
-    """(M, 4) float32 boxes, XYXY, that a crop may choose from: of people with labelled keypoints, or else of all."""
+    """(M, 4) float32 boxes, XYXY, one of which a crop keeps: of people with labelled keypoints, else of all."""
     labelled = [person for person in people if has_labelled_keypoints(person)]
     boxes = [BoxMode.convert(person["bbox"], person["bbox_mode"], BoxMode.XYXY_ABS) for person in labelled or people]
     return np.asarray(boxes, dtype=np.float32).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""The same keypoints in two schemas, found by their names."""
+"""Matching the keypoints of two schemas by name."""
 
 from collections import Counter
 
@@ -11,28 +11,28 @@ __all__ = ["match_keypoints"]
 def match_keypoints(names, other_names):
     """For each keypoint, the index of the same keypoint in another list.
 
-    Two keypoints are the same where their names are equal but for case, separators, accents, the order of the words,
-    and the way to say left and right, whatever :func:`~dynpose.data.flip_names.infer_flip_pairs` understands:
-    ``left_eye``, ``L Eye``, ``leftEye`` and ``LEye`` (in a list that has a right eye too). Few words are taken for each
-    other, and these only where the rest of the name leaves no doubt:
+    Two keypoints match if their names are equal except for case, separators, accents, the order of the words, and the
+    form of left and right, in all forms of :func:`~dynpose.data.flip_names.infer_flip_pairs`: ``left_eye``, ``L Eye``,
+    ``leftEye`` and ``LEye`` (in a list that also has a right eye). A few words are synonyms, if the rest of the name is
+    unambiguous:
 
     - of a limb with a side: ``F``, ``fore`` and ``front``; ``B``, ``H``, ``back``, ``hind`` and ``rear``
       (``L_F_Paw`` is ``left_front_paw``);
     - of a hand: ``index`` and ``forefinger``, ``little`` and ``pinky``, with ``finger`` or without, and the joints'
       names and their numbers from the root, ``cmc mcp ip tip`` of the thumb and ``mcp pip dip tip`` of a finger
       (``index_pip`` is ``forefinger2``);
-    - ``of`` and ``the`` are left out (``root_of_tail`` is ``tail_root``).
+    - ``of`` and ``the`` are ignored (``root_of_tail`` is ``tail_root``).
 
-    Names that are a number, with or without ``kpt``, ``landmark`` and the like, are the same where both lists have the
-    same of them. ``head`` and ``head_top`` or ``hip`` and ``pelvis`` are not the same.
+    Names that are a number, with or without ``kpt``, ``landmark`` and similar words, match if both lists have the same
+    numbers. ``head`` and ``head_top`` or ``hip`` and ``pelvis`` do not match.
 
     Args:
         names (Sequence[str]): K names.
         other_names (Sequence[str]): K' names.
 
     Returns:
-        tuple[int | None, ...]: K indices into ``other_names``, none twice; None = the other list has no such keypoint,
-        or more than one.
+        tuple[int | None, ...]: K unique indices into ``other_names``; None = the other list has no such keypoint, or
+        more than one.
 
     Example::
 
@@ -52,7 +52,7 @@ def match_keypoints(names, other_names):
 
 
 def _numbers_of_different_lists(names, other_names):
-    """The names that are numbers, of both lists, where the two do not have the same of them."""
+    """The numbered names of both lists, if the two lists have different numbers."""
     numbered, other_numbered = (
         {name: key for name, key in _keys(some).items() if _is_number(key)} for some in (names, other_names)
     )
@@ -60,14 +60,14 @@ def _numbers_of_different_lists(names, other_names):
 
 
 def _same_keys(keys, others):
-    """Name -> other name, where one name alone of each list has the key."""
+    """Name -> other name, for keys that occur once in each list."""
     counts, other_counts = Counter(keys.values()), Counter(others.values())
     by_key = {key: name for name, key in others.items()}
     return {name: by_key[key] for name, key in keys.items() if counts[key] == 1 and other_counts[key] == 1}
 
 
 def _keys(names):
-    """Name -> its sides in their order, and its other words without an order."""
+    """Name -> its sides in order, and its other words sorted."""
     keys = {}
     for name, words in read_sides(names).items():
         sides = tuple(word for word in words if word in (LEFT, RIGHT))
@@ -79,7 +79,7 @@ def _keys(names):
 
 
 def _joined(names):
-    """Name -> its sides, and its other words run together, which ``earbase`` and ``ear_base`` share."""
+    """Name -> its sides, and its other words joined, so that ``earbase`` matches ``ear_base``."""
     return {
         name: (
             tuple(word for word in words if word in (LEFT, RIGHT)),
@@ -92,7 +92,7 @@ def _joined(names):
 _OF_A_LIMB = {"f": "front", "fore": "front", "b": "back", "h": "back", "hind": "back", "rear": "back"}
 _FINGERS = {"index": "forefinger", "forefinger": "forefinger", "middle": "middle", "ring": "ring", "pinky": "pinky"}
 _FINGERS |= {"little": "pinky"}
-# The order of MediaPipe's hand landmarks, which is that of the 21 points of a hand
+# The order of MediaPipe's hand landmarks, the same as that of the 21 hand keypoints
 _JOINTS = {
     "thumb": {"cmc": "1", "mcp": "2", "ip": "3", "tip": "4"},
     "finger": {"mcp": "1", "pip": "2", "dip": "3", "tip": "4"},
@@ -100,7 +100,7 @@ _JOINTS = {
 
 
 def _of_a_hand(words):
-    """Words of a hand's keypoint in one spelling; other words as they are."""
+    """Normalise the words of a hand's keypoint; other words are unchanged."""
     if "thumb" in words:
         return [_JOINTS["thumb"].get(word, word) for word in words]
     if not any(word in _FINGERS for word in words) or not any(
@@ -118,7 +118,7 @@ _GENERIC = frozenset(("kpt", "kp", "keypoint", "landmark", "lm", "point", "pt", 
 
 
 def _without_generic_words(words):
-    """``kpt 7`` as ``7``; words that say more as they are."""
+    """Reduce ``kpt 7`` to ``7``; names with other words are unchanged."""
     numbers = [word for word in words if word.isdigit()]
     return numbers if numbers and all(word.isdigit() or word in _GENERIC for word in words) else words
 

@@ -1,4 +1,4 @@
-"""The one reading of annotations: training, evaluation and ``dynpose check-data`` see what is read here.
+"""The shared annotation reader of training, evaluation and ``dynpose check-data``.
 
 Axes: M annotations, K keypoints, I images. Keypoints are (M, K, 3) x, y, visibility in COCO's pixel indices, boxes
 (M, 4) x, y, width, height in continuous pixels, as in the file.
@@ -23,14 +23,14 @@ from .rules import (
 
 __all__ = ["People", "read_people", "whole_number"]
 
-# Boxes and keypoints lie within this many pixels of the origin; float32 still tells pixels apart there.
+# Maximum absolute coordinate of boxes and keypoints, pixels; float32 still resolves single pixels there.
 MAX_COORDINATE = 2.0**24
 # From COCO's index of a pixel to its centre, as in load_coco_json
 HALF_A_PIXEL = np.array([0.5, 0.5, 0.0])
 _CHUNK = 4096
-# Labelled keypoints and boxes that a verdict on the whole file takes
+# Minimum number of labelled keypoints and of boxes for a fault of the whole file
 _MIN_POINTS, _MIN_BOXES = 3, 2
-# COCO-WholeBody's keypoints: the fields of an annotation in the order of its 133, with how many each has
+# COCO-WholeBody's 133 keypoints: the fields of an annotation in order, with the number of keypoints in each
 _SPLIT_FIELDS = (
     ("keypoints", 17), ("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21),
 )  # fmt: skip
@@ -40,18 +40,19 @@ _KEYPOINTS_REMEDY = "write x, y, visibility for each, three zeros where a keypoi
 
 @dataclass
 class People:
-    """The annotations of a file, read and mended.
+    """The annotations of a file, read and corrected.
 
     Attributes:
-        names (list[str]): (M,) what each is called in messages.
-        rows (ndarray): (M,) where it stands in the list that was read.
+        names (list[str]): (M,) name of each annotation in messages.
+        rows (ndarray): (M,) its index in the original list.
         images (ndarray): (M,) index of its image.
         classes (ndarray): (M,) index of its class.
         iscrowd (ndarray): (M,) bool.
         boxes (ndarray): (M, 4).
         areas (ndarray): (M,) square pixels.
         keypoints (ndarray): (M, K, 3).
-        segmentations (dict[int, list | dict]): by annotation: of crowds and of people without labelled keypoints.
+        segmentations (dict[int, list | dict]): annotation -> segmentation, for crowds and people without labelled
+            keypoints.
     """
 
     names: list
@@ -68,7 +69,7 @@ class People:
         return len(self.images)
 
     def select(self, chosen):
-        """The annotations of a (M,) bool mask."""
+        """Select annotations by a (M,) bool mask."""
         if chosen.all():
             return self
         new_index = np.cumsum(chosen) - 1
@@ -95,17 +96,17 @@ def read_people(
     """Read the ``"annotations"`` of a COCO-format file.
 
     Args:
-        annotations (list[dict]): as the file has them. It is empty afterwards: the people that are read take the place
-            of a list that is several times as large.
+        annotations (list[dict]): as in the file. The list is emptied to free memory: it is several times as large as
+            the result.
         image_index (dict[int | str, int]): image id -> index of the image.
-        sizes (ndarray): (I, 2) width and height of the images, pixels; NaN where unknown.
-        class_of (dict[int, int]): category id -> class; annotations of other known categories are left out.
+        sizes (ndarray): (I, 2) width and height of the images, pixels; NaN if unknown.
+        class_of (dict[int, int]): category id -> class; annotations of other known categories are skipped.
         categories (dict[int, str]): id -> name of all categories of the file.
         num_keypoints (int): K.
         report (Callable[[str, str, str], None]): called with kind, problem and remedy of every faulty annotation, which
-            is then left out.
-        remarks (Remarks): counts what is mended, left out and remarked on.
-        keypoint_offset (float): what has to be taken from x and y to make them COCO's pixel indices.
+            is then skipped.
+        remarks (Remarks): counts corrected, skipped and reported items.
+        keypoint_offset (float): offset subtracted from x and y to get COCO's pixel indices.
 
     Returns:
         People
@@ -131,9 +132,9 @@ def read_people(
 
 
 def _needed_segmentations(kept, people):
-    """Segmentations as they are written, but None for people whose box and area are plainly sound.
+    """Segmentations as in the file, but None for people whose box and area are valid.
 
-    They are most of a file, and are let go of before anything is made of the rest.
+    They are the largest part of a file, and are released before the rest is processed.
     """
     labelled = (people.keypoints[..., 2] > 0).any(axis=1)
     with np.errstate(invalid="ignore"):
@@ -143,16 +144,16 @@ def _needed_segmentations(kept, people):
 
 
 def _mend(people, sizes, segmentation_of, remarks):
-    """Apply the rules of :mod:`dynpose.data.rules` to boxes and areas, and count what is odd.
+    """Apply the rules of :mod:`dynpose.data.rules` to boxes and areas, and count the remarks.
 
     Args:
-        people (People): as they are written; a box or an area of NaN is missing.
+        people (People): as in the file; a box or an area of NaN is missing.
         sizes (ndarray): (I, 2) width and height of the images.
-        segmentation_of (Callable[[int], object]): the segmentation of annotation i, as it is written.
+        segmentation_of (Callable[[int], object]): the segmentation of annotation i, as in the file.
         remarks (Remarks): counts.
 
     Returns:
-        tuple[People, ndarray]: those who are left, with boxes and areas; and the (M,) bool mask of them.
+        tuple[People, ndarray]: the remaining people, with boxes and areas; and their (M,) bool mask.
     """
     sizes = sizes[people.images]
     labelled = (people.keypoints[..., 2] > 0).any(axis=1)
@@ -178,7 +179,7 @@ def _mend(people, sizes, segmentation_of, remarks):
 
 
 def _mend_areas(people, has_own_box, sizes, segmentation_of, remarks):
-    """(M,) areas: as written where a region can have them, else the segmentation's or the box's."""
+    """(M,) areas: as in the file if plausible, else those of the segmentation or the box."""
     areas, boxes = people.areas.copy(), people.boxes
     missing = np.isnan(areas)
     implausible = implausible_areas(areas, boxes, has_own_box, sizes)
@@ -194,12 +195,12 @@ def _mend_areas(people, has_own_box, sizes, segmentation_of, remarks):
 
 
 def _agree(area, other):
-    """Whether two areas are one: rasterised and exact outlines of a small region differ by a pixel or by half."""
+    """Whether two areas agree: rasterised and exact outlines of a small region differ by a pixel or by half."""
     return abs(area - other) <= 1 or other / 2 <= area <= other * 2
 
 
 def _remark(people, sizes, remarks):
-    """Count what is odd, chunk by chunk: what is worked out on the way is several times as large as the keypoints."""
+    """Count oddities, chunk by chunk: the intermediate arrays are several times as large as the keypoints."""
     found, seen = defaultdict(list), set()
     for start in range(0, len(people), _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -213,7 +214,7 @@ def _remark(people, sizes, remarks):
 
 
 def _oddities(keypoints, labelled, boxes, iscrowd, sizes):
-    """Rule -> (M,) bool of keypoints in COCO's pixel indices, of which those of ``labelled`` (M, K) count."""
+    """Rule -> (M,) bool for keypoints in COCO's pixel indices, of which only those of ``labelled`` (M, K) count."""
     continuous = keypoints + HALF_A_PIXEL
     points, low, extent = continuous[..., :2], boxes[:, None, :2], boxes[:, None, 2:]
     far = ((points < low - extent) | (points > low + 2 * extent)).any(axis=2)
@@ -231,9 +232,9 @@ def _oddities(keypoints, labelled, boxes, iscrowd, sizes):
 
 
 def _repeated(people, part, labelled, seen):
-    """(M,) bool: annotations of a slice whose labelled keypoints are those of an earlier one of the same image.
+    """(M,) bool: annotations of a slice with the same labelled keypoints as an earlier one of the same image.
 
-    ``seen`` are the earlier ones; those of the slice are added.
+    ``seen`` holds the hashes of earlier annotations; those of the slice are added.
     """
     written = np.where(labelled[..., None], people.keypoints[part], 0)
     images, repeated = people.images[part].tolist(), np.zeros(len(labelled), dtype=bool)
@@ -249,7 +250,7 @@ def _names(people, mask):
 
 
 def _find_images_and_classes(annotations, image_index, class_of, categories, report, remarks):
-    """The annotations of known images and selected categories, and the columns that are found on the way."""
+    """The annotations of known images and selected categories, and People with the columns read so far."""
     kept, names, rows, images, classes, iscrowd = [], [], [], [], [], []
     seen, anew, left_out, assumed = set(), [], [], []
     only_category = next(iter(class_of)) if len(class_of) == 1 and len(categories) <= 1 else None
@@ -293,7 +294,7 @@ def _find_images_and_classes(annotations, image_index, class_of, categories, rep
 
 
 def _other_type(image_id, image_index):
-    """The usual reason for an unknown image: its number is written as text in one of the two places."""
+    """The usual reason for an unknown image: one of the two ids is a number, the other a string."""
     try:
         other = int(image_id) if isinstance(image_id, str) else str(image_id)
     except ValueError:
@@ -317,7 +318,7 @@ def _report_category(name, category_id, categories, report):
 
 
 def _read_keypoints(kept, num_keypoints, names, report, remarks):
-    """(M, K, 3) keypoints, and (M,) bool: those without a fault."""
+    """(M, K, 3) keypoints, and the (M,) bool mask of those without a fault."""
     raw = _raw_keypoints(kept, num_keypoints, names, remarks)
     size = 3 * num_keypoints
     empty = [0] * size
@@ -346,7 +347,7 @@ def _read_keypoints(kept, num_keypoints, names, report, remarks):
 
 
 def _raw_keypoints(kept, num_keypoints, names, remarks):
-    """Each annotation's keypoints as written; COCO-WholeBody's from their five fields, where K is 133."""
+    """Each annotation's keypoints as in the file; those of COCO-WholeBody from its five fields, if K is 133."""
     raw = [annotation.get("keypoints") for annotation in kept]
     split = [i for i, annotation in enumerate(kept) if any(key in annotation for key, _ in _SPLIT_FIELDS[1:])]
     if num_keypoints != _NUM_SPLIT:
@@ -364,13 +365,13 @@ def _join_fields(annotation):
     for key, number in _SPLIT_FIELDS:
         value = annotation.get(key) or [0] * (3 * number)
         if not isinstance(value, list) or len(value) != 3 * number:
-            return value  # its length is what the fault is about
+            return value  # the fault reports its length
         joined += value
     return joined
 
 
 def _number_rows(rows, size):
-    """(N, size) float64 of lists of plain numbers, or None if one is anything else."""
+    """(N, size) float64 of lists of plain numbers, or None if any list has other content."""
     if not all(type(row) is list and len(row) == size for row in rows):
         return None
     try:
@@ -383,7 +384,7 @@ def _number_rows(rows, size):
 
 
 def _are_keypoints(rows):
-    """(N,) bool: finite, near enough to the origin, with visibilities of 0, 1 and 2."""
+    """(N,) bool: finite, within MAX_COORDINATE, with visibilities of 0, 1 and 2."""
     visibility = rows[:, 2::3]
     with np.errstate(invalid="ignore"):
         is_near = (np.abs(rows) <= MAX_COORDINATE).all(axis=1)
@@ -391,13 +392,13 @@ def _are_keypoints(rows):
 
 
 def _read_row(row, num_keypoints):
-    """One annotation's keypoints, as written by somebody who took the format another way.
+    """Read one annotation's keypoints in a variant of COCO's format.
 
     Returns:
-        tuple[ndarray, str]: (3K,) and the rule by which it was read, "" where it is as in COCO.
+        tuple[ndarray, str]: (3K,) and the rule that was applied, "" for COCO's format.
 
     Raises:
-        ValueError: there is not one meaning; says what is there.
+        ValueError: the keypoints have no unique meaning; the message describes them.
     """
     if not isinstance(row, list):
         raise ValueError(f"keypoints is {short(row)}")
@@ -433,13 +434,13 @@ def _could_be_triples(row):
 
 
 def _is_hole(x, y, visibility):
-    """A keypoint that a tool wrote as null or NaN, because it is not labelled."""
+    """Whether a keypoint that is not labelled was written as null or NaN."""
     absent = [value is None or value != value for value in (x, y, visibility)]
     return all(absent[:2]) and visibility == 0
 
 
 def _read_boxes(kept, names, report):
-    """(M, 4) boxes, NaN where there is none, and (M,) bool: those without a fault."""
+    """(M, 4) boxes, NaN if missing, and the (M,) bool mask of those without a fault."""
     raw = [annotation.get("bbox") for annotation in kept]
     boxes, sound = np.full((len(raw), 4), np.nan), np.ones(len(raw), dtype=bool)
     for start in range(0, len(raw), _CHUNK):
@@ -470,9 +471,9 @@ def _are_boxes(rows):
 
 
 def _check_units(people, sizes, report):
-    """Faults of a file as a whole that make every number of it wrong: coordinates in shares, corners for sizes.
+    """Report faults of the whole file: coordinates as fractions of the image size, or corners instead of sizes.
 
-    Every number of the file must say so, and a few of them must be there: one alone may be what it seems not to be.
+    All values of the file must show the fault, and a minimum number is required: a single value may be correct.
     """
     labelled = people.keypoints[..., 2] > 0
     large = not (sizes[people.images] <= 4).any()  # NaN included
@@ -509,10 +510,10 @@ def _are_shares(values, chosen=True):
 
 
 def _boxes_that_are_corners(people, sizes):
-    """How many boxes leave the image as they are written, where all of them make sense as two corners; else 0.
+    """Number of boxes that leave the image as written, if all of them are plausible as two corners; else 0.
 
-    That takes every box of the file to have its second corner beyond the first, within the image and around the
-    labelled keypoints, and half of them to reach out of the image by more than a tenth of its side.
+    This requires that the second corner of every box lies beyond the first, within the image, that the corners enclose
+    the labelled keypoints, and that half of the boxes exceed the image by more than a tenth of its side.
     """
     has_box = (people.boxes[:, 2:] > 0).all(axis=1)
     if has_box.sum() < _MIN_BOXES:
@@ -531,7 +532,7 @@ def _boxes_that_are_corners(people, sizes):
 
 
 def _remark_num_keypoints(kept, people, remarks):
-    """COCO-WholeBody counts its body alone, so its number is compared with the ``keypoints`` of the file."""
+    """Compare ``num_keypoints`` with the labelled keypoints; COCO-WholeBody counts those of the body alone."""
     labelled = people.keypoints[..., 2] > 0
     body = _SPLIT_FIELDS[0][1]
     numbers, of_body = labelled.sum(axis=1).tolist(), labelled[:, :body].sum(axis=1).tolist()
@@ -545,7 +546,7 @@ def _remark_num_keypoints(kept, people, remarks):
 
 
 def _read_segmentations(segmentations, people, sizes, report):
-    """Segmentations of crowds and of people without labelled keypoints; whoever has a faulty one is left out."""
+    """Read segmentations of crowds and of people without labelled keypoints; annotations with a fault are skipped."""
     ignored = people.iscrowd | ~(people.keypoints[..., 2] > 0).any(axis=1)
     sound = np.ones(len(people), dtype=bool)
     for i in np.flatnonzero(ignored).tolist():
@@ -568,7 +569,7 @@ def _read_segmentations(segmentations, people, sizes, report):
 
 
 def _segmentation_box(segmentation, size):
-    """x, y, width, height of polygons or an RLE; None where they are of no use."""
+    """x, y, width, height of polygons or an RLE; None if they are invalid."""
     if np.isnan(size).any():
         return None
     try:
@@ -585,19 +586,19 @@ def _segmentation_box(segmentation, size):
 
 
 def whole_number(value):
-    """An int, also where it is written as 7.0; None for anything else."""
+    """Convert an int, or a float such as 7.0, to int; None for anything else."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _is_key(value):
-    """Whether a value can be looked up among ids; 7.0 finds 7."""
+    """Whether a value can be looked up among ids; 7.0 matches 7."""
     return isinstance(value, str) or whole_number(value) is not None
 
 
 def _number(value):
-    """A finite float, or NaN for anything that is none."""
+    """A finite float, or NaN for any other value."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 2**63:
         return np.nan
     return float(value)

@@ -1,10 +1,10 @@
-"""How an annotation is judged: the rules that training, evaluation and ``dynpose check-data`` share.
+"""The rules for annotations that training, evaluation and ``dynpose check-data`` share.
 
-:data:`RULES` names everything that is read otherwise than it is written, left out, or read as it is but worth a remark.
-Whatever is neither sound nor in this table is a fault, and refused. docs/datasets.md has the same table with reasons.
+:data:`RULES` lists the deviations that are corrected, skipped, or read unchanged and reported. Any other deviation is a
+fault, and refused. docs/datasets.md has the same table with reasons.
 
-The functions below it decide what a box or an area is worth. They work on arrays of M annotations, so that one can see
-which files they touch: none whose boxes have an extent and whose areas are such as a region of that box can have.
+The functions below the table check boxes and areas of M annotations. They change no file whose boxes have an extent and
+whose areas are possible for a region of the box.
 
 Boxes are (M, 4) x, y, width, height and keypoints (M, K, 3) x, y, visibility, all in continuous pixels; NaN is missing.
 """
@@ -26,27 +26,27 @@ __all__ = [
 ]
 
 BOX_MARGIN = 0.1
-"""What a box from keypoints adds on each side, as a share of the longer side of their extent."""
+"""Margin of a box from keypoints on each side, as a fraction of the longer side of their extent."""
 
 MIN_BOX_MARGIN = 0.025
-"""The least that it adds, as a share of the image's longer side: a single keypoint has no extent."""
+"""Minimum margin, as a fraction of the image's longer side: a single keypoint has no extent."""
 
 MIN_EXTENT = 1e-6
-"""A box whose width or height is smaller, pixels, has no extent: it is a line but for rounding."""
+"""A box whose width or height is smaller, pixels, has no extent: apart from rounding it is a line."""
 
 MIN_BOX_MARGIN_PIXELS = 8.0
-"""The least that it adds where the size of the image is unknown, pixels."""
+"""Minimum margin if the size of the image is unknown, pixels."""
 
 
 class Rule(NamedTuple):
-    """What happens to an item, and how a log goes on after the number of items."""
+    """The decision about an item, and the text that follows the number of items in a log."""
 
     decision: str
     text: str
 
 
 RULES = {
-    # mended: read as what was meant
+    # mended: read with the intended meaning
     "box": Rule(
         "mended", "have no box, or one without an extent: a box around their labelled keypoints takes its place"
     ),
@@ -70,7 +70,7 @@ RULES = {
     # left out
     "other categories": Rule("left out", "are of categories that have no keypoints or are not selected"),
     "nothing annotated": Rule("left out", "have neither a box nor a labelled keypoint nor a segmentation"),
-    # remarked on: read as they are
+    # remarked on: read unchanged
     "num_keypoints": Rule("remarked on", "have another num_keypoints than labelled keypoints: the flags decide"),
     "outside the image": Rule(
         "remarked on", "have labelled keypoints outside the image: not learned, and evaluated as pycocotools does"
@@ -87,21 +87,21 @@ RULES = {
     "unread fields": Rule("remarked on", "have foot_kpts, face_kpts, ...: read with schema: coco_wholebody alone"),
     "images twice": Rule("remarked on", "are listed more than once, under several ids"),
 }  # fmt: skip
-"""Name -> rule. The counted items are annotations, but for "backslashes" and "images twice": images."""
+"""Name -> rule. The counted items are annotations, except for "backslashes" and "images twice": images."""
 
 _OF_IMAGES = ("backslashes", "images twice")
 
 
 class Remarks:
-    """Counts the items that a rule met, and keeps a few of each.
+    """Counts the items that each rule applies to, and keeps a few examples.
 
     Args:
-        num_examples (int): the most that are kept of each rule.
+        num_examples (int): maximum number of examples per rule.
 
     Attributes:
         counts (dict[str, int]): by the rule's name.
-        examples (dict[str, list[str]]): by the rule's name, where they are.
-        totals (dict[str, int]): number of items of each rule's kind that were looked at.
+        examples (dict[str, list[str]]): names of items, by the rule's name.
+        totals (dict[str, int]): number of checked items by type, "images" or "annotations".
     """
 
     def __init__(self, num_examples=50):
@@ -113,7 +113,7 @@ class Remarks:
 
         Args:
             rule (str): key of :data:`RULES`.
-            items (Sequence[str]): what each of them is called. For "other categories", the name of its category.
+            items (Sequence[str]): their names; for "other categories", the names of their categories.
         """
         if len(items) == 0:
             return
@@ -124,7 +124,7 @@ class Remarks:
         kept.extend(items[: self.num_examples - len(kept)])
 
     def merge(self, other):
-        """Add the counts and examples of another one, such as those of another file."""
+        """Add the counts and examples of other remarks, such as those of another file."""
         for rule, count in other.counts.items():
             self.counts[rule] = self.counts.get(rule, 0) + count
             kept = self.examples.setdefault(rule, [])
@@ -133,16 +133,16 @@ class Remarks:
             self.totals[kind] = self.totals.get(kind, 0) + total
 
     def drop(self, rule):
-        """Forget what a rule met, where it means nothing for a data set."""
+        """Discard the items of a rule that does not apply to a data set."""
         self.counts.pop(rule, None)
         self.examples.pop(rule, None)
 
     def of(self, *decisions, num_examples=3):
-        """Lines such as "3 of 20 annotations have no area: ...", for the rules of some decisions.
+        """Lines such as "3 of 20 annotations have no area: ...", for the rules with the given decisions.
 
         Args:
             decisions (str): "mended", "left out" or "remarked on".
-            num_examples (int): the most that a line names.
+            num_examples (int): maximum number of examples in a line.
 
         Returns:
             list[str]
@@ -151,7 +151,7 @@ class Remarks:
         for rule, count in self.counts.items():
             if RULES[rule].decision in decisions:
                 kind = "images" if rule in _OF_IMAGES else "annotations"
-                # of categories, each is named once
+                # each category is named once
                 num_items = len(self.examples[rule]) if rule == "other categories" else count
                 shown = self.examples[rule][:num_examples]
                 examples = ", ".join(shown) + (", ..." if num_items > len(shown) else "")
@@ -160,13 +160,13 @@ class Remarks:
 
 
 def boxes_from_keypoints(keypoints, sizes):
-    """Boxes around labelled keypoints, for people who have none.
+    """Boxes around labelled keypoints, for people without a box.
 
     The extent of the labelled keypoints grows on each side by :data:`BOX_MARGIN` of its longer side, at least by
-    :data:`MIN_BOX_MARGIN` of the image's longer side, and is cut at the image's edges where the keypoints lie inside.
+    :data:`MIN_BOX_MARGIN` of the image's longer side, and is clipped at image edges that no keypoint lies beyond.
 
     Args:
-        keypoints (ndarray): (M, K, 3), at least one labelled in each of the M.
+        keypoints (ndarray): (M, K, 3), with at least one labelled keypoint in each annotation.
         sizes (ndarray): (M, 2) width and height of their images, pixels.
 
     Returns:
@@ -190,20 +190,20 @@ def boxes_from_keypoints(keypoints, sizes):
 
 
 def implausible_areas(areas, boxes, has_own_box, sizes):
-    """Which areas no region can have that just fits into a box of that size.
+    """Find areas that are impossible for a region with the given bounding box.
 
-    Sound are areas above 0 and up to ``(width + 1) * (height + 1)`` of the box, whose sides may be rounded by a pixel.
-    However small it is beside its box, such an area is believed: somebody of whom a hand and a foot can be seen has a
-    large box. Two placeholders are not: exactly 1 in a box of more than 4 square pixels, and less than 1 in a box of
-    more than 100 (an area in shares of the image). A box that was made up from keypoints refutes nothing: there, the
-    area must be less than the image's.
+    Valid areas are above 0 and at most ``(width + 1) * (height + 1)`` of the box, whose sides may be rounded by a
+    pixel. An area that is small relative to its box is valid: a person of whom only a hand and a foot are visible has a
+    large box. The exceptions are two placeholders: exactly 1 in a box of more than 4 square pixels, and less than 1 in
+    a box of more than 100 (an area as a fraction of the image). For a box computed from keypoints, the area only has to
+    be less than the image's.
 
-    Whoever asks then looks at the segmentation: one that has that very area confirms it.
+    The caller then compares the segmentation: an equal area confirms the annotated one.
 
     Args:
         areas (ndarray): (M,) square pixels.
         boxes (ndarray): (M, 4).
-        has_own_box (ndarray): (M,) bool, False where the box is one of :func:`boxes_from_keypoints`.
+        has_own_box (ndarray): (M,) bool, False if the box is from :func:`boxes_from_keypoints`.
         sizes (ndarray): (M, 2) width and height of the images.
 
     Returns:
@@ -218,7 +218,7 @@ def implausible_areas(areas, boxes, has_own_box, sizes):
 
 
 def is_learnable(keypoints, boxes, iscrowd, sizes):
-    """Who can be learned from: no crowd, with a labelled keypoint and a pixel of the box in the image.
+    """Which annotations training can learn: no crowds, with a labelled keypoint and a pixel of the box in the image.
 
     Args:
         keypoints (ndarray): (M, K, 3).
@@ -234,11 +234,11 @@ def is_learnable(keypoints, boxes, iscrowd, sizes):
 
 
 def is_learnable_person(person, record):
-    """The same for an annotation of a dataset dict.
+    """:func:`is_learnable` for an annotation of a dataset dict.
 
     Args:
         person (dict): in detectron2's format.
-        record (dict): of its image, with ``width`` and ``height`` where they are known.
+        record (dict): dict of its image, with ``width`` and ``height`` if known.
 
     Returns:
         bool
@@ -256,18 +256,18 @@ def is_learnable_person(person, record):
 
 
 def outside_image(keypoints, sizes):
-    """(M, K) bool: keypoints, labelled or not, that no cell of the image's maps can hold."""
+    """(M, K) bool: keypoints, labelled or not, outside every cell of the image's feature maps."""
     x, y = keypoints[..., 0], keypoints[..., 1]
     return (x < 0) | (y < 0) | (x >= sizes[:, :1]) | (y >= sizes[:, 1:])
 
 
 def leaves_image(boxes, sizes):
-    """(M,) bool: boxes that reach beyond the right or the bottom edge by more than a tenth of the image's side."""
+    """(M,) bool: boxes that exceed the right or the bottom edge by more than a tenth of the image's side."""
     return (boxes[:, :2] + boxes[:, 2:] > sizes * 1.1).any(axis=1)
 
 
 def less_than_a_pixel(boxes, sizes):
-    """(M,) bool: boxes of which less than a pixel's width or height lies in the image."""
+    """(M,) bool: boxes with less than a pixel of width or height inside the image."""
     low = np.maximum(boxes[:, :2], 0)
     high = np.fmin(boxes[:, :2] + boxes[:, 2:], sizes)
     return ((high - low) < 1).any(axis=1)

@@ -1,8 +1,8 @@
-"""The keypoint schema: which keypoints a data set has, and what else is known of them.
+"""The keypoint schema of a data set: keypoint names, flip pairs, skeleton and OKS sigmas.
 
-It is the one place where the number of keypoints K, the left/right pairs, the limbs and the OKS sigmas come from. A
-schema is read from a COCO-format category, from detectron2's metadata or from a config (schema_config.py), and is
-written to the last two.
+It is the only source of the number of keypoints K, the left/right pairs, the limbs and the OKS sigmas. A schema is read
+from a COCO-format category, from detectron2's metadata or from a config (schema_config.py), and is written to the last
+two.
 """
 
 import logging
@@ -31,20 +31,20 @@ logger = logging.getLogger(__name__)
 DEFAULT_SIGMA = 0.025
 """OKS sigma of every keypoint of a data set that gives none: the smallest of COCO's (its eyes).
 
-OKS measures how far a prediction is off in units of ``2 * sigma * sqrt(area)``, so the larger the sigma, the higher
-every score. With COCO's smallest, no keypoint is scored more leniently than COCO's strictest one. A lax default such
-as ``1 / K`` (0.25 for four keypoints, more than twice COCO's largest) makes any model look near-perfect.
+OKS measures the error of a prediction in units of ``2 * sigma * sqrt(area)``, so the larger the sigma, the higher every
+score. With COCO's smallest, no keypoint is scored more leniently than COCO's strictest one. A lax default such as
+``1 / K`` (0.25 for four keypoints, more than twice COCO's largest) makes any model look near-perfect.
 """
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; RGB
+# Okabe and Ito's colour-blind-safe palette; RGB
 _LEFT_COLOR, _RIGHT_COLOR, _CENTER_COLOR = (86, 180, 233), (230, 159, 0), (0, 158, 115)
 
 
 class DatasetError(ValueError):
-    """A fault in a data set; the message names the file, the item and what to do about it.
+    """A fault in a data set; the message names the file, the item and the remedy.
 
     Attributes:
-        fault (Fault | None): the parts of the message (:class:`dynpose.data.faults.Fault`), where it was made of them.
+        fault (Fault | None): the parts of the message (:class:`dynpose.data.faults.Fault`), if it was built from them.
     """
 
     fault = None
@@ -52,19 +52,19 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class KeypointSchema:
-    """The keypoints of one kind of object.
+    """The keypoints of one type of object.
 
     Args:
         names: the K keypoint names, in the order of the annotation.
-        flip_pairs: pairs of names that change places in a mirrored image, ``(left, right)``.
+        flip_pairs: pairs of names that are swapped in a mirrored image, ``(left, right)``.
         skeleton: pairs of 0-based keypoint indices, drawn as limbs.
-        sigmas: K OKS sigmas, COCO's ``k_i / 2``; () = the published ones where the names are those of a schema in
+        sigmas: K OKS sigmas, COCO's ``k_i / 2``; () = the published sigmas if the names are those of a schema in
             :mod:`.known_schemas` that has any, else :data:`DEFAULT_SIGMA` for all.
-        sigmas_are_default: the sigmas are :data:`DEFAULT_SIGMA` and not measured ones; scores can then be compared
-            within the data set only. Set by itself where no sigmas are given.
+        sigmas_are_default: the sigmas are :data:`DEFAULT_SIGMA`, not measured values; scores can then be compared
+            within the data set only. Set automatically if no sigmas are given.
 
     Raises:
-        DatasetError: names are missing or occur twice, a pair or a limb has an unknown keypoint, a keypoint is in two
+        DatasetError: names are missing or repeated, a pair or a limb has an unknown keypoint, a keypoint is in two
             pairs, or the sigmas are not K positive numbers.
 
     Example::
@@ -81,7 +81,7 @@ class KeypointSchema:
     sigmas_are_default: bool = False
 
     def __post_init__(self):
-        # Lists from JSON and YAML become tuples, so that schemas compare equal wherever they were read from.
+        # Lists from JSON and YAML become tuples, so that schemas compare equal whatever their source.
         for field, value in (
             ("names", tuple(self.names)),
             ("flip_pairs", tuple(tuple(pair) for pair in self.flip_pairs)),
@@ -113,28 +113,28 @@ class KeypointSchema:
         return indices
 
     def has_same_keypoints(self, other):
-        """Whether one model can serve both: the same names in the same order, and the same ones paired."""
+        """Whether one model can serve both schemas: the same names in the same order with the same flip pairs."""
         return self.names == other.names and np.array_equal(self.flip_indices, other.flip_indices)
 
     @classmethod
     def from_category(cls, category, *, names=None, skeleton=None, flip_pairs=None, sigmas=None, source=""):
         """Read a category of a COCO-format JSON file.
 
-        The numbers of a skeleton are COCO's, 1 to K. One that has a 0 and nothing above K - 1 is 0-based; it is read as
-        such, and the log says so. A 0-based skeleton without a 0 cannot be told from a 1-based one: give it as names.
+        The numbers of a skeleton are COCO's, 1 to K. A skeleton with a 0 and nothing above K - 1 is read as 0-based,
+        and the log says so. A 0-based skeleton without a 0 cannot be told from a 1-based one: give it as names.
 
         Args:
             category (dict): an entry of ``"categories"``, with ``"keypoints"`` (names) and optionally ``"skeleton"``
-                (pairs of numbers or of names). A limb that points outside the keypoints is left out with a warning.
-            names: K names that take the place of the file's, one for one, or are given to a file without.
-            skeleton: pairs of names, or of numbers as a file has them; they take the place of the file's.
+                (pairs of numbers or of names). A limb that points outside the keypoints is skipped with a warning.
+            names: K names that replace those of the file, one for one, or name the keypoints of a file without names.
+            skeleton: pairs of names, or of numbers as in a file; they replace the file's skeleton.
             flip_pairs: pairs of names; None = :func:`infer_flip_pairs`.
             sigmas: K OKS sigmas; None = see the class.
             source (str): the file, for messages.
 
         Raises:
-            DatasetError: the category has no keypoints and no names are given, or not as many as it has; a skeleton has
-                both 0 and K; a given one points outside the keypoints; or see the class.
+            DatasetError: the category has no keypoints and no names are given, or the number of names differs; a
+                skeleton has both 0 and K; a given skeleton points outside the keypoints; or see the class.
         """
         where = f"category {category.get('name', category.get('id'))!r}" + (f" of {source}" if source else "")
         in_file = category.get("keypoints")
@@ -161,7 +161,7 @@ class KeypointSchema:
 
     @classmethod
     def from_metadata(cls, metadata):
-        """Read detectron2's metadata of a data set, its own ``keypoints_coco_*`` included.
+        """Read detectron2's metadata of a data set, including its built-in ``keypoints_coco_*``.
 
         Args:
             metadata (detectron2.data.Metadata): with ``keypoint_names``; the other fields of :meth:`to_metadata` are
@@ -196,8 +196,8 @@ class KeypointSchema:
         """Write detectron2's standard keypoint fields, and the sigmas, to the metadata of a data set.
 
         Args:
-            metadata (detectron2.data.Metadata): gets ``keypoint_names``, ``keypoint_flip_map``,
-                ``keypoint_connection_rules`` (left, right and other limbs in a colour each), ``keypoint_sigmas`` and
+            metadata (detectron2.data.Metadata): receives ``keypoint_names``, ``keypoint_flip_map``,
+                ``keypoint_connection_rules`` (one colour each for left, right and other limbs), ``keypoint_sigmas`` and
                 ``keypoint_sigmas_are_default``.
         """
         metadata.set(
@@ -221,7 +221,7 @@ class KeypointSchema:
 
 
 def _choose_names(in_file, given):
-    """The names given at registration, where there are any, else the file's."""
+    """The names given at registration, if any, else the file's."""
     names = in_file if given is None else given
     if not isinstance(names, (list, tuple)):
         raise DatasetError(f"keypoint names are {str(names)[:80]!r}: give a list of names")
@@ -234,7 +234,7 @@ def _choose_names(in_file, given):
 
 
 def _read_file_skeleton(edges, names, where):
-    """The limbs of a file; those that point outside the keypoints are left out."""
+    """The limbs of a file, without those that point outside the keypoints."""
     limbs, refused = _read_limbs(edges, names, where)
     if refused:
         logger.warning(
@@ -258,9 +258,9 @@ def _read_given_skeleton(edges, names, where):
 
 
 def _read_limbs(edges, names, where):
-    """A skeleton of names, or of numbers that start at 1 or at 0, as pairs of 0-based indices.
+    """Convert a skeleton of names, or of numbers that start at 1 or at 0, to pairs of 0-based indices.
 
-    Returns the pairs, and the edges that are none.
+    Returns the pairs, and the refused edges.
     """
     if not isinstance(edges, (list, tuple)):
         raise DatasetError(
@@ -279,7 +279,7 @@ def _read_limbs(edges, names, where):
 
 
 def _pair(edge):
-    """The two ends of a limb, whole floats as integers; () = it is no pair of numbers or names."""
+    """The two ends of a limb, whole floats as integers; () = not a pair of numbers or names."""
     if not isinstance(edge, (list, tuple)) or len(edge) != 2:
         return ()
     if any(isinstance(end, bool) or not isinstance(end, (str, Real)) for end in edge):
@@ -288,9 +288,9 @@ def _pair(edge):
 
 
 def _first_number(edges, num_keypoints, where):
-    """The number that a skeleton has for the first keypoint: 1, as in COCO, or 0.
+    """The number of the first keypoint in a skeleton: 1, as in COCO, or 0.
 
-    Numbers above K say that it was written for another list of keypoints; what it has for the first is then unknown.
+    A skeleton with numbers above K was written for another list of keypoints; its first number is then unknown.
     """
     numbers = {end for edge in edges for end in _pair(edge) if not isinstance(end, str)}
     if 0 not in numbers or max(numbers) > num_keypoints:
@@ -360,10 +360,11 @@ def _known(name):
 
 
 COCO_PERSON = _known("coco")
-"""The person of COCO keypoints: 17 keypoints, with the sigmas of its evaluation."""
+"""The person of COCO: 17 keypoints, with the sigmas of COCO's evaluation."""
 
 CROWDPOSE_PERSON = _known("crowdpose")
-"""The person of CrowdPose: 14 keypoints, with the sigmas of its evaluation.
+"""The person of CrowdPose: 14 keypoints, with the sigmas of CrowdPose's evaluation.
 
-The limbs are not those of its files, which are COCO's: some point outside the 14 keypoints, others join the wrong ones.
+The limbs differ from those of CrowdPose's files, which are COCO's: some point outside the 14 keypoints, others join the
+wrong ones.
 """

@@ -1,4 +1,4 @@
-"""The keypoint schema of a model in its config: written there by a run, read from there or from its data sets."""
+"""The keypoint schema of a model in its config: a run writes it; it is read from the config or from its data sets."""
 
 import logging
 
@@ -13,11 +13,11 @@ logger = logging.getLogger(__name__)
 
 
 def schema_to_cfg(cfg, schema):
-    """Write a schema into a config, in place, so that a model can be used without its data set.
+    """Write a schema to a config, in place, so that a model can be used without its data set.
 
     Args:
         cfg (CfgNode): not frozen; ``cfg.MODEL.KEYPOINT_SCHEMA`` is overwritten.
-        schema (KeypointSchema): default sigmas are left empty there, which says that they are the default.
+        schema (KeypointSchema): default sigmas are written as an empty list, which marks them as default.
     """
     node = cfg.MODEL.KEYPOINT_SCHEMA
     node.NAMES = list(schema.names)
@@ -27,10 +27,10 @@ def schema_to_cfg(cfg, schema):
 
 
 def register_datasets_for_schema(cfg):
-    """Register the config's data sets where its ``MODEL.KEYPOINT_SCHEMA`` names no keypoints, so that they decide.
+    """Register the config's data sets if its ``MODEL.KEYPOINT_SCHEMA`` is empty, so that they define the schema.
 
-    Building a model registers none: whoever builds one of a config that :func:`dynpose.engine.setup` has not completed
-    calls this first.
+    Building a model registers no data set: call this first for a config that :func:`dynpose.engine.setup` has not
+    completed.
 
     Args:
         cfg (CfgNode): a detectron2 config with dynpose's keys.
@@ -64,10 +64,9 @@ def schema_from_cfg(cfg):
 def model_schema(cfg):
     """Read the schema of the model that a config describes, without opening a data set.
 
-    It is ``cfg.MODEL.KEYPOINT_SCHEMA`` where that names keypoints, which :func:`dynpose.engine.setup` sees to;
-    otherwise that of the first of ``cfg.DATASETS.TRAIN`` and ``TEST``, from detectron2's catalog of metadata. The data
-    sets of the config that are registered must agree with it, but with ``cfg.TEST.MAP_KEYPOINTS``, those of ``TEST``
-    may have others.
+    It is ``cfg.MODEL.KEYPOINT_SCHEMA`` if that names keypoints, as after :func:`dynpose.engine.setup`; otherwise the
+    schema of the first of ``cfg.DATASETS.TRAIN`` and ``TEST``, from detectron2's MetadataCatalog. The registered data
+    sets of the config must agree with it; with ``cfg.TEST.MAP_KEYPOINTS``, those of ``TEST`` alone may differ.
 
     Args:
         cfg (CfgNode): a detectron2 config with dynpose's keys.

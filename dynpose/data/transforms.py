@@ -1,4 +1,4 @@
-"""Augmentation for pose: detectron2's own, and a crop that does not cut everybody away.
+"""Augmentation for pose: detectron2's, and a crop that keeps at least one person.
 
 Coordinates are continuous pixels throughout.
 """
@@ -23,7 +23,7 @@ __all__ = ["RandomCropKeepingPeople", "ResizeShortestEdge", "build_pose_augmenta
 
 
 class ResizeShortestEdge(T.ResizeShortestEdge):
-    """detectron2's ``ResizeShortestEdge``, with a shorter side of a pixel at least.
+    """detectron2's ``ResizeShortestEdge``, with a shorter side of at least one pixel.
 
     detectron2's raises an error for an image of 4 x 12000 pixels and a ``max_size`` of 1333.
     """
@@ -41,9 +41,9 @@ class ResizeShortestEdge(T.ResizeShortestEdge):
 
 
 class RandomCropKeepingPeople(T.RandomCrop):
-    """detectron2's ``RandomCrop``, placed so that it contains the centre of one of the boxes, drawn at random.
+    """detectron2's ``RandomCrop``, placed so that it contains the centre of a randomly drawn box.
 
-    The size of the crop is drawn as in ``RandomCrop``, its place uniformly among those that contain the centre.
+    The size of the crop is drawn as in ``RandomCrop``, its position uniformly among those that contain the centre.
     Without boxes (``AugInput.boxes`` is None or empty) it is ``RandomCrop``.
 
     Args:
@@ -59,7 +59,7 @@ class RandomCropKeepingPeople(T.RandomCrop):
     """
 
     def get_crop_size(self, image_size):
-        """Draw the size of a crop, a pixel at least, of an image of ``image_size``: both (height, width)."""
+        """Draw the size of a crop, at least one pixel, of an image of ``image_size``: both (height, width)."""
         height, width = super().get_crop_size(image_size)
         return max(1, height), max(1, width)
 
@@ -68,7 +68,7 @@ class RandomCropKeepingPeople(T.RandomCrop):
 
         Args:
             image (ndarray): (H, W) or (H, W, C).
-            boxes (ndarray | None): (N, 4), XYXY; each one's centre may be the one to keep.
+            boxes (ndarray | None): (N, 4), XYXY; the crop keeps the centre of one of them.
 
         Returns:
             CropTransform
@@ -84,31 +84,30 @@ class RandomCropKeepingPeople(T.RandomCrop):
 
 
 def build_pose_augmentation(cfg, is_train):
-    """The augmentation that ``cfg.INPUT`` describes: crop (training), resize of the shortest edge, flip (training).
+    """Build the augmentation of ``cfg.INPUT``: crop (training), resize of the shortest edge, flip (training).
 
-    With ``INPUT.CROP_AFTER_RESIZE``, training has the crop of DETR, Sparse R-CNN and QueryPose (its section 4.1): flip;
-    with probability ``INPUT.CROP_PROBABILITY`` a resize of the shortest edge to one of ``INPUT.CROP_MIN_SIZES`` and the
-    crop; resize of the shortest edge.
+    With ``INPUT.CROP_AFTER_RESIZE``, training uses the crop of DETR, Sparse R-CNN and QueryPose (its section 4.1):
+    flip; with probability ``INPUT.CROP_PROBABILITY`` a resize of the shortest edge to one of ``INPUT.CROP_MIN_SIZES``
+    and the crop; resize of the shortest edge.
 
-    With ``INPUT.AFFINE.ENABLED``, a random affine warp takes the place of crop and resize in training; with
-    ``INPUT.AFFINE_RESIZE_TEST``, an affine resize that of the other at inference.
+    With ``INPUT.AFFINE.ENABLED``, a random affine warp replaces crop and resize in training; with
+    ``INPUT.AFFINE_RESIZE_TEST``, an affine resize replaces the resize at inference.
 
     Args:
-        cfg (CfgNode): ``INPUT.CROP``, ``INPUT.MIN_SIZE_*``, ``INPUT.MAX_SIZE_*`` and ``INPUT.RANDOM_FLIP`` mean what
-            they mean in detectron2, a ``MIN_SIZE_TEST`` of 0 (the image as it is) included.
-        is_train (bool): False gives the resize alone.
+        cfg (CfgNode): ``INPUT.CROP``, ``INPUT.MIN_SIZE_*``, ``INPUT.MAX_SIZE_*`` and ``INPUT.RANDOM_FLIP`` have their
+            meaning in detectron2, including a ``MIN_SIZE_TEST`` of 0 (the image is not resized).
+        is_train (bool): False builds the resize alone.
 
     Returns:
         list[Augmentation]
 
     Raises:
-        ConfigError: ``INPUT.RANDOM_FLIP`` is "vertical", or a key that is used is none of its choices or out of its
-            range.
+        ConfigError: ``INPUT.RANDOM_FLIP`` is "vertical", or a used key is not one of its choices or out of its range.
     """
     if is_train and cfg.INPUT.RANDOM_FLIP not in ("horizontal", "vertical", "none"):
         raise ConfigError(f"INPUT.RANDOM_FLIP must be 'horizontal' or 'none', got {cfg.INPUT.RANDOM_FLIP!r}")
     if is_train and cfg.INPUT.RANDOM_FLIP == "vertical":
-        # It mirrors too, but detectron2 exchanges the left and right keypoints in a horizontal flip only.
+        # It mirrors too, but detectron2 swaps the left and right keypoints in a horizontal flip only.
         raise ConfigError("INPUT.RANDOM_FLIP 'vertical' does not go with keypoints: set it to 'horizontal' or 'none'")
     if is_train:
         _check_min_sizes(cfg)
@@ -129,7 +128,7 @@ def build_pose_augmentation(cfg, is_train):
 
 
 def _check_min_sizes(cfg):
-    """Sizes for training, at which detectron2 fails without naming the keys."""
+    """Check the training sizes: detectron2 fails on invalid ones without naming the keys."""
     check_choice(cfg, "INPUT.MIN_SIZE_TRAIN_SAMPLING", ("range", "choice"))
     check_at_least_one(cfg, "INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN")
     sizes, sampling = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
@@ -155,7 +154,7 @@ def _random_affine(cfg):
     check_choice(cfg, "INPUT.AFFINE.SCALE_TYPE", SCALE_TYPES)
     check_positive(cfg, "INPUT.AFFINE.SCALE")
     check_at_least_one(cfg, "INPUT.AFFINE.SIZE")
-    # what remains is how many numbers they have, and their order
+    # RandomAffine itself checks the number of values and their order
     with blame("INPUT.AFFINE.SIZE", "INPUT.AFFINE.SCALE"):
         return RandomAffine(
             affine.SIZE,
@@ -172,7 +171,7 @@ def _affine_resize(keys):
 
 
 def _crop(cfg):
-    """The crop of ``INPUT.CROP``, whose size detectron2 looks at when it crops, or not at all."""
+    """Build the crop of ``INPUT.CROP``; detectron2 checks its size when it crops, or not at all."""
     crop = cfg.INPUT.CROP
     check_choice(cfg, "INPUT.CROP.TYPE", ("relative", "relative_range", "absolute", "absolute_range"))
     size = list(crop.SIZE)
@@ -194,7 +193,7 @@ def _crop(cfg):
 
 
 def _resize_and_crop(cfg):
-    """The two together, or neither: as DETR has it, the first resize has no limit for the longer side."""
+    """Build the optional resize and crop; as in DETR, this first resize does not limit the longer side."""
     probability, sizes = cfg.INPUT.CROP_PROBABILITY, cfg.INPUT.CROP_MIN_SIZES
     check_from_0_to_1(cfg, "INPUT.CROP_PROBABILITY")
     if not sizes or min(sizes) < 1:
@@ -205,7 +204,7 @@ def _resize_and_crop(cfg):
 
 
 def _centers_in_image(boxes, height, width):
-    """(M, 2) centres, x and y, of the part of each box that is in the image; boxes wholly outside have none."""
+    """(M, 2) centres, x and y, of the part of each box inside the image; boxes wholly outside are dropped."""
     if boxes is None or len(boxes) == 0:
         return np.zeros((0, 2))
     boxes = np.clip(np.asarray(boxes, dtype=np.float64), 0, (width, height, width, height))
@@ -214,7 +213,7 @@ def _centers_in_image(boxes, height, width):
 
 
 def _draw_start(center, length, limit):
-    """First pixel of a stretch of ``length`` pixels that contains ``center`` and lies within ``[0, limit]``."""
+    """Draw the first pixel of an interval of ``length`` pixels that contains ``center`` and lies in ``[0, limit]``."""
     first = max(0, int(np.ceil(center - length)))
     last = min(limit - length, int(np.floor(center)))
     return np.random.randint(first, last + 1)

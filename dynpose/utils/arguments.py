@@ -2,15 +2,15 @@
 
 
 def check_one_of(name, value, choices):
-    """Check an argument that must be one of some values.
+    """Check that an argument is one of the allowed values.
 
     Args:
-        name (str): of the argument.
-        value: of the argument.
-        choices (Sequence): the values.
+        name (str): name of the argument.
+        value: value of the argument.
+        choices (Sequence): the allowed values.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: the value is not allowed.
     """
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")

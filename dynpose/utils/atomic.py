@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, whenever a process or a machine dies."""
+"""Atomic writing: a file is complete or does not exist, even if a process or a machine dies."""
 
 import os
 from contextlib import contextmanager, suppress
@@ -8,10 +8,10 @@ __all__ = ["AtomicPathManager", "atomic_open"]
 
 @contextmanager
 def atomic_open(path, mode="w"):
-    """Open a file that takes its name, and the place of an earlier file of that name, when the block has succeeded.
+    """Open a file that gets its name, replacing an earlier file of that name, when the block succeeds.
 
-    Until then it is called ``<path>.tmp``; an exception in the block deletes it. The content is on the disk before the
-    name is.
+    Until then it is called ``<path>.tmp``; an exception in the block deletes it. The content is synced to disk before
+    the file is renamed.
 
     Args:
         path (str | PathLike): on a local or network file system.
@@ -37,10 +37,10 @@ def atomic_open(path, mode="w"):
 
 
 class AtomicPathManager:
-    """A detectron2 PathManager that writes local files by :func:`atomic_open`, and all others as before.
+    """A detectron2 PathManager that writes local files by :func:`atomic_open`, and all others unchanged.
 
     Args:
-        path_manager (PathManager): does everything else.
+        path_manager (PathManager): handles all other calls.
     """
 
     def __init__(self, path_manager):
@@ -57,7 +57,7 @@ class AtomicPathManager:
 
 
 def _sync_folder(folder):
-    # some network file systems can't, nor can Windows
+    # not supported by some network file systems, nor by Windows
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -4,5 +4,5 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def unwrap_ddp(model):
-    """The module that a DistributedDataParallel wraps, or the model itself where it is not wrapped."""
+    """The module inside a DistributedDataParallel, or the model itself if it is not wrapped."""
     return model.module if isinstance(model, DistributedDataParallel) else model

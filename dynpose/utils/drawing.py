@@ -1,7 +1,7 @@
 """Drawing poses on images.
 
-OpenCV's primitives rather than detectron2's Visualizer, which works on these models too but draws lines of one width
-for all people, every keypoint in red, and limbs that are COCO's own whatever the schema says.
+Uses OpenCV's primitives instead of detectron2's Visualizer, which works with these models too but draws lines of one
+width for all people, every keypoint in red, and some of COCO's limbs whatever the schema.
 
 Axes: N people, K keypoints.
 """
@@ -15,7 +15,7 @@ from detectron2.data.catalog import Metadata
 _MIN_SHORT_SIDE = 480
 _MAX_ENLARGED_LONG_SIDE = 1920
 _DARK, _WHITE = (30, 30, 30), (255, 255, 255)
-# OpenCV takes fractions of a pixel as integers with this many binary digits after the point
+# Fractional bits of OpenCV's fixed-point coordinates
 _SHIFT = 4
 
 
@@ -31,23 +31,24 @@ def draw_poses(
 ):
     """Draw people with their limbs, keypoints, boxes and scores on a copy of an image.
 
-    Left out are keypoints that are not finite, and people whose score or box is not.
+    Keypoints that are not finite, and people whose score or box is not, are skipped.
 
-    Limbs and keypoints of the left side are blue, of the right side orange, all others green. The best-scored people
-    are on top. An image whose shorter side is under 480 pixels is enlarged first, so that lines and scores are legible.
+    Limbs and keypoints of the left side are blue, of the right side orange, all others green. People with the highest
+    scores are on top. An image whose shorter side is under 480 pixels is enlarged first, so that lines and scores are
+    legible.
 
     The confidence of a keypoint is the probability of its heatmap's peak among all cells of the map, which is small
-    even for a right one: a peak that spreads like a Gaussian with a standard deviation of s cells has 1 / (2 pi s^2).
-    The default threshold leaves out what is spread wider than s = 2.8 cells: 23 pixels of the network's input at
-    stride 8. Without any evidence the confidence is one over the number of cells, some 0.0001.
+    even for a correct keypoint: a Gaussian peak with a standard deviation of s cells has 1 / (2 pi s^2). The default
+    threshold drops peaks wider than s = 2.8 cells: 23 pixels of the network's input at stride 8. Without any evidence
+    the confidence is one over the number of cells, about 0.0001.
 
     Args:
         image_rgb (ndarray): (H, W, 3) uint8.
         instances (Instances): with ``pred_boxes``, ``scores`` and ``pred_keypoints`` (N, K, 3) in continuous pixels of
             the image.
-        schema (KeypointSchema): names the sides and the limbs of the K keypoints; it may have no limbs.
-        score_threshold (float): people below are left out.
-        keypoint_threshold (float): keypoints below, and limbs that end there, are left out.
+        schema (KeypointSchema): gives the sides and the limbs of the K keypoints; it may have no limbs.
+        score_threshold (float): people with a lower score are skipped.
+        keypoint_threshold (float): keypoints with a lower confidence, and their limbs, are skipped.
         show_boxes (bool): draw boxes.
         show_scores (bool): write scores.
 
@@ -74,17 +75,17 @@ def draw_poses(
     keypoints = instances.pred_keypoints.numpy()
     visible = (keypoints[..., 2] >= keypoint_threshold) & np.isfinite(keypoints).all(axis=2)
     points = keypoints[..., :2] * scale
-    # widths and letters are laid out for an image of the least size
+    # widths and letters are designed for an image of the minimum size
     unit = max(1.0, min(canvas.shape[:2]) / _MIN_SHORT_SIDE)
 
     limb_colors, point_colors = _colors(schema)
     for box, person, seen in zip(boxes, points, visible):
         if show_boxes:
             _rectangle(canvas, box, round(unit))
-        # a fiftieth of the person's size, but neither hair nor beam
+        # a fiftieth of the person's size, within limits
         width = float(np.clip(np.sqrt(np.prod(box[2:] - box[:2])) / 50, 1.6 * unit, 4 * unit))
         limbs = [(*person[[a, b]], color) for (a, b), color in zip(schema.skeleton, limb_colors) if seen[[a, b]].all()]
-        # all outlines first, or they would cut limbs that meet
+        # all outlines first, as they would otherwise cut limbs that meet
         for a, b, _ in limbs:
             _line(canvas, a, b, _DARK, width + 2 * unit)
         for a, b, color in limbs:
@@ -107,7 +108,7 @@ def _enlarge(image):
 
 
 def _colors(schema):
-    """One colour per limb, as the schema gives them to detectron2, and (K, 3) for the keypoints by the same rule."""
+    """One colour per limb, as in the schema's metadata, and (K, 3) colours of the keypoints by the same rule."""
     # a limb from a keypoint to itself has that keypoint's colour
     points = tuple((index, index) for index in range(schema.num_keypoints))
     metadata = Metadata()
@@ -117,8 +118,8 @@ def _colors(schema):
 
 
 def _fixed(image, point):
-    """Continuous pixels to OpenCV's fixed-point numbers, in which whole numbers are pixel centres."""
-    # what lies far outside would overflow
+    """Continuous pixels to OpenCV's fixed-point numbers, in which integers are pixel centres."""
+    # points far outside would overflow
     limit = 4 * max(image.shape[:2])
     return tuple(int(v) for v in np.rint((np.clip(point, -limit, limit) - 0.5) * 2**_SHIFT))
 
@@ -135,14 +136,14 @@ def _disc(image, center, color, radius):
 
 
 def _rectangle(image, box, width):
-    # on whole pixels, where thin lines are crisp
+    # on whole pixels, so that thin lines are sharp
     x0, y0, x1, y1 = np.clip(box, 0, np.tile(image.shape[1::-1], 2) - 1).astype(int).tolist()
     cv2.rectangle(image, (x0, y0), (x1, y1), _DARK, width + 2)
     cv2.rectangle(image, (x0, y0), (x1, y1), _WHITE, width)
 
 
 def _label(image, text, box, unit):
-    """Text on a dark ground at the upper left corner of a box, inside the image."""
+    """Draw text on a dark background at the upper left corner of a box, inside the image."""
     font, size, thickness, margin = cv2.FONT_HERSHEY_SIMPLEX, 0.45 * unit, round(unit), round(3 * unit)
     (width, height), _ = cv2.getTextSize(text, font, size, thickness)
     limit = np.array(image.shape[1::-1]) - (width + 2 * margin, height + 2 * margin)

@@ -1,4 +1,4 @@
-"""What a result depends on beside its inputs: versions of the software, and the commit of the source."""
+"""The environment that a result depends on: software versions, and the commit of the source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import dynpose
 
 
 def versions(packages: Iterable[str] = ()) -> dict[str, str | None]:
-    """Give the versions of dynpose, Python, PyTorch and some packages, None for a package that is not installed."""
+    """Return the versions of dynpose, Python, PyTorch and ``packages``, None for a package that is not installed."""
     return {
         "dynpose": dynpose.__version__,
         "python": platform.python_version(),
@@ -31,14 +31,14 @@ def _version(package):
 
 
 def git_state(folder: Path | None = None) -> dict | None:
-    """Give the commit of the code in a folder.
+    """Return the commit of the code in a folder.
 
     Args:
-        folder: of a package; None = dynpose.
+        folder: folder of a package; None = dynpose.
 
     Returns:
-        ``commit``, and ``dirty``, whether files differ from it or are not part of it. None where the package is not
-        under git, even if it is installed within the working tree of something else.
+        ``commit``, and ``dirty``: whether files differ from it or are untracked. None if git does not track the
+        package, even if it is installed within the working tree of another repository.
     """
     folder = folder or Path(dynpose.__file__).parent
     if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:

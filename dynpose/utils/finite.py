@@ -1,17 +1,17 @@
-"""Which predictions hold a NaN or an infinite number: models hand these on, and whoever uses them says so."""
+"""Detecting predictions with NaN or infinite values: models return them, and their callers report them."""
 
 import torch
 
 
 def finite_instances(instances):
-    """Tell predictions whose numbers are all finite from those of a diverged model.
+    """Find the predictions whose values are all finite; a diverged model returns others.
 
     Args:
-        instances (Instances): N, with ``scores`` and, where there are, ``pred_boxes`` and ``pred_keypoints``.
+        instances (Instances): N, with ``scores`` and optionally ``pred_boxes`` and ``pred_keypoints``.
 
     Returns:
-        Tensor: (N,) bool, False where the score, a coordinate of the box, or a coordinate or the confidence of a
-        keypoint is not finite.
+        Tensor: (N,) bool, False if the score, a coordinate of the box, or a coordinate or the confidence of a keypoint
+        is not finite.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""Lock files: who holds one is written in it, and the operating system releases it when that process dies."""
+"""Lock files: a file names its owner, and the operating system releases the lock when that process dies."""
 
 import errno
 import logging
@@ -16,11 +16,11 @@ __all__ = ["LockedError", "locked", "share", "stop_sharing"]
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_TRIES = 0.2
-# What the operating systems answer where another process has the lock
+# Error codes of the operating systems if another process has the lock
 _HELD = (errno.EACCES, errno.EAGAIN)
-# Lock files of this process. A child that it forks, such as a data worker, would keep them beyond its end.
+# Lock files of this process. A forked child, such as a data worker, would hold them after this process ends.
 _open_files = set()
-# Those that it shares with others, by path
+# Lock files shared with other processes, by path
 _shared = {}
 
 
@@ -28,7 +28,7 @@ class LockedError(Exception):
     """Another process holds the lock.
 
     Attributes:
-        owner (str): that process, as it has described itself in one line.
+        owner (str): one-line description of that process, read from the lock file.
     """
 
     def __init__(self, owner):
@@ -41,13 +41,13 @@ def locked(path, *, waits=False):
     """Hold a lock file while the block runs.
 
     The lock is the operating system's (``flock``, through portalocker): it ends with the process, however that ends,
-    and a file that a killed process has left locks no one out. After the block the file is removed.
+    and the file of a killed process blocks no other. After the block the file is removed.
 
-    On a file system without locks, a warning is logged and the block runs all the same.
+    On a file system without locks, a warning is logged and the block runs without a lock.
 
     Args:
-        path (str): of the lock file, in a folder that is there.
-        waits (bool): wait until the lock is free, and log for whom; False = raise.
+        path (str): path of the lock file, in an existing folder.
+        waits (bool): wait until the lock is free, and log its owner; False = raise.
 
     Raises:
         LockedError: another process, or another block of this one, holds the lock.
@@ -63,20 +63,20 @@ def locked(path, *, waits=False):
         yield
     finally:
         if file in _open_files:  # not in a forked child
-            # removed before it is free: whoever has it open sees that it is no longer the file of this name
-            with suppress(OSError):  # Windows removes no open file
-                if _is_still(path, file):  # somebody may have removed it, and another process made it anew
+            # removed before it is unlocked: processes that have it open detect that the name no longer refers to it
+            with suppress(OSError):  # Windows can't remove an open file
+                if _is_still(path, file):  # it may have been removed, and recreated by another process
                     os.remove(path)
             _close(file)
 
 
 def share(path):
-    """Hold a lock file together with other processes until this one ends, to say that it uses something.
+    """Hold a shared lock until this process ends, to mark a resource as in use.
 
-    Where that can't be done, in a folder that is read-only or on a file system without locks, nothing happens.
+    Does nothing in a read-only folder or on a file system without locks.
 
     Args:
-        path (str): of the lock file; it stays when the lock ends.
+        path (str): path of the lock file; the file remains when the lock ends.
     """
     if path in _shared:
         return
@@ -92,10 +92,10 @@ def share(path):
 
 
 def stop_sharing(path):
-    """End this process's share of a lock file.
+    """Release this process's shared lock.
 
     Args:
-        path (str): of the lock file.
+        path (str): path of the lock file.
 
     Returns:
         bool: whether other processes :func:`share` it.
@@ -138,7 +138,7 @@ def _take(path, waits):
 
 
 def _lock(file, path):
-    """Lock an open file; False where the file system has no locks."""
+    """Lock an open file; return False if the file system has no locks."""
     try:
         portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
     except portalocker.LockException as error:
@@ -152,14 +152,14 @@ def _lock(file, path):
 
 
 def _is_held(error):
-    """Whether another process has the lock; otherwise there are no locks."""
-    # before its version 2.8, portalocker has one exception for both
+    """Whether another process has the lock; otherwise the file system has no locks."""
+    # portalocker before version 2.8 has one exception for both cases
     cause = error.args[0] if error.args else None
     return isinstance(error, portalocker.AlreadyLocked) or getattr(cause, "errno", None) in _HELD
 
 
 def _is_still(path, file):
-    """Whether an open file has not been removed since, and perhaps been replaced."""
+    """Whether the path still refers to an open file, which has been neither removed nor replaced."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
     except FileNotFoundError:
@@ -192,7 +192,7 @@ def _close(file):
 def _close_in_child():
     _shared.clear()
     while _open_files:
-        # without unlocking, which would count for the parent too
+        # without unlocking, which would release the parent's lock too
         _open_files.pop().close()
 
 

@@ -1,4 +1,4 @@
-"""The global random generators of random, numpy and torch, taken together."""
+"""Saving, restoring and seeding the global random generators of random, numpy and torch together."""
 
 import random
 from contextlib import contextmanager
@@ -10,13 +10,13 @@ __all__ = ["preserved_rng", "rng_state", "seed_rng", "set_rng_state"]
 
 
 def rng_state(cuda=True):
-    """The state of the generators of this process.
+    """Return the state of the generators of this process.
 
     Args:
-        cuda (bool): that of the current GPU's generator too, where there is one in use.
+        cuda (bool): include the generator of the current GPU, if one is in use.
 
     Returns:
-        dict[str, Any]: tensors, tuples and numbers alone, so that ``torch.load`` reads it with ``weights_only``.
+        dict[str, Any]: only tensors, tuples and numbers, so that ``torch.load`` reads it with ``weights_only``.
     """
     name, keys, *rest = np.random.get_state()
     state = {
@@ -44,7 +44,7 @@ def seed_rng(seed, cuda=True):
 
     Args:
         seed (int): from 0 to 2^32 - 1.
-        cuda (bool): the GPUs' too.
+        cuda (bool): seed those of the GPUs too.
     """
     random.seed(seed)
     np.random.seed(seed)
@@ -56,7 +56,7 @@ def seed_rng(seed, cuda=True):
 
 @contextmanager
 def preserved_rng(cuda=True):
-    """Leave the generators after the block as they were before it.
+    """Restore the state of the generators after the block.
 
     Example::
 

@@ -1,9 +1,9 @@
 """Synthetic people: a procedural pose data set for trying out, testing and demonstrating dynpose.
 
-From a person to an image: ``poses`` draws joint angles, ``looks`` body and clothes; ``figure`` (with ``head``) makes
-pieces in space of them, ``patches`` polygons of those; ``painting`` paints people and finds out which keypoints can be
-seen, ``background`` paints what is behind them; ``render`` composes images and annotations, ``dataset`` writes and
-registers them.
+The pipeline from a person to an image: ``poses`` draws joint angles, ``looks`` draws body and clothes; ``figure`` (with
+``head``) builds 3D pieces from them, ``patches`` turns those into polygons; ``painting`` paints people and determines
+the visible keypoints, ``background`` paints the scene behind them; ``render`` composes images and annotations,
+``dataset`` writes and registers them.
 """
 
 from .dataset import register_synthetic_pose, register_synthetic_pose_from_cfg, write_synthetic_pose

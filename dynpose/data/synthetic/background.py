@@ -1,4 +1,4 @@
-"""Places for synthetic people to be in: rooms and streets of flat shapes with texture, and nobody in them."""
+"""Backgrounds for synthetic people: empty rooms and streets of flat, textured shapes."""
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ def paint_background(rng, height, width, horizon):
     Args:
         rng (Generator): source of randomness.
         height, width (int): size in pixels.
-        horizon (float): where the ground begins, pixels from the top.
+        horizon (float): start of the ground, pixels from the top.
 
     Returns:
         ndarray: (H, W, 3) RGB uint8.
@@ -220,7 +220,7 @@ def _paint_fence(rng, image, horizon):
 
 
 def _smooth_noise(rng, height, width, cell):
-    """Noise (H, W) of standard deviation 1 at points that are about ``cell`` pixels apart, smooth between them."""
+    """Noise (H, W) of standard deviation 1 at points about ``cell`` pixels apart, interpolated smoothly."""
     cell = max(2, round(cell))
     coarse = rng.standard_normal((height // cell + 3, width // cell + 3), dtype=np.float32)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -267,7 +267,7 @@ def _vary(rng, palette):
 
 
 def _muted(rng, low, high, tint=14, warmth=0):
-    """A greyish colour of a brightness between ``low`` and ``high``."""
+    """A greyish colour with a brightness between ``low`` and ``high``."""
     return np.clip(rng.uniform(low, high) + rng.uniform(-tint, tint, 3) + np.array((1, 0.2, -1)) * warmth, 0, 255)
 
 

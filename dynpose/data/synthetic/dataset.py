@@ -1,4 +1,4 @@
-"""The synthetic people on disk, in COCO's keypoint format, and in detectron2's catalog."""
+"""Writing the synthetic people in COCO's keypoint format, and registering them with detectron2."""
 
 import dataclasses
 import json
@@ -22,30 +22,30 @@ __all__ = ["register_synthetic_pose", "register_synthetic_pose_from_cfg", "write
 logger = logging.getLogger(__name__)
 
 _GENERATOR = "dynpose.data.synthetic"
-# Raise it whenever the same parameters give other images or annotations: folders written before are then redone.
+# Increase it whenever the same parameters give other images or annotations: older folders are then rewritten.
 _VERSION = 1
 _JPEG_QUALITY = 95
 _REMEDY = "set DATASETS.SYNTHETIC.ROOT to another folder, or remove it"
 
 
 def write_synthetic_pose(root, split, num_images, params):
-    """Write one split of the data set, unless it is there already.
+    """Write one split of the data set, unless it already exists.
 
-    What was written with other parameters is replaced, unless another process uses it. Any number of processes may call
-    this at once: one writes, the others wait for it. What a killed process has left is finished, or written anew.
+    A split with other parameters is replaced, unless another process uses it. Any number of processes may call this at
+    once: one writes, the others wait. An unfinished split of a killed process is completed or rewritten.
 
     Args:
-        root (str): folder that gets ``<split>.json`` and ``<split>/*.jpg``.
+        root (str): output folder for ``<split>.json`` and ``<split>/*.jpg``.
         split (str): "train" or "val".
-        num_images (int): how many.
-        params (SyntheticPose): what they show.
+        num_images (int): number of images.
+        params (SyntheticPose): parameters of the images.
 
     Returns:
         tuple[str, str]: the annotation file and the folder of its images.
 
     Raises:
-        DatasetError: the file or the folder is there, but was not written by this function, or another process uses
-            what was written with other parameters.
+        DatasetError: the file or the folder exists but was not written by this function, or another process uses a
+            split with other parameters.
 
     Example::
 
@@ -63,13 +63,13 @@ def write_synthetic_pose(root, split, num_images, params):
         "num_images": num_images,
         "parameters": dataclasses.asdict(params),
     }
-    # JSON has no tuples; what is compared with a file must look as if read from one
+    # JSON has no tuples; convert them for the comparison with a file
     info = json.loads(json.dumps(info))
     users = f"{json_file}.users"
-    # Looked at without the lock first, so that a folder that cannot be written to can still be used
+    # Checked without the lock first, so that a read-only folder can still be used
     if _is_written(json_file, image_root, info):
         share(users)
-        # it may have been replaced before it was known to be used
+        # it may have been replaced before the shared lock was held
         if _is_written(json_file, image_root, info):
             return json_file, image_root
     try:
@@ -100,17 +100,17 @@ def _is_written(json_file, image_root, info):
 
 
 def _finish_earlier(json_file, image_root):
-    """Give the annotation its name, if an earlier call was killed after the images had theirs."""
+    """Rename the annotation file, if an earlier call was killed after renaming the image folder."""
     partial = _partial(json_file)
     if os.path.exists(json_file) or not os.path.isdir(image_root) or not os.path.isfile(partial):
         return
-    # the file is whole, since the images got their name after it was
+    # the file is complete, since it is written before the image folder is renamed
     if _is_ours(read_coco_json(partial)):
         os.replace(partial, json_file)
 
 
 def _partial(path):
-    """What a file or folder is called until it is complete."""
+    """The name of a file or folder until it is complete."""
     return f"{path}.partial"
 
 
@@ -144,7 +144,7 @@ def _write(json_file, image_root, info, params):
     }
     with open(_partial(json_file), "w", encoding="utf-8") as f:
         json.dump({"info": info, "images": images, "annotations": annotations, "categories": [category]}, f)
-    # The annotation appears last: where it is, the images are complete.
+    # The annotation file is renamed last: if it exists, the images are complete.
     os.replace(partial, image_root)
     os.replace(_partial(json_file), json_file)
     logger.info(
@@ -157,14 +157,14 @@ def _write(json_file, image_root, info, params):
 
 
 def _remove_earlier(json_file, image_root):
-    """Remove what an earlier call wrote, and nothing else."""
+    """Remove the output of an earlier call, and nothing else."""
     if os.path.exists(json_file):
         if not _is_ours(read_coco_json(json_file)):
             raise DatasetError(
                 f"{json_file}: the file is no annotation of synthetic people and is not replaced; {_REMEDY}"
             )
         logger.info("%s has other parameters or lacks images: it is written anew", json_file)
-        # the annotation last: it says whose the images are
+        # the annotation file last: it identifies the origin of the images
         shutil.rmtree(image_root, ignore_errors=True)
         os.remove(json_file)
     elif os.path.exists(image_root):
@@ -174,16 +174,16 @@ def _remove_earlier(json_file, image_root):
 def register_synthetic_pose(root, *, num_train=1000, num_val=100, **params):
     """Register ``synthetic_pose_train`` and ``synthetic_pose_val`` with detectron2.
 
-    The files are written when a data set is first used, and its metadata then gets ``json_file`` and ``image_root``. A
-    second call replaces what the first has registered.
+    The files are written when a data set is first used; its metadata then get ``json_file`` and ``image_root``. A
+    second call replaces the registration of the first.
 
     Args:
         root (str): folder for the files.
         num_train, num_val (int): number of images.
-        **params: of :class:`SyntheticPose`.
+        **params: parameters of :class:`SyntheticPose`.
 
     Raises:
-        DatasetError: a parameter is outside its range, or one of the names is taken by something else.
+        DatasetError: a parameter is outside its range, or one of the names is taken by another data set.
 
     Example::
 
@@ -231,7 +231,7 @@ def register_synthetic_pose_from_cfg(cfg):
 
 @dataclass(frozen=True)
 class _SyntheticDataset:
-    """What DatasetCatalog calls for the dicts of a split."""
+    """The function in DatasetCatalog that returns the dicts of a split."""
 
     name: str
     root: str

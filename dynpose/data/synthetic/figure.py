@@ -1,8 +1,8 @@
-"""A synthetic person as geometry: forward kinematics, and the pieces that the body and the clothes are made of.
+"""A synthetic person as geometry: forward kinematics, and the pieces of the body and the clothes.
 
-Lengths are in body heights (a standing person is 1 high). Frames of the body have ``x`` to the person's left, ``y`` up
-and ``z`` to the front. The camera frame has ``x`` to the right of the image, ``y`` up and ``z`` towards the viewer: a
-person who faces the camera has their left on the image's right. The projection is orthographic.
+Lengths are in body heights (a standing person is 1 high). Body frames have ``x`` to the person's left, ``y`` up and
+``z`` to the front. The camera frame has ``x`` to the right of the image, ``y`` up and ``z`` towards the viewer: the
+left side of a person facing the camera is on the image's right. The projection is orthographic.
 
 The pieces belong to groups (an arm, a leg, the trunk, the head, long hair, a seat), which are painted from far to near.
 """
@@ -32,10 +32,10 @@ def _parts_of_keypoints():
 
 
 KEYPOINT_PARTS = _parts_of_keypoints()
-"""Keypoint name -> the parts that show it: it is hidden where another part, or another person, covers it."""
+"""Keypoint name -> the parts that show it: it is hidden if another part, or another person, covers it."""
 
 _HEEL, _TOE = 0.027, 0.02
-# Beyond this part of its lateral offset behind the trunk's middle, a shoulder or hip is on the far side
+# A shoulder or hip more than this fraction of its lateral offset behind the trunk's centre is on the far side
 _FAR_SIDE = 0.75
 
 
@@ -46,21 +46,22 @@ class Figure:
         body (Body): proportions.
         outfit (Outfit): clothes.
         pose (Pose): joint angles.
-        yaw (float): where the person faces, degrees: 0 = to the camera, 90 = to the right of the image, 180 = away.
-        pitch (float): how far the camera looks down, degrees.
-        light (float): where the light comes from: -1 = left, 1 = right.
+        yaw (float): direction that the person faces, degrees: 0 = to the camera, 90 = to the right of the image, 180 =
+            away.
+        pitch (float): downward angle of the camera, degrees.
+        light (float): direction of the light: -1 = from the left, 1 = from the right.
 
     Attributes:
         keypoints (dict[str, ndarray]): name -> (2,), x to the right and y up, body heights.
-        turned_away (set[str]): keypoints on the side of the head or the trunk that is turned away from the camera.
-        outlines (Outlines): what to paint, body heights.
+        turned_away (set[str]): keypoints on the side of the head or the trunk that faces away from the camera.
+        outlines (Outlines): shapes to paint, body heights.
         bounds (tuple[float]): left, bottom, right, top of the person, body heights.
     """
 
     def __init__(self, *, body: Body, outfit: Outfit, pose: Pose, yaw: float, pitch: float = 6.0, light: float = -0.5):
         self._body, self._outfit, self._pose = body, outfit, pose
         self._pelvis = rotation(x=pitch) @ rotation(y=yaw)
-        # The back bends in two places: half of it below the waist
+        # The back bends at two joints: half of the angle below the waist
         self._waist, self._trunk = (
             self._pelvis @ rotation(x=t * pose.lean) @ rotation(z=-t * pose.tilt) @ rotation(y=t * pose.turn)
             for t in (0.5, 1.0)
@@ -138,7 +139,7 @@ class Figure:
         return patches
 
     def _make_shirt_front(self, front):
-        """A zip or a print on the side of the shirt that is seen from the front only."""
+        """A zip or a print on the front of the shirt."""
         trim = self._outfit.trim
         if self._outfit.shirt_pattern == "zip":
             return [rod("trunk", trim, a, b, 0.005) for a, b in zip(front, front[1:])]
@@ -160,7 +161,7 @@ class Figure:
         frame = self._pelvis @ rotation(x=-angles.flexion) @ rotation(z=sign * angles.abduction) @ rotation(y=sign * 8)
         thigh = Bone(self._joints[f"{side}_hip"], frame, body.leg, (0.051 * girth, 0.037 * girth))
         shin = Bone(thigh.end, frame @ rotation(x=angles.knee), body.leg, (0.037 * girth, 0.024 * girth))
-        # The ankle keeps the sole nearly level, as far as it can bend
+        # The ankle keeps the sole nearly level within its range
         sole = shin.frame @ rotation(x=float(np.clip(-0.8 * (angles.knee - angles.flexion), -45, 30)))
         heel, toe = shin.end - sole @ [0, 0.012, 0.016], shin.end + sole @ [0, -0.02, 0.085]
         self._joints.update({f"{side}_knee": thigh.end, f"{side}_ankle": shin.end})
@@ -227,7 +228,7 @@ class Figure:
         self._joints.update(head.keypoints)
         self.turned_away |= head.turned_away
         depth = head.depth + 0.03
-        # Long hair is painted over a head that is turned away, and else behind the trunk
+        # Long hair is painted over a head that faces away, and otherwise behind the trunk
         hanging = depth + 1e-3 if head.is_turned_away else min(depth, self._joints["neck"][2]) - 0.06
         return [(depth, head.patches()), (hanging, head.long_hair())]
 
@@ -244,9 +245,9 @@ def _assemble(pieces, straight):
     """Patches of a limb from far to near.
 
     Args:
-        pieces (list): for each segment of the limb its middle (3,), and its patches: first the bare limb, then what it
-            wears.
-        straight (bool): no segment lies before another, so that neighbours of one colour can be shaded without a seam.
+        pieces (list): for each segment of the limb its centre (3,), and its patches: first the bare limb, then its
+            clothes.
+        straight (bool): no segment covers another, so that neighbours of one colour can be shaded without a seam.
     """
     pieces = [patches for _, patches in sorted(pieces, key=lambda piece: piece[0][2])]
     if not straight:

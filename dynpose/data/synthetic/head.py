@@ -6,10 +6,10 @@ from .looks import shade
 from .patches import Patch, cap, rod
 from .poses import SIDES, rotation
 
-# Size of the head that the lengths in this module are for, body heights
+# Head size to which the lengths in this module refer, body heights
 _MODEL_HEIGHT = 0.152
-# Cosine of the angle between the camera and the direction that a keypoint's place on the head faces, below which it has
-# turned out of sight. Nose and ears stick out and are seen from somewhat behind, too.
+# Minimum cosine of the angle between the camera and the surface normal at a keypoint of the head for the keypoint to be
+# visible. Nose and ears protrude and are also visible from slightly behind.
 _SEEN = {"nose": -0.15, "eye": 0.08, "ear": -0.3}
 
 
@@ -27,8 +27,8 @@ class Head:
     Attributes:
         keypoints (dict[str, ndarray]): name -> (3,).
         turned_away (set[str]): keypoints on the far side.
-        is_turned_away (bool): the camera sees the back of the head.
-        depth (float): of the head's middle, towards the camera.
+        is_turned_away (bool): the back of the head faces the camera.
+        depth (float): position of the head's centre towards the camera.
     """
 
     def __init__(self, *, outfit, base, up, frame, height, neck, girth):
@@ -87,7 +87,7 @@ class Head:
         return Patch("head", color, [self._at(*center)], [self._axes(*radii)])
 
     def _hair(self):
-        """Hair all around the skull, and the face left free in it."""
+        """Hair all around the skull, except for the face."""
         if self._outfit.hair_style == "bald":
             return []
         skin = self._outfit.skin
@@ -133,7 +133,7 @@ class Head:
         return patches
 
     def _ornament(self):
-        """A bun, curls or a cap: what is painted before the head, and what after it."""
+        """A bun, curls or a cap: the patches painted before the head, and those painted after it."""
         outfit = self._outfit
         if outfit.hair_style == "bun":
             patches = [self._ball(outfit.hair, (0, 0.062, -0.045), (0.028, 0.026, 0.028))]

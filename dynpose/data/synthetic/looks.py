@@ -1,4 +1,4 @@
-"""What the synthetic people look like: proportions, skin, hair and clothes."""
+"""The appearance of the synthetic people: proportions, skin, hair and clothes."""
 
 import math
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Body:
 
 
 def sample_body(rng):
-    """Draw an adult's proportions, now and then a child's."""
+    """Draw an adult's or, occasionally, a child's proportions."""
     child = rng.random() < 0.12
     head = rng.uniform(0.185, 0.21) if child else rng.uniform(0.143, 0.16)
     neck = 0.035 if child else 0.05
@@ -46,7 +46,7 @@ def sample_body(rng):
 
 @dataclass(frozen=True)
 class Outfit:
-    """Colours (RGB, 0..255) and cut of the clothes. ``sleeves`` is how much of the arm they cover; ``trim`` is the
+    """Colours (RGB, 0..255) and cut of the clothes. ``sleeves`` is the covered fraction of the arm; ``trim`` is the
     second colour of the shirt. ``accent`` is worn on the left only, see :func:`sample_outfit`."""
 
     skin: tuple
@@ -88,9 +88,9 @@ _BOTTOM_STYLES = {"trousers": 0.62, "shorts": 0.26, "skirt": 0.12}
 def sample_outfit(rng):
     """Draw skin, hair and clothes.
 
-    Everyone wears a bright colour on the left only: an armband, a wristband, a band below the knee and a shoe. Left and
-    right can so be told apart from behind and where the head is cut off, as they often can on photographs by what a
-    person wears or holds.
+    Everyone wears a bright colour on the left only: an armband, a wristband, a band below the knee and a shoe. This
+    distinguishes left and right from behind and when the head is cut off, as clothes or held objects often do in
+    photographs.
     """
     shirt = _pick(rng, _SHIRTS)
     trim = _pick(rng, [color for color in _SHIRTS if math.dist(color, shirt) > 110])
@@ -113,7 +113,7 @@ def sample_outfit(rng):
 
 
 def shade(color, factor):
-    """An RGB colour made darker (factor < 1) or lighter."""
+    """Make an RGB colour darker (factor < 1) or lighter."""
     return tuple(min(255.0, value * factor) for value in color)
 
 

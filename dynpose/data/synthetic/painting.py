@@ -1,6 +1,6 @@
-"""Painting figures with OpenCV: in colour, and as a map of body parts that says what hides what.
+"""Painting figures with OpenCV: in colour, and as a map of body parts that determines occlusion.
 
-Positions are continuous pixels of the finished image: ``x``, ``y`` is where a figure's ground point stands and
+Positions are continuous pixels of the final image: ``x``, ``y`` is the position of a figure's ground point and
 ``height`` the length of a body height.
 """
 
@@ -20,7 +20,7 @@ _SHIFT = 4
 
 
 class PlacedFigure(NamedTuple):
-    """A figure and where it stands in the image."""
+    """A figure and its position in the image."""
 
     figure: Figure
     x: float
@@ -59,7 +59,7 @@ def paint_shadows(image, people, strength=0.45):
 
     Args:
         image (ndarray): (H, W, 3) uint8.
-        people (Sequence[PlacedFigure]): anybody.
+        people (Sequence[PlacedFigure]): in any order.
         strength (float): 0 = no shadow, 1 = black.
     """
     shadow = np.zeros(image.shape[:2], np.uint8)
@@ -75,7 +75,7 @@ def paint_shadows(image, people, strength=0.45):
 
 
 def part_map(person, shape):
-    """Which part of a person covers each pixel, were nobody else there.
+    """The part of a person that covers each pixel, ignoring other people.
 
     Args:
         person (PlacedFigure): the person.
@@ -94,7 +94,7 @@ def part_map(person, shape):
 
 
 def silhouette(parts):
-    """The pixels of a :func:`part_map` that are the person, without what they sit on: (H, W) bool."""
+    """The pixels of a :func:`part_map` that belong to the person, without the seat: (H, W) bool."""
     return (parts > 0) & (parts != _VALUES["seat"])
 
 
@@ -103,14 +103,14 @@ def keypoint_visibility(person, parts, hidden):
 
     Args:
         person (PlacedFigure): the person.
-        parts (ndarray): (H, W), their :func:`part_map`.
-        hidden (ndarray): (H, W) bool, pixels that someone nearer covers.
+        parts (ndarray): (H, W), the person's :func:`part_map`.
+        hidden (ndarray): (H, W) bool, pixels covered by nearer people.
 
     Returns:
-        dict[str, int]: name -> 0 outside the image, 1 hidden by another person or the own body, 2 visible.
+        dict[str, int]: name -> 0 outside the image, 1 hidden by another person or the person's body, 2 visible.
     """
     height, width = parts.shape
-    # A keypoint is visible if most of a small spot around it is
+    # A keypoint is visible if most of a small disc around it is
     radius = max(1, round(0.012 * person.height))
     flags = {}
     pixels = np.floor(person.to_pixels(np.array(list(person.figure.keypoints.values())))).astype(int).tolist()
@@ -122,13 +122,13 @@ def keypoint_visibility(person, parts, hidden):
         else:
             spot = np.s_[max(row - radius, 0) : row + radius + 1, max(column - radius, 0) : column + radius + 1]
             shown = np.count_nonzero(_SHOWS[name][parts[spot]] & ~hidden[spot])
-            # The spot may reach beyond the silhouette of a thin limb
+            # The disc may extend beyond the silhouette of a thin limb
             flags[name] = 2 if shown and 2 * shown >= np.count_nonzero(parts[spot]) else 1
     return flags
 
 
 _VALUES = {part: i + 1 for i, part in enumerate(PARTS)}
-# Name of a keypoint -> which values of a part map show it
+# Name of a keypoint -> the values of a part map that show it
 _SHOWS = {
     name: np.array([False] + [part in parts for part in PARTS], dtype=bool) for name, parts in KEYPOINT_PARTS.items()
 }

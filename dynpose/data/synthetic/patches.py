@@ -1,9 +1,9 @@
-"""From ellipsoids to polygons: how the parts of a synthetic person become flat shapes that can be filled.
+"""Projecting the parts of a synthetic person from ellipsoids to polygons.
 
 A part of the body is a chain of ellipsoids. In an orthographic projection each becomes an ellipse, and the outline of
-the piece between two neighbours is the convex hull of their ellipses. It is sampled with the support function, which is
-how far a shape reaches in a direction ``d``: that of a hull is the larger of the two, and that of an ellipse with
-covariance ``C`` is ``sqrt(d' C d)``. A few array operations so give all outlines of a person, however foreshortened.
+the piece between two neighbours is the convex hull of their ellipses. It is sampled with the support function, the
+extent of a shape in a direction ``d``: that of a hull is the larger of the two, and that of an ellipse with covariance
+``C`` is ``sqrt(d' C d)``. A few array operations thus give all outlines of a person, with any foreshortening.
 
 Axis letters: E ellipsoids, S outlines, P points of an outline, T tones.
 """
@@ -23,7 +23,7 @@ _HORIZON = np.pad(_DIRECTIONS, ((0, 0), (0, 1)))
 _BRIGHTNESS = np.array([0.45, 0.8, 0.93, 1.06])
 CONTOUR, BASE = 0, 1
 _CONTOUR_WIDTH = 0.0045
-# Shrinking of the lights, and their shift towards the lamp as a fraction of the radius
+# Scale of the lights, and their shift towards the lamp as a fraction of the radius
 _LIGHTS = ((0.8, 0.16), (0.48, 0.42))
 
 
@@ -53,7 +53,7 @@ class Patch(NamedTuple):
 
 
 class Outlines(NamedTuple):
-    """What a person is painted with.
+    """The outlines and colours for painting a person.
 
     Attributes:
         parts (list[str]): S names.
@@ -92,7 +92,7 @@ class Bone(NamedTuple):
             part, color: see :class:`Patch`.
             t0, t1 (float): from and to which fraction of the length.
             grow (float): factor on the radius.
-            straight (tuple[bool, bool]): which of the two ends is cut off straight instead of round.
+            straight (tuple[bool, bool]): whether each end is cut off straight instead of round.
         """
         axes = []
         for t, cut in zip((t0, t1), straight):
@@ -153,7 +153,7 @@ def project(groups, origin, light):
         groups (list[list[Patch]]): from far to near. The contour lines of a group are painted first, so that there is
             none between its patches.
         origin (ndarray): (2,), the point of the camera frame that becomes (0, 0).
-        light (float): where the light comes from: -1 = left, 1 = right.
+        light (float): direction of the light: -1 = from the left, 1 = from the right.
 
     Returns:
         Outlines
@@ -163,7 +163,7 @@ def project(groups, origin, light):
         for patch in patches:
             surface += previous is None or patch.surface is None or patch.surface != previous.surface
             first, last = len(centers), len(centers) + len(patch.centers) - 1
-            # A patch that is an outline has no ellipsoids: any stand in until it is put in their place
+            # A patch that is an outline has no ellipsoids: placeholders are used until it replaces them
             pairs = [(j, min(j + 1, last)) for j in range(first, max(last, first + 1))] if patch.centers else [(0, 0)]
             pieces += [_Piece(patch, group, surface, pair) for pair in pairs]
             centers += patch.centers
@@ -189,7 +189,7 @@ def project(groups, origin, light):
 
 
 class _Piece(NamedTuple):
-    """What becomes one outline: a patch, or the stretch of it between the two ellipsoids ``pair``."""
+    """The source of one outline: a patch, or its section between the two ellipsoids ``pair``."""
 
     patch: Patch
     group: int

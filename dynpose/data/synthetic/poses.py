@@ -1,7 +1,7 @@
-"""What the synthetic people do: joint angles drawn from plausible ranges.
+"""The poses of the synthetic people: joint angles drawn from plausible ranges.
 
 All angles are degrees and zero in the rest pose: upright, arms and legs straight down. A left and a right limb with the
-same angles mirror each other. Which way the person faces is not part of the pose; see ``figure.Figure``.
+same angles mirror each other. The direction that the person faces is not part of the pose; see ``figure.Figure``.
 """
 
 from collections.abc import Callable

@@ -16,7 +16,7 @@ from .poses import sample_pose
 SPLITS = ("train", "val")
 CATEGORY_ID = 1
 
-# A person of whom less can be seen is moved, and in the end left out: nobody could be expected to find them.
+# A person with fewer visible keypoints is moved, and finally left out, as no model could be expected to detect them.
 _MIN_VISIBLE_KEYPOINTS = 5
 _MIN_VISIBLE_AREA = 0.3
 _MAX_MOVES = 12
@@ -27,13 +27,13 @@ class SyntheticPose:
     """A procedural data set of people: image ``i`` depends on the parameters, the split and ``i`` alone.
 
     Args:
-        seed (int): of everything random, not negative.
+        seed (int): seed of all random numbers, not negative.
         image_size (tuple[int, int]): height and width, pixels, at least 32.
-        people (tuple[int, int]): fewest and most people in an image. Someone for whom there is no place where they can
-            be seen is left out, so a crowded image may have fewer.
-        crowding (float): 0 = they keep apart where there is room, 1 = they all stand around one spot.
+        people (tuple[int, int]): minimum and maximum number of people in an image. A person for whom no visible
+            position is found is left out, so a crowded image may have fewer.
+        crowding (float): 0 = people keep apart where there is room, 1 = they all gather around one point.
         scale (tuple[float, float]): height of a standing person as a fraction of the image's height.
-        truncation (float): fraction of the people that the image's border cuts.
+        truncation (float): fraction of the people cut by the image's border.
 
     Raises:
         DatasetError: a parameter is outside its range.
@@ -71,12 +71,12 @@ class SyntheticPose:
         """Make one image.
 
         Args:
-            index (int): which image of the split.
+            index (int): index of the image in the split.
             split (str): "train" or "val": disjoint random streams.
 
         Returns:
             tuple: the image (H, W, 3) RGB uint8, and a list of annotations as in a COCO file, nearest person first:
-            ``bbox`` (XYWH, around the person's silhouette within the image, what others hide of it included), ``area``
+            ``bbox`` (XYWH, around the person's silhouette within the image, including occluded parts), ``area``
             (pixels of that silhouette), ``keypoints`` (3K numbers, COCO's pixel indices: 0.5 less than continuous
             pixels), ``num_keypoints``, ``iscrowd``, ``category_id`` (1).
         """
@@ -90,10 +90,10 @@ class SyntheticPose:
         return _expose(rng, image), annotations
 
     def _place_people(self, rng, horizon):
-        """Choose people and where they stand, nearest first, so that each one's view is settled when it is placed."""
+        """Draw people and their positions, nearest first, so that each one's visibility is final when it is placed."""
         height, width = self.image_size
         count = int(rng.integers(self.people[0], self.people[1] + 1))
-        # All stand on one ground, seen from this many body heights above it: who is larger is nearer and lower.
+        # All stand on one ground, seen from this many body heights above it: larger people are nearer and lower.
         camera = float(np.clip(rng.uniform(0.9, 1.02) * (0.98 * height - horizon) / (self.scale[1] * height), 0.3, 1.6))
         light = float(rng.choice((-1, 1)) * rng.uniform(0.35, 0.8))
         pitch = rng.uniform(2, 10)
@@ -128,7 +128,7 @@ class SyntheticPose:
         return people, annotations
 
     def _stand(self, figure, x, ground, size):
-        """Put a figure on the ground, whole within the image if there is room."""
+        """Place a figure on the ground, completely within the image if there is room."""
         height, width = self.image_size
         left, _, right, top = np.array(figure.bounds) * size
         if right - left < width:
@@ -136,7 +136,7 @@ class SyntheticPose:
         return PlacedFigure(figure, x, min(max(ground, top + 1), height - 0.01 * size), size)
 
     def _push_out(self, rng, person, nearest):
-        """Move a person so that the image's border cuts them: the lower and the upper one only the nearest person."""
+        """Move a person so that the image's border cuts them; only the nearest is cut by the lower or upper border."""
         height, width = self.image_size
         left, _, right, top = np.array(person.figure.bounds) * person.height
         side = rng.choice(("left", "right", "bottom", "top"), p=(0.25, 0.25, 0.4, 0.1) if nearest else (0.5, 0.5, 0, 0))
@@ -155,14 +155,14 @@ def _is_pair(value, kind):
 
 
 def _sample_yaw(rng):
-    """Where a person faces: to the camera rather more often than not, as on photographs."""
+    """Draw the direction that a person faces: mostly to the camera, as in photographs."""
     if rng.random() < 0.5:
         return float(rng.normal(0, 28))
     return float(rng.uniform(-180, 180))
 
 
 def _annotate(person, hidden):
-    """COCO annotation of a person and their part map; the annotation is None if too little can be seen of them."""
+    """COCO annotation of a person and their part map; the annotation is None if too little of them is visible."""
     parts = part_map(person, hidden.shape)
     mask = silhouette(parts)
     area = int(mask.sum())
@@ -190,7 +190,7 @@ def _annotate(person, hidden):
 
 
 def _expose(rng, image):
-    """Vary brightness and contrast and add the sensor's noise."""
+    """Vary brightness and contrast and add sensor noise."""
     contrast, brightness, amount = rng.uniform(0.88, 1.1), rng.uniform(-12, 12), int(rng.integers(2, 7))
     noise = rng.integers(0, 2 * amount + 1, image.shape[:2], dtype=np.uint8)
     return cv2.addWeighted(image, contrast, cv2.merge([noise] * 3), 1.0, 128 * (1 - contrast) + brightness - amount)

@@ -6,27 +6,27 @@ from detectron2.config import CfgNode as CN
 def add_fcpose_config(cfg):
     """Add the keys of MODEL.FCPOSE, in place."""
     cfg.MODEL.FCPOSE = CN()
-    # Kernel of the controller on the box tower: 1 (paper, section 3.1) or 3 (release)
+    # Kernel size of the controller on the box tower: 1 (paper, section 3.1) or 3 (release)
     cfg.MODEL.FCPOSE.CONTROLLER_KERNEL = 1
     # Positive locations that get a KP-Net in training, per batch and process (section 3.3): 50 (paper), 70 (release);
     # 0 = all
     cfg.MODEL.FCPOSE.MAX_SAMPLES = 50
-    # Relative coordinates are divided by the level's size of interest; for the last level, which has none, by this,
-    # pixels
+    # Relative coordinates are divided by the level's size of interest; for the last level, which has none, by this
+    # value, pixels
     cfg.MODEL.FCPOSE.LAST_SIZE_OF_INTEREST = 1333
 
-    # The branch that makes F out of P3..P5
+    # The branch that computes F from P3..P5
     cfg.MODEL.FCPOSE.BASIS = CN()
     cfg.MODEL.FCPOSE.BASIS.IN_FEATURES = ["p3", "p4", "p5"]
     cfg.MODEL.FCPOSE.BASIS.CONVS_DIM = 128
     cfg.MODEL.FCPOSE.BASIS.NUM_CONVS = 4
     cfg.MODEL.FCPOSE.BASIS.NORM = "SyncBN"
 
-    # Softmax cross-entropy of the heatmaps: "cell" (paper, Eq. 3: one-hot at stride 8) or "upsampled" (release: on the
+    # Softmax cross-entropy on the heatmaps: "cell" (paper, Eq. 3: one-hot at stride 8) or "upsampled" (release: on the
     # logits up-sampled by 4, one-hot at stride 2)
     cfg.MODEL.FCPOSE.HEATMAP_LOSS = "cell"
-    # For "cell", where the one is: "nearest" = floor(x / 8), the cell whose centre is nearest; "paper" =
-    # floor((x - 4) / 8), as section 3.3 prints it
+    # Target cell of "cell": "nearest" = floor(x / 8), the cell with the nearest centre; "paper" = floor((x - 4) / 8),
+    # as printed in section 3.3
     cfg.MODEL.FCPOSE.HEATMAP_TARGET = "nearest"
     # alpha of Eq. 4
     cfg.MODEL.FCPOSE.HEATMAP_LOSS_WEIGHT = 2.5
@@ -34,21 +34,21 @@ def add_fcpose_config(cfg):
     # Keypoint refinement (Tables 4 and 5): "none", "deconv" (heatmaps up-sampled by a transposed convolution), "shared"
     # (one offset map for all people) or "instance" (a generated 1x1 convolution per person)
     cfg.MODEL.FCPOSE.REFINEMENT = "shared"
-    # What the shared offset map is computed from: "p3" (paper: one convolution on P3) or "basis" (release: F's last
-    # layer)
+    # Input of the shared offset map: "p3" (paper: one convolution on P3) or "basis" (release: F's last layer)
     cfg.MODEL.FCPOSE.OFFSET_SOURCE = "p3"
-    # Kernel of that one convolution on P3 (not given in the paper)
+    # Kernel size of that convolution on P3 (not given in the paper)
     cfg.MODEL.FCPOSE.OFFSET_KERNEL = 3
-    # Pixels that an output of 1 stands for: 0 = the map's stride (paper variant), else that many (release: 1)
+    # Pixels per unit of the offset map: 0 = the map's stride (paper variant), else this value (release: 1)
     cfg.MODEL.FCPOSE.OFFSET_SCALE = 0.0
     # "mse" (paper) or "expected_distance" (release)
     cfg.MODEL.FCPOSE.OFFSET_LOSS = "mse"
     # For "mse": cells whose centre is within this many cells of a keypoint's cell are supervised, with the nearest
-    # keypoint of that kind; 0 = that cell alone
+    # keypoint of that type; 0 = that cell alone
     cfg.MODEL.FCPOSE.OFFSET_RADIUS = 1
     # beta of Eq. 4
     cfg.MODEL.FCPOSE.OFFSET_LOSS_WEIGHT = 5.0
-    # For "expected_distance": the distance is measured in half (w + h) of the person's box, times this, and squashed
+    # For "expected_distance": the distance in units of half (w + h) of the person's box is multiplied by this, then
+    # squashed
     cfg.MODEL.FCPOSE.DISTANCE_NORM = 12.0
     # For "deconv": up-sampling factor
     cfg.MODEL.FCPOSE.DECONV_FACTOR = 4
