@@ -363,7 +363,7 @@ def _check_part_dim(part_dim, num_heads):
 
 
 def _check_config(cfg):
-    """Find a wrong value before training does."""
+    """Validate the config before training starts."""
     querypose, key = cfg.MODEL.QUERYPOSE, "MODEL.QUERYPOSE.{}".format
     dims = ("HIDDEN_DIM", "PART_DIM", "KEYPOINT_CONV_DIM", "DYNAMIC_DIM", "FEEDFORWARD_DIM", "PART_FEEDFORWARD_DIM")
     check_at_least_one(cfg, *map(key, (*dims, "NUM_HEADS", "KEYPOINT_POOLER_RESOLUTION")))
