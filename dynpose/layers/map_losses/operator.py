@@ -86,7 +86,7 @@ def expected_distance(
     distance_norm: float = 12.0,
     backend: str = "auto",
 ) -> torch.Tensor:
-    """Expected localisation error of a keypoint under its heatmap (the offset loss of FCPose's released code).
+    """Expected localisation error of a keypoint under its heatmap (the offset loss of FCPose's release).
 
     For every cell, the distance from (cell centre + offset) to the keypoint, in units of the box size, is squashed to
     [0, 1) by tanh(distance_norm / 2 * distance) and averaged over the cells with the softmax of the logits as weights.

@@ -50,7 +50,7 @@ class DiskOffsets(nn.Module):
         std (float): standard deviation of the initial weights; 0 = He initialisation of all but the last.
 
     Raises:
-        ValueError: ``num_convs`` is below 1.
+        ValueError: if ``num_convs`` is below 1.
     """
 
     def __init__(self, *, in_channels, num_keypoints, conv_dim, num_convs, norm, std):

@@ -207,7 +207,7 @@ class AuxBranch(nn.Module):
         norm (str): a name of detectron2's ``get_norm``.
 
     Raises:
-        ValueError: ``num_convs`` is below 1.
+        ValueError: if ``num_convs`` is below 1.
     """
 
     factor = 2

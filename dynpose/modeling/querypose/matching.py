@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import generalized_box_iou
 
-# Replaces NaN costs, so that a diverged run ends because of its NaN losses rather than in the matching
+# Replaces non-finite costs, so that a diverged run ends because of its NaN losses rather than in the matching
 _NOT_A_NUMBER = 1e9
 
 
