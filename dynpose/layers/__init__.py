@@ -1,4 +1,4 @@
-"""Operators with no opinion about a method."""
+"""Operators that do not depend on a method."""
 
 from .backends import Implementation, register_backend
 from .kp_net import KPNetPeaks, KPNets, KPNetSpec, kp_net_cross_entropy, kp_net_heatmaps, kp_net_peaks

@@ -1,13 +1,13 @@
-"""The named backends of the operators, and which of them runs.
+"""The named backends of the operators, and the choice between them.
 
-An operator, such as ``kp_net_peaks``, has one implementation per backend. "torch" is plain PyTorch: it runs anywhere,
-implements every operator and defines what it means. Further backends implement some operators or all of them, and are
-registered by name, from inside this package or from outside:
+An operator, such as ``kp_net_peaks``, has one implementation per backend. "torch" is the reference in plain PyTorch: it
+runs anywhere, implements every operator and defines its result. Further backends implement some or all operators and
+are registered by name, inside or outside this package:
 
     >>> register_backend("mine", {"kp_net_peaks": Implementation(my_peaks)})
 
-A model then uses it wherever its config names it. Where a named backend lacks an operator, or cannot run one on the
-arguments at hand, "torch" runs instead, and a warning says so once.
+A model uses a backend where its config names it. If the named backend lacks an operator, or cannot run it on the given
+arguments, "torch" runs instead, with a single warning.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def _always_available(*arguments):
 
 @dataclass(frozen=True)
 class Implementation:
-    """How one backend runs one operator.
+    """The implementation of one operator by one backend.
 
     Attributes:
-        function: takes the operator's arguments by position, checked and without the name of the backend.
-        unavailable_reason: takes the same arguments and returns why ``function`` cannot run on them, None where it can.
-        devices: types of the devices on which "auto" chooses it, such as ("cuda",); None for all, () for none, so that
-            it only runs where it is named.
+        function: takes the operator's checked arguments by position, without the backend name.
+        unavailable_reason: takes the same arguments and returns why ``function`` cannot run on them; None if it can.
+        devices: device types for which "auto" chooses it, such as ("cuda",); None for all, () for none, so that it runs
+            only if named.
     """
 
     function: Callable
@@ -40,20 +40,20 @@ class Implementation:
     devices: tuple[str, ...] | None = ()
 
 
-# Operator -> backend -> implementation; "auto" prefers the first.
+# Operator -> backend -> implementation; "auto" tries them in this order.
 _IMPLEMENTATIONS: dict[str, dict[str, Implementation]] = {}
 
 
 def register_backend(name: str, implementations: Mapping[str, Implementation]) -> None:
-    """Add a backend, or further operators to one. For "auto", it comes before those that are already registered.
+    """Add a backend, or add operators to one. "auto" tries it before the backends registered earlier.
 
     Args:
-        name: by which configs and calls select it.
-        implementations: by operator: "kp_net_heatmaps", "kp_net_peaks", "kp_net_cross_entropy",
+        name: the name that configs and calls select it by.
+        implementations: keyed by operator: "kp_net_heatmaps", "kp_net_peaks", "kp_net_cross_entropy",
             "upsampled_cross_entropy", "expected_distance".
 
     Raises:
-        ValueError: if the name is "auto", if there is no such operator, or if the backend already implements it.
+        ValueError: if the name is "auto", the operator is unknown, or the backend already implements it.
 
     Example::
 
@@ -62,7 +62,7 @@ def register_backend(name: str, implementations: Mapping[str, Implementation]) -
     if name == "auto":
         raise ValueError("name: 'auto' selects a backend and cannot be one")
     for operator in implementations:
-        # "torch" comes first and defines which operators there are
+        # "torch" is registered first and defines the set of operators
         if name != "torch" and operator not in _IMPLEMENTATIONS:
             raise ValueError(f"implementations: expected operators of {', '.join(_IMPLEMENTATIONS)}, got {operator!r}")
         if name in _IMPLEMENTATIONS.get(operator, {}):
@@ -72,7 +72,7 @@ def register_backend(name: str, implementations: Mapping[str, Implementation]) -
 
 
 def backend_names() -> tuple[str, ...]:
-    """Every name that selects a backend: "auto", then the registered ones, the preferred first."""
+    """All valid backend names: "auto", then the registered ones in order of preference."""
     names = ["auto"]
     for known in _IMPLEMENTATIONS.values():
         names += [name for name in known if name not in names]
@@ -93,13 +93,13 @@ def select_backend(operator: str, backend: str, device: torch.device, *arguments
     """Find the function that runs an operator.
 
     Args:
-        operator: a registered one.
-        backend: name of a backend, or "auto" for the first that is meant for the device and can run.
-        device: of the tensors.
-        *arguments: of the operator, checked.
+        operator: name of a registered operator.
+        backend: name of a backend, or "auto" for the first one that supports the device and can run.
+        device: device of the tensors.
+        *arguments: the operator's checked arguments.
 
     Returns:
-        The function; it takes ``arguments``. "torch" provides it where the named backend lacks the operator or cannot
+        The function, which takes ``arguments``. It is that of "torch" if the named backend lacks the operator or cannot
         run it.
 
     Raises:
@@ -121,11 +121,11 @@ def select_backend(operator: str, backend: str, device: torch.device, *arguments
 
 
 def _warn_of_fallback(operator, backend, reason):
-    if not torch.compiler.is_compiling():  # a graph that is being compiled has no place for it
+    if not torch.compiler.is_compiling():  # a compiled graph cannot warn
         _warn(operator, backend, reason)
 
 
 @functools.cache
 def _warn(operator, backend, reason):
-    """Say once for each operator, backend and reason that the wanted backend does not run."""
+    """Warn once per operator, backend and reason that the requested backend does not run."""
     logging.getLogger(__name__).warning("%s runs without its backend %r: %s", operator, backend, reason)

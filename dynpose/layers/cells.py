@@ -4,12 +4,12 @@ import torch
 
 
 def cell_centers(index, stride, width):
-    """Centres of cells.
+    """Centres of cells, from their flat indices.
 
     Args:
         index (Tensor): (...) int64 flat index v * width + u.
-        stride (int): of the map, pixels.
-        width (int): of the map, cells.
+        stride (int): pixels per cell.
+        width (int): cells per row of the map.
 
     Returns:
         Tensor: (..., 2) x and y, input pixels.

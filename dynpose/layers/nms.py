@@ -12,25 +12,25 @@ __all__ = ["soft_nms"]
 def soft_nms(
     boxes, scores, groups, *, method="linear", iou_threshold=0.3, sigma=0.5, min_score=1e-3, max_per_group=None
 ):
-    """Lower the scores of boxes that overlap better ones, instead of dropping them.
+    """Lower the scores of boxes that overlap higher-scored ones, instead of dropping them.
 
-    In each group, again and again: the box with the highest score is taken, and the scores of those that are left are
-    multiplied by ``1 - IoU`` with it where the IoU is above ``iou_threshold`` ("linear", Eq. 3 of the paper), or by
-    ``exp(-IoU^2 / sigma)`` everywhere ("gaussian", Eq. 4). All groups advance together: the number of steps is that of
-    the boxes taken from the largest of them.
+    Each step selects the highest-scored remaining box of a group and multiplies the scores of the others by
+    ``1 - IoU`` with it where the IoU is above ``iou_threshold`` ("linear", Eq. 3 of the paper), or by
+    ``exp(-IoU^2 / sigma)`` everywhere ("gaussian", Eq. 4). All groups advance together, so the number of steps is the
+    largest number of boxes selected from one group.
 
     Args:
         boxes (Tensor): (N, 4) XYXY.
-        scores (Tensor): (N,), not negative.
+        scores (Tensor): (N,), non-negative.
         groups (Tensor): (N,) int64; boxes of different groups (images, classes) do not compete.
         method (str): "linear" or "gaussian".
         iou_threshold (float): for "linear".
         sigma (float): for "gaussian".
-        min_score (float): boxes whose score falls below it are dropped; not negative.
-        max_per_group (int | None): stop after that many boxes of each group; None = all.
+        min_score (float): boxes whose score falls below it are dropped; non-negative.
+        max_per_group (int | None): maximum number of boxes kept per group; None = all.
 
     Returns:
-        tuple[Tensor, Tensor]: (S,) int64, the boxes that are left, and their lowered scores (S,), by descending score.
+        tuple[Tensor, Tensor]: (S,) int64 indices of the kept boxes and (S,) their lowered scores, by descending score.
 
     Raises:
         ValueError: for an unknown method, a ``sigma`` that is not positive, or a negative ``min_score``.
@@ -52,7 +52,7 @@ def soft_nms(
 
     members = _members_of_groups(groups)
     boxes = boxes[members]
-    # -1 marks what is taken, dropped, or no box at all: products with a weight in [0, 1] stay below any min_score
+    # -1 marks selected boxes, dropped boxes and padding: products with a weight in [0, 1] stay below any min_score
     remaining = torch.where((members >= 0) & (scores[members] >= min_score), scores[members], -1.0)
     steps = members.shape[1] if max_per_group is None else min(max_per_group, members.shape[1])
     taken, taken_scores = [], []
@@ -75,7 +75,7 @@ def soft_nms(
 
 
 def _members_of_groups(groups):
-    """(G, M) indices of the boxes of each group, in their order, filled up with -1."""
+    """(G, M) indices of the boxes of each group, in order, padded with -1."""
     _, group, counts = torch.unique(groups, return_inverse=True, return_counts=True)
     order = group.argsort(stable=True)
     group = group[order]
@@ -86,7 +86,7 @@ def _members_of_groups(groups):
 
 
 def _iou_with(chosen, boxes):
-    """IoU of one box in each group, (G, 1, 4), with all of the group, (G, M, 4): (G, M)."""
+    """IoU of one box per group, (G, 1, 4), with all boxes of the group, (G, M, 4): (G, M)."""
     low = torch.maximum(chosen[..., :2], boxes[..., :2])
     high = torch.minimum(chosen[..., 2:], boxes[..., 2:])
     intersection = (high - low).clamp(min=0).prod(dim=-1)

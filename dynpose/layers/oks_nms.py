@@ -1,4 +1,4 @@
-"""Object keypoint similarity (OKS) between poses, and what is built on it: NMS, and matching across several views.
+"""Object keypoint similarity (OKS) between poses, OKS-based NMS, and matching across several views.
 
 Axes: N, M poses, K keypoints. Coordinates are continuous pixels (x, y) of one image.
 """
@@ -10,22 +10,22 @@ __all__ = ["group_by_oks", "oks_nms", "pairwise_oks", "pose_areas"]
 
 
 def pairwise_oks(poses, others, areas, sigmas, visible=None):
-    """OKS of each of N poses with each of M: mean over the keypoints of exp(-d^2 / (2 area (2 sigma)^2)).
+    """Pairwise OKS of N and M poses: the mean over the keypoints of exp(-d^2 / (2 area (2 sigma)^2)).
 
-    With the people of an annotation as ``others``, it is what COCO's evaluation computes.
+    With annotated people as ``others``, this is the OKS of COCO's evaluation.
 
     Args:
         poses (Tensor): (N, K, 2 or more) x, y, ...
         others (Tensor): (M, K, 2 or more).
-        areas (Tensor): (M,) square pixels of ``others``, or (N, M) of each pair; not negative.
+        areas (Tensor): (M,) areas of ``others``, or (N, M) per pair, square pixels; non-negative.
         sigmas (Sequence[float] | Tensor): (K,), those of the keypoint schema.
         visible (Tensor | None): (M, K) bool, keypoints of ``others`` that count; None = all.
 
     Returns:
-        Tensor: (N, M) in [0, 1]; 0 where no keypoint of the other counts.
+        Tensor: (N, M) in [0, 1]; 0 where no keypoint of the other pose counts.
 
     Raises:
-        ValueError: the numbers of keypoints and sigmas differ.
+        ValueError: if the numbers of keypoints and sigmas differ.
 
     Example::
 
@@ -39,10 +39,10 @@ def pairwise_oks(poses, others, areas, sigmas, visible=None):
             f"poses of {num_keypoints} and {others.shape[1]} keypoints and {len(sigmas)} OKS sigmas do not go "
             "together: all three numbers are those of the schema"
         )
-    # Points that coincide have OKS 1 whatever the area: 0 / tiny, not 0 / 0
+    # Coinciding points have OKS 1 for any area: 0 / tiny, not 0 / 0
     areas = areas.to(poses.dtype).clamp(min=torch.finfo(poses.dtype).tiny)
     total = poses.new_zeros(len(poses), len(others))
-    # One keypoint at a time: no array larger than N x M, which is a few thousand squared with many views of a crowd
+    # One keypoint at a time: no array larger than N x M, where both are a few thousand for many views of a crowd
     for keypoint, sigma in enumerate(sigmas):
         distance = (poses[:, None, keypoint, :2] - others[None, :, keypoint, :2]).square().sum(dim=-1)
         similarity = torch.exp(-distance / (8 * float(sigma) ** 2) / areas)
@@ -59,9 +59,9 @@ def pose_areas(poses):
 
 
 def oks_nms(poses, scores, sigmas, threshold, areas=None, classes=None):
-    """Drop every pose that is too similar to a better one that stays.
+    """Drop every pose that is too similar to a higher-scored pose that is kept.
 
-    The area of a pair is the mean of the two poses'.
+    The area of a pair is the mean of the two poses' areas.
 
     Args:
         poses (Tensor): (N, K, 2 or more).
@@ -72,7 +72,7 @@ def oks_nms(poses, scores, sigmas, threshold, areas=None, classes=None):
         classes (Tensor | None): (N,) int64; poses of different classes do not compete.
 
     Returns:
-        Tensor: (M,) int64, the poses that stay, by descending score; of equal scores the earlier comes first.
+        Tensor: (M,) int64 indices of the kept poses, by descending score; the earlier comes first among equal scores.
 
     Example::
 
@@ -92,27 +92,28 @@ def oks_nms(poses, scores, sigmas, threshold, areas=None, classes=None):
 
 
 def group_by_oks(poses, scores, views, sigmas, threshold, areas=None, classes=None):
-    """Find which predictions of several views of an image are the same person, greedily by score.
+    """Group the predictions from several views of an image by person, greedily by score.
 
-    The best pose that is in no group yet leads a new one. From each other view, one joins it of the poses that are in
-    no group yet and are similar enough: that with the highest OKS times score. So a group has at most one pose of a
-    view: whom the model itself told apart stays apart. The area of a pair is the mean of the two poses'.
+    The highest-scored ungrouped pose leads a new group. From each other view, the ungrouped pose with the highest
+    product of OKS and score joins it, if it is similar enough. A group therefore has at most one pose per view: people
+    that the model separates stay separate. The area of a pair is the mean of the two poses' areas.
 
-    The score has its part because models give a person twice, with nearly the same pose and a lower score. By OKS
-    alone, the leader may take the copy and leave the other view's best, which then scores as another person.
+    The product includes the score because a model may predict a person twice, with nearly the same pose and a lower
+    score. By OKS alone, the duplicate may join the group instead of the view's best pose, which then counts as
+    another person.
 
     Args:
         poses (Tensor): (N, K, 2 or more), of all views, in the coordinates of one image.
-        scores (Tensor): (N,), not negative.
-        views (Tensor): (N,) int64, the view that each is from.
+        scores (Tensor): (N,), non-negative.
+        views (Tensor): (N,) int64, the view of each pose.
         sigmas (Sequence[float] | Tensor): (K,).
-        threshold (float): least OKS with the leader, above 0.
+        threshold (float): minimum OKS with the leader, above 0.
         areas (Tensor | None): (N,) square pixels; None = :func:`pose_areas`.
         classes (Tensor | None): (N,) int64; a group has one class.
 
     Returns:
-        tuple[Tensor, Tensor]: the group of each pose, (N,) int64, and the leader of each group, (G,) int64 index of a
-        pose. Groups are numbered by their leaders' descending score.
+        tuple[Tensor, Tensor]: the group of each pose, (N,) int64, and the index of each group's leader, (G,) int64.
+        Groups are numbered by their leaders' descending score.
     """
     oks = _oks_within(poses, sigmas, areas, classes).cpu().numpy()
     preference = oks * scores.cpu().numpy()

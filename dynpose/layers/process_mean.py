@@ -25,13 +25,13 @@ def mean_over_processes(value):
 
 
 def normalizer(count, device=None):
-    """Average a count over all processes, as if it were one at least in all of them together.
+    """Average a count over all processes, with their total clamped to at least one.
 
-    To divide by: it is never zero, and with several processes no process's share is rounded up.
+    Losses divide by it: it is never zero, and no single process's count is rounded up.
 
     Args:
         count (Tensor | int): scalar.
-        device (torch.device | None): of the result, for a number.
+        device (torch.device | None): device of the result if ``count`` is a number.
 
     Returns:
         Tensor: float32 scalar.

@@ -1,17 +1,17 @@
-"""Ranking inside groups, without a loop over the groups."""
+"""Ranking within groups, without a loop over the groups."""
 
 import torch
 
 
 def rank_in_group(scores, group):
-    """Rank every item among those of its group, best first.
+    """Rank every item within its group, best first.
 
     Args:
         scores (Tensor): (N,).
-        group (Tensor): (N,) int64, not negative.
+        group (Tensor): (N,) int64, non-negative.
 
     Returns:
-        Tensor: (N,) int64; 0 = the best of its group. Of equal scores the earlier item ranks higher.
+        Tensor: (N,) int64; 0 = the best of its group. Among equal scores the earlier item ranks higher.
 
     Example::
 

@@ -1,7 +1,7 @@
-"""Checks of the arguments of operators: shapes, devices, dtypes and, on the CPU, the values of an index.
+"""Checks of operator arguments: shapes, devices, dtypes and, on the CPU, index values.
 
-The value of an index is read on the CPU alone and outside ``torch.compile``: reading it makes the host wait for a CUDA
-device and breaks a graph that is being compiled.
+Index values are read only on the CPU and outside ``torch.compile``: reading them synchronises with a CUDA device and
+breaks the graph.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 
 
 def check_floating_point(name: str, tensor: torch.Tensor) -> None:
-    """Check that a tensor is of a floating-point dtype.
+    """Check that a tensor has a floating-point dtype.
 
     Raises:
         TypeError: if it is not.
@@ -23,15 +23,15 @@ def check_tensor(name: str, tensor: torch.Tensor, shape, like: tuple[str, torch.
     """Check a tensor's shape, device and dtype.
 
     Args:
-        name: of the argument, for the message.
+        name: name of the argument, for the message.
         tensor: the argument.
-        shape: the expected one.
+        shape: the expected shape.
         like: name and value of the argument whose device it must share.
-        dtype: the expected one; None for any floating-point dtype.
+        dtype: the expected dtype; None for any floating-point dtype.
 
     Raises:
-        ValueError: on another shape or device.
-        TypeError: on another dtype.
+        ValueError: if the shape or device differs.
+        TypeError: if the dtype differs.
     """
     if tensor.shape != shape:
         raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(tensor.shape)}")
@@ -45,7 +45,7 @@ def check_tensor(name: str, tensor: torch.Tensor, shape, like: tuple[str, torch.
 
 
 def check_below(name: str, index: torch.Tensor, letters: str, limit: int) -> None:
-    """Check that the values of an index are below a limit, which the message names by ``letters``.
+    """Check that index values are below a limit, which the message calls ``letters``.
 
     Raises:
         ValueError: if one is not, where values can be read.
@@ -55,7 +55,7 @@ def check_below(name: str, index: torch.Tensor, letters: str, limit: int) -> Non
 
 
 def check_index(name: str, index: torch.Tensor, letters: str, limit: int) -> None:
-    """Check that the values of an index are in [0, limit).
+    """Check that index values are in [0, limit).
 
     Raises:
         ValueError: if one is not, where values can be read.

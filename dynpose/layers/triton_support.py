@@ -1,4 +1,4 @@
-"""Where the Triton kernels of the operators can run, and in which precision."""
+"""Availability and precision of the operators' Triton kernels."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import os
 
 import torch
 
-# Older versions know neither tuples in kernels nor timings kept on disk. Tested with 3.6.
+# Older versions support neither tuples in kernels nor an autotuning cache on disk. Tested with 3.6.
 _MIN_TRITON = (3, 4)
 
 
 def _import_triton():
-    """Import Triton: the module and None, or None and the reason why it cannot be used."""
+    """Import Triton: return (module, None), or (None, reason) if it cannot be used."""
     try:
         import triton
-    except ImportError:  # it is published for Linux only
+    except ImportError:  # published for Linux only
         return None, "Triton is not installed"
     if tuple(map(int, triton.__version__.split(".")[:2])) < _MIN_TRITON:
         return None, "Triton {} is installed, and the kernels need {}.{}".format(triton.__version__, *_MIN_TRITON)
@@ -24,23 +24,23 @@ def _import_triton():
 
 triton, _TRITON_MISSING_REASON = _import_triton()
 
-# As Triton takes it when a kernel is defined; a constant, for torch.compile cannot ask the environment.
+# Triton reads it when a kernel is defined. A constant, because torch.compile cannot read the environment.
 _INTERPRETS = triton is not None and os.environ.get("TRITON_INTERPRET") == "1"
 # Kernels rely on the matrix units' TF32 and bfloat16 modes, which came with Ampere.
 _MIN_CAPABILITY = (8, 0)
 
 
 def triton_unavailable_reason(tensor: torch.Tensor) -> str | None:
-    """Return why Triton kernels cannot run on a tensor.
+    """Return the reason why Triton kernels cannot run on a tensor.
 
-    On the CPU they run in Triton's interpreter, for tests: where the environment variable ``TRITON_INTERPRET`` was 1
-    when this process began.
+    On the CPU they run, for tests, in Triton's interpreter, if the environment variable ``TRITON_INTERPRET`` was 1
+    when this process started.
 
     Args:
-        tensor: on the device and of the dtype in question.
+        tensor: any tensor of the device and dtype in question.
 
     Returns:
-        The reason, or None where they can.
+        The reason, or None if they can run.
     """
     return _unavailable_reason(tensor.dtype, tensor.device)
 
@@ -67,7 +67,7 @@ def interprets() -> bool:
 
 
 def num_multiprocessors(device: torch.device) -> int:
-    """How many thread blocks a device works on at least; a small number in the interpreter."""
+    """Number of a CUDA device's multiprocessors; a small number in the interpreter."""
     return _multiprocessors(device.index) if device.type == "cuda" else 2
 
 
@@ -77,12 +77,12 @@ def _multiprocessors(device_index):
 
 
 def dot_precision(dtype: torch.dtype) -> str:
-    """Choose how the matrix units multiply numbers of a dtype; sums are always float32.
+    """Choose the precision of matrix-unit products for a dtype; sums are always float32.
 
     Returns:
-        "bf16" for bfloat16. "tf32" for float16: as precise, and with float32's range, so that no hidden value
-        overflows. For float32, "tf32" where ``torch.backends.cuda.matmul.allow_tf32`` (or its successor,
-        ``fp32_precision``) allows it, else "tf32x3", three such products for an error near that of float32.
+        "bf16" for bfloat16. "tf32" for float16: equally precise, but with float32's range, so that hidden values do not
+        overflow. For float32, "tf32" if ``torch.backends.cuda.matmul.allow_tf32`` (or its successor,
+        ``fp32_precision``) allows it, else "tf32x3": three TF32 products with an error close to float32's.
     """
     if dtype == torch.bfloat16:
         return "bf16"

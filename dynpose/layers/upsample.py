@@ -4,11 +4,11 @@ import torch
 
 
 def aligned_upsample(maps, factor):
-    """Up-sample bilinearly so that cell centres keep their place in the image.
+    """Up-sample bilinearly so that cell centres keep their position in the image.
 
-    A cell (u, v) of stride s stands for the pixel (u * s + s // 2, v * s + s // 2). Fine cell o of stride s / factor
-    lies at coarse position (o - factor // 2) / factor; ``F.interpolate`` knows no mode that does this. Beyond the
-    outermost centres the edge is repeated.
+    The centre of cell (u, v) at stride s is the pixel (u * s + s // 2, v * s + s // 2). Fine cell o of stride
+    s / factor lies at coarse position (o - factor // 2) / factor, which no mode of ``F.interpolate`` supports. Beyond
+    the outermost centres the edge is repeated.
 
     Args:
         maps (Tensor): (B, C, H, W).

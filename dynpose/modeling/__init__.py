@@ -1,6 +1,6 @@
 """Meta-architectures and backbones; importing this package registers them with detectron2 and dynpose.
 
-This is the one place that imports every method.
+It is the only module that imports every method.
 """
 
 from . import backbone, fcos

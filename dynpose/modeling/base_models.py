@@ -1,4 +1,4 @@
-"""Base classes of models: in inference, what they predict for an image does not depend on the others of the batch."""
+"""Base classes of models whose predictions for an image do not depend on the rest of the batch."""
 
 import torch
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
@@ -11,7 +11,7 @@ from .batching import predict_by_padded_size
 
 
 class ImageDetector(DenseDetector):
-    """detectron2's DenseDetector, but what it predicts for an image does not depend on the others of the batch."""
+    """detectron2's DenseDetector, with predictions for an image that do not depend on the rest of the batch."""
 
     def forward(self, batched_inputs):
         """Train or predict, see :class:`DenseDetector`."""
@@ -21,11 +21,11 @@ class ImageDetector(DenseDetector):
 
 
 class ImageModel(nn.Module):
-    """A model on a backbone that is no DenseDetector.
+    """A model with a backbone that is not a DenseDetector.
 
     Args:
-        backbone (Backbone): its ``size_divisibility`` is what images are padded to.
-        pixel_mean, pixel_std (Sequence[float]): of the image channels.
+        backbone (Backbone): images are padded to its ``size_divisibility``.
+        pixel_mean, pixel_std (Sequence[float]): per image channel.
     """
 
     def __init__(self, backbone, *, pixel_mean, pixel_std):
@@ -36,25 +36,25 @@ class ImageModel(nn.Module):
 
     @property
     def device(self):
-        """Where the model is."""
+        """The model's device."""
         return self.pixel_mean.device
 
     def forward(self, batched_inputs):
-        """Train or predict, like any detectron2 model; subclasses have ``compute_losses`` and ``predict``.
+        """Train or predict, like any detectron2 model; subclasses implement ``compute_losses`` and ``predict``.
 
         Args:
             batched_inputs (list[dict]): B images in detectron2's format.
 
         Returns:
-            dict[str, Tensor] | list[dict]: losses, or B dicts with ``instances``. What is predicted for an image does
-            not depend on the others.
+            dict[str, Tensor] | list[dict]: losses, or B dicts with ``instances``. Predictions for an image do not
+            depend on the others.
         """
         if self.training:
             return self.compute_losses(batched_inputs)
         return predict_by_padded_size(self.predict, batched_inputs, self.backbone.size_divisibility)
 
     def preprocess_image(self, batched_inputs):
-        """Normalise, pad and batch the images: an ImageList."""
+        """Normalise, pad and batch the images into an ImageList."""
         images = [(inputs["image"].to(self.device) - self.pixel_mean) / self.pixel_std for inputs in batched_inputs]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
 
@@ -69,7 +69,7 @@ def pixel_statistics(cfg):
         dict[str, list[float]]: ``pixel_mean`` and ``pixel_std``, arguments of the models.
 
     Raises:
-        ConfigError: their lengths differ, or a deviation is not above 0.
+        ConfigError: if their lengths differ, or a deviation is not above 0.
     """
     check_length(cfg, "MODEL.PIXEL_STD", len(cfg.MODEL.PIXEL_MEAN))
     check_positive(cfg, "MODEL.PIXEL_STD")
@@ -77,10 +77,10 @@ def pixel_statistics(cfg):
 
 
 def reads_to_original(meta_architecture):
-    """Tell whether a model reads ``to_original`` of its inputs (:func:`~dynpose.data.affine.matrix_to_original`).
+    """Whether a model reads ``to_original`` of its inputs (:func:`~dynpose.data.affine.matrix_to_original`).
 
     Args:
-        meta_architecture (type): the class of the model; one that does has a true ``reads_to_original``.
+        meta_architecture (type): the class of the model; its attribute ``reads_to_original`` is True if it does.
 
     Returns:
         bool
@@ -89,13 +89,13 @@ def reads_to_original(meta_architecture):
 
 
 def check_reads_to_original(meta_architecture):
-    """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a model that would take its result for a plain resize.
+    """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a model that would treat it as a plain resize.
 
     Args:
         meta_architecture (type): the class of the model.
 
     Raises:
-        ConfigError: it does not read ``to_original``, see :func:`reads_to_original`.
+        ConfigError: if it does not read ``to_original``, see :func:`reads_to_original`.
     """
     if not reads_to_original(meta_architecture):
         raise ConfigError(

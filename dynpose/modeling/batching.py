@@ -1,19 +1,19 @@
-"""Which images share a forward pass, so that the padding of an image does not depend on the others of its batch.
+"""Batching of images such that the padding of an image does not depend on the rest of the batch.
 
-detectron2 pads the images of a batch at the right and at the bottom to one size. A network sees that padding: biases
-and normalisation make it nonzero after the first layers, convolutions carry it over the edge of the image, and
-GroupNorm's mean and variance are those of image and padding together. In inference, only images that have the same
-size once they are padded by themselves share a batch. The padding of an image is then the same as without the others.
+detectron2 pads the images of a batch at the right and bottom to one size. The padding affects a network's output:
+biases and normalisation make it nonzero after the first layers, convolutions spread it across the edge of the image,
+and GroupNorm's mean and variance include it. In inference, only images whose individually padded sizes are equal share
+a batch, so that the padding of an image is the same as without the others.
 """
 
 
 def predict_by_padded_size(predict, batched_inputs, size_divisibility):
-    """Run a model on the images of each padded size together, and on those of different ones apart.
+    """Run a model on one batch per padded size.
 
     Args:
-        predict (callable): list[dict] -> list of one result each.
+        predict (callable): list[dict] -> list with one result per image.
         batched_inputs (list[dict]): B images in detectron2's format.
-        size_divisibility (int): what their sides are padded to a multiple of; 0 or 1 = not at all.
+        size_divisibility (int): sides are padded to a multiple of it; 0 or 1 = no padding.
 
     Returns:
         list: B results, in the order of the inputs.
@@ -31,7 +31,7 @@ def predict_by_padded_size(predict, batched_inputs, size_divisibility):
 
 
 def padded_size(image, size_divisibility):
-    """Tell the size of an image that is padded by itself.
+    """Return the size of an individually padded image.
 
     Args:
         image (Tensor): (C, H, W).

@@ -1,13 +1,13 @@
-"""Replacing a prediction by injected detections, for benchmarks: what every method's ``inject_detections`` shares."""
+"""Helpers of the methods' ``inject_detections``, which replaces predictions for benchmarks."""
 
 import torch
 
 
 def substitute(predicted, injected):
-    """Give ``injected`` in place of ``predicted``.
+    """Return ``injected`` instead of ``predicted``.
 
-    On a trace, by which FLOPs are counted, the result still depends on the prediction: a trace drops whatever nothing
-    depends on, and its FLOPs would be missing.
+    In a trace, which FLOP counting uses, the result still depends on the prediction: a trace drops unused operations,
+    and their FLOPs would be missing.
 
     Args:
         predicted (Tensor): any shape.
@@ -20,7 +20,7 @@ def substitute(predicted, injected):
 
 
 def corner_keypoints(boxes, num_keypoints):
-    """Make keypoints that a box just encloses: by turns its upper left and its lower right corner.
+    """Make keypoints whose tightest box is a given one: alternately its top left and bottom right corner.
 
     Args:
         boxes (Tensor): (..., 4), two corners x0, y0, x1, y1, in any unit.

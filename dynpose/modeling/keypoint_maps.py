@@ -1,7 +1,7 @@
-"""Keypoints on feature maps: the cells that stand for them, and targets of maps that all people of an image share.
+"""Keypoints on feature maps: their cells, and targets of maps that all people of an image share.
 
-Axes: B images, K keypoints, H x W cells of stride s, G persons of the batch.
-Coordinates are continuous input pixels (x, y), as detectron2 has them.
+Axes: B images, K keypoints, H x W cells of stride s, G people of the batch.
+Coordinates are continuous input pixels (x, y), as in detectron2.
 """
 
 import torch
@@ -34,12 +34,12 @@ def enclosing_boxes(points, included=None, min_size=0.0):
     """Minimum enclosing rectangles of keypoints (InsPose section 3.1: the pseudo-boxes).
 
     Args:
-        points (Tensor): (N, K, 2) x and y; those that are not included may be anything, NaN too.
-        included (Tensor): (N, K) bool, the points that count, at least one of each N; None = all.
-        min_size (float): sides that are shorter are lengthened to this on both ends; in the points' unit.
+        points (Tensor): (N, K, 2) x and y; points that are not included may be anything, even NaN.
+        included (Tensor): (N, K) bool, the points that count, at least one per instance; None = all.
+        min_size (float): shorter sides are extended symmetrically to this length; in the points' unit.
 
     Returns:
-        Tensor: (N, 4) XYXY; with ``min_size`` 0, without extent around a single point.
+        Tensor: (N, 4) XYXY; degenerate around a single point if ``min_size`` is 0.
     """
     included = torch.ones_like(points[..., 0], dtype=torch.bool) if included is None else included
     low = torch.where(included[..., None], points, float("inf")).amin(dim=1)
@@ -49,17 +49,17 @@ def enclosing_boxes(points, included=None, min_size=0.0):
 
 
 def keypoint_cells(keypoints, stride, size, rule="nearest"):
-    """Find the cell of a map that stands for each keypoint.
+    """Compute the cell of each keypoint on a map.
 
     Args:
         keypoints (Tensor): (..., 3) x, y in input pixels, visibility 0/1/2.
-        stride (int): of the map, pixels.
+        stride (int): s of the map, pixels.
         size (tuple[int, int]): (H, W) of the map.
-        rule (str): "nearest", floor(x / s): the cell whose centre is nearest; or "paper", floor((x - s // 2) / s) as
-            section 3.3 prints it (a cell further left and up for half of all keypoints; clamped to the map).
+        rule (str): "nearest", floor(x / s): the cell with the nearest centre; or "paper", floor((x - s // 2) / s) as in
+            section 3.3 (a cell further left and up for half of all keypoints; clamped to the map).
 
     Returns:
-        Tensor: (...,) int64 flat index v * W + u; -1 where the keypoint is not labelled or not on the map.
+        Tensor: (...,) int64 flat index v * W + u; -1 if the keypoint is unlabelled or not on the map.
     """
     height, width = size
     limit = keypoints.new_tensor([width, height])
@@ -75,7 +75,7 @@ def keypoint_cells(keypoints, stride, size, rule="nearest"):
 
 
 def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, rule="nearest", disk_around="cell"):
-    """Cells that supervise an offset map, each with the nearest keypoint of its kind.
+    """Compute the cells that supervise an offset map, each with the nearest keypoint of its kind.
 
     FCPose section 3.2 and InsPose section 3.3 (the disk D_R, with ``disk_around="keypoint"``).
 
@@ -85,9 +85,9 @@ def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, 
         num_images (int): B.
         size (tuple[int, int]): (H, W) of the map.
         stride (int): of the map, pixels.
-        radius (float): of the disk of cells that a keypoint supervises, in cells.
-        rule (str): which cell is a keypoint's own, see :func:`keypoint_cells`; it is always supervised.
-        disk_around (str): what the centres of the cells lie within the radius of: the centre of the keypoint's own
+        radius (float): radius of the disk of cells that a keypoint supervises, in cells.
+        rule (str): rule for the keypoint's cell, see :func:`keypoint_cells`; it is always supervised.
+        disk_around (str): centre of the disk, which contains the centres of the cells: the centre of the keypoint's
             "cell", or the "keypoint" itself.
 
     Returns:
@@ -100,7 +100,7 @@ def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, 
     person, kind = (own >= 0).nonzero(as_tuple=True)
     own = own[person, kind]
 
-    # a keypoint is up to a cell away from the centre of its own, where the rule is "paper"
+    # with the rule "paper", a keypoint is up to a cell away from the centre of its cell
     reach = int(radius) if disk_around == "cell" else int(radius) + 1
     reach = torch.arange(-reach, reach + 1, device=own.device)
     disk = torch.cartesian_prod(reach, reach)
@@ -128,11 +128,11 @@ def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, 
 
 
 def gaussian_heatmaps(keypoints, image_index, *, num_images, size, stride, sigma):
-    """Multi-person Gaussian targets: one map per keypoint kind, persons merged by the maximum.
+    """Multi-person Gaussian targets: one map per keypoint kind, people merged by the maximum.
 
-    FCPose's released code, InsPose section 3.4.
+    FCPose's release, InsPose section 3.4.
 
-    A keypoint's Gaussian is centred on its cell and cut to a square of round(3 sigma) + 1 cells in each direction.
+    A keypoint's Gaussian is centred on its cell and cropped to a square of round(3 sigma) + 1 cells in each direction.
 
     Args:
         keypoints (Tensor): (G, K, 3).
@@ -163,13 +163,13 @@ def gaussian_heatmaps(keypoints, image_index, *, num_images, size, stride, sigma
 
 
 def corner_radii(sides, min_overlap):
-    """CornerNet's radius of boxes: how far the corners of one that contains the true one may move.
+    """CornerNet's radius: the distance that the corners of a box may move while it contains the ground-truth box.
 
     As in the code of CornerNet and CenterNet, the root of the quadratic is not divided by its leading coefficient.
 
     Args:
-        sides (Tensor): (G, 2) width and height in cells, not negative.
-        min_overlap (float): o, the least IoU.
+        sides (Tensor): (G, 2) width and height in cells, non-negative.
+        min_overlap (float): o, the minimum IoU.
 
     Returns:
         Tensor: (G,) int64 whole cells.
@@ -180,7 +180,7 @@ def corner_radii(sides, min_overlap):
 
 
 def offsets_at(offsets, image_index, cells):
-    """Read a map of offsets at the cells of some people's keypoints.
+    """Gather offsets at the cells of keypoints.
 
     Args:
         offsets (Tensor): (B, 2 K, H, W).

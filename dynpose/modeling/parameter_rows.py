@@ -1,21 +1,21 @@
-"""Which rows of a model's parameters belong to which keypoint or class.
+"""Mapping of a model's parameter rows to keypoints and classes.
 
-By this a checkpoint of other keypoints or classes keeps what it has learned of those that both have. A model says it by
-two methods, both optional:
+When a checkpoint has other keypoints or classes than a model, the mapping transfers the rows of those in common. A
+model provides it by two methods, both optional:
 
-- ``keypoint_rows(note)``: of this network with the keypoints of ``note``, which is what a checkpoint says of itself:
+- ``keypoint_rows(note)``: for this network with the keypoints of ``note``, the metadata of a checkpoint:
   ``note["keypoints"]`` are K names, in order.
-- ``class_rows(number)``: of this network with so many classes.
+- ``class_rows(number)``: for this network with ``number`` classes.
 
 Both return groups, a list of dicts: name of a parameter -> owners of its rows (entries along its first axis). An owner
-is a tuple of indices, of the keypoints or the class that the row is for, and () where it is for all. The rows of a
-group's parameters are taken as one sequence: a keypoint's rows may be in another of them in the other network. The i-th
-row of an owner stands for the i-th row of its counterpart.
+is a tuple of indices, those of the row's keypoints or class, or () for a row that all share. The rows of a group's
+parameters form one sequence: in the other network, a keypoint's rows may be in another parameter of the group. The
+i-th row of an owner corresponds to the i-th row of the same owner in the other network.
 """
 
 
 def layer_rows(owners_of_layers):
-    """The groups of some layers, one of their weights and one of their biases.
+    """Make the groups of layers, one of weights and one of biases.
 
     Args:
         owners_of_layers (dict[str, list[tuple[int]]]): name of a layer -> owners of its output channels.
@@ -39,7 +39,7 @@ def of_all(number):
 
 
 def of_each(number, rows=1):
-    """Owners of so many successive rows for each of ``number`` keypoints or classes."""
+    """Owners of ``rows`` successive rows for each of ``number`` keypoints or classes."""
     return [(index,) for index in range(number) for _ in range(rows)]
 
 
@@ -47,7 +47,7 @@ def of_generated(spec):
     """Owners of the parameters of a generated network.
 
     Args:
-        spec (KPNetSpec): of the network; K keypoints, P parameters.
+        spec (KPNetSpec): shape of the network; K keypoints, P parameters.
 
     Returns:
         list[tuple[int]]: P.

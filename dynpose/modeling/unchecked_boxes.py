@@ -1,14 +1,14 @@
-"""Predicted boxes that survive detectron2's post-processing where they are not finite."""
+"""Predicted boxes that keep non-finite boxes in detectron2's post-processing."""
 
 import torch
 from detectron2.structures import Boxes
 
 
 class UncheckedBoxes(Boxes):
-    """Predicted boxes, of which those with a NaN or infinite coordinate are neither clipped nor dropped.
+    """Predicted boxes; those with a NaN or infinite coordinate are neither clipped nor dropped.
 
-    detectron2's ``Boxes.clip`` stops with an assertion at such a box, and ``nonempty`` drops it silently. Here it
-    reaches the evaluator, which leaves it out and says how many there are, in which images. Indexing gives plain
+    detectron2's ``Boxes.clip`` fails with an assertion for such a box, and ``nonempty`` drops it silently. Here it
+    reaches the evaluator, which skips it and reports how many there are, in which images. Indexing returns plain
     ``Boxes``, so that this ends with ``detector_postprocess``.
 
     Example::
@@ -20,32 +20,32 @@ class UncheckedBoxes(Boxes):
     """
 
     def clip(self, box_size):
-        """Limit the finite boxes to (height, width), in place."""
+        """Clip the finite boxes to (height, width), in place."""
         finite = is_finite(self.tensor)
         clipped = Boxes(torch.where(finite, self.tensor, 0))
         clipped.clip(box_size)
         self.tensor = torch.where(finite, clipped.tensor, self.tensor)
 
     def nonempty(self, threshold=0.0):
-        """(N,) bool: both sides are longer than ``threshold``, or the box is not finite."""
+        """(N,) bool: both sides are longer than ``threshold``, or the box is non-finite."""
         return super().nonempty(threshold) | ~is_finite(self.tensor)[:, 0]
 
 
 def is_finite(boxes):
-    """(N, 1) bool: all coordinates of a box (N, 4) are finite numbers."""
+    """(N, 1) bool: all coordinates of a box (N, 4) are finite."""
     return boxes.isfinite().all(dim=1, keepdim=True)
 
 
 def without_overlap(boxes, scores):
-    """Boxes for non-maximum suppression, in which what is not finite neither suppresses nor is suppressed.
+    """Prepare boxes for NMS so that non-finite predictions neither suppress others nor are suppressed.
 
-    torchvision's NMS of several classes shifts boxes by the largest coordinate: with one NaN, it would suppress none.
+    torchvision's batched NMS shifts boxes by the largest coordinate: a single NaN would disable all suppression.
 
     Args:
         boxes (Tensor): (N, 4) XYXY.
         scores (Tensor): (N,).
 
     Returns:
-        Tensor: (N, 4), a point at the origin where a coordinate or the score is not finite.
+        Tensor: (N, 4), a point at the origin if a coordinate or the score is non-finite.
     """
     return torch.where(is_finite(boxes) & scores.isfinite()[:, None], boxes, 0)

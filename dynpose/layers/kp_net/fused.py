@@ -1,14 +1,14 @@
-"""The KP-Net operator by Triton kernels, as custom operators of torch.
+"""The KP-Net operator with Triton kernels, as custom torch operators.
 
-What an instance needs at once stays on the chip: no hidden map is ever written, and for peaks and cross-entropy no
-heatmap either. The backward pass computes the hidden values again, tile by tile.
+Intermediate values stay on the chip: no hidden map is written to memory, and for peaks and cross-entropy no heatmap
+either. The backward pass recomputes the hidden values tile by tile.
 
-The gradient of the features is a sum over the instances of an image, and that of the parameters one over the cells.
-Where ``torch.use_deterministic_algorithms(True)`` is set, each is added up in a fixed order: a second kernel goes over
-the instances once more for the features, and each range of cells writes its own part of the parameters' gradient.
-Otherwise one kernel does both, with atomic additions whose order, and so the last bits of the result, varies from run
-to run. Block sizes are then also chosen by timing, at the first call for a bucket of shapes, which makes the last bits
-differ between processes.
+The gradient of the features is a sum over the instances of an image, and that of the parameters a sum over the cells.
+With ``torch.use_deterministic_algorithms(True)``, both are summed in a fixed order: a second kernel iterates over the
+instances again for the features, and each range of cells writes a separate part of the parameters' gradient. Otherwise
+one kernel computes both with atomic additions, whose order, and so the last bits of the result, vary between runs.
+Block sizes are then also autotuned, at the first call for a bucket of shapes, so that the last bits differ between
+processes.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from dynpose.layers.triton_support import dot_precision, interprets, num_multipr
 from . import kernels
 from .spec import KPNetPeaks, KPNetSpec
 
-# What the kernels hold at once grows with these.
+# The kernels' on-chip memory grows with these.
 MAX_CHANNELS = 64
 MAX_DEPTH = 4
-# A cell's row is found by a product in float32, which is exact up to here.
+# A cell's row is computed by a float32 product, which is exact up to this number of cells.
 MAX_CELLS = 2**21
-# Keypoints of one block: more are done in several, which compute the hidden layers once each.
+# Maximum keypoints per block; more need several blocks, each of which computes the hidden layers.
 _MAX_K_BLOCK = 32
-# Thread blocks for each multiprocessor, below which the map is split into more ranges.
+# The map is split into more ranges while there are fewer thread blocks per multiprocessor than this.
 _BLOCKS_PER_MULTIPROCESSOR = 6
 
 
 def unavailable_reason(features: torch.Tensor, spec: KPNetSpec) -> str | None:
-    """Return why the kernels cannot run KP-Nets of this shape on these maps; None where they can."""
+    """Return the reason why the kernels cannot run KP-Nets of this shape on these maps; None if they can."""
     if spec.in_channels > MAX_CHANNELS or (spec.depth > 1 and spec.width > MAX_CHANNELS):
         return f"the kernels hold at most {MAX_CHANNELS} channels, and the KP-Net is {spec}"
     if spec.depth > MAX_DEPTH:
@@ -47,7 +47,7 @@ def unavailable_reason(features: torch.Tensor, spec: KPNetSpec) -> str | None:
     return None
 
 
-# --- the entry points: arguments as in operator.py, checked ---
+# --- entry points: arguments as in operator.py, already checked ---
 
 
 @torch.no_grad()
@@ -68,13 +68,13 @@ def fused_kp_net_heatmaps(nets):
 
 
 def _tensors(nets):
-    """The tensors of some networks, all but the features in float32."""
+    """The tensors of the networks, all but the features in float32."""
     locations, coord_scale = nets.locations.detach().float(), nets.coord_scale.detach().float()
     return nets.features, nets.params.float(), nets.image_index, locations, coord_scale
 
 
 def _pack(spec):
-    """A spec as the list of ints that an operator of torch can take."""
+    """Pack a spec into a list of ints, which a torch operator accepts."""
     first = int(spec.coords_position == "first")
     return [spec.in_channels, spec.width, spec.depth, spec.num_keypoints, first, spec.coords_sign]
 
@@ -92,7 +92,7 @@ def _next_power_of_2(size, at_least=16):
 
 
 def _bucket(size):
-    """Sizes that share a tuning: up to 8, 64, 512, ..."""
+    """Round up to a size whose tuning is shared: 8, 64, 512, ..."""
     bucket = 8
     while bucket < size:
         bucket *= 8
@@ -100,7 +100,7 @@ def _bucket(size):
 
 
 class _Launch:
-    """The arguments that the kernels share, for one call of an operator.
+    """The arguments that the kernels share in one call of an operator.
 
     Args:
         features (Tensor): (B, C, H, W).
@@ -145,9 +145,9 @@ class _Launch:
         self.features = self._by_cell(features)
 
     def _by_cell(self, features):
-        """The features as (B, H, W, C): a cell's channels side by side, so that loads of a tile are wide.
+        """The features as (B, H, W, C): the channels of a cell are contiguous, so that loads of a tile are wide.
 
-        No copy where the memory format is channels_last and nothing is to be rounded; a float16 number is one of TF32.
+        No copy if the memory format is channels_last and no rounding is needed; float16 values are exact in TF32.
         """
         by_cell = features.permute(0, 2, 3, 1)
         if self.meta["PRECISION"] != "tf32" or features.dtype != torch.float32:
@@ -173,13 +173,13 @@ def _config(block, warps, registers=None):
     return triton.Config({"BLOCK": block}, num_warps=warps, num_stages=2, maxnreg=registers)
 
 
-# What is tried. Fewer registers let more programs share a multiprocessor, and spill some. A program of one warp never
-# waits at a barrier.
+# The autotuning candidates. Fewer registers let more programs share a multiprocessor but cause some spilling. A program
+# of one warp never waits at a barrier.
 _FORWARD = [_config(64, 4), _config(64, 4, registers=128), _config(128, 8, registers=128), _config(32, 2)]
 _BACKWARD = [_config(16, 1), _config(16, 2), _config(32, 2), _config(64, 4)]
 
 
-# What runs without tuning: where results must not depend on a timing, in the interpreter, and where nothing else fits.
+# The configurations without autotuning: for deterministic results, in the interpreter, and where no other fits.
 def _fixed(meta):
     wide = max(meta["C_PAD"], meta["WIDTH_PAD"]) > 32
     return {"BLOCK": 64, "num_warps": 8 if wide else 4, "num_stages": 1}
@@ -192,12 +192,12 @@ _KEY = ["cells_bucket", "instances_bucket", "C", "WIDTH", "DEPTH", "K", "PRECISI
 
 
 def _do_bench(kernel_call, quantiles):
-    # Short: a new bucket of shapes must not stop a training for seconds.
+    # Short: a new bucket of shapes must not stall training for seconds.
     return triton.testing.do_bench(kernel_call, warmup=3, rep=15, quantiles=quantiles)
 
 
 def _autotune(kernel, configs, **options):
-    # Timings are kept on disk beside the compiled kernels, so that the next process does not tune again.
+    # Timings are cached on disk beside the compiled kernels, so that the next process does not tune again.
     return triton.autotune(configs, key=_KEY, do_bench=_do_bench, cache_results=True, **options)(kernel)
 
 
@@ -206,9 +206,9 @@ _tuned_backward = _autotune(kernels.backward_kernel, _BACKWARD, reset_to_zero=["
 
 
 def _run(kernel, tuned, fixed, grid, arguments, meta):
-    """Launch a kernel, in its tuned form (None for a kernel without) where results may depend on a timing.
+    """Launch a kernel: the tuned form, if it has one and results may depend on timings, else the fixed form.
 
-    For the matrix units, wide and deep KP-Nets need more shared memory than some GPUs have. Those do without the units.
+    On the matrix units, wide and deep KP-Nets need more shared memory than some GPUs have. Those GPUs run without them.
     """
     with torch.cuda.device_of(arguments[0]):
         try:
@@ -223,12 +223,12 @@ def _run(kernel, tuned, fixed, grid, arguments, meta):
 
 @functools.cache
 def _warn_of_small_memory(reason):
-    """Say once that a kernel runs without the matrix units."""
+    """Warn once that a kernel runs without the matrix units."""
     logging.getLogger(__name__).warning("A KP-Net kernel runs more slowly, without the matrix units: %s", reason)
 
 
 def _forward(launch, mode, targets=None, heatmaps=None):
-    """Run the forward kernel, and the merging of its ranges.
+    """Run the forward kernel and merge its ranges.
 
     Returns:
         (values, indices, confidence) for mode "peaks", (losses, log_sums) for "cross_entropy", each (N, K); () for
@@ -266,7 +266,7 @@ def _backward(launch, mode, grad, targets, log_sums, with_features, with_params)
     """Run the backward kernels.
 
     Returns:
-        Gradient of the features (B, C, H, W) and of the parameters (N, P), float32; empty tensors for those not wanted.
+        Gradients of the features (B, C, H, W) and of the parameters (N, P), float32; empty tensors if not requested.
     """
     deterministic = torch.are_deterministic_algorithms_enabled()
     shape = launch.features.shape if with_features else (0,)
@@ -392,7 +392,7 @@ def _backward_fake(
 ):
     grad_features, grad_params = features.new_empty(0), params.new_empty(0)
     if with_features:
-        # the memory format of what _backward returns
+        # the memory format of _backward's result
         grad_features = torch.empty_like(features.permute(0, 2, 3, 1), memory_format=torch.contiguous_format)
         grad_features = grad_features.permute(0, 3, 1, 2)
     if with_params:

@@ -1,22 +1,22 @@
 """The KP-Net operator's Triton kernels. :mod:`.fused` launches them.
 
-A program owns one instance and a range of the cells of its image's map, keeps the instance's weights, and walks over
-the range tile by tile. Hidden values and logits never leave the chip; only what is asked of a range is written: of each
-keypoint its highest logit, where it is and the sum of exponentials, or the gradient of the parameters.
+A program processes one instance and a range of the cells of its image's map: it keeps the instance's weights and
+iterates over the range tile by tile. Hidden values and logits never leave the chip. Only the results of a range are
+written: for each keypoint the highest logit, its cell and the sum of exponentials, or the gradient of the parameters.
 
-Axes of the blocks: [cells of a tile, channels]. Channels are padded to a power of two of at least 16, the smallest side
-of a matrix unit's product, by zero weights; cells beyond the map are masked. With many keypoints, each program takes
-K_BLOCK of them and the hidden layers are computed once for each block of keypoints.
+Axes of the blocks: [cells of a tile, channels]. Channels are padded with zero weights to a power of two of at least 16,
+the smallest dimension of a matrix-unit product; cells beyond the map are masked. With many keypoints, each program
+processes K_BLOCK of them, and the hidden layers are computed once per block of keypoints.
 
 Letters: N instances, B images, C feature channels, K keypoints, P parameters of one KP-Net.
 
 Arguments that all kernels share:
-    features: (B, cells, C), contiguous; with products in TF32, float32 features are rounded to it beforehand.
-    params: (N, P) float32; packed as :class:`~dynpose.layers.kp_net.KPNetSpec` says.
+    features: (B, cells, C), contiguous; for TF32 products, float32 features are rounded to TF32 beforehand.
+    params: (N, P) float32; packed as described in :class:`~dynpose.layers.kp_net.KPNetSpec`.
     image_index: (N,) int64; locations: (N, 2) float32; coord_scale: (N,) float32.
     C, WIDTH, DEPTH, K, P, COORDS_FIRST, COORDS_SIGN: the spec.
-    C_PAD, WIDTH_PAD, K_BLOCK: sides of the blocks; BLOCK: cells of a tile.
-    PRECISION: of the products, see :func:`~dynpose.layers.triton_support.dot_precision`.
+    C_PAD, WIDTH_PAD, K_BLOCK: block dimensions; BLOCK: cells of a tile.
+    PRECISION: precision of the products, see :func:`~dynpose.layers.triton_support.dot_precision`.
 """
 
 import inspect
@@ -26,14 +26,14 @@ import triton.language as tl
 
 from dynpose.layers.triton_support import interprets
 
-# Less than every logit, and finite: the difference of two of them must be a number.
+# Below every logit, but finite: the difference of two such values must not be NaN.
 _LOWEST = tl.constexpr(-3.0e38)
-# Of the exponentials, exp2 is a single instruction; exp takes care of results below the smallest normal number.
+# exp2 is a single instruction; exp also handles results below the smallest normal number.
 _LOG2E = tl.constexpr(1.4426950408889634)
 _INTERPRETS = tl.constexpr(interprets())
 
 
-# Sizes, which must not make a new kernel each: a new image size would stop the user for seconds.
+# Sizes that must not trigger a recompilation: a new image size would stall the job for seconds.
 _SIZES = (
     "num_instances",
     "num_cells",
@@ -44,7 +44,7 @@ _SIZES = (
     "cells_bucket",
     "instances_bucket",
 )
-# Tensors that can be parts of others, and lie anywhere. Loads of features gain by an alignment.
+# Tensors that can be views at any address. Loads of features benefit from alignment.
 _UNALIGNED = (
     "source",
     "params",
@@ -69,11 +69,11 @@ def _kernel(function):
 
 @triton.jit
 def _factor(x, PRECISION: tl.constexpr, POSITIVE: tl.constexpr = False):
-    """x as :func:`_product` takes it: rounded once, however many products read it. POSITIVE: no number is negative.
+    """Convert x to a factor of :func:`_product`, rounded once for all products. POSITIVE: no number is negative.
 
-    For TF32, half of the last place is added, and the matrix units cut off what is below: together, that rounds to the
-    nearest. (Cutting alone has twice the error, and that has a sign.) The addition must not carry NaN over into a
-    number; GPUs write NaN as 0x7FFFFFFF.
+    For TF32, half a unit in the last place is added and the matrix units truncate the rest: together, this rounds to
+    nearest. (Truncation alone has twice the error, and is biased.) The addition must not overflow NaN into a number;
+    GPUs encode NaN as 0x7FFFFFFF.
     """
     x = x.to(tl.bfloat16 if PRECISION == "bf16" else tl.float32)
     if PRECISION == "tf32":
@@ -90,17 +90,17 @@ def _factor(x, PRECISION: tl.constexpr, POSITIVE: tl.constexpr = False):
 @triton.jit
 def _cut_to_tf32(x):
     bits = x.to(tl.int32, bitcast=True)
-    # of a NaN, one bit must stay that tells it from infinity
+    # a NaN must keep a bit that distinguishes it from infinity
     return tl.where(x == x, bits & -0x2000, bits).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _product(a, b, PRECISION: tl.constexpr, A_IS_RESULT: tl.constexpr):
-    """a @ b of two factors, with float32 sums. "ieee" is without the matrix units, in float32 throughout.
+    """a @ b of two factors, with float32 sums. "ieee" runs without the matrix units, in float32 throughout.
 
-    Where ``a`` comes from another product, the columns of ``a`` and the rows of ``b`` are taken in another order: a
-    thread's results of a product are neighbours, (0, 1), of every eight columns, and as TF32 factors it needs (0, 4).
-    In the order 0 2 4 6 1 3 5 7 they are the same, and no number has to change threads.
+    If ``a`` is the result of another product, the columns of ``a`` and the rows of ``b`` are reordered. Of every eight
+    columns, a thread holds the adjacent results (0, 1) of a product but needs (0, 4) as TF32 factors. In the order
+    0 2 4 6 1 3 5 7 they coincide, and no value has to move between threads.
     """
     if PRECISION == "bf16":
         return tl.dot(a, b)
@@ -110,7 +110,7 @@ def _product(a, b, PRECISION: tl.constexpr, A_IS_RESULT: tl.constexpr):
         a, b = _reorder_columns(a), tl.trans(_reorder_columns(tl.trans(b)))
     if PRECISION == "tf32":
         return tl.dot(a, b, input_precision="tf32")
-    # "tf32x3". What rounding has cut off is a TF32 number too, but for its last bits; the product of two is dropped.
+    # "tf32x3". The remainder of the rounding is also TF32, except for its last bits; the product of two is dropped.
     a_high, b_high = _cut_to_tf32(_factor(a, "tf32")), _cut_to_tf32(_factor(b, "tf32"))
     product = tl.dot(a_high, b_high, input_precision="tf32")
     product = tl.dot(a_high, _factor(b - b_high, "tf32"), product, input_precision="tf32")
@@ -136,9 +136,9 @@ def round_kernel(
     source, features, num_cells,
     C: tl.constexpr, C_PAD: tl.constexpr, CHANNELS_LAST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Round features to factors in TF32, once for all instances. The grid is (tiles, B).
+    """Round features to TF32 factors, once for all instances. The grid is (tiles, B).
 
-    ``source`` is (B, cells, C) where CHANNELS_LAST, else (B, C, cells); ``features``, which is written, (B, cells, C).
+    ``source`` is (B, cells, C) if CHANNELS_LAST, else (B, C, cells); the output ``features`` is (B, cells, C).
     """
     image = tl.program_id(1).to(tl.int64)
     cells = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK))[:, None]
@@ -171,12 +171,12 @@ def _load_net(
     C: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, K: tl.constexpr, COORDS_FIRST: tl.constexpr,
     C_PAD: tl.constexpr, WIDTH_PAD: tl.constexpr, K_BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The weights of one instance, whose parameters begin at ``params``, for the keypoints from k_start on.
+    """Load the weights of one instance, whose parameters begin at ``params``, for the keypoints from k_start.
 
     Returns:
-        Of the first layer the weights of the features [out, C_PAD], of x and of y [out], and the bias [out]; then
-        weight [out, in] and bias [out] of the second, the third and the last layer. What a KP-Net of this depth has not
-        got repeats an earlier layer.
+        For the first layer, the weights of the features [out, C_PAD], of x and of y [out], and the bias [out]; then
+        weight [out, in] and bias [out] of the second, third and last layer. Layers that a KP-Net of this depth lacks
+        repeat an earlier layer.
     """
     FIRST_OUT: tl.constexpr = K if DEPTH == 1 else WIDTH
     FIRST_PAD: tl.constexpr = K_BLOCK if DEPTH == 1 else WIDTH_PAD
@@ -210,7 +210,7 @@ def _load_net(
 
 @triton.jit
 def _tile(cells, C: tl.constexpr, C_PAD: tl.constexpr):
-    """Where the channels of some cells lie in the features of an image, and which of them are no padding."""
+    """Offsets of the cells' channels in the features of an image, and the mask of channels that are not padding."""
     channels = tl.arange(0, C_PAD)
     return (cells * C)[:, None] + channels[None, :], (channels < C)[None, :]
 
@@ -220,7 +220,7 @@ def _load_tile(
     features, cells, num_cells,
     C: tl.constexpr, C_PAD: tl.constexpr, PRECISION: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """The features of some cells of an image, as a factor: [BLOCK, C_PAD]. Cells beyond the map are for MASKED only."""
+    """Load the features of cells as a factor: [BLOCK, C_PAD]. Cells beyond the map are allowed only if MASKED."""
     offsets, is_channel = _tile(cells, C, C_PAD)
     if MASKED:
         x = tl.load(features + offsets, mask=(cells < num_cells)[:, None] & is_channel, other=0.0)
@@ -235,7 +235,7 @@ def _load_tile(
 
 @triton.jit
 def _load_view(locations, coord_scale, instance, map_width, stride, COORDS_SIGN: tl.constexpr):
-    """What the relative coordinates of an instance are computed from: the arguments of :func:`_relative`."""
+    """Load the values that :func:`_relative` computes an instance's relative coordinates from."""
     factor = COORDS_SIGN / tl.load(coord_scale + instance)
     x, y = tl.load(locations + 2 * instance), tl.load(locations + 2 * instance + 1)
     return map_width, tl.div_rn(1.0, map_width.to(tl.float32)), stride, x, y, factor
@@ -243,9 +243,9 @@ def _load_view(locations, coord_scale, instance, map_width, stride, COORDS_SIGN:
 
 @triton.jit
 def _relative(cells, view):
-    """Relative coordinates of some cells, [BLOCK] each."""
+    """Relative coordinates of cells, [BLOCK] each."""
     map_width, rows_of_a_cell, stride, x, y, factor = view
-    # Half a cell keeps away from the whole numbers: exact for maps of up to MAX_CELLS, and cheaper than a division.
+    # Half a cell avoids rounding at integers: exact for maps of up to MAX_CELLS, and cheaper than a division.
     v = ((cells.to(tl.float32) + 0.5) * rows_of_a_cell).to(tl.int32)
     u = cells - v * map_width
     half = stride // 2
@@ -254,13 +254,13 @@ def _relative(cells, view):
 
 @triton.jit
 def _run_net(x, relative_x, relative_y, net, DEPTH: tl.constexpr, PRECISION: tl.constexpr):
-    """Hidden values, after ReLU, of the first, the second and the last hidden layer, and the logits [BLOCK, K_BLOCK].
+    """Return the values after ReLU of the first, second and last hidden layer, and the logits [BLOCK, K_BLOCK].
 
-    ``x`` is the factor of the features. In a shallow KP-Net the three are not all different, and in one of depth 1 they
-    mean nothing.
+    ``x`` is the factor of the features. In a shallow KP-Net some of the three coincide; at depth 1 they are
+    meaningless.
     """
     w_1, w_x, w_y, b_1, w_2, b_2, w_3, b_3, w_last, b_last = net
-    # The coordinates stay out of the product: they are float32 whatever its precision.
+    # The coordinates stay out of the product: they are float32 at any product precision.
     constant = b_1[None, :] + relative_y[:, None] * w_y[None, :] + relative_x[:, None] * w_x[None, :]
     logits = _product(x, _factor(tl.trans(w_1), PRECISION), PRECISION, A_IS_RESULT=False) + constant
     h_1 = _relu(logits)
@@ -283,7 +283,7 @@ def _layer(h, weight, bias, PRECISION: tl.constexpr):
 
 @triton.jit
 def _range(split, splits, num_cells, BLOCK: tl.constexpr):
-    """First and last cell (exclusive) of one of the ranges, a whole number of tiles each, that share the map."""
+    """First and last cell (exclusive) of one of the map's ranges, each a whole number of tiles."""
     tiles = tl.cdiv(num_cells, BLOCK)
     tiles_of_range = tl.cdiv(tiles, splits)
     first = split * tiles_of_range * BLOCK
@@ -299,9 +299,9 @@ def _visit(
     C: tl.constexpr, DEPTH: tl.constexpr, K: tl.constexpr, C_PAD: tl.constexpr,
     PRECISION: tl.constexpr, MODE: tl.constexpr, BLOCK: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Run a KP-Net on one tile, and bring what is kept of each row, (max, sum, cell, target), up to date.
+    """Run a KP-Net on one tile and update the running (max, sum, cell, target) of each row.
 
-    MASKED is for the tile that reaches beyond the map. ``features`` and ``heatmaps`` are those of the instance.
+    MASKED is for the tile that extends beyond the map. ``features`` and ``heatmaps`` are those of the instance.
     """
     row_max, row_sum, row_cell, row_target = rows
     cells = start + tl.arange(0, BLOCK)
@@ -317,13 +317,13 @@ def _visit(
     higher = difference > 0
     if MASKED:
         higher &= is_cell
-    # The cell first, so that the comparison need not be kept while the exponential is computed.
+    # The cell first, so that the comparison need not be kept during the exponential.
     if MODE == "peaks":
         row_cell = tl.where(higher, cells[:, None], row_cell)
     else:
         row_target = tl.where(cells[:, None] == target[None, :], logits, row_target)
     row_max = tl.where(higher, logits, row_max)
-    # One exponential brings the sum up to date, whichever of the two is the larger.
+    # One exponential updates the sum, whichever of the two is larger.
     small = tl.exp2(tl.abs(difference) * -_LOG2E)
     if MASKED:
         small = tl.where(is_cell, small, 0.0)
@@ -343,9 +343,9 @@ def forward_kernel(
 ):  # fmt: skip
     """Run the KP-Nets. The grid is (N * blocks of keypoints, splits).
 
-    MODE "peaks" writes for each range and heatmap the highest logit, its cell and the sum of exp(logit - highest), into
-    part_max, part_cell and part_sum (splits, N, K). "cross_entropy" writes the logit at the target cell (0 if the range
-    has not got it) to part_target instead of the cell. "heatmaps" writes all logits to heatmaps (N, K, cells).
+    MODE "peaks" writes for each range and heatmap the highest logit, its cell and the sum of exp(logit - highest) to
+    part_max, part_cell and part_sum (splits, N, K). "cross_entropy" writes the logit at the target cell (0 if it is
+    outside the range) to part_target instead of the cell. "heatmaps" writes all logits to heatmaps (N, K, cells).
     """
     K_BLOCKS: tl.constexpr = (K + K_BLOCK - 1) // K_BLOCK
     instance = (tl.program_id(0) // K_BLOCKS).to(tl.int64)
@@ -366,14 +366,14 @@ def forward_kernel(
     if MODE == "heatmaps":
         heatmaps += instance * K * num_cells
 
-    # Each row of a tile keeps its own maximum and sum; the rows are brought together once, at the end.
+    # Each row of a tile keeps a separate maximum and sum; the rows are merged once, at the end.
     rows = (
         tl.full([BLOCK, K_BLOCK], _LOWEST, tl.float32),
         tl.zeros([BLOCK, K_BLOCK], tl.float32),
         tl.zeros([BLOCK, K_BLOCK], tl.int32) + first,
         tl.zeros([BLOCK, K_BLOCK], tl.float32),
     )
-    # Only the last tile of a map needs masks, and goes without the others.
+    # Only the last tile of a map needs masks, so it is processed separately.
     whole = first + (last - first) // BLOCK * BLOCK
     for start in range(first, whole, BLOCK):
         rows = _visit(
@@ -394,12 +394,12 @@ def forward_kernel(
         row_sum *= tl.exp2((row_max - highest[None, :]) * _LOG2E)
         tl.store(part_sum + out, tl.sum(row_sum, axis=0), mask=is_keypoint)
         if MODE == "peaks":
-            # the lowest of equals
+            # the lowest of equal values
             cell = tl.min(tl.where(row_max == highest[None, :], row_cell, 2147483647), axis=0)
-            # A row that has seen no cell, or only NaN, must not lead outside the map.
+            # A row with no cells, or only NaN, must not produce an index outside the map.
             tl.store(part_cell + out, tl.minimum(cell, num_cells - 1), mask=is_keypoint)
         else:
-            # the one row that has seen the target, if this range has it
+            # the only row that contains the target, if this range has it
             tl.store(part_target + out, tl.sum(row_target, axis=0), mask=is_keypoint)
 
 
@@ -410,7 +410,7 @@ def merge_kernel(
     num_heatmaps, splits,
     MODE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Bring the ranges of :func:`forward_kernel` together. The grid is (num_heatmaps = N * K / BLOCK,).
+    """Merge the ranges of :func:`forward_kernel`. The grid is (num_heatmaps = N * K / BLOCK,).
 
     MODE "peaks" writes values, indices (int64) and confidence, "cross_entropy" losses and log_sums; (N, K) each.
     """
@@ -423,7 +423,7 @@ def merge_kernel(
     for split in range(splits):
         part = num_heatmaps.to(tl.int64) * split + heatmap
         part_highest = tl.load(part_max + part, mask=mask, other=0.0)
-        # Ranges come in order: only a higher value takes over, so that the lowest cell of equals stays.
+        # Ranges come in order and only a higher value replaces another, so the lowest of equal cells is kept.
         higher = part_highest > highest
         new_highest = tl.where(higher, part_highest, highest)
         part_total = tl.load(part_sum + part, mask=mask, other=0.0)
@@ -453,8 +453,7 @@ def _logit_gradient(
 ):  # fmt: skip
     """Gradient of the logits of a tile, [BLOCK, K_BLOCK]; ``heatmap`` [K_BLOCK] is n * K + k.
 
-    MODE "cross_entropy": ``grad`` (N, K) is that of the losses; "heatmaps": ``grad`` (N, K, cells) is that of the
-    logits.
+    ``grad`` is the gradient of the losses (N, K) in MODE "cross_entropy", of the logits (N, K, cells) in "heatmaps".
     """
     is_cell = (cells < num_cells)[:, None]
     if MODE == "heatmaps":
@@ -472,7 +471,7 @@ def _logit_gradient(
 
 @triton.jit
 def _add(pointer, block, rows, columns, row_stride, step, ATOMIC: tl.constexpr):
-    """Add a block's first rows and columns to (ATOMIC) or store them at pointer[row * row_stride + column * step]."""
+    """Add (ATOMIC) or store a block's first rows and columns at pointer[row * row_stride + column * step]."""
     row, column = tl.arange(0, block.shape[0])[:, None], tl.arange(0, block.shape[1])[None, :]
     where = pointer + row * row_stride + column * step
     mask = (row < rows) & (column < columns)
@@ -484,20 +483,20 @@ def _add(pointer, block, rows, columns, row_stride, step, ATOMIC: tl.constexpr):
 
 @triton.jit
 def _column(block, index):
-    """One column of a block, as a block of one column."""
+    """Extract one column of a block, as a block of one column."""
     chosen = tl.arange(0, block.shape[1])[None, :] == index
     return tl.sum(tl.where(chosen, block, 0.0), axis=1, keep_dims=True)
 
 
 @triton.jit
 def _sum_of_cells(d, x, PRECISION: tl.constexpr):
-    """Gradient of a weight [out, in] of a tile, from that of the layer's outputs and from its inputs, both factors."""
+    """A tile's gradient of a weight [out, in], from the layer's output gradient and its inputs, both factors."""
     return _product(tl.trans(d), x, PRECISION, A_IS_RESULT=False)
 
 
 @triton.jit
 def _backward_layer(d, weight, h, PRECISION: tl.constexpr):
-    """Through a layer and the ReLU before it, whose result is ``h``: from one factor to another."""
+    """Backpropagate a factor through a layer and the ReLU before it, whose result is ``h``, to another factor."""
     d = _product(d, _factor(weight, PRECISION), PRECISION, A_IS_RESULT=True)
     return _factor(tl.where(h > 0, d, 0.0), PRECISION)
 
@@ -513,11 +512,11 @@ def backward_kernel(
     PRECISION: tl.constexpr, MODE: tl.constexpr,
     WITH_FEATURES: tl.constexpr, WITH_PARAMS: tl.constexpr, ATOMIC: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Gradients, with one instance in each program. The grid is (N * blocks of keypoints, splits).
+    """Gradients, with one instance per program. The grid is (N * blocks of keypoints, splits).
 
-    WITH_FEATURES adds the gradient of the features to grad_features (B, cells, C) float32, atomically.
-    WITH_PARAMS adds that of the parameters to grad_params (N, P) float32 atomically, or, without ATOMIC, writes the
-    part of each range and block of keypoints to grad_params (splits, blocks of keypoints, N, P), zero beforehand.
+    WITH_FEATURES atomically adds the gradient of the features to grad_features (B, cells, C) float32. WITH_PARAMS
+    atomically adds that of the parameters to grad_params (N, P) float32, or, without ATOMIC, writes the part of each
+    range and block of keypoints to the zero-initialised grad_params (splits, blocks of keypoints, N, P).
     MODE and ``grad``: see :func:`_logit_gradient`.
     """
     K_BLOCKS: tl.constexpr = (K + K_BLOCK - 1) // K_BLOCK
@@ -542,8 +541,8 @@ def backward_kernel(
     heatmap = instance * K + keypoint
     ones = _factor(tl.full([BLOCK, 16], 1.0, tl.float32), PRECISION)
 
-    # Of each layer the gradient of its weight, and that of its bias in every column; in the first, columns 0 and 1 are
-    # those of the coordinates' weights.
+    # For each layer, the gradient of its weight, and of its bias in every column; in the first layer, columns 0 and 1
+    # hold the gradients of the coordinates' weights.
     g_1 = tl.zeros([FIRST_PAD, C_PAD], tl.float32)
     e_1 = tl.zeros([FIRST_PAD, 16], tl.float32)
     if WITH_PARAMS and DEPTH > 1:
@@ -627,9 +626,9 @@ def feature_gradient_kernel(
     C_PAD: tl.constexpr, WIDTH_PAD: tl.constexpr, K_BLOCK: tl.constexpr,
     PRECISION: tl.constexpr, MODE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of the features, with one tile of one image in each program. The grid is (tiles, B).
+    """Gradient of the features, with one tile of one image per program. The grid is (tiles, B).
 
-    The program adds up its image's instances, order[starts[b]:starts[b + 1]], always in that order.
+    The program sums over its image's instances, order[starts[b]:starts[b + 1]], always in that order.
     """
     image = tl.program_id(1).to(tl.int64)
     features += image * num_cells * C

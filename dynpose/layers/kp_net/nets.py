@@ -1,8 +1,8 @@
-"""Generated networks and the map that they run over: the argument of the KP-Net operator.
+"""Generated networks and their feature maps: the argument of the KP-Net operator.
 
-A KP-Net (FCPose section 3.1, InsPose section 3.2) is a small network of 1x1 convolutions with its own weights for each
-instance. It runs over the whole feature map of the instance's image, with the offset of each cell from the instance's
-location as two more input channels:
+A KP-Net (FCPose section 3.1, InsPose section 3.2) is a small network of 1x1 convolutions whose weights are generated
+per instance. It runs over the whole feature map of the instance's image, with the offset of each cell from the
+instance's location as two additional input channels:
 
     sign * ((u * stride + stride // 2, v * stride + stride // 2) - location) / coord_scale
 
@@ -24,7 +24,7 @@ from dynpose.layers.tensor_checks import check_floating_point, check_index, chec
 from .operator import kp_net_cross_entropy, kp_net_heatmaps, kp_net_peaks
 from .spec import KPNetPeaks, KPNetSpec
 
-# Values of the largest map that exist at once where whole heatmaps are needed (256 MB of float32)
+# Maximum values per map held at once where whole heatmaps are needed (256 MB of float32)
 _MAX_MAP_VALUES = 2**26
 
 
@@ -32,25 +32,25 @@ _MAX_MAP_VALUES = 2**26
 class KPNets:
     """N generated networks over the maps of B images.
 
-    The values of ``image_index`` are checked on the CPU alone, and outside ``torch.compile``: for a CUDA device the
-    host would wait.
+    The values of ``image_index`` are checked only on the CPU and outside ``torch.compile``, to avoid synchronising with
+    a CUDA device.
 
     Attributes:
         features: (B, C, H, W) floating-point maps.
-        params: (N, P) parameters of the networks, packed as :class:`KPNetSpec` says.
+        params: (N, P) parameters of the networks, packed as described in :class:`KPNetSpec`.
         image_index: (N,) int64 in [0, B), the image that each instance belongs to, in any order.
-        locations: (N, 2) where (x, y) each network was generated, pixels of the model's input.
+        locations: (N, 2) location (x, y) that generated each network, pixels of the model's input.
         coord_scale: (N,) pixels that the relative coordinates are divided by.
         spec: the shape of the networks.
-        stride: pixels between two cells of ``features``.
+        stride: pixels per cell of ``features``.
         backend: name of the implementation: "torch" is plain PyTorch, "triton" the fused kernels for CUDA (compute
             capability 8.0 or more, float32, bfloat16 or float16 features, at most 64 channels and 4 layers), "auto" the
-            best for the device; or a registered one, see :mod:`dynpose.layers.backends`. Where it cannot run, "torch"
-            does, and a warning says so once.
+            best for the device; or a registered one, see :mod:`dynpose.layers.backends`. If it cannot run, "torch" runs
+            instead, with a single warning.
 
     Raises:
-        ValueError: on a wrong shape, device or value, or an unknown backend.
-        TypeError: on a wrong dtype.
+        ValueError: if a shape, device or value is invalid, or the backend is unknown.
+        TypeError: if a dtype is invalid.
     """
 
     features: torch.Tensor
@@ -104,10 +104,10 @@ class KPNets:
         return kp_net_cross_entropy(self, targets)
 
     def cell_inputs(self, cells: torch.Tensor) -> torch.Tensor:
-        """Read the input of the networks at some cells.
+        """Gather the networks' inputs at given cells.
 
         Args:
-            cells: (N, K) int64 flat index in the map.
+            cells: (N, K) int64 flat indices into the map.
 
         Returns:
             (N, K, C + 2), features and relative coordinates in the order of the spec.
@@ -121,17 +121,17 @@ class KPNets:
     def map_in_chunks(
         self, function: Callable, *per_net: torch.Tensor, values_per_cell: int = 1
     ) -> tuple[torch.Tensor, ...]:
-        """Apply a function of whole heatmaps to a few networks at a time, with bounded memory.
+        """Apply a function of whole heatmaps to chunks of networks, with bounded memory.
 
-        In training the maps of a chunk are computed again in the backward pass rather than kept.
+        In training, the backward pass recomputes the maps of a chunk instead of storing them.
 
         Args:
             function: (nets, *values) -> tuple of tensors with the networks as first axis.
-            *per_net: tensors with the networks as first axis, split alike.
-            values_per_cell: cells that ``function`` makes of one cell of the map, where it up-samples.
+            *per_net: tensors with the networks as first axis, split likewise.
+            values_per_cell: cells per cell of the map after ``function`` up-samples it.
 
         Returns:
-            The results of all chunks.
+            The concatenated results of all chunks.
         """
         values_per_net = self.spec.num_keypoints * self.size[0] * self.size[1] * values_per_cell
         step = max(1, _MAX_MAP_VALUES // values_per_net)

@@ -1,12 +1,12 @@
-"""The public KP-Net operator: hands the networks over to a backend.
+"""The public KP-Net operator: dispatches the networks to a backend.
 
-All three functions compute in float32 (in float64 if features or parameters are), inside or outside autocast. On the
-matrix units of a GPU, products round their factors as those of PyTorch do: to TF32 where
-``torch.backends.cuda.matmul.allow_tf32`` is set; the fused kernels also to bfloat16 for bfloat16 features and to TF32
-for float16 ones. Sums and coordinates are float32.
+All three functions compute in float32 (in float64 if features or parameters are), inside or outside autocast. On a
+GPU's matrix units, the factors of products are rounded as in PyTorch: to TF32 where
+``torch.backends.cuda.matmul.allow_tf32`` is set; the fused kernels also round to bfloat16 for bfloat16 features and to
+TF32 for float16 ones. Sums and coordinates are float32.
 
-A backend implements them by these names, see :mod:`dynpose.layers.backends`: an implementation takes the arguments of
-the function by position.
+A backend implements them under these names, see :mod:`dynpose.layers.backends`. An implementation takes the function's
+arguments by position.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ else:
 def kp_net_heatmaps(nets) -> torch.Tensor:
     """Heatmaps of all instances. Differentiable in ``features`` and ``params``.
 
-    Prefer :func:`kp_net_peaks` for inference and :func:`kp_net_cross_entropy` for training: they do not hold the
-    N x K x H x W numbers that this returns.
+    Prefer :func:`kp_net_peaks` for inference and :func:`kp_net_cross_entropy` for training: they do not store the
+    N x K x H x W values that this function returns.
 
     Args:
-        nets (KPNets): N networks; :class:`~dynpose.layers.KPNets` has checked them.
+        nets (KPNets): N networks, checked by :class:`~dynpose.layers.KPNets`.
 
     Returns:
         (N, K, H, W) logits, float32 or float64.
@@ -57,9 +57,9 @@ def kp_net_heatmaps(nets) -> torch.Tensor:
 
 
 def kp_net_peaks(nets) -> KPNetPeaks:
-    """Highest cell of every heatmap, its logit and its softmax probability, without holding the heatmaps.
+    """Highest cell of every heatmap, its logit and its softmax probability, without storing the heatmaps.
 
-    For inference: no gradient is recorded.
+    For inference: not differentiable.
 
     Args:
         nets (KPNets): N networks.
@@ -73,8 +73,8 @@ def kp_net_peaks(nets) -> KPNetPeaks:
 def kp_net_cross_entropy(nets, targets: torch.Tensor) -> torch.Tensor:
     """Softmax cross-entropy of every heatmap against one cell (FCPose Eq. 3, before the mean over keypoints).
 
-    Differentiable in ``features`` and ``params``, also for N = 0 or when all targets are ignored: the gradients are
-    then zero, and not missing.
+    Differentiable in ``features`` and ``params``. For N = 0, or if all targets are ignored, the gradients are zero
+    rather than None.
 
     Args:
         nets (KPNets): N networks.
@@ -84,8 +84,8 @@ def kp_net_cross_entropy(nets, targets: torch.Tensor) -> torch.Tensor:
         (N, K) losses ``logsumexp(logits) - logits[target]``, zero where ignored.
 
     Raises:
-        ValueError: on a wrong shape, device or value of ``targets``.
-        TypeError: on another dtype.
+        ValueError: if the shape, device or a value of ``targets`` is invalid.
+        TypeError: if their dtype is.
     """
     height, width = nets.size
     like = ("features", nets.features)

@@ -1,16 +1,16 @@
-"""The KP-Net operator in plain PyTorch: it runs on any device and defines what the operator means.
+"""The reference of the KP-Net operator in plain PyTorch: it runs on any device and defines the operator's result.
 
 The first layer is linear in the features and in the relative coordinates, ``sign * (cell - location) / scale``. All
-instances of an image share the features and the cell; so the cell's coordinates become two more shared input channels,
-and what is left, one number for each instance and output, goes with a third channel of ones. The first layer of many
-instances is then a single matrix product over the map. Each hidden layer hands on a channel of ones too, so that the
+instances of an image share the features and the cells, so the cell coordinates become two shared input channels, and
+the remaining constant per instance and output becomes the weight of a third channel of ones. The first layer of many
+instances is then a single matrix product over the map. Each hidden layer also outputs a channel of ones, so that the
 biases are columns of the weights and the other layers are plain batched products.
 
-Instances are taken in chunks, so that memory is bounded whatever N is. With gradients, where one chunk does not hold
-all instances, the backward pass computes the hidden maps of a chunk again instead of keeping them.
+Instances are processed in chunks, so that memory is bounded for any N. With gradients and more than one chunk, the
+backward pass recomputes the hidden maps of a chunk instead of storing them.
 
-Arguments are those of the public functions, which have checked them. ``max_elements`` bounds the numbers (instances x
-channels x cells) in the largest map of a chunk.
+Arguments are those of the public functions, already checked. ``max_elements`` bounds the values (instances x channels
+x cells) in the largest map of a chunk.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch.utils.checkpoint import checkpoint
 
 from .spec import KPNetPeaks
 
-# On a CPU the maps of a chunk (8 MiB each in float32) should stay in the cache. For 50 FCPose samples in training, that
-# is faster than one large chunk even though the hidden maps are computed twice.
+# On a CPU the maps of a chunk (8 MiB each in float32) should fit in the cache. For 50 FCPose samples in training, this
+# is faster than one large chunk, even though the hidden maps are computed twice.
 _MAX_ELEMENTS_CPU = 2**21
-# A GPU wants large products: that batch, at 100 x 167 cells, is one chunk (128 MiB a map in float32).
+# A GPU is efficient for large products: that batch, at 100 x 167 cells, is one chunk (128 MiB per map in float32).
 _MAX_ELEMENTS = 2**25
 
 
@@ -52,12 +52,12 @@ def _heatmaps(inputs, weights):
 def _peaks(inputs, weights):
     logits = _logits(inputs, weights)
     map_width = logits.shape[3]
-    # The highest row, then the column in it: on a CPU, max() with an index is several times slower than amax(). Both
-    # max() and argmax() give the first of equals.
+    # Find the highest row, then the column in it: on a CPU, max() with an index is several times slower than amax().
+    # Both max() and argmax() return the first of equal values.
     values, rows = logits.amax(dim=3).max(dim=2)
     highest_rows = logits.take_along_dim(rows[:, :, None, None], dim=2).squeeze(2)
     indices = rows * map_width + highest_rows.argmax(dim=2)
-    # exp(max - logsumexp), with the memory of the logits used again
+    # exp(max - logsumexp), in place to reuse the memory of the logits
     confidence = logits.sub_(values[:, :, None, None]).exp_().sum(dim=(2, 3)).reciprocal_()
     return values, indices, confidence
 
@@ -74,7 +74,7 @@ def _logits(inputs, weights):
 
     Args:
         inputs: (C + 3, H, W), from :func:`_shared_inputs`.
-        weights: of each layer, from :func:`_fold`.
+        weights: weights of each layer, from :func:`_fold`.
 
     Returns:
         (n, K, H, W).
@@ -83,16 +83,16 @@ def _logits(inputs, weights):
     maps = first.flatten(0, 1) @ inputs.flatten(1)
     num_cells = maps.shape[1]
     for weight in later:
-        # The backward pass of a product does not need its result, so that ReLU may overwrite it.
+        # The backward pass of a product does not need its result, so ReLU may overwrite it.
         maps = torch.bmm(weight, maps.relu_().view(len(weight), weight.shape[2], num_cells))
     return maps.view(*weights[-1].shape[:2], *inputs.shape[1:])
 
 
 def _shared_inputs(features):
-    """What all instances of an image read: (C + 3, H, W) from (C, H, W).
+    """The input that all instances of an image share: (C + 3, H, W) from (C, H, W).
 
-    The channels added are the cell's x and y, and ones. Cells are counted in strides from the middle of the map, which
-    float32 holds exactly; it also keeps the products small that cancel where a cell is near the location.
+    The added channels are the cell's x and y, and ones. Cell coordinates are in strides from the middle of the map:
+    exact in float32, and small, which limits cancellation in cells near the location.
     """
     _, height, width = features.shape
     x = torch.arange(width, dtype=features.dtype, device=features.device) - (width - 1) / 2
@@ -102,11 +102,11 @@ def _shared_inputs(features):
 
 
 def _fold(params, locations, coord_scale, spec, stride, height, width):
-    """Fold relative coordinates and biases of n instances into weights that read a last channel of ones.
+    """Fold the relative coordinates and biases of n instances into weights for a last channel of ones.
 
     Returns:
-        The weights of the layers: (n, out + 1, in + 1) for a hidden layer, whose last output is one, (n, K, in + 1) for
-        the last. The first reads :func:`_shared_inputs`, C + 3 channels.
+        The weights of the layers: (n, out + 1, in + 1) for a hidden layer, whose last output is one, and (n, K, in + 1)
+        for the last. The input of the first is :func:`_shared_inputs`, C + 3 channels.
     """
     (weight, bias), *later = spec.unpack(params)
     if spec.coords_position == "first":
@@ -114,7 +114,7 @@ def _fold(params, locations, coord_scale, spec, stride, height, width):
     else:
         on_features, on_coords = weight.split([spec.in_channels, 2], dim=2)
     on_offset = on_coords * (spec.coords_sign / coord_scale)[:, None, None]
-    # The middle as two Python numbers: to make a tensor of them on a CUDA device, the host would wait for it.
+    # The middle stays two Python numbers: a tensor made from them would synchronise with a CUDA device.
     middle = ((size - 1) / 2 * stride + stride // 2 for size in (width, height))
     from_location = torch.stack([m - x for m, x in zip(middle, locations.unbind(1))], dim=1)
     constant = bias + (on_offset * from_location[:, None, :]).sum(dim=2)
@@ -136,11 +136,11 @@ def _over_chunks(function, nets, max_elements, *extra):
 
     Args:
         nets: all instances.
-        max_elements: bound of the largest map; None for what suits the device.
+        max_elements: bound of the largest map; None for the device's default.
         extra: further tensors whose first axis is N.
 
     Returns:
-        What ``function`` returns, a tuple of tensors, with the first axis N in the order of the arguments.
+        The concatenated results of ``function``, a tuple of tensors with first axis N in the order of the arguments.
     """
     dtype = torch.promote_types(torch.promote_types(nets.features.dtype, nets.params.dtype), torch.float32)
     tensors = (nets.features, nets.params, nets.locations, nets.coord_scale)
@@ -149,7 +149,7 @@ def _over_chunks(function, nets, max_elements, *extra):
 
     if max_elements is None:
         max_elements = _MAX_ELEMENTS_CPU if features.device.type == "cpu" else _MAX_ELEMENTS
-    largest_layer = max(channels for _, channels in nets.spec.layer_sizes) + 1  # that of ones
+    largest_layer = max(channels for _, channels in nets.spec.layer_sizes) + 1  # the channel of ones
     chunk_size = max(1, max_elements // (largest_layer * height * width))
     recompute = torch.is_grad_enabled() and len(params) > chunk_size
 
@@ -171,10 +171,10 @@ def _over_chunks(function, nets, max_elements, *extra):
 
 
 def _group_by_image(image_index, num_images):
-    """List (image, indices of its instances) for the images that have any.
+    """List (image, indices of its instances) for the images that have instances.
 
-    Without instances it is one image and no index: an empty chunk gives results of the right shape, and gradients that
-    are zero instead of missing. More than one image makes the host wait for a CUDA device, once.
+    Without instances, the list is one image with no indices: an empty chunk gives results of the right shape, and zero
+    gradients instead of None. More than one image synchronises with a CUDA device once.
     """
     if num_images == 1 or len(image_index) == 0:
         return [(0, torch.arange(len(image_index), device=image_index.device))]

@@ -1,4 +1,4 @@
-"""What a KP-Net is: the sizes of its layers, how its parameters are packed, and what its peaks are.
+"""The specification of a KP-Net: its layer sizes, the packing of its parameters, and its peaks.
 
 Letters of the shapes in this package: N instances, B images, C feature channels, K keypoints, P parameters of one
 KP-Net, H x W cells of the feature map (rows x columns).
@@ -14,25 +14,25 @@ import torch
 
 @dataclass(frozen=True)
 class KPNetSpec:
-    """The shape of the small network that is generated for every person (FCPose section 3.1, InsPose section 3.2).
+    """The shape of the KP-Net that is generated for every instance (FCPose section 3.1, InsPose section 3.2).
 
-    A KP-Net is a chain of ``depth`` 1x1 convolutions with ReLU between them. It reads C feature channels and two
-    coordinate channels, the offset (x, then y) of each cell from the place the network was generated at, and gives
-    one heatmap per keypoint.
+    A KP-Net is a chain of ``depth`` 1x1 convolutions with ReLU between them. Its input is C feature channels and two
+    coordinate channels, the offset (x, then y) of each cell from the location that generates the network. Its output
+    is one heatmap per keypoint.
 
-    The parameter vector holds weight, bias, weight, bias, ... from the first layer to the last; each weight is stored
-    row by row as (out, in).
+    The parameter vector holds weight, bias, weight, bias, ... from the first layer to the last; each weight is a
+    row-major (out, in) matrix.
 
     Attributes:
-        in_channels: C, the feature channels without the two coordinates.
+        in_channels: C, the feature channels without the two coordinate channels.
         width: channels of the hidden layers. A KP-Net of depth 1 has none.
-        depth: number of 1x1 convolutions, the one that gives the heatmaps included.
-        num_keypoints: K, the heatmaps of one instance.
-        coords_position: whether the coordinates stand "first" or "last" among the input channels.
+        depth: number of 1x1 convolutions, including the output layer.
+        num_keypoints: K, heatmaps per instance.
+        coords_position: position of the coordinates among the input channels, "first" or "last".
         coords_sign: +1 for cell minus location, -1 for location minus cell.
 
     Raises:
-        ValueError: if a number is not positive, or a choice is not one of those above.
+        ValueError: if a number is not positive or a choice is invalid.
 
     Example::
 
@@ -58,7 +58,7 @@ class KPNetSpec:
 
     @property
     def layer_sizes(self) -> tuple[tuple[int, int], ...]:
-        """(in, out) channels of each layer, the coordinates counted in the first."""
+        """(in, out) channels of each layer; the first includes the coordinates."""
         channels = [self.in_channels + 2] + [self.width] * (self.depth - 1) + [self.num_keypoints]
         return tuple(zip(channels[:-1], channels[1:]))
 
@@ -74,7 +74,7 @@ class KPNetSpec:
 
     @property
     def param_keypoints(self) -> tuple[int | None, ...]:
-        """The keypoint that each of the P packed parameters is for; None in the hidden layers, which serve all."""
+        """The keypoint of each of the P packed parameters; None in the hidden layers, which all keypoints share."""
         num_hidden = sum(self.param_sizes[:-2])
         n_in, n_out = self.layer_sizes[-1]
         weight = (keypoint for keypoint in range(n_out) for _ in range(n_in))
@@ -87,7 +87,7 @@ class KPNetSpec:
             params: (N, P).
 
         Returns:
-            One (weight, bias) for each layer, of shapes (N, out, in) and (N, out).
+            One (weight, bias) per layer, of shapes (N, out, in) and (N, out).
 
         Raises:
             ValueError: if ``params`` is not (N, P).
@@ -106,7 +106,7 @@ class KPNetPeaks(NamedTuple):
 
     Attributes:
         values: (N, K) logit of the cell.
-        indices: (N, K) int64, the cell ``v * W + u`` (row v, column u); the lowest of equals.
+        indices: (N, K) int64, the cell ``v * W + u`` (row v, column u); the lowest index if several are equal.
         confidence: (N, K) probability of the cell under the softmax over the whole map.
     """
 

@@ -1,4 +1,4 @@
-"""Losses over whole heatmaps that never hold more than the heatmaps themselves."""
+"""Losses over whole heatmaps that never store more than the heatmaps themselves."""
 
 from .operator import expected_distance, upsampled_cross_entropy
 

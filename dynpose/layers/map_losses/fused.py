@@ -1,8 +1,8 @@
-"""The losses over heatmaps by Triton kernels, as custom operators of torch.
+"""The losses over heatmaps with Triton kernels, as custom torch operators.
 
-Each operator gives the losses and, for its backward pass alone, the log-sum-exp of every map, through which no gradient
-flows. Beside these two numbers per map, the forward pass holds one number (two for the distance) for every part of a
-map (BAND x COLUMNS cells), and the backward pass the gradients that it gives. Nothing has the size of the up-sampled
+Each operator returns the losses and, for its backward pass only, the log-sum-exp of every map, which has no gradient.
+Besides these two numbers per map, the forward pass stores one number (two for the distance) per part of a map
+(BAND x COLUMNS cells), and the backward pass the gradients that it returns. No tensor has the size of the up-sampled
 maps.
 """
 
@@ -11,12 +11,12 @@ import triton
 
 from . import kernels
 
-# How each kind of kernel is launched. Wide parts read whole cache lines, and low ones are many enough to fill a GPU
-# with few instances: one person of an 800 x 1333 image is 17 x 21 of them.
+# Launch options per kind of kernel. Wide parts read whole cache lines, and low parts are numerous enough to fill a GPU
+# with few instances: one person of an 800 x 1333 image has 17 x 21 of them.
 PARTS = {"BAND": 16, "COLUMNS": 64, "num_warps": 2}
 # Parts that a merge kernel reads at once: maps of 200 x 336 cells have 78.
 MERGE = {"BLOCK": 128, "num_warps": 1}
-# A warp with four cells and four instances for each thread has 16 loads under way, and reads a person's numbers once.
+# A warp with four cells and four instances per thread has 16 loads in flight, and reads a person's values once.
 DISTANCE_BACKWARD = {"INSTANCES": 4, "CELLS": 128, "num_warps": 1}
 
 
@@ -163,7 +163,7 @@ def _distance_backward_op(
     num_images, num_keypoints, _, height, width = offsets.shape
     sizes = (height, width, num_keypoints, stride, distance_norm)
     people = (_float(keypoints), _float(box_sizes))
-    # The instances of each image, in order, without the host waiting for the device.
+    # The instances of each image, in order, without synchronising host and device.
     sorted_index, order = image_index.sort(stable=True)
     images = torch.arange(num_images + 1, device=image_index.device)
     starts = torch.searchsorted(sorted_index, images)

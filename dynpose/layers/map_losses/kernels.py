@@ -1,11 +1,11 @@
 """Triton kernels of the losses over heatmaps.
 
-Letters: a *row* is the map of one instance and keypoint, numbered n * K + k. A forward program works on one *part* of a
-row, BAND rows of cells by COLUMNS columns, and a merge kernel puts the parts of a row together; so a few instances are
-still many programs. The backward programs need no merging: each owns the gradients that it writes.
+Letters: a *row* is the map of one instance and keypoint, numbered n * K + k. A forward program processes one *part* of
+a row, BAND rows of cells by COLUMNS columns, and a merge kernel combines the parts of a row, so that few instances
+still make many programs. The backward programs need no merging: each gradient is written by one program.
 
-Up-sampling by F with half-pixel centres puts F fine cells in one dimension between the centres of two coarse cells, and
-repeats the edge beyond the outermost centres. With neighbours clamped to the map, every coarse cell is alike.
+Up-sampling by F with half-pixel centres puts F fine cells per dimension between the centres of two coarse cells, and
+repeats the edge beyond the outermost centres. With neighbours clamped to the map, all coarse cells are handled alike.
 
 A row's log-sum-exp of +inf marks a row without a loss: its softmax is zero everywhere.
 """
@@ -20,7 +20,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 def _kernel(function):
-    """Compile once for all sizes and addresses: a new image size must not make the user wait."""
+    """Compile once for all sizes and addresses: a new image size must not trigger a recompilation."""
     arguments = [name for name, of in inspect.signature(function).parameters.items() if of.annotation is of.empty]
     return triton.jit(function, do_not_specialize=arguments, do_not_specialize_on_alignment=arguments)
 
@@ -30,7 +30,7 @@ def _kernel(function):
 
 @triton.jit
 def _part(height, width, BAND: tl.constexpr, COLUMNS: tl.constexpr):
-    """What this program works on: row, part, the part's first line of cells and its columns (some beyond the width)."""
+    """This program's row, part, the part's first line of cells and its columns (some beyond the width)."""
     tiles = tl.cdiv(width, COLUMNS)
     parts = tiles * tl.cdiv(height, BAND)
     program = tl.program_id(0)
@@ -41,7 +41,7 @@ def _part(height, width, BAND: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _three(logits, line, left, here, right, width, shift):
-    """Logits of a line at three columns each, less ``shift``, as exponents of 2."""
+    """Load the logits of a line at three columns each, minus ``shift``, as exponents of 2."""
     line_logits = logits + line * width
     a = (tl.load(line_logits + left).to(tl.float32) - shift) * LOG2E
     b = (tl.load(line_logits + here).to(tl.float32) - shift) * LOG2E
@@ -51,7 +51,7 @@ def _three(logits, line, left, here, right, width, shift):
 
 @triton.jit
 def _fine(before, here, after, PHASE: tl.constexpr, FACTOR: tl.constexpr):
-    """Value of fine cell PHASE within a coarse cell, which lies towards one of the neighbours in one dimension."""
+    """Value of fine cell PHASE of a coarse cell, interpolated with one of its neighbours in one dimension."""
     towards: tl.constexpr = (2 * PHASE + 1 - FACTOR) / (2 * FACTOR)
     if towards < 0:
         return here + (before - here) * -towards
@@ -61,17 +61,17 @@ def _fine(before, here, after, PHASE: tl.constexpr, FACTOR: tl.constexpr):
 
 @triton.jit
 def _tap(fine, size, FACTOR: tl.constexpr):
-    """Coarse cells that a fine cell lies between, and the weight of the second."""
+    """The two coarse cells around a fine cell, and the weight of the second."""
     position = fine + (FACTOR - FACTOR // 2)
     after = position // FACTOR
     weight = (2 * (position % FACTOR) + (1 - FACTOR % 2)).to(tl.float32) / (2 * FACTOR)
-    # A target beyond the map, which nobody has checked, must not make the kernel read elsewhere.
+    # A target beyond the map, which is not checked on CUDA, must not cause an out-of-bounds read.
     return tl.minimum(tl.maximum(after - 1, 0), size - 1), tl.minimum(after, size - 1), weight
 
 
 @triton.jit
 def _taps(target, height, width, FACTOR: tl.constexpr):
-    """:func:`_tap` of the line and of the column of a flat fine index."""
+    """:func:`_tap` for the line and the column of a flat fine index."""
     fine_width = width * FACTOR
     upper, lower, down = _tap((target // fine_width).to(tl.int32), height, FACTOR)
     left, right, across = _tap((target % fine_width).to(tl.int32), width, FACTOR)
@@ -112,13 +112,13 @@ def upsampled_lse_kernel(
     row, part, first, columns = _part(height, width, BAND, COLUMNS)
     if tl.load(targets + row) >= 0:
         logits += row * height * width
-        # A column beyond the width repeats the last one: that leaves the maximum as it is.
+        # A column beyond the width repeats the last one, which does not change the maximum.
         here = tl.minimum(columns, width - 1)
         left = tl.maximum(here - 1, 0)
         right = tl.minimum(here + 1, width - 1)
         a0, b0, c0 = _three(logits, tl.maximum(first - 1, 0), left, here, right, width, 0.0)
         a1, b1, c1 = _three(logits, first, left, here, right, width, 0.0)
-        # Each column keeps a maximum of its own and what is summed relative to it.
+        # Each column keeps a separate maximum and the sum relative to it.
         highest = tl.full([COLUMNS], float("-inf"), tl.float32)
         total = tl.zeros([COLUMNS], tl.float32)
         for line in range(first, tl.minimum(first + BAND, height)):
@@ -159,7 +159,7 @@ def upsampled_merge_kernel(
     FACTOR: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Loss of one row: its log-sum-exp less the up-sampled logit of its target."""
+    """Loss of one row: its log-sum-exp minus the up-sampled logit of its target."""
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(targets + row)
     if target < 0:
@@ -194,8 +194,9 @@ def upsampled_backward_kernel(
 ):
     """Gradient of the coarse logits of one part.
 
-    A coarse cell collects from the fine cells between it and its eight neighbours. The program goes down the gaps
-    between two lines of cells; what a gap gives to the line below it is kept until the next gap completes that line.
+    A coarse cell accumulates the gradients of the fine cells between it and its eight neighbours. The program iterates
+    down the gaps between two lines of cells; a gap's contribution to the line below is kept until the next gap
+    completes that line.
     """
     row, _, first, columns = _part(height, width, BAND, COLUMNS)
     last = tl.minimum(first + BAND, height)
@@ -236,7 +237,7 @@ def upsampled_backward_kernel(
             line = gap - 1
             of_line = tl.where(line == upper, 1 - down, 0.0) + tl.where(line == lower, down, 0.0)
             value = grad * (from_above + to_above - of_line * at_target)
-            # The first gap completes a line of the part above, whose program does it.
+            # The first gap completes a line of the part above, which another program writes.
             mask = (columns < width) & (gap > first)
             tl.store(grad_logits + line * width + columns, value.to(dtype), mask=mask)
             from_above = to_below
@@ -248,9 +249,9 @@ def upsampled_backward_kernel(
 
 @triton.jit
 def _squash(error_x, error_y, steepness):
-    """tanh(steepness * distance), steepness >= 0, and its derivative by the error divided by the error (x or y)."""
+    """tanh(steepness * distance), steepness >= 0, and its derivative by the error (x or y) divided by that error."""
     squared = error_x * error_x + error_y * error_y
-    # the floor of the reference: below it the slope is zero
+    # the reference's floor, below which the slope is zero
     floored = tl.maximum(squared, 1e-12)
     inverse = tl.rsqrt(floored)
     x = floored * inverse * steepness
@@ -346,7 +347,7 @@ def distance_backward_kernel(
     logits,  # (N * K, H, W)
     offsets,  # (B, K, 2, H, W)
     order,  # (N,) the instances, sorted by image
-    starts,  # (B + 1,) where each image's begin in ``order``
+    starts,  # (B + 1,) index in ``order`` of each image's first instance
     keypoints,  # (N * K, 3)
     box_sizes,  # (N,)
     losses,  # (N * K,)
@@ -363,7 +364,7 @@ def distance_backward_kernel(
 ):
     """Both gradients for some cells of one offset map and all instances of its image, INSTANCES at a time.
 
-    The gradient of the offsets is summed in the order of the instances, and so is always the same.
+    The gradient of the offsets is summed in the order of the instances, so it is deterministic.
     """
     num_cells = height * width
     tiles = tl.cdiv(num_cells, CELLS)
@@ -376,7 +377,7 @@ def distance_backward_kernel(
     map_start = map_index.to(tl.int64) * 2 * num_cells
     offset_x = tl.load(offsets + map_start + cell, mask=on_map, other=0.0).to(tl.float32)
     offset_y = tl.load(offsets + map_start + num_cells + cell, mask=on_map, other=0.0).to(tl.float32)
-    # where each cell says that the keypoint is
+    # each cell's estimate of the keypoint
     x = ((cell % width) * stride + stride // 2).to(tl.float32) + offset_x
     y = ((cell // width) * stride + stride // 2).to(tl.float32) + offset_y
 

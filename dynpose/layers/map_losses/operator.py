@@ -1,19 +1,19 @@
-"""The public losses over heatmaps: they check their arguments and hand over to a backend.
+"""The public losses over heatmaps: they check their arguments and dispatch to a backend.
 
-FCPose's released training (Mao et al., CVPR 2021; its code differs from section 3.3) takes the softmax of its heatmaps
-over the bilinearly up-sampled logits, and the expectation under it of how far off each cell's keypoint is. Written with
-PyTorch's functions, either holds several maps larger than the heatmaps; here both hold a few numbers per heatmap, and
-their backward passes compute the rest again.
+FCPose's released training (Mao et al., CVPR 2021; its code differs from section 3.3) takes the softmax over the
+bilinearly up-sampled logits, and the expected error of the cells' keypoint estimates under the softmax of the heatmaps.
+With PyTorch functions, each loss stores several maps larger than the heatmaps; here each stores a few numbers per
+heatmap, and the backward pass recomputes the rest.
 
-Both compute in float32 (in float64 if the logits are), whatever the dtype of the logits and inside or outside autocast.
-Logits and offsets must be finite. The values of an index are checked on the CPU alone, outside ``torch.compile``: for a
-CUDA device the host would wait.
+Both compute in float32 (in float64 if the logits are), for any dtype of the logits and inside or outside autocast.
+Logits and offsets must be finite. Index values are checked only on the CPU and outside ``torch.compile``, to avoid
+synchronising with a CUDA device.
 
 Letters of the shapes: N instances, B images, K keypoints, H x W cells of the map (rows x columns).
 
-A backend implements them by these names, see :mod:`dynpose.layers.backends`: an implementation takes the arguments of
-the function by position. "torch" is the reference; "triton" the kernels, in Triton's interpreter on the CPU where that
-is switched on; "auto" the kernels for CUDA tensors and the reference for others.
+A backend implements them under these names, see :mod:`dynpose.layers.backends`. An implementation takes the function's
+arguments by position. "torch" is the reference; "triton" the kernels, on the CPU in Triton's interpreter if it is
+enabled; "auto" the kernels for CUDA tensors and the reference for others.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ else:
 def upsampled_cross_entropy(
     logits: torch.Tensor, targets: torch.Tensor, factor: int, *, backend: str = "auto"
 ) -> torch.Tensor:
-    """Softmax cross-entropy of every heatmap, up-sampled bilinearly, against one of its fine cells.
+    """Softmax cross-entropy of every bilinearly up-sampled heatmap against one of its fine cells.
 
     The up-sampling is that of ``F.interpolate(logits, scale_factor=factor, mode="bilinear", align_corners=False)``.
-    Differentiable in ``logits``, also for N = 0 or when all targets are ignored: the gradients are then zero, and not
-    missing. The kernels give the same result every time.
+    Differentiable in ``logits``. For N = 0, or if all targets are ignored, the gradients are zero rather than None. The
+    kernels are deterministic.
 
     Args:
         logits: (N, K, H, W) heatmaps.
@@ -58,8 +58,8 @@ def upsampled_cross_entropy(
         float64 for float64 logits.
 
     Raises:
-        ValueError: on a wrong shape, device or value of an argument, or an unknown backend.
-        TypeError: on a wrong dtype.
+        ValueError: if a shape, device or value is invalid, or the backend is unknown.
+        TypeError: if a dtype is invalid.
 
     Example::
 
@@ -86,27 +86,28 @@ def expected_distance(
     distance_norm: float = 12.0,
     backend: str = "auto",
 ) -> torch.Tensor:
-    """Expectation of a keypoint's localisation error under its heatmap (the offset loss of FCPose's released code).
+    """Expected localisation error of a keypoint under its heatmap (the offset loss of FCPose's release).
 
     For every cell, the distance from (cell centre + offset) to the keypoint, in units of the box size, is squashed to
     [0, 1) by tanh(distance_norm / 2 * distance) and averaged over the cells with the softmax of the logits as weights.
     The centre of the cell in column u and row v is (u * stride + stride // 2, v * stride + stride // 2).
 
-    Differentiable in ``logits`` and ``offsets``, also for N = 0 or when no keypoint is labelled: the gradients are then
-    zero, and not missing. Where a cell meets the keypoint to a millionth of a pixel, its offset has no gradient.
+    Differentiable in ``logits`` and ``offsets``. For N = 0, or if no keypoint is labelled, the gradients are zero
+    rather than None. An offset has no gradient where its cell's error is below a millionth of a pixel.
 
-    The kernels add up the offsets' gradient over the instances of an image in a fixed order, so that the result is the
-    same every time. There is no faster way with atomic additions: the program that owns some cells of an offset map
-    reads them once, keeps their gradient on the chip, and reads each instance's logits once for both gradients.
+    The kernels sum the offsets' gradient over the instances of an image in a fixed order, so they are deterministic.
+    Atomic additions would not be faster: the program for some cells of an offset map reads them once, keeps their
+    gradient on the chip, and reads each instance's logits once for both gradients.
 
     Args:
         logits: (N, K, H, W) heatmaps.
         offsets: (B, K, 2, H, W) x and y that each cell of an image adds to its centre, input pixels.
         image_index: (N,) int64 in [0, B), the image that each instance belongs to, in any order.
-        keypoints: (N, K, 3) x and y in input pixels, and visibility: 0 for a keypoint that is not labelled, whose
-            coordinates may be anything. No gradient.
-        box_sizes: (N,) half the sum of width and height of each person's box, pixels; at least 1 is taken. No gradient.
-        stride: pixels between two cells.
+        keypoints: (N, K, 3) x and y in input pixels, and visibility: 0 for an unlabelled keypoint, whose coordinates
+            may be anything. No gradient.
+        box_sizes: (N,) half the sum of width and height of each person's box, pixels, clamped to at least 1. No
+            gradient.
+        stride: pixels per cell.
         distance_norm: steepness of the squashing; the result is divided by it.
         backend: a name of :func:`~dynpose.layers.backends.backend_names`.
 

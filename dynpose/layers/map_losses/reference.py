@@ -1,10 +1,10 @@
-"""The losses over heatmaps in plain PyTorch: they run on any device and define what the operators mean.
+"""The reference of the losses over heatmaps in plain PyTorch: it runs on any device and defines their results.
 
-Heatmaps are taken in chunks, so that memory is bounded whatever N is. With gradients, where one chunk does not hold
-all, the backward pass computes what is larger than the heatmaps again instead of keeping it.
+Heatmaps are processed in chunks, so that memory is bounded for any N. With gradients and more than one chunk, the
+backward pass recomputes the tensors that are larger than the heatmaps instead of storing them.
 
-Arguments are those of the public functions, which have checked them. ``max_elements`` bounds the numbers in the largest
-tensor of a chunk.
+Arguments are those of the public functions, already checked. ``max_elements`` bounds the values in the largest tensor
+of a chunk.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _expected_distance(
 ):
     """Losses (N, K). See :func:`dynpose.layers.map_losses.expected_distance`."""
     num_instances, num_keypoints, height, width = logits.shape
-    # Where each cell says that the keypoint is, (B * K, 2, H, W), and the map of each instance and keypoint in that.
+    # Each cell's estimate of the keypoint, (B * K, 2, H, W), and the index in it of each instance and keypoint's map.
     points = (_in_float32(offsets) + _cell_centers(height, width, stride, offsets)).flatten(0, 1)
     kinds = torch.arange(num_keypoints, device=logits.device)
     map_index = (image_index[:, None] * num_keypoints + kinds).flatten()
@@ -51,7 +51,7 @@ def _expected_distance(
         # NaN and far-away coordinates of unlabelled keypoints must not reach the gradients
         keypoints = torch.where(labelled[:, None], keypoints[:, :2], 0.0)
         squared = (points[map_index] - keypoints[:, :, None, None]).square().sum(dim=1)
-        # the square root has no finite slope at zero: below the floor, a millionth of a pixel, it has a slope of zero
+        # the square root has an infinite slope at zero; below the floor, a millionth of a pixel, the slope is zero
         distance = squared.clamp(min=1e-12).sqrt() / box_sizes.clamp(min=1.0)[:, None, None]
         squashed = torch.tanh(distance * (distance_norm / 2))
         weights = _in_float32(logits).flatten(1).softmax(dim=1)
@@ -76,7 +76,7 @@ def _in_float32(tensor):
 
 
 def _over_chunks(function, chunk_size, *tensors):
-    """Call ``function`` on chunks of tensors that have a first axis in common, and join its results."""
+    """Call ``function`` on chunks of tensors that share their first axis, and concatenate its results."""
     chunk_size = max(1, chunk_size)
     if len(tensors[0]) <= chunk_size:
         return function(*tensors)

@@ -1,23 +1,23 @@
 """Backbones that detectron2 lacks, registered with detectron2.
 
-They are chosen by config alone: MODEL.BACKBONE.NAME, and the keys of the network:
+They are selected in the config, by MODEL.BACKBONE.NAME and the keys of the network:
 
 ==================================  ==================  ======================================================
 MODEL.BACKBONE.NAME                 network             outputs
 ==================================  ==================  ======================================================
-``build_fcos_resnet_fpn_backbone``  ``MODEL.RESNETS``   p3..p7; p3..p5 where MODEL.FCOS.IN_FEATURES has no
+``build_fcos_resnet_fpn_backbone``  ``MODEL.RESNETS``   p3..p7; p3..p5 if MODEL.FCOS.IN_FEATURES has no
 ``build_fcos_hrnet_fpn_backbone``   ``MODEL.HRNET``     p6 and p7. For FCPose and InsPose, with
 ``build_fcos_dla_fpn_backbone``     ``MODEL.DLA``       MODEL.FPN.IN_FEATURES ["res3", "res4", "res5"]
 ``build_fcos_swin_fpn_backbone``    ``MODEL.SWIN``
 ``build_fcos_timm_fpn_backbone``    ``MODEL.TIMM``
-``build_hrnet_hrfpn_backbone``      ``MODEL.HRNET``     p2..p5 of HRNet's own pyramid, as QueryPose has it
+``build_hrnet_hrfpn_backbone``      ``MODEL.HRNET``     p2..p5 of HRNet's pyramid, as in QueryPose
 ``build_NETWORK_fpn_backbone``      hrnet, dla, swin    p2..p5, with MODEL.FPN.IN_FEATURES
                                     or timm             ["res2", "res3", "res4", "res5"]
-``build_NETWORK_concat_backbone``   the same            ``concat``: res2..res5 at stride 4, as CID has HRNet's
+``build_NETWORK_concat_backbone``   the same            ``concat``: res2..res5 at stride 4, as in CID's HRNet
 ``build_NETWORK_backbone``          the same            res2..res5
 ==================================  ==================  ======================================================
 
-HRNet-W32 in place of ResNet-50::
+HRNet-W32 instead of ResNet-50::
 
     MODEL:
       WEIGHTS: "hrnetv2_w32_imagenet_pretrained.pth"
@@ -28,7 +28,7 @@ HRNet-W32 in place of ResNet-50::
     INPUT:
       FORMAT: "RGB"
 
-Any network of timm with feature maps of strides 4, 8, 16 and 32, here a ConvNeXt::
+Any timm network with feature maps of strides 4, 8, 16 and 32, here a ConvNeXt::
 
     MODEL:
       WEIGHTS: "model.safetensors"
@@ -39,10 +39,10 @@ Any network of timm with feature maps of strides 4, 8, 16 and 32, here a ConvNeX
     INPUT:
       FORMAT: "RGB"
 
-The networks are timm's, in ``backbone.bottom_up.body``, built without a download. res2, res3, res4 and res5 have
-strides 4, 8, 16 and 32 in all of them, and MODEL.BACKBONE.FREEZE_AT counts the stem and then these, as for detectron2's
-ResNet. ImageNet weights load by MODEL.WEIGHTS (:mod:`dynpose.checkpoint.imagenet`): timm's files and, of HRNet, DLA and
-Swin, those of the original releases. They want RGB and, but for some of timm's, the mean and deviation above.
+The networks are timm's, in ``backbone.bottom_up.body``, built without a download. In all of them, res2, res3, res4 and
+res5 have strides 4, 8, 16 and 32, and MODEL.BACKBONE.FREEZE_AT counts the stem and then these, as in detectron2's
+ResNet. MODEL.WEIGHTS loads ImageNet weights (:mod:`dynpose.checkpoint.imagenet`): timm's files and, for HRNet, DLA and
+Swin, those of the original releases. They need RGB and, except for some of timm's, the mean and deviation above.
 """
 
 from . import builders

@@ -1,4 +1,4 @@
-"""Necks that bring all branches of HRNet to its finest resolution first: CID's and QueryPose's."""
+"""Necks that first up-sample all branches of HRNet to its finest resolution: CID's and QueryPose's."""
 
 import torch
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
@@ -9,13 +9,13 @@ from torch.nn import functional as F
 
 
 def concat_branches(maps):
-    """Concatenate maps of several resolutions at that of the first.
+    """Concatenate maps of several resolutions at the first one's resolution.
 
     Args:
         maps (list[Tensor]): (B, C_i, H_i, W_i), finest first.
 
     Returns:
-        Tensor: (B, sum of C_i, H_0, W_0); the others are up-sampled bilinearly, by pixel centres.
+        Tensor: (B, sum of C_i, H_0, W_0); the others are up-sampled bilinearly, aligned at pixel centres.
     """
     size = maps[0].shape[-2:]
     finest, *others = maps
@@ -52,7 +52,7 @@ class BranchConcat(Backbone):
         return self.bottom_up.size_divisibility
 
     def output_shape(self):
-        """One map, ``concat``."""
+        """The single map ``concat``."""
         return {"concat": self._output}
 
     def forward(self, images):
@@ -62,19 +62,19 @@ class BranchConcat(Backbone):
 
 
 class HRFPN(Backbone):
-    """HRNet's own pyramid: the concatenated branches, reduced, then average-pooled to each level.
+    """HRNet's pyramid: the concatenated branches, reduced, then average-pooled to each level.
 
     The two forms are QueryPose's: without ``laterals`` (its HRNet-W32), level i is the reduced map pooled by 2^i; with
-    them (its HRNet-W48), each level is pooled from the one before and a 1x1 convolution of the branch of its stride is
-    added. A 3x3 convolution follows on each level. Released weights have the convolution of a fifth level too, and a
-    lateral one of the finest branch, which reach no output; they are left out.
+    them (its HRNet-W48), each level is pooled from the previous one and a 1x1 convolution of the branch of its stride
+    is added. A 3x3 convolution follows on each level. Released weights also have the convolution of a fifth level and
+    a lateral one of the finest branch, which contribute to no output; they are omitted.
 
     Args:
         bottom_up (Backbone): gives ``in_features``.
         in_features (Sequence[str]): its outputs, finest first.
-        out_channels (int): of every level.
-        laterals (bool): add the branches again. As released, the laterals and outputs then have no bias.
-        norm (str): normalisation of the laterals and outputs, as of detectron2's FPN; "" = none.
+        out_channels (int): channels of every level.
+        laterals (bool): add the branches again. As in the release, the laterals and outputs then have no bias.
+        norm (str): normalisation of the laterals and outputs, as in detectron2's FPN; "" = none.
     """
 
     def __init__(self, bottom_up, in_features, out_channels, *, laterals=False, norm=""):

@@ -1,4 +1,4 @@
-"""Backbones by their names in a config: each network, alone or below a neck, registered with detectron2."""
+"""Builders of the backbones named in a config, registered with detectron2: networks alone or with a neck."""
 
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling import build_backbone as build_registered
@@ -15,7 +15,7 @@ from .timm_network import Timm
 
 
 def build_backbone(cfg):
-    """Build the backbone that ``cfg.MODEL.BACKBONE.NAME`` names, as detectron2's function does.
+    """Build the backbone that ``cfg.MODEL.BACKBONE.NAME`` names, like detectron2's function.
 
     Args:
         cfg (CfgNode): the config.
@@ -24,7 +24,7 @@ def build_backbone(cfg):
         Backbone
 
     Raises:
-        ConfigError: none of that name is registered, or a key of the backbone has a wrong value.
+        ConfigError: if no backbone of that name is registered, or a key of the backbone has an invalid value.
     """
     if cfg.MODEL.BACKBONE.NAME not in BACKBONE_REGISTRY:
         raise ConfigError(
@@ -35,19 +35,19 @@ def build_backbone(cfg):
 
 
 def plain_fpn(cfg, bottom_up, top_block=None):
-    """detectron2's FPN on a backbone, with ``cfg.MODEL.FPN``.
+    """Build detectron2's FPN on a backbone, with ``cfg.MODEL.FPN``.
 
     Args:
         cfg (CfgNode): MODEL.FPN.
         bottom_up (Backbone): gives MODEL.FPN.IN_FEATURES.
-        top_block (nn.Module | None): makes further, coarser levels.
+        top_block (nn.Module | None): computes further, coarser levels.
 
     Returns:
-        FPN: one level for each of MODEL.FPN.IN_FEATURES (p2 for stride 4, ...), and those of ``top_block``.
+        FPN: one level per entry of MODEL.FPN.IN_FEATURES (p2 for stride 4, ...), and those of ``top_block``.
 
     Raises:
-        ConfigError: MODEL.FPN.FUSE_TYPE or NORM is none of its choices, OUT_CHANNELS below 1, or IN_FEATURES names what
-            the backbone does not give.
+        ConfigError: if MODEL.FPN.FUSE_TYPE or NORM is not a valid choice, OUT_CHANNELS is below 1, or IN_FEATURES names
+            a missing output of the backbone.
     """
     _check_fpn(cfg, bottom_up)
     return FPN(
@@ -61,22 +61,22 @@ def plain_fpn(cfg, bottom_up, top_block=None):
 
 
 def fcos_fpn(cfg, bottom_up):
-    """FCOS's pyramid on a backbone: P6 and P7 are made of P5 (FCOS section 3.2; FCPose section 4).
+    """Build FCOS's pyramid on a backbone: P6 and P7 are computed from P5 (FCOS section 3.2; FCPose section 4).
 
-    detectron2's ``build_retinanet_resnet_fpn_backbone`` makes them of C5. Real-time detectors have neither (FCPose
+    detectron2's ``build_retinanet_resnet_fpn_backbone`` computes them from C5. Real-time detectors have neither (FCPose
     section 4.3).
 
     Args:
-        cfg (CfgNode): MODEL.FPN, with IN_FEATURES at strides 8, 16 and 32; P6 and P7 are there where
-            MODEL.FCOS.IN_FEATURES names them: the parameters of a level that nothing reads get no gradient, for which
-            a distributed run waits in vain.
+        cfg (CfgNode): MODEL.FPN, with IN_FEATURES at strides 8, 16 and 32; P6 and P7 exist only if
+            MODEL.FCOS.IN_FEATURES names them, because the parameters of an unused level get no gradient and
+            DistributedDataParallel would wait for it.
         bottom_up (Backbone): gives MODEL.FPN.IN_FEATURES.
 
     Returns:
         FPN: p3..p7 at strides 8..128, or p3..p5.
 
     Raises:
-        ConfigError: MODEL.FCOS.IN_FEATURES has only one of p6 and p7, or see :func:`plain_fpn`.
+        ConfigError: if MODEL.FCOS.IN_FEATURES has only one of p6 and p7; see also :func:`plain_fpn`.
     """
     top_levels = {"p6", "p7"} & set(cfg.MODEL.FCOS.IN_FEATURES)
     if len(top_levels) == 1:
@@ -88,7 +88,7 @@ def fcos_fpn(cfg, bottom_up):
 
 
 def hrfpn(cfg, bottom_up):
-    """HRNet's own pyramid on all outputs of a backbone: p2..p5, by MODEL.FPN and MODEL.HRNET.HRFPN_LATERALS."""
+    """Build HRNet's pyramid p2..p5 on all outputs of a backbone, with MODEL.FPN and MODEL.HRNET.HRFPN_LATERALS."""
     _check_out_channels(cfg)
     return HRFPN(
         bottom_up,
@@ -100,7 +100,7 @@ def hrfpn(cfg, bottom_up):
 
 
 def concat(cfg, bottom_up):
-    """All outputs of a backbone, concatenated at stride 4."""
+    """Concatenate all outputs of a backbone at stride 4."""
     return BranchConcat(bottom_up, bottom_up.output_shape())
 
 
@@ -118,22 +118,22 @@ def _check_out_channels(cfg):
 
 
 def _alone(network):
-    """Builds res2..res5."""
+    """Return a builder of res2..res5."""
     return lambda cfg, input_shape: network.from_config(cfg, input_shape)
 
 
 def _with(network, neck):
-    """Builds a neck that reads all outputs."""
+    """Return a builder of a neck on all outputs."""
     return lambda cfg, input_shape: neck(cfg, network.from_config(cfg, input_shape))
 
 
 def _pyramid(network, neck):
-    """Builds a neck that reads MODEL.FPN.IN_FEATURES."""
+    """Return a builder of a neck on MODEL.FPN.IN_FEATURES."""
     return lambda cfg, input_shape: neck(cfg, network.from_config(cfg, input_shape, cfg.MODEL.FPN.IN_FEATURES))
 
 
 def _builders():
-    """What is registered: names in a config -> (cfg, input_shape) -> Backbone."""
+    """The registered builders: name in a config -> (cfg, input_shape) -> Backbone."""
     builders = {
         "build_fcos_resnet_fpn_backbone": lambda cfg, input_shape: fcos_fpn(
             cfg, build_resnet_backbone(cfg, input_shape)
@@ -149,6 +149,6 @@ def _builders():
 
 
 for _name, _build in _builders().items():
-    # detectron2's registry goes by the name of the function
+    # detectron2's registry uses the function's name
     _build.__name__ = _name
     BACKBONE_REGISTRY.register(_build)

@@ -15,16 +15,16 @@ _STAGES = (("base_layer", "level0", "level1"), ("level2",), ("level3",), ("level
 class DLA(TimmBackbone):
     """timm's DLA; its levels 2 to 5 are res2 to res5.
 
-    The released networks also have a ``project`` in trees of more than one level whose output is thrown away; timm
-    leaves it out, and its weights are not used (DLA-34: 41,728 parameters, DLA-60: 297,472).
+    The released networks also have a ``project`` in trees of more than one level, whose output is discarded; timm omits
+    it, and its weights are not used (DLA-34: 41,728 parameters, DLA-60: 297,472).
 
     Args:
         depth (int): 34, 60, 102 or 169.
-        in_channels (int): of the image.
+        in_channels (int): channels of the image.
         **kwargs: ``out_features``, ``norm`` and ``freeze_at`` of :class:`TimmBackbone`.
 
     Raises:
-        ValueError: for another depth, or see :class:`TimmBackbone`.
+        ValueError: if the depth is another; see also :class:`TimmBackbone`.
     """
 
     def __init__(self, depth=34, *, in_channels=3, **kwargs):

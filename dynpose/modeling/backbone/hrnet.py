@@ -1,4 +1,4 @@
-"""HRNet (Wang et al., TPAMI 2020): four branches side by side, at strides 4, 8, 16 and 32."""
+"""HRNet (Wang et al., TPAMI 2020): four parallel branches, at strides 4, 8, 16 and 32."""
 
 import timm
 
@@ -21,16 +21,16 @@ _STAGES = (
 class HRNet(TimmBackbone):
     """timm's HRNet; its branches are res2 (``width`` channels), res3 (twice as many), res4 and res5.
 
-    The branches of the last module are fused into all four outputs; the layers that make one which is not among
-    ``out_features`` are constant, since no gradient reaches them (a distributed run would wait for it).
+    The branches of the last module are fused into all four outputs. The layers of outputs that are not in
+    ``out_features`` are frozen, since they get no gradient (DistributedDataParallel would wait for it).
 
     Args:
         width (int): channels of the finest branch: 18, 30, 32, 40, 44, 48 or 64.
-        in_channels (int): of the image.
+        in_channels (int): channels of the image.
         **kwargs: ``out_features``, ``norm`` and ``freeze_at`` of :class:`TimmBackbone`.
 
     Raises:
-        ValueError: for another width, or see :class:`TimmBackbone`.
+        ValueError: if the width is another; see also :class:`TimmBackbone`.
 
     Example::
 

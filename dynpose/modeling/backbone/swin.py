@@ -17,19 +17,18 @@ _SIZES = ("tiny", "small", "base", "large")
 class Swin(TimmBackbone):
     """timm's Swin; its stages are res2 to res5, each followed by a LayerNorm as in Swin's detectors.
 
-    The windows of the last stage are shifted too, which timm, at its 224 pixels, has no room for. The final norm of the
-    classifier is left out.
+    The windows of the last stage are also shifted, for which timm's input of 224 pixels is too small. The final norm of
+    the classifier is omitted.
 
     Args:
         size (str): "tiny", "small", "base" or "large".
-        window_size (int): side of the attention windows in patches: 7, or 12 for weights that were trained at 384
-            pixels.
+        window_size (int): side of the attention windows in patches: 7, or 12 for weights trained at 384 pixels.
         drop_path_rate (float): stochastic depth, the rate of the last block.
-        in_channels (int): of the image.
+        in_channels (int): channels of the image.
         **kwargs: ``out_features`` and ``freeze_at`` of :class:`TimmBackbone`.
 
     Raises:
-        ValueError: for another size, or see :class:`TimmBackbone`.
+        ValueError: if the size is another; see also :class:`TimmBackbone`.
     """
 
     def __init__(self, size="large", *, window_size=7, drop_path_rate=0.2, in_channels=3, **kwargs):
@@ -80,10 +79,10 @@ class Swin(TimmBackbone):
 
 
 class PaddedSwinBlock(SwinTransformerBlock):
-    """timm's block, right where its windows do not divide the map.
+    """timm's block, corrected for maps whose size is not a multiple of the window.
 
-    timm pads after the cyclic shift, so that its mask, made for the padded map, does not separate the rows and columns
-    that the shift brought from one end to the other (timm issue 2438). Padding first leaves timm nothing to pad.
+    timm pads after the cyclic shift, so its mask, made for the padded map, does not separate the rows and columns that
+    the shift wraps around (timm issue 2438). Padding first makes timm's padding a no-op.
     """
 
     def _attn(self, x):

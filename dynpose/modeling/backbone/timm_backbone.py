@@ -1,4 +1,4 @@
-"""What the adapters around timm's networks share: names of outputs, normalisation, frozen stages."""
+"""Base class of the adapters for timm's networks: output names, normalisation, frozen stages."""
 
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import Backbone
@@ -16,24 +16,24 @@ _PLAIN_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class TimmBackbone(Backbone):
-    """A network of timm's as a detectron2 backbone.
+    """A timm network as a detectron2 backbone.
 
-    Its outputs are called as those of detectron2's ResNet of the same strides, ``res2`` (stride 4) to ``res5``
-    (stride 32), so that MODEL.FPN.IN_FEATURES means the same for all. The network is the attribute ``body``, with
+    Its outputs are named like those of detectron2's ResNet at the same strides, ``res2`` (stride 4) to ``res5``
+    (stride 32), so that MODEL.FPN.IN_FEATURES has the same meaning for all. The network is the attribute ``body``, with
     timm's parameter names.
 
     Args:
         body (nn.Module): the network.
-        channels (Sequence[int]): of res2, res3, res4 and res5.
-        stages (Sequence[Sequence[str]]): submodules of ``body`` from the input on: the stem, then what makes res2,
-            res3, ...: what ``freeze_at`` counts.
-        out_features (Sequence[str]): outputs: neighbours among res2..res5, finest first, the last of them res5.
+        channels (Sequence[int]): channels of res2, res3, res4 and res5.
+        stages (Sequence[Sequence[str]]): submodules of ``body`` per stage, from the input: the stem, then those of
+            res2, res3, ...; ``freeze_at`` counts these stages.
+        out_features (Sequence[str]): consecutive outputs among res2..res5, finest first, ending with res5.
         norm (str): "BN", "SyncBN" or "FrozenBN" (statistics and affine parameters constant).
-        freeze_at (int): as detectron2's MODEL.BACKBONE.FREEZE_AT: this many of ``stages`` have constant parameters and
-            constant batch norms.
+        freeze_at (int): as detectron2's MODEL.BACKBONE.FREEZE_AT: number of ``stages`` whose parameters and batch norms
+            are frozen.
 
     Raises:
-        ValueError: for other ``out_features`` or ``norm``.
+        ValueError: if ``out_features`` or ``norm`` are invalid.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TimmBackbone(Backbone):
 
     @property
     def size_divisibility(self):
-        """Sides of the input must be multiples of this, pixels: the branches and trees add maps of several strides."""
+        """Divisor of the input's sides, pixels: the branches and trees add maps of several strides."""
         return STRIDES["res5"]
 
     def forward(self, images):
@@ -76,7 +76,7 @@ def check_out_features(out_features):
         out_features (Sequence[str]): their names.
 
     Raises:
-        ValueError: they are not neighbours that end with res5.
+        ValueError: if they are not consecutive or do not end with res5.
     """
     names = tuple(STRIDES)
     if not out_features or tuple(out_features) != names[-len(out_features) :]:
@@ -86,7 +86,7 @@ def check_out_features(out_features):
 
 
 def check_shared_keys(cfg, out_features, norm_key=None):
-    """Check the keys that all backbones of timm's networks read, for their ``from_config``.
+    """Check the keys that the ``from_config`` of all timm backbones reads.
 
     Args:
         cfg (CfgNode): the config.
@@ -94,7 +94,7 @@ def check_shared_keys(cfg, out_features, norm_key=None):
         norm_key (str | None): key of the normalisation; None = the network has no batch norms.
 
     Raises:
-        ConfigError: a value is none of its choices.
+        ConfigError: if a value is not a valid choice.
     """
     with blame("MODEL.FPN.IN_FEATURES"):
         check_out_features(out_features)
@@ -103,17 +103,17 @@ def check_shared_keys(cfg, out_features, norm_key=None):
 
 
 def convert_norm(module, norm):
-    """Turn the batch norms of a network into those that ``norm`` names.
+    """Convert the batch norms of a network to the type that ``norm`` names.
 
     Args:
-        module (nn.Module): with nn.BatchNorm2d, or timm's of a norm and an activation.
+        module (nn.Module): has nn.BatchNorm2d, or timm's batch norm with an activation.
         norm (str): "BN", "SyncBN" or "FrozenBN".
 
     Returns:
-        nn.Module: the same network, changed.
+        nn.Module: the modified network.
 
     Raises:
-        ValueError: for another name.
+        ValueError: if ``norm`` is unknown.
     """
     check_one_of("norm", norm, NORMS)
     if norm == "BN":
@@ -124,16 +124,16 @@ def convert_norm(module, norm):
 
 
 def freeze_norms(module):
-    """Turn batch norms into constant ones, in place where they are not the module itself.
+    """Convert batch norms to frozen ones, in place unless ``module`` itself is one.
 
-    detectron2's conversion takes timm's norm with an activation (BatchNormAct2d) for a plain one, and loses the
+    detectron2's conversion treats timm's norm with an activation (BatchNormAct2d) as a plain one and loses the
     activation.
 
     Args:
         module (nn.Module): the network or a part of it.
 
     Returns:
-        nn.Module: the module, or what takes its place.
+        nn.Module: the module or its replacement.
     """
     if isinstance(module, BatchNormAct2d):
         return freeze_batch_norm_2d(module)
@@ -143,10 +143,10 @@ def freeze_norms(module):
 
 
 def freeze(body, name):
-    """Make a submodule constant: no gradients, fixed batch norms, no stochastic depth.
+    """Freeze a submodule: no gradients, frozen batch norms, no stochastic depth.
 
     Args:
-        body (nn.Module): the network, changed in place.
+        body (nn.Module): the network, modified in place.
         name (str): the submodule's name in it.
     """
     parent, _, leaf = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""Any network of timm that has feature maps of strides 4 to 32, by its name."""
+"""Any timm network with feature maps of strides 4 to 32, by name."""
 
 from itertools import pairwise
 
@@ -11,22 +11,21 @@ from .timm_backbone import STRIDES, TimmBackbone, check_shared_keys
 
 
 class Timm(TimmBackbone):
-    """A network of timm by its name, with the outputs that ``features_only`` gives at strides 4, 8, 16 and 32.
+    """A timm network by name, with the outputs of ``features_only`` at strides 4, 8, 16 and 32.
 
     HRNet, DLA and Swin have separate classes, which freeze layers that no output depends on and also load the files of
-    the original releases. A network for one image size alone, as most transformers are, does not take images
-    of other sizes.
+    the original releases. A network for a single image size, like most transformers, does not accept other sizes.
 
     Args:
-        name (str): of ``timm.list_models()``, such as "convnext_tiny".
-        in_channels (int): of the image.
+        name (str): from ``timm.list_models()``, such as "convnext_tiny".
+        in_channels (int): channels of the image.
         drop_path_rate (float): stochastic depth, the rate of the last block; 0 = none.
-        freeze_at (int): see :class:`TimmBackbone`. The modules before the one that gives res2 are the stem.
+        freeze_at (int): see :class:`TimmBackbone`. The modules before the one that outputs res2 are the stem.
         **kwargs: ``out_features`` and ``norm`` of :class:`TimmBackbone`.
 
     Raises:
-        ValueError: timm has no such network, or that network has no such feature maps, no stochastic depth, or stages
-            that can't be told apart to be frozen; or see :class:`TimmBackbone`.
+        ValueError: if timm has no such network, or the network lacks these feature maps, stochastic depth, or separable
+            stages to freeze; see also :class:`TimmBackbone`.
 
     Example::
 
@@ -59,7 +58,7 @@ class Timm(TimmBackbone):
         """Build from ``cfg.MODEL.TIMM``, for an image of ``input_shape`` (ShapeSpec)."""
         check_from_0_to_1(cfg, "MODEL.TIMM.DROP_PATH_RATE")
         check_shared_keys(cfg, out_features, "MODEL.TIMM.NORM")
-        # what remains depends on the network: whether timm has it, with stochastic depth and stages
+        # the remaining checks depend on the network: whether timm has it, with stochastic depth and stages
         with blame("MODEL.TIMM.NAME", "MODEL.TIMM.DROP_PATH_RATE", "MODEL.BACKBONE.FREEZE_AT"):
             return cls(
                 cfg.MODEL.TIMM.NAME,
@@ -79,12 +78,12 @@ class Timm(TimmBackbone):
         return chosen
 
     def timm_keys(self):
-        """Map the parameter names of timm's whole network to those in ``body``.
+        """Map the parameter names of timm's full network to those in ``body``.
 
-        timm joins the names of the modules that ``features_only`` takes out of a container: stages.0 is stages_0.
+        timm joins the names of modules that ``features_only`` takes out of a container: stages.0 becomes stages_0.
 
         Returns:
-            dict[str, str | None]: None for what comes after the feature maps, such as the classifier.
+            dict[str, str | None]: None for parameters after the feature maps, such as the classifier's.
         """
         with torch.device("meta"):
             whole = timm.create_model(self.name, pretrained=False)
@@ -104,7 +103,7 @@ def _create(name, in_channels, drop_path_rate):
         raise ValueError(
             f"drop_path_rate: expected 0 for {name}, which has no stochastic depth ({error}), got {drop_path_rate}"
         ) from error
-    except RuntimeError as error:  # of networks without a feature extractor
+    except RuntimeError as error:  # a network without a feature extractor
         raise ValueError(f"name: timm gives no feature maps of {name!r} ({error})") from error
 
 
@@ -113,10 +112,10 @@ def _stages(body, outputs):
 
     Args:
         body (nn.Module): the network.
-        outputs (list[str]): timm's names of the modules that give res2, res3, res4 and res5.
+        outputs (list[str]): timm's names of the modules that output res2, res3, res4 and res5.
 
     Returns:
-        list[list[str]]: submodules of the stem, of res2 and of what leads from each output to the next.
+        list[list[str]]: submodules of the stem, of res2, and between each output and the next.
     """
     outputs = [_joined(name) for name in outputs]
     units = _units("", body, outputs)
@@ -130,7 +129,7 @@ def _stages(body, outputs):
 
 
 def _units(prefix, module, outputs):
-    """Children in order; one that has an output inside is replaced by its own children."""
+    """Children in order; a child that contains an output is replaced by its children."""
     units = []
     for name, child in module.named_children():
         path = f"{prefix}{name}"

@@ -1,4 +1,4 @@
-"""Instance Information Abstraction: where the people are, and a feature vector of each (section 3.2).
+"""Instance Information Abstraction: the people's positions and feature vectors (section 3.2).
 
 Axes: B images, N people, K keypoints, C channels of the feature map, H x W cells.
 Coordinates are cells of the map: (u, v) is column u of row v.
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# Probabilities keep away from 0 and 1 by this, so that their logarithms are finite
+# Minimum distance of probabilities from 0 and 1, so that their logarithms are finite
 _MARGIN = 1e-4
 
 
@@ -21,9 +21,9 @@ class People:
 
     Attributes:
         image_index (Tensor): (N,) int64.
-        cells (Tensor): (N, 2) int64 (u, v), l of the paper: where each person's feature is read.
+        cells (Tensor): (N, 2) int64 (u, v), the cell of each person's feature (l of the paper).
         features (Tensor): (N, C), f of Eq. 7.
-        scores (Tensor | None): (N,) value of the centre map; None in training.
+        scores (Tensor | None): (N,) values of the centre map; None in training.
     """
 
     image_index: torch.Tensor
@@ -33,14 +33,14 @@ class People:
 
     @classmethod
     def at(cls, features, image_index, cells, scores=None):
-        """Read the people's features from a map (B, C, H, W): Eq. 7."""
+        """Read the people's features from a map (B, C, H, W) (Eq. 7)."""
         return cls(image_index, cells, features[image_index, :, cells[:, 1], cells[:, 0]], scores)
 
     def __len__(self):
         return len(self.cells)
 
     def __getitem__(self, chosen):
-        """Choose some of the people by slice, mask or index."""
+        """Select people by slice, mask or index."""
         scores = None if self.scores is None else self.scores[chosen]
         return replace(
             self,
@@ -52,17 +52,17 @@ class People:
 
 
 class InstanceAbstraction(nn.Module):
-    """IIA: multi-person heatmaps of the keypoints and of the people's centres, and the centres' peaks.
+    """IIA: multi-person heatmaps of keypoints and people's centres, and the peaks of the centres.
 
     Args:
         in_channels (int): C.
         num_keypoints (int): K.
-        max_proposals (int): most people in an image.
-        score_thresh (float): people have a higher centre score.
-        window_thresholds (Sequence[float]): peaks are the largest of a window of 3 x 3 cells, which is two cells wider
-            for each of these that the mean of the image's height and width, in cells, is above.
-        smoothing (int): the centre map is averaged with its own mean over so many cells a side, an odd number.
-        prior_prob (float): probability that all maps start with.
+        max_proposals (int): maximum people per image.
+        score_thresh (float): minimum centre score, exclusive.
+        window_thresholds (Sequence[float]): peaks are the maxima of windows of 3 x 3 cells, two cells wider for each
+            threshold that the mean of the image's height and width, in cells, exceeds.
+        smoothing (int): the centre map is averaged with its mean over a window of this many cells a side, odd.
+        prior_prob (float): initial probability of all maps.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class InstanceAbstraction(nn.Module):
         return to_probability(self.heatmaps(features))
 
     def centers(self, features):
-        """Compute the centre map alone, which is all that inference needs: (B, C, H, W) -> (B, H, W) in (0, 1)."""
+        """Compute only the centre map, which suffices for inference: (B, C, H, W) -> (B, H, W) in (0, 1)."""
         conv = self.heatmaps
         return to_probability(F.conv2d(features, conv.weight[-1:], conv.bias[-1:]))[:, 0]
 
@@ -99,7 +99,7 @@ class InstanceAbstraction(nn.Module):
 
         Args:
             features (Tensor): (B, C, H, W).
-            sizes (list[tuple[int, int]]): B, height and width of each image in cells; what is beyond is padding.
+            sizes (list[tuple[int, int]]): B, height and width of each image in cells; the rest is padding.
 
         Returns:
             People: by image, then by descending score.
@@ -107,7 +107,7 @@ class InstanceAbstraction(nn.Module):
         return People.at(features, *self.peaks(self.centers(features), sizes))
 
     def peaks(self, centers, sizes):
-        """Find the peaks of centre maps, smoothed by the mean with their own average over ``smoothing`` cells a side.
+        """Find the peaks of centre maps, averaged with their mean over a window of ``smoothing`` cells a side.
 
         Args:
             centers (Tensor): (B, H, W).
@@ -115,7 +115,7 @@ class InstanceAbstraction(nn.Module):
 
         Returns:
             tuple: image_index (N,) int64, cells (N, 2) int64 (u, v) and scores (N,), by image, then descending score.
-            Cells of an image that are NaN are among them, first of all: evaluation counts such predictions and says so.
+            NaN cells of an image are included and come first: evaluation counts and reports such predictions.
         """
         own = own_cells(sizes, centers)
         smoothed = smooth(centers * own, self.smoothing) * own
@@ -127,7 +127,7 @@ class InstanceAbstraction(nn.Module):
         is_candidate = (smoothed == highest) | (smoothed.isnan() & own)
         candidates = torch.where(is_candidate, smoothed, 0).flatten(1)
         scores, index = candidates.topk(min(self.max_proposals, candidates.shape[1]), dim=1)
-        # unlike >, not <= lets NaN through
+        # unlike >, not <= passes NaN
         image, rank = (~(scores <= self.score_thresh)).nonzero(as_tuple=True)
         index = index[image, rank]
         width = centers.shape[-1]
@@ -135,12 +135,12 @@ class InstanceAbstraction(nn.Module):
         return image, cells, scores[image, rank]
 
     def window(self, size):
-        """Side of the window that a peak is the largest of, in an image of ``size`` (height, width) cells."""
+        """Side of the window whose maximum is a peak, in an image of ``size`` (height, width) cells."""
         return 3 + 2 * sum(sum(size) / 2 > threshold for threshold in self.window_thresholds)
 
 
 def init_heatmaps(conv, prior_prob):
-    """Initialise a convolution whose sigmoid is a heatmap, in place: near ``prior_prob`` everywhere."""
+    """Initialise in place a convolution whose sigmoid is a heatmap, near ``prior_prob`` everywhere."""
     nn.init.normal_(conv.weight, std=0.001)
     nn.init.constant_(conv.bias, -math.log((1 - prior_prob) / prior_prob))
 
@@ -151,16 +151,16 @@ def to_probability(logits):
 
 
 def smooth(maps, window=3):
-    """Mean of maps and their averages over ``window`` cells a side, with zeros around: (..., H, W) -> the same."""
+    """Average maps (..., H, W) with their means over ``window`` cells a side, zero-padded; same shape."""
     return (maps + F.avg_pool2d(maps, kernel_size=window, stride=1, padding=window // 2)) / 2
 
 
 def own_cells(sizes, maps):
-    """Mark the cells of a batch's maps that are no padding.
+    """Mark the cells of a batch's maps that are not padding.
 
     Args:
         sizes (list[tuple[int, int]]): B, height and width of each image in cells.
-        maps (Tensor): (..., H, W), for the shape and the device.
+        maps (Tensor): (..., H, W); gives shape and device.
 
     Returns:
         Tensor: (B, H, W) bool.

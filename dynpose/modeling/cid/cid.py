@@ -1,11 +1,11 @@
 """The CID meta-architecture (Wang and Zhang, CVPR 2022).
 
-A centre heatmap shows where people are; the feature at each peak recalibrates the map of the whole image, in space and
-by channel, for that person alone, and the person's own keypoint heatmaps are read off the result.
+People are the peaks of a centre heatmap. For each person, the feature at the peak recalibrates the map of the whole
+image, spatially and by channel, and the person's keypoint heatmaps are computed from the result.
 
-The network of the paper and that of the release are the same, but for three choices, each a key: Eq. 11's weights
-(MODEL.CID.CHANNEL_WEIGHTS), Eq. 16's mean (MODEL.CID.HEATMAP_LOSS_NORM) and which coordinates are divided into cells
-(MODEL.CID.INDEX_COORDINATES).
+The networks of the paper and the release differ in three choices, each a config key: the weights of Eq. 11
+(MODEL.CID.CHANNEL_WEIGHTS), the mean of Eq. 16 (MODEL.CID.HEATMAP_LOSS_NORM) and the coordinates that are divided into
+cells (MODEL.CID.INDEX_COORDINATES).
 """
 
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ from .decoupling import CHANNEL_WEIGHTS, RECALIBRATIONS, FeatureDecoupling
 from .losses import HEATMAP_LOSS_NORMS, contrastive_loss, focal_sums, multi_heatmap_loss, single_heatmap_loss
 from .targets import build_targets, learnt_cells
 
-# Most cells in the maps of the people who are decoded at once on a CPU: they stay in its caches (40 people on 160 x 240
+# Maximum cells in the maps of people decoded at once on a CPU, so that they fit in its caches (40 people on 160 x 240
 # cells, one core: 0.6 s with 2 at once, 1.35 s with 32)
 _MAX_CELLS_ON_CPU = 2 * 160 * 240
 
@@ -58,20 +58,20 @@ class CIDOptions:
         min_box_area (float): people with a smaller box are not decoupled in training, square pixels.
         min_overlap (float): sizes the Gaussians, see :func:`~dynpose.modeling.cid.targets.gaussian_radii`.
         max_instances (int): people decoupled in training, per process.
-        max_instances_per_chunk (int): most people whose heatmaps exist at once. In training, those of further people
-            are computed again for the gradient.
+        max_instances_per_chunk (int): maximum people whose heatmaps are stored at once. In training, the backward pass
+            recomputes those of further people.
         heatmap_loss_norm (str): see :func:`~dynpose.modeling.cid.losses.single_heatmap_loss`.
         temperature (float): of the contrastive loss.
-        loss_weights (dict[str, float]): of ``multi_heatmap``, ``contrastive`` and ``single_heatmap``; 0 leaves the
-            contrastive loss out (Table 1).
+        loss_weights (dict[str, float]): of ``multi_heatmap``, ``contrastive`` and ``single_heatmap``; 0 disables the
+            contrastive loss (Table 1).
         smoothing (int): of the people's heatmaps, see :func:`~dynpose.modeling.cid.decoding.decode_keypoints`.
-        oks_nms_thresh (float): OKS above which the worse of two poses is dropped.
+        oks_nms_thresh (float): OKS above which the lower-scored of two poses is dropped.
         index_coordinates (bool): cells divide the pixel indices of the network's input, as in the release: they begin
             half a pixel further right and down than those of continuous pixels. Inputs and outputs are in continuous
             pixels either way.
 
     Raises:
-        ValueError: ``heatmap_loss_norm`` is none of its choices.
+        ValueError: if ``heatmap_loss_norm`` is not a valid choice.
     """
 
     min_box_area: float = 1024.0
@@ -96,24 +96,24 @@ class CIDOptions:
 class CID(ImageModel):
     """CID.
 
-    Its parts run one after another and can be timed alone: :meth:`preprocess_image`, ``backbone``,
-    ``iia.find_people`` and :meth:`locate`, which runs ``gfd``. :meth:`tta_maps` and :meth:`tta_decode` make it a model
-    for flip testing with ``TEST.AUG.MERGE`` "maps", as the paper tests.
+    Its parts run in sequence and can be timed separately: :meth:`preprocess_image`, ``backbone``, ``iia.find_people``
+    and :meth:`locate`, which runs ``gfd``. :meth:`tta_maps` and :meth:`tta_decode` support the paper's flip testing,
+    ``TEST.AUG.MERGE`` "maps".
 
     Args:
-        backbone (Backbone): any that provides ``in_features``.
-        in_features (Sequence[str]): the one map F that everything is read from.
+        backbone (Backbone): provides ``in_features``.
+        in_features (Sequence[str]): the single map F, the input of all heads.
         iia (InstanceAbstraction): detects the people.
-        gfd (FeatureDecoupling): their heatmaps.
-        schema (KeypointSchema): the keypoints; its flip pairs change places in mirrored views, OKS-NMS has its sigmas.
-        options (CIDOptions | None): of training and decoding; None for the defaults.
-        pixel_mean, pixel_std (Sequence[float]): of the image channels.
+        gfd (FeatureDecoupling): computes their heatmaps.
+        schema (KeypointSchema): the keypoints; flip pairs are swapped in mirrored views, the sigmas are for OKS-NMS.
+        options (CIDOptions | None): training and decoding options; None for the defaults.
+        pixel_mean, pixel_std (Sequence[float]): per image channel.
 
     Raises:
-        ValueError: ``in_features`` is not one output of the backbone.
+        ValueError: if ``in_features`` is not exactly one output of the backbone.
     """
 
-    # ``to_original`` of the inputs is understood, so that INPUT.AFFINE_RESIZE_TEST is allowed
+    # The model supports ``to_original`` in its inputs, which INPUT.AFFINE_RESIZE_TEST needs
     reads_to_original = True
 
     @configurable
@@ -137,7 +137,7 @@ class CID(ImageModel):
         self.gfd = gfd
         self.schema = schema
         self.options = options or CIDOptions()
-        # where the first cell begins, continuous input pixels
+        # the origin of the first cell, continuous input pixels
         self.origin = 0.5 if self.options.index_coordinates else 0.0
         self.register_buffer("flip_indices", torch.as_tensor(schema.flip_indices), persistent=False)
 
@@ -146,7 +146,7 @@ class CID(ImageModel):
         """Read the arguments from cfg.MODEL.CID.
 
         Raises:
-            ConfigError: a value is out of its range, none of its choices, or does not fit the backbone.
+            ConfigError: if a value is out of range, not a valid choice, or does not fit the backbone.
         """
         _check_config(cfg)
         cid = cfg.MODEL.CID
@@ -202,7 +202,7 @@ class CID(ImageModel):
 
         Args:
             batched_inputs (list[dict]): B images in detectron2's format: ``instances`` with gt_boxes and gt_keypoints,
-                and optionally ``ignore_mask``, (H, W) bool or uint8, nonzero where the multi-person maps learn nothing.
+                and optionally ``ignore_mask``, (H, W) bool or uint8, nonzero where the multi-person maps have no loss.
 
         Returns:
             dict[str, Tensor]
@@ -215,12 +215,12 @@ class CID(ImageModel):
         )
 
     def predict(self, batched_inputs):
-        """Find the people in some images.
+        """Predict the people of a batch of images.
 
         Args:
-            batched_inputs (list[dict]): B images of one padded size in detectron2's format, optionally with
-                ``to_original``, a (2, 3) affine matrix from pixels of the image to pixels of the ``height`` x ``width``
-                result, where it was not simply resized.
+            batched_inputs (list[dict]): B images of one padded size in detectron2's format. An image that has not only
+                been resized has ``to_original``, a (2, 3) affine matrix from its pixels to pixels of the
+                ``height`` x ``width`` result.
 
         Returns:
             list[dict]: B, with ``instances``: pred_boxes (around the keypoints), scores, pred_classes and
@@ -234,7 +234,7 @@ class CID(ImageModel):
         return self._results(keypoints, people, batched_inputs, images.image_sizes)
 
     def map_sizes(self, image_sizes):
-        """Height and width of images in cells of the map, a partial one included."""
+        """Height and width of images in cells of the map, rounded up."""
         return [tuple(-(-int(length) // self.stride) for length in size) for size in image_sizes]
 
     def losses(self, features, sizes, gt_instances, ignore_masks=None, jitter=None):
@@ -276,7 +276,7 @@ class CID(ImageModel):
         return {f"loss_{name}": loss * self.options.loss_weights[name] for name, loss in losses.items()}
 
     def locate(self, features, people, sizes):
-        """Find the keypoints of people whose cells are known.
+        """Locate the keypoints of detected people.
 
         Args:
             features (Tensor): F, (B, C, H, W).
@@ -289,9 +289,9 @@ class CID(ImageModel):
         return self._locate([features], [people], [False], own_cells(sizes, features))
 
     def keypoint_rows(self, note):
-        """Say which rows of the parameters are for which keypoint: see :mod:`dynpose.modeling.parameter_rows`."""
+        """Map parameter rows to keypoints, see :mod:`dynpose.modeling.parameter_rows`."""
         number = len(note["keypoints"])
-        # the last of the multi-person maps is that of the centres
+        # the last multi-person map is the centre map
         centers = of_all(1)
         return layer_rows({"iia.heatmaps": of_each(number) + centers}) + layer_rows({"gfd.heatmaps": of_each(number)})
 
@@ -305,10 +305,10 @@ class CID(ImageModel):
         }
 
     def tta_decode(self, maps, batched_inputs, mirrored):
-        """Find people in the maps of some views (:class:`~dynpose.modeling.test_time_augmentation.SupportsMapTTA`).
+        """Decode people from the maps of V views (:class:`~dynpose.modeling.test_time_augmentation.SupportsMapTTA`).
 
-        The people are the peaks of the mean centre map. Each one's feature is read from every view at the same cell,
-        and what the views' heatmaps show, left and right exchanged in mirrored ones, is averaged.
+        The people are the peaks of the mean centre map. Each person's feature is read from every view at the same cell,
+        and the views' heatmaps are averaged, with left and right swapped in mirrored views.
         """
         views = list(maps["features"].values.split(1))
         image_sizes = [tuple(batched_inputs[0]["image"].shape[-2:])]
@@ -323,7 +323,7 @@ class CID(ImageModel):
 
         Args:
             views (list[Tensor]): V maps (B, C, H, W).
-            people (list[People]): V times the same N, with the features of that view.
+            people (list[People]): V times the same N people, with the features of each view.
             mirrored (list[bool]): V.
             own (Tensor): (B, H, W) bool.
         """
@@ -352,7 +352,7 @@ class CID(ImageModel):
         return torch.cat(keypoints)
 
     def _single_heatmap_sums(self, features, people, targets, own):
-        """(N,) focal losses of the people's own maps; those after the first chunk are made again for the gradient."""
+        """(N,) focal losses of the people's maps; the backward pass recomputes those after the first chunk."""
         shared = self.gfd.prepare(features)
         size, at_once = tuple(features.shape[-2:]), self.options.max_instances_per_chunk
 
@@ -362,7 +362,7 @@ class CID(ImageModel):
             counted = some_targets.labelled[..., None, None] & own[some.image_index, None]
             return focal_sums(self.gfd.decouple(shared, some, own), some_targets.heatmaps(size), counted)
 
-        # the first chunk, maybe of nobody, gives all parameters a gradient
+        # the first chunk, even without people, gives all parameters a gradient
         sums = [of_chunk(0)]
         for start in range(at_once, len(people), at_once):
             sums.append(checkpoint(of_chunk, start, use_reentrant=False, preserve_rng_state=False))
@@ -373,7 +373,7 @@ class CID(ImageModel):
         return [mask if mask is None else mask.to(self.device) for mask in masks]
 
     def _results(self, keypoints, people, batched_inputs, image_sizes):
-        """Results of the batch, each in the coordinates and the size that its input asks for."""
+        """Results of the batch, in the coordinates and size requested by each input."""
         results = []
         for image, (inputs, size) in enumerate(zip(batched_inputs, image_sizes)):
             poses = keypoints[people.image_index == image]
@@ -381,9 +381,9 @@ class CID(ImageModel):
             kept = oks_nms(poses, scores, self.schema.sigmas, self.options.oks_nms_thresh)
             poses, scores = poses[kept], scores[kept]
             instances = Instances(size)
-            # where a heatmap is NaN, so is the place of its peak, whose cell may be outside the image
+            # set the peak of a NaN heatmap to NaN: its cell may be outside the image
             points = torch.where(poses[..., 2:].isfinite(), poses[..., :2], float("nan"))
-            # a rectangle without extent is dropped when the results are rescaled
+            # detectron2 drops degenerate boxes when it rescales results
             instances.pred_boxes = UncheckedBoxes(enclosing_boxes(points, min_size=float(self.stride)))
             instances.scores = scores
             instances.pred_classes = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
@@ -393,16 +393,16 @@ class CID(ImageModel):
 
 
 def to_result_size(instances, inputs):
-    """Take predictions from pixels of the network's input to those of the result.
+    """Transform predictions from pixels of the network's input to those of the result.
 
     Args:
         instances (Instances): with pred_boxes and pred_keypoints; their ``image_size`` is the input's.
         inputs (dict): ``height`` and ``width`` of the result, by default the input's; ``to_original``, a (2, 3) affine
-            matrix, where the input was not simply resized.
+            matrix, if the input has not only been resized.
 
     Returns:
-        Instances: boxes clipped to the result; those outside of it are dropped, as detectron2 does, and those that are
-        not finite handed on.
+        Instances: boxes are clipped to the result; those outside of it are dropped, as in detectron2, and non-finite
+        ones are kept.
     """
     height = inputs.get("height", instances.image_size[0])
     width = inputs.get("width", instances.image_size[1])
@@ -419,12 +419,12 @@ def to_result_size(instances, inputs):
 
 
 def _transformed(points, matrix):
-    """Points (..., 2) by a matrix (2, 3): sums in float32, where autocast would round a product of matrices."""
+    """Transform points (..., 2) by a (2, 3) matrix; elementwise in float32, since autocast rounds matrix products."""
     return (points[..., None, :] * matrix[:, :2]).sum(dim=-1) + matrix[:, 2]
 
 
 def _check_config(cfg):
-    """Find a wrong value in MODEL.CID before training does."""
+    """Validate MODEL.CID before training starts."""
     counts = ("CHANNELS", "MAX_INSTANCES", "MAX_INSTANCES_PER_CHUNK", "MAX_PROPOSALS")
     weights = ("MULTI_HEATMAP_LOSS_WEIGHT", "CONTRASTIVE_LOSS_WEIGHT", "SINGLE_HEATMAP_LOSS_WEIGHT")
     for check, names in (
@@ -442,7 +442,7 @@ def _check_config(cfg):
 
 
 def _one_feature(names, shapes):
-    """The one name among ``names``, which must be an output of the backbone."""
+    """Return the only name in ``names``, which must be an output of the backbone."""
     if len(names) != 1 or names[0] not in shapes:
         raise ValueError(f"in_features: expected one output of the backbone, of {list(shapes)}, got {list(names)}")
     return names[0]

@@ -1,4 +1,4 @@
-"""From the people's heatmaps to their keypoints.
+"""Decoding of keypoints from the people's heatmaps.
 
 Axes: N people, K keypoints, H x W cells of stride s.
 """
@@ -9,18 +9,18 @@ from .abstraction import smooth
 
 
 def decode_keypoints(heatmaps, own, scores, stride, *, smoothing=3, origin=0.0):
-    """Read keypoints off heatmaps: the largest cell, and a quarter of a cell towards its higher neighbour.
+    """Decode keypoints from heatmaps: the highest cell, shifted a quarter of a cell towards its higher neighbour.
 
-    The maps are first smoothed by the mean with their own average over ``smoothing`` cells a side. A cell at the
-    image's border is not shifted across that axis.
+    The maps are first smoothed: averaged with their mean over a window of ``smoothing`` cells a side. A cell at the
+    image's border is not shifted along that axis.
 
     Args:
         heatmaps (Tensor): (N, K, H, W), above zero.
-        own (Tensor): (N or 1, H, W) bool, the cells that are no padding: those where a keypoint can be.
-        scores (Tensor): (N,) of the people's centres.
+        own (Tensor): (N or 1, H, W) bool, the cells without padding, where a keypoint can be.
+        scores (Tensor): (N,) scores of the people's centres.
         stride (int): s, pixels.
-        smoothing (int): cells, an odd number.
-        origin (float): o, where the first cell begins, continuous input pixels; see
+        smoothing (int): window size in cells, odd.
+        origin (float): o, origin of the first cell, continuous input pixels; see
             :func:`~dynpose.modeling.cid.targets.build_targets`.
 
     Returns:
@@ -29,7 +29,7 @@ def decode_keypoints(heatmaps, own, scores, stride, *, smoothing=3, origin=0.0):
     """
     width = heatmaps.shape[-1]
     own = own[:, None]
-    # no cell of the image is as low as zero
+    # every cell of the image is above zero
     smoothed = (smooth(heatmaps * own, smoothing) * own).flatten(2)
     values, index = smoothed.max(dim=2)
     u, v = index % width, torch.div(index, width, rounding_mode="floor")
@@ -41,7 +41,7 @@ def decode_keypoints(heatmaps, own, scores, stride, *, smoothing=3, origin=0.0):
 
 
 def _towards_higher(maps, index, *, step, inside):
-    """Sign (N, K) of the difference of the two neighbours ``step`` away in flat maps; 0 where one is outside."""
+    """Sign (N, K) of the difference of the neighbours ``step`` away in flat maps; 0 if one is outside."""
     index = torch.where(inside, index, 0)[..., None]
     after = maps.gather(2, (index + step).clamp(max=maps.shape[2] - 1))
     before = maps.gather(2, (index - step).clamp(min=0))

@@ -1,4 +1,4 @@
-"""Global Feature Decoupling: from the feature map of an image to the heatmaps of one person (section 3.3).
+"""Global Feature Decoupling: a person's heatmaps from the feature map of the image (section 3.3).
 
 Axes: B images, N people, K keypoints, C_in channels of the backbone's map F, C channels of F-hat, H x W cells.
 Coordinates are cells of the map: (u, v) is column u of row v.
@@ -19,12 +19,12 @@ CHANNEL_WEIGHTS = ("linear", "feature")
 
 
 class SharedMaps(NamedTuple):
-    """What all people of an image share.
+    """The maps that all people of an image share.
 
     Attributes:
         reduced (Tensor): F-hat, (B, C, H, W).
-        spatial (Tensor | None): (B, C, H W), F-hat through that part of the convolution of Eq. 12 that F_s goes
-            through; None without spatial recalibration.
+        spatial (Tensor | None): (B, C, H W), F-hat after the part of the convolution of Eq. 12 that applies to F_s;
+            None without spatial recalibration.
     """
 
     reduced: torch.Tensor
@@ -32,12 +32,12 @@ class SharedMaps(NamedTuple):
 
 
 class FeatureDecoupling(nn.Module):
-    """GFD: the map F-hat, recalibrated for each person in space and by channel, and that person's heatmaps.
+    """GFD: recalibrates the map F-hat for each person, spatially and by channel, and predicts the heatmaps from it.
 
-    With ``channel_weights`` "linear", as released, a person's C weights of the channels of F-hat are a linear layer of
-    f, one for Eq. 11 and another for the inner product of Eq. 10. With "feature", f itself is what Eq. 10 and 11 print.
-    They need as many channels in f as F-hat has, so f is then read from F-hat: its 1x1 convolution, applied to f of
-    Eq. 7. Nothing further is learned, and the contrastive loss still sees f of Eq. 7.
+    With ``channel_weights`` "linear" (release), a person's C channel weights of F-hat are a linear layer of f, one for
+    Eq. 11 and another for the inner product of Eq. 10. With "feature" (paper), f itself is used in Eq. 10 and 11. They
+    need f with as many channels as F-hat, so f is then read from F-hat: its 1x1 convolution is applied to f of Eq. 7.
+    This adds no parameters, and the contrastive loss still uses f of Eq. 7.
 
     Args:
         in_channels (int): C_in.
@@ -45,13 +45,13 @@ class FeatureDecoupling(nn.Module):
         channels (int): C (Table 2).
         recalibration (Sequence[str]): "spatial" (Eq. 9 and 10), "channel" (Eq. 11) or both (Table 1).
         channel_weights (str): "linear" or "feature".
-        coord_scale (float): what the relative coordinates are divided by, cells.
-        prior_prob (float): probability that the heatmaps start with.
-        init_std (float): standard deviation of the weights that all layers but the last start from, without bias; 0 =
-            as PyTorch initialises them.
+        coord_scale (float): divisor of the relative coordinates, cells.
+        prior_prob (float): initial probability of the heatmaps.
+        init_std (float): standard deviation of the initial weights of all layers but the last, with zero bias; 0 =
+            PyTorch's initialisation.
 
     Raises:
-        ValueError: an argument is none of its choices.
+        ValueError: if an argument is not a valid choice.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class FeatureDecoupling(nn.Module):
         self.reduce = nn.Conv2d(in_channels, channels, kernel_size=1)
         self.channel_weights = nn.Linear(in_channels, channels) if self.channel and linear else None
         self.similarity_weights = nn.Linear(in_channels, channels) if self.spatial and linear else None
-        # of the similarity and of the relative coordinates (x, y)
+        # input: the similarity and the relative coordinates (x, y)
         self.mask = nn.Conv2d(3, 1, kernel_size=5, padding=2) if self.spatial else None
-        # of F_c, then F_s, where there are both
+        # input: F_c, then F_s, if both are used
         self.fuse = nn.Conv2d(channels * (self.channel + self.spatial), channels, kernel_size=1)
         self.heatmaps = nn.Conv2d(channels, num_keypoints, kernel_size=1)
         if init_std:
@@ -92,12 +92,12 @@ class FeatureDecoupling(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, features, people, own):
-        """Compute the heatmaps of some people.
+        """Compute the heatmaps of N people.
 
         Args:
             features (Tensor): F, (B, C_in, H, W).
             people (People): N.
-            own (Tensor): (B, H, W) bool, the cells that are no padding.
+            own (Tensor): (B, H, W) bool, the cells that are not padding.
 
         Returns:
             Tensor: (N, K, H, W) float32 in (0, 1).
@@ -105,20 +105,20 @@ class FeatureDecoupling(nn.Module):
         return self.decouple(self.prepare(features), people, own)
 
     def prepare(self, features):
-        """Compute what all people of an image share, from F (B, C_in, H, W): SharedMaps."""
+        """Compute the maps that all people of an image share, from F (B, C_in, H, W): SharedMaps."""
         reduced = self.reduce(features)
         spatial = F.conv2d(reduced, self.fuse.weight[:, -reduced.shape[1] :]).flatten(2) if self.spatial else None
         return SharedMaps(reduced, spatial)
 
     def decouple(self, shared, people, own):
-        """Compute the heatmaps of some people, like :meth:`forward`, from the ``shared`` maps of :meth:`prepare`."""
+        """Compute the heatmaps of N people, like :meth:`forward`, from the ``shared`` maps of :meth:`prepare`."""
         return to_probability(self.heatmaps(self.instance_features(shared, people, own)))
 
     def instance_features(self, shared, people, own):
         """Compute the instance-aware feature maps (Eq. 12).
 
-        A 1x1 convolution of F_c = F-hat x weights is one of F-hat with other parameters, and one of F_s = M F-hat is M
-        times one of F-hat, which all people of an image share: neither F_c nor F_s is ever made.
+        A 1x1 convolution of F_c = F-hat x weights equals one of F-hat with other parameters, and one of F_s = M F-hat
+        equals M times one of F-hat, which all people of an image share. F_c and F_s are therefore never computed.
 
         Args:
             shared (SharedMaps): of :meth:`prepare`.
@@ -143,11 +143,11 @@ class FeatureDecoupling(nn.Module):
         return self.mask_logits(reduced, people, own).sigmoid()
 
     def mask_logits(self, reduced, people, own):
-        """Compute the masks before the sigmoid; the 5x5 convolution sees zeros in place of padding."""
+        """Compute the masks before the sigmoid; the 5x5 convolution's input is zero in the padding."""
         height, width = reduced.shape[-2:]
         weights = self._weights(self.similarity_weights, people)
         similarity = (weights[:, None] @ _of_people(reduced.flatten(2), people)).unflatten(2, (height, width))
-        # half precision has no room for the cells of a large map: the differences are those of whole numbers
+        # subtract as integers: half precision cannot represent the cell indices of a large map
         x, y = people.cells[:, :, None, None].unbind(dim=1)
         columns = torch.arange(width, device=x.device)
         rows = torch.arange(height, device=x.device)[:, None]
@@ -156,12 +156,12 @@ class FeatureDecoupling(nn.Module):
         return self.mask(inputs * _of_people(own, people)[..., None, :, :])
 
     def _weights(self, linear, people):
-        """Weights (N, C) of the channels of F-hat."""
+        """Channel weights (N, C) of F-hat."""
         if linear is not None:
             return linear(people.features)
         return F.linear(people.features, self.reduce.weight.flatten(1), self.reduce.bias)
 
 
 def _of_people(maps, people):
-    """(B, ...) -> (N, ...), or without that axis where there is but one image: nothing is copied."""
+    """(B, ...) -> (N, ...), or without that axis for a single image, to avoid a copy."""
     return maps[0] if len(maps) == 1 else maps[people.image_index]

@@ -1,6 +1,6 @@
 """CID's losses, as free functions (sections 3.2 and 3.4).
 
-Normalisers are averaged over the processes, so that the gradient that DistributedDataParallel averages is that of one
+Normalisers are averaged over the processes, so that the gradient averaged by DistributedDataParallel equals that of one
 process with the whole batch.
 Axes: B images, N people, K keypoints, C channels, H x W cells.
 """
@@ -20,7 +20,7 @@ def focal_sums(heatmaps, targets, counted, *, alpha=2.0, beta=4.0):
     Args:
         heatmaps (Tensor): (N, K, H, W) probabilities between 0 and 1, both excluded.
         targets (Tensor): (N, K, H, W) in [0, 1].
-        counted (Tensor): bool, of a shape that expands to it: the cells that have a loss.
+        counted (Tensor): bool, of a shape that broadcasts to it: the cells that have a loss.
         alpha, beta (float): the exponents.
 
     Returns:
@@ -32,33 +32,33 @@ def focal_sums(heatmaps, targets, counted, *, alpha=2.0, beta=4.0):
 
 
 def multi_heatmap_loss(heatmaps, targets, counted):
-    """Focal loss of the multi-person maps (first term of Eq. 14), over the number of counted cells whose target is one.
+    """Focal loss of the multi-person maps (first term of Eq. 14), divided by the counted cells whose target is one.
 
     Args:
         heatmaps, targets (Tensor): (B, K + 1, H, W).
         counted (Tensor): (B, 1, H, W) bool.
 
     Returns:
-        Tensor: scalar, finite without any person.
+        Tensor: scalar, finite without people.
     """
     peaks = ((targets == 1) & counted).sum()
     return focal_sums(heatmaps, targets, counted).sum() / normalizer(peaks)
 
 
 def single_heatmap_loss(sums, num_labelled, norm):
-    """Join the focal losses of the people's own maps (L_GFD).
+    """Reduce the focal losses of the single-person maps (L_GFD).
 
     Args:
         sums (Tensor): (N,) from :func:`focal_sums`.
-        num_labelled (Tensor): (N,) keypoints of each person, whose maps have one cell with a target of one each.
-        norm (str): "pooled" = the sum over the number of keypoints of all people, as released; "person" = the mean over
-            people of each one's sum over the number of his or her keypoints (Eq. 16).
+        num_labelled (Tensor): (N,) labelled keypoints of each person; each one's map has one cell whose target is one.
+        norm (str): "pooled" (release) = the sum divided by the number of keypoints of all people; "person" (Eq. 16) =
+            the mean over people of each person's sum divided by the number of the person's keypoints.
 
     Returns:
-        Tensor: scalar, zero without any person.
+        Tensor: scalar, zero without people.
 
     Raises:
-        ValueError: for another ``norm``.
+        ValueError: if ``norm`` is unknown.
     """
     check_one_of("norm", norm, HEATMAP_LOSS_NORMS)
     if norm == "pooled":
@@ -67,7 +67,7 @@ def single_heatmap_loss(sums, num_labelled, norm):
 
 
 def contrastive_loss(features, image_index, *, temperature=0.05):
-    """Mean over the people of the loss of Eq. 8, which tells a person from the others of the same image.
+    """Mean over the people of the loss of Eq. 8, which separates a person from the others of the same image.
 
     Args:
         features (Tensor): (N, C), f.
@@ -75,7 +75,7 @@ def contrastive_loss(features, image_index, *, temperature=0.05):
         temperature (float): tau.
 
     Returns:
-        Tensor: float32 scalar, under autocast, too; zero without any person.
+        Tensor: float32 scalar, even under autocast; zero without people.
     """
     with torch.autocast(features.device.type, enabled=False):
         features = F.normalize(features.float(), dim=1)

@@ -11,7 +11,7 @@ from dynpose.modeling.injection import corner_keypoints, substitute
 from .config import add_cid_config
 from .released_weights import RELEASED_FORMATS
 
-# Two peaks of the centre map must be further apart than this in x or in y, cells
+# Minimum distance of two peaks of the centre map in x or in y, exclusive, cells
 _MIN_DISTANCE = 3
 
 
@@ -19,8 +19,8 @@ _MIN_DISTANCE = 3
 def inject_detections(model, boxes):
     """Replace the centre map and the keypoints: see :class:`~dynpose.methods.Method`.
 
-    The heatmaps of all people are computed and decoded. As random weights may give every person the same heatmaps,
-    OKS-NMS compares the corners of the injected boxes instead.
+    The heatmaps of all people are computed and decoded. Since random weights may produce the same heatmaps for every
+    person, OKS-NMS compares the corners of the injected boxes instead.
     """
     predict_centers, locate = model.iia.centers, model.locate
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -49,7 +49,7 @@ def inject_detections(model, boxes):
 
 
 def _check_distances(cells):
-    """Refuse people whose cells (N, 2) are so close that they would share a peak."""
+    """Refuse people whose cells (N, 2) are too close to have separate peaks."""
     distances = (cells[:, None] - cells).abs().amax(dim=2)
     distances.fill_diagonal_(_MIN_DISTANCE + 1)
     if len(cells) and distances.min() <= _MIN_DISTANCE:

@@ -5,7 +5,7 @@ from dynpose.methods import ReleasedFormat
 _END = r"\.(\w+)"
 
 _RENAMES = (
-    # the original HRNet's names, which are timm's
+    # the original HRNet's names, the same as timm's
     (r"backbone\.(.+)", r"backbone.bottom_up.body.\1"),
     (r"iia\.keypoint_center_conv" + _END, r"iia.heatmaps.\1"),
     (r"gfd\.conv_down" + _END, r"gfd.reduce.\1"),
@@ -16,7 +16,7 @@ _RENAMES = (
     (r"gfd\.heatmap_conv" + _END, r"gfd.heatmaps.\1"),
 )
 
-# counts of training steps, of no use with the usual momentum
+# counts of training steps, unused with the usual momentum
 _UNUSED = (r".+\.num_batches_tracked",)
 
 RELEASED_FORMATS = (

@@ -1,6 +1,6 @@
-"""What CID learns: multi-person heatmaps, the people that are decoupled, and their own heatmaps (section 3.4).
+"""CID's targets: multi-person heatmaps, the decoupled people, and their single-person heatmaps (section 3.4).
 
-What the paper leaves open is as released: centres, sizes of the Gaussians, who is decoupled.
+Details that the paper omits follow the release: centres, sizes of the Gaussians, selection of decoupled people.
 Axes: B images, G people of the batch, N of them decoupled, K keypoints, H x W cells of stride s.
 Cells (u, v) are column u of row v; other coordinates are continuous input pixels (x, y).
 """
@@ -14,20 +14,20 @@ from dynpose.modeling.keypoint_maps import corner_radii, gather_keypoints, keypo
 
 from .abstraction import own_cells
 
-# People whose Gaussians are painted at once
+# People whose Gaussians are drawn at once
 _PAINTED_AT_ONCE = 16
 
 
 @dataclass
 class InstanceTargets:
-    """N people that are decoupled.
+    """Targets of N decoupled people.
 
     Attributes:
         image_index (Tensor): (N,) int64.
-        cells (Tensor): (N, 2) int64, where the person's feature is read.
-        keypoint_cells (Tensor): (N, K, 2) int64; anything where not labelled.
+        cells (Tensor): (N, 2) int64, cell of the person's feature.
+        keypoint_cells (Tensor): (N, K, 2) int64; arbitrary where unlabelled.
         labelled (Tensor): (N, K) bool.
-        radii (Tensor): (N,) int64, of the person's Gaussians.
+        radii (Tensor): (N,) int64, radius of the person's Gaussians.
     """
 
     image_index: torch.Tensor
@@ -40,11 +40,11 @@ class InstanceTargets:
         return len(self.cells)
 
     def __getitem__(self, chosen):
-        """Choose some of the people by slice, mask or index."""
+        """Select people by slice, mask or index."""
         return replace(self, **{name: values[chosen] for name, values in vars(self).items()})
 
     def heatmaps(self, size):
-        """Paint the people's own heatmaps, H^(i)* of Eq. 16: (N, K, H, W) for ``size`` (H, W)."""
+        """Draw the people's single-person heatmaps, H^(i)* of Eq. 16: (N, K, H, W) for ``size`` (H, W)."""
         return gaussians(self.keypoint_cells, self.labelled, self.radii, size)
 
 
@@ -61,37 +61,37 @@ def build_targets(
     origin=0.0,
     jitter=None,
 ):
-    """Make the targets of a batch.
+    """Build the targets of a batch.
 
-    A person's centre is the mean of the labelled keypoints, those outside of the image included. People without any,
-    those whose centre is outside, and those with a smaller box than ``min_box_area`` have no centre and are not
-    decoupled; their keypoints are in the multi-person maps all the same.
+    A person's centre is the mean of the labelled keypoints, including those outside of the image. People without
+    labelled keypoints, with a centre outside of the image or with a box smaller than ``min_box_area`` have no centre
+    and are not decoupled; their keypoints are still in the multi-person maps.
 
-    The feature of a person is read up to one cell away from the centre's, drawn anew for x and y, and in the centre's
-    own where that would be outside of the image. Of several people with the same cell, the smallest is decoupled.
+    The feature of a person is read at the centre's cell plus a random offset of up to one cell in x and in y, or at the
+    centre's cell if the result is outside of the image. Of several people at the same cell, the smallest is decoupled.
 
-    Cell u of stride s stands for x from o + s u to o + s (u + 1), where o is the ``origin``. It is 0 for continuous
-    pixels, and 0.5 for pixel indices, which the release divides by s: index i is i + 0.5 in continuous pixels. The half
-    pixel of the image that comes before the first cell then belongs to it.
+    Cell u of stride s covers x from o + s u to o + s (u + 1), where o is the ``origin``. It is 0 for continuous pixels,
+    and 0.5 for pixel indices, which the release divides by s: index i is i + 0.5 in continuous pixels. The first cell
+    then also includes the half pixel before it.
 
     Args:
         gt_instances (list[Instances]): B, with gt_boxes and (where there are people) gt_keypoints. Centres and areas
             are ``gt_pose_centers`` and ``gt_box_areas`` of :class:`~dynpose.data.PoseDatasetMapper`. Without them, as
-            from a mapper of one's own, they are those of the fields above: the means of the keypoints that it has left,
-            and the areas of upright boxes around turned ones, clipped to the image.
+            from a custom mapper, they are computed from the fields above: the means of the remaining keypoints, and the
+            areas of the axis-aligned boxes around rotated ones, clipped to the image.
         num_keypoints (int): K.
         size (tuple[int, int]): (H, W).
         sizes (list[tuple[int, int]]): B, height and width of each image in cells.
         stride (int): s, pixels.
         min_box_area (float): square pixels.
-        min_overlap (float): of :func:`gaussian_radii`.
-        max_instances (int): N is at most this: others are left out at random.
+        min_overlap (float): see :func:`gaussian_radii`.
+        max_instances (int): maximum N; the excess is dropped at random.
         origin (float): o, continuous input pixels.
-        jitter (Tensor | None): (G, 2) int64, x and y in cells, in place of the random one.
+        jitter (Tensor | None): (G, 2) int64, x and y in cells, instead of the random offset.
 
     Returns:
         tuple[Tensor, InstanceTargets]: multi-person heatmaps, H* and C* of Eq. 14, (B, K + 1, H, W), and the people, by
-        image and then from small to large.
+        image and then by ascending size.
     """
     keypoints, image_index = gather_keypoints(gt_instances, num_keypoints)
     keypoints[..., :2] = _from_origin(keypoints[..., :2], origin)
@@ -132,15 +132,15 @@ def build_targets(
 
 
 def gaussian_radii(boxes, *, stride, min_overlap=0.7):
-    """CornerNet's radius: how far the corners of a box may move until its IoU falls below ``min_overlap``.
+    """CornerNet's radius: the distance that a box's corners may move before its IoU falls below ``min_overlap``.
 
-    Of CornerNet's three cases the smallest counts, which is always that of
+    The smallest of CornerNet's three cases applies, which is always that of
     :func:`~dynpose.modeling.keypoint_maps.corner_radii`.
 
     Args:
         boxes (Tensor): (G, 4) XYXY, pixels.
         stride (int): s, pixels.
-        min_overlap (float): o, the least IoU.
+        min_overlap (float): o, the minimum IoU.
 
     Returns:
         Tensor: (G,) int64 radius in whole cells, of boxes whose sides are rounded up to whole cells.
@@ -150,16 +150,16 @@ def gaussian_radii(boxes, *, stride, min_overlap=0.7):
 
 
 def gaussians(cells, labelled, radii, size):
-    """Paint Gaussians around cells (Eq. 13), cut to squares of 2 r + 1 cells, with sigma = (2 r + 1) / 6.
+    """Draw Gaussians around cells (Eq. 13), cropped to squares of 2 r + 1 cells, with sigma = (2 r + 1) / 6.
 
     Args:
         cells (Tensor): (N, K, 2) int64 (u, v), on the map.
-        labelled (Tensor): (N, K) bool; the maps of the others are zero.
+        labelled (Tensor): (N, K) bool; maps of unlabelled keypoints are zero.
         radii (Tensor): (N,) int64, r of each person.
         size (tuple[int, int]): (H, W).
 
     Returns:
-        Tensor: (N, K, H, W) float32 in [0, 1], one in the cells themselves and below it everywhere else.
+        Tensor: (N, K, H, W) float32 in [0, 1], one in the given cells and below one elsewhere.
     """
     radii = radii[:, None, None]
     sigmas = (2 * radii + 1) / 6
@@ -174,7 +174,7 @@ def gaussians(cells, labelled, radii, size):
 
 
 def multi_person_heatmaps(cells, labelled, radii, image_index, *, num_images, size):
-    """Paint the Gaussians of all people of an image into the same maps, merged by the maximum.
+    """Draw the Gaussians of all people of an image into the same maps, merged by the maximum.
 
     Args:
         cells (Tensor): (G, K, 2) int64.
@@ -190,7 +190,7 @@ def multi_person_heatmaps(cells, labelled, radii, image_index, *, num_images, si
     maps = torch.zeros(num_images, cells.shape[1], *size, device=cells.device)
     for image, merged in enumerate(maps):
         for people in (image_index == image).nonzero()[:, 0].split(_PAINTED_AT_ONCE):
-            # split gives one empty part of nothing
+            # split of an empty tensor returns one empty part
             if len(people):
                 painted = gaussians(cells[people], labelled[people], radii[people], size)
                 torch.maximum(merged, painted.amax(dim=0), out=merged)
@@ -198,19 +198,19 @@ def multi_person_heatmaps(cells, labelled, radii, image_index, *, num_images, si
 
 
 def learnt_cells(ignore_masks, sizes, maps, stride):
-    """Mark the cells of multi-person maps that are learnt: no padding, and not mostly inside an ignored region.
+    """Mark the cells of multi-person maps that have a loss: neither padding nor mostly inside an ignored region.
 
     Args:
         ignore_masks (list[Tensor | None]): B, (h, w) bool or uint8 in pixels of the image; None = nothing is ignored.
         sizes (list[tuple[int, int]]): B, height and width of each image in cells.
-        maps (Tensor): (B, ..., H, W), for the shape and the device.
+        maps (Tensor): (B, ..., H, W); gives shape and device.
         stride (int): pixels.
 
     Returns:
         Tensor: (B, 1, H, W) bool.
 
     Raises:
-        ValueError: a mask is not of the size of its image.
+        ValueError: if the sizes of a mask and its image differ.
     """
     learnt = own_cells(sizes, maps)
     for image, (mask, size) in enumerate(zip(ignore_masks, sizes)):
@@ -229,7 +229,7 @@ def learnt_cells(ignore_masks, sizes, maps, stride):
 
 
 def _from_origin(points, origin):
-    """Points as seen from where the first cell begins; those of the image that come before it are in that cell."""
+    """Points relative to the origin of the first cell; points of the image before it are moved into that cell."""
     return torch.where(points >= 0, (points - origin).clamp(min=0), points - origin)
 
 
@@ -250,7 +250,7 @@ def _pose_centers(instances):
 
 
 def _first_of_each(keys, order):
-    """Positions in ``order`` (N,) of the first of each group of equal ``keys[order]``, in order."""
+    """Positions in ``order`` (N,) of the first element of each group of equal ``keys[order]``, in order."""
     _, group = keys[order].unique(return_inverse=True)
     position = torch.arange(len(order), device=order.device)
     first = torch.full_like(position, len(order)).scatter_reduce(0, group, position, "amin")

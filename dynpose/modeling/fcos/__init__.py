@@ -1,4 +1,4 @@
-"""FCOS (Tian et al., ICCV 2019): the one-stage detector that FCPose and InsPose generate their KP-Nets from."""
+"""FCOS (Tian et al., ICCV 2019): the one-stage detector whose locations generate FCPose's and InsPose's KP-Nets."""
 
 from dynpose.methods import register_config
 

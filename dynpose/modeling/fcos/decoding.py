@@ -1,4 +1,4 @@
-"""From FCOS predictions to scored boxes without duplicates (FCOS section 3.1; FCPose and InsPose section 3.4).
+"""Decoding of FCOS predictions to scored boxes after NMS (FCOS section 3.1; FCPose and InsPose section 3.4).
 
 Axes: B images, T locations, M candidates of the batch.
 """
@@ -34,16 +34,16 @@ class Candidates(NamedTuple):
 
 @dataclass
 class FCOSDecoder:
-    """Threshold, best candidates, NMS, best of the image.
+    """Score threshold, top candidates, NMS, top instances per image.
 
-    Calling it runs all of these steps with the predicted boxes. A method that has its boxes later calls
+    A call runs all of these steps with the predicted boxes. A method that computes its boxes later calls
     :meth:`candidates` and :meth:`select`.
 
     Attributes:
-        score_thresh (float): on the class probability, or on its product with the centre-ness.
-        thresh_with_centerness (bool): which of the two.
+        score_thresh (float): threshold on the class probability, or on its product with the centre-ness.
+        thresh_with_centerness (bool): threshold the product.
         pre_nms_topk (int): candidates kept per level and image, or per image.
-        topk_per_level (bool): which of the two.
+        topk_per_level (bool): keep them per level and image.
         nms_thresh (float): IoU above which the lower-scored box of a class is dropped.
         post_nms_topk (int): instances kept per image.
     """
@@ -77,24 +77,23 @@ class FCOSDecoder:
             image_sizes (list[tuple[int, int]]): B sizes (height, width) before padding, pixels.
 
         Returns:
-            list[Instances]: one per image, by descending score, with pred_boxes (input pixels, may reach beyond the
-            image), scores, pred_classes, and ``location_index``: the position of each one's location in ``locations``.
+            list[Instances]: one per image, by descending score, with pred_boxes (input pixels, may extend beyond the
+            image), scores, pred_classes, and ``location_index``: the position of each instance in ``locations``.
         """
         candidates = self.candidates(predictions, locations)
         boxes = _boxes_at(predictions, locations, candidates.index)
         return self.select(candidates, boxes, image_sizes, location_index=candidates.index)
 
     def candidates(self, predictions, locations):
-        """Threshold the scores and keep the best.
+        """Threshold the scores and keep the top candidates.
 
         Args:
             predictions (FCOSPredictions): of B images.
             locations (Locations): of the same maps.
 
         Returns:
-            Candidates: their scores are sqrt(class probability * centre-ness), or the class probability where the head
-            has no centre-ness. A location whose score is NaN passes, so that a diverged model does not look like one
-            that detects nothing.
+            Candidates: their scores are sqrt(class probability * centre-ness), or the class probability if the head has
+            no centre-ness. NaN scores pass, so that a diverged model is distinguishable from one that detects nothing.
         """
         probabilities = flatten_levels(predictions.logits).float().sigmoid()
         quality = probabilities
@@ -112,10 +111,10 @@ class FCOSDecoder:
         return Candidates(index, locations.image[index], classes, scores)
 
     def select(self, candidates, boxes, image_sizes, **fields):
-        """Suppress duplicates and keep the best of each image.
+        """Apply NMS and keep the top instances of each image.
 
         Args:
-            candidates (Candidates): M of them.
+            candidates (Candidates): M candidates.
             boxes (Tensor): (M, 4) XYXY, input pixels.
             image_sizes (list[tuple[int, int]]): B sizes (height, width) before padding, pixels.
             **fields (Tensor): (M, ...) further fields of the instances.

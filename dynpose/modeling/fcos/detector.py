@@ -12,11 +12,11 @@ from .targets import assign_targets
 
 @dataclass(frozen=True)
 class FCOSDetector:
-    """What is fixed about FCOS (Tian et al., ICCV 2019) beside its head, for a pyramid of L levels.
+    """The parameter-free parts of FCOS (Tian et al., ICCV 2019), for a pyramid of L levels.
 
     Attributes:
         strides (Sequence[int]): L strides, pixels.
-        sizes_of_interest (Sequence[float]): upper end of the sizes of every level but the last, L - 1, pixels.
+        sizes_of_interest (Sequence[float]): L - 1 upper ends of the sizes of every level but the last, pixels.
         num_classes (int): classes without background.
         center_sampling_radius (float): in strides; 0 = anywhere in the box.
         inside_box (bool): whether positive locations must also lie inside the box.
@@ -25,7 +25,7 @@ class FCOSDetector:
         decoder (FCOSDecoder): from predictions to instances in inference.
 
     Raises:
-        ValueError: the numbers of strides and sizes do not go together.
+        ValueError: if the numbers of strides and sizes do not match.
     """
 
     strides: tuple
@@ -53,11 +53,11 @@ class FCOSDetector:
         Args:
             cfg (CfgNode): the config.
             shapes (dict[str, ShapeSpec]): of the backbone's outputs.
-            **choices: ``inside_box``, which is a method's own.
+            **choices: ``inside_box``, which depends on the method.
 
         Raises:
-            ConfigError: SIZES_OF_INTEREST has not one entry less than IN_FEATURES. The other values are checked by
-                :func:`~dynpose.modeling.fcos.pyramid_channels`.
+            ConfigError: if SIZES_OF_INTEREST does not have one entry less than IN_FEATURES.
+                :func:`~dynpose.modeling.fcos.pyramid_channels` checks the other values.
         """
         fcos = cfg.MODEL.FCOS
         with blame("MODEL.FCOS.SIZES_OF_INTEREST"):
@@ -136,7 +136,7 @@ class FCOSDetector:
         return self.decoder(predictions, locations, image_sizes)
 
     def candidates(self, predictions, locations):
-        """Threshold the scores and keep the best, see :meth:`FCOSDecoder.candidates`.
+        """Threshold the scores and keep the top candidates, see :meth:`FCOSDecoder.candidates`.
 
         Args:
             predictions (FCOSPredictions): of B images.
@@ -148,10 +148,10 @@ class FCOSDetector:
         return self.decoder.candidates(predictions, locations)
 
     def select(self, candidates, boxes, image_sizes, **fields):
-        """Suppress duplicates and keep the best of each image, see :meth:`FCOSDecoder.select`.
+        """Apply NMS and keep the top instances of each image, see :meth:`FCOSDecoder.select`.
 
         Args:
-            candidates (Candidates): M of them.
+            candidates (Candidates): M candidates.
             boxes (Tensor): (M, 4) XYXY, input pixels.
             image_sizes (list[tuple[int, int]]): B sizes (height, width) before padding, pixels.
             **fields (Tensor): (M, ...) further fields of the instances.

@@ -27,11 +27,11 @@ class FCOSPredictions(NamedTuple):
     Attributes:
         logits (list[Tensor]): (B, classes, H, W).
         distances (list[Tensor]): (B, 4, H, W), from the location to the left, top, right and bottom side of the box, in
-            strides, not negative; empty for a head without boxes.
+            strides, non-negative; empty for a head without boxes.
         centerness (list[Tensor]): (B, 1, H, W) logits; empty for a head without centre-ness.
-        box_tower (list[Tensor]): (B, C, H, W), what the box branch predicts from, or would: per-location branches such
-            as the controllers of FCPose (its section 3.1) and InsPose (its section 3.2) read it through
-            :class:`~dynpose.modeling.fcos.LocationConv`.
+        box_tower (list[Tensor]): (B, C, H, W), the features of the box branch, also for a head without boxes.
+            Per-location branches such as the controllers of FCPose (its section 3.1) and InsPose (its section 3.2) read
+            them through :class:`~dynpose.modeling.fcos.LocationConv`.
     """
 
     logits: list
@@ -43,16 +43,16 @@ class FCOSPredictions(NamedTuple):
 class FCOSHead(nn.Module):
     """Towers of 3x3 convolutions for classification and box regression, shared by all levels.
 
-    InsPose has no boxes unless they are asked for: its second tower serves the generated networks alone.
+    InsPose has no boxes by default: its second tower is only the controller's input.
 
     Args:
         in_channels (int): channels of every input map.
         num_levels (int): L.
         num_classes (int): without background; 1 = person.
         num_cls_convs, num_box_convs (int): convolutions in each tower.
-        norm (str): normalisation in the towers, as detectron2's ``get_norm`` names it.
+        norm (str): normalisation in the towers, a name of detectron2's ``get_norm``.
         use_scale (bool): one learned factor per level on the distances.
-        prior_prob (float): probability that the classification bias starts from.
+        prior_prob (float): initial probability that sets the classification bias.
         with_boxes (bool): regress boxes.
         with_centerness (bool): predict centre-ness; only with boxes.
         tower_std (float): standard deviation of the towers' initial weights; 0 = He initialisation.
@@ -95,7 +95,7 @@ class FCOSHead(nn.Module):
         Args:
             cfg (CfgNode): the config.
             in_channels (int): channels of every input map.
-            **choices: ``with_boxes``, ``with_centerness``, ``tower_std``, which are a method's own.
+            **choices: ``with_boxes``, ``with_centerness``, ``tower_std``, which depend on the method.
         """
         fcos = cfg.MODEL.FCOS
         return cls(
@@ -141,8 +141,8 @@ def conv_tower(in_channels, channels, num_convs, norm, std=0.0):
     Args:
         in_channels (int): channels of the input.
         channels (int): channels of every output.
-        num_convs (int): how many.
-        norm (str): as detectron2's ``get_norm`` names it.
+        num_convs (int): number of convolutions.
+        norm (str): a name of detectron2's ``get_norm``.
         std (float): standard deviation of the initial weights; 0 = He initialisation.
 
     Returns:
@@ -169,7 +169,7 @@ def conv_tower(in_channels, channels, num_convs, norm, std=0.0):
 
 
 def pyramid_channels(cfg, shapes):
-    """Check ``cfg.MODEL.FCOS`` and that the backbone's maps fit it, and tell their common number of channels.
+    """Check ``cfg.MODEL.FCOS`` against the backbone's maps and return their common number of channels.
 
     Args:
         cfg (CfgNode): the config.
@@ -179,7 +179,7 @@ def pyramid_channels(cfg, shapes):
         int
 
     Raises:
-        ConfigError: a value is out of its range, a level is missing, or the levels differ in channels.
+        ConfigError: if a value is out of range, a level is missing, or the levels differ in channels.
     """
     _check_ranges(cfg)
     fcos = cfg.MODEL.FCOS

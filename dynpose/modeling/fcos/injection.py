@@ -19,7 +19,7 @@ _BACKGROUND, _DETECTED, _CENTRAL = -20.0, 3.0, 6.0
 
 @contextlib.contextmanager
 def inject_fcos_detections(model, boxes):
-    """Replace the predictions of ``model.head``; the model's decoding then detects one instance for each box.
+    """Replace the predictions of ``model.head`` so that the model's decoding detects one instance per box.
 
     Args:
         model (nn.Module): in eval mode, with ``head``, ``strides``, ``sizes_of_interest`` and ``schema``.
@@ -48,7 +48,7 @@ class InjectedPredictions:
         self._injected, self._box_maps = {}, None
 
     def __call__(self, head, inputs, predictions):
-        """Replace the maps of the head's predictions, those that it has."""
+        """Replace the maps of the head's predictions that exist."""
         num_images = len(predictions.logits[0])
         sizes = tuple(tuple(int(side) for side in level.shape[-2:]) for level in predictions.logits)
         if (num_images, sizes) not in self._injected:
@@ -64,7 +64,7 @@ class InjectedPredictions:
         )
 
     def _make(self, head, predictions, num_images, sizes):
-        """The maps of :func:`fcos_predictions`, the same instances in all images."""
+        """The maps of :func:`fcos_predictions`, with the same instances in all images."""
         model = self._model
         injected = fcos_predictions(
             self._boxes, sizes, model.detector.strides, model.detector.sizes_of_interest, num_classes=head.num_classes
@@ -79,21 +79,21 @@ class InjectedPredictions:
 
 
 def fcos_predictions(boxes, sizes, strides, sizes_of_interest, num_classes=1):
-    """Make the predictions of an FCOS head that decode to some boxes.
+    """Make predictions of an FCOS head that decode to given boxes.
 
     As in a trained head, the 3 x 3 central locations of an instance predict its box (FCOS's centre sampling), on the
-    level of the box's size. The central one has the highest score; NMS has to remove the others. All are class 0.
+    level for the box's size. The central one has the highest score; NMS must remove the others. All are class 0.
 
     Args:
         boxes (Tensor): (N, 4) disjoint, x0, y0, x1, y1 in pixels.
         sizes (Sequence[tuple[int, int]]): H_l and W_l of each level.
-        strides (Sequence[int]): of each level, pixels.
-        sizes_of_interest (Sequence[float]): L - 1 largest distances from a location to a side of its box, pixels.
-        num_classes (int): of the classifier.
+        strides (Sequence[int]): stride of each level, pixels.
+        sizes_of_interest (Sequence[float]): L - 1 maximum distances from a location to a side of its box, pixels.
+        num_classes (int): classes of the classifier.
 
     Returns:
-        dict[str, list[Tensor]]: of one image: ``logits`` (1, num_classes, H_l, W_l), ``distances`` (1, 4, H_l, W_l) in
-        strides, ``centerness`` logits (1, 1, H_l, W_l), and the decoded ``boxes`` (1, 4, H_l, W_l), zeros in the
+        dict[str, list[Tensor]]: for one image: ``logits`` (1, num_classes, H_l, W_l), ``distances`` (1, 4, H_l, W_l) in
+        strides, ``centerness`` logits (1, 1, H_l, W_l), and the decoded ``boxes`` (1, 4, H_l, W_l), zero in the
         background.
 
     Raises:
@@ -141,14 +141,14 @@ def _positive_locations(boxes, sizes, strides, sizes_of_interest):
 
 
 def corner_offsets(distances, num_keypoints):
-    """Make regressed keypoints that a box just encloses.
+    """Make regressed keypoints whose tightest box is a given one.
 
     Args:
         distances (Tensor): (B, 4, H, W) from a location to the left, top, right and bottom side of its box, in strides.
         num_keypoints (int): K.
 
     Returns:
-        Tensor: (B, 2K, H, W), x and y in strides from the location: by turns the upper left and lower right corner.
+        Tensor: (B, 2K, H, W), x and y in strides from the location: alternately the top left and bottom right corner.
     """
     corners = torch.cat([-distances[:, :2], distances[:, 2:]], dim=1)
     return corner_keypoints(corners.movedim(1, -1), num_keypoints).flatten(-2).movedim(-1, 1)

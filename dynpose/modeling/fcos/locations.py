@@ -1,6 +1,6 @@
-"""The locations of a feature pyramid as one flat list, and layers that are evaluated at a few of them only.
+"""The locations of a feature pyramid as one flat list, and layers evaluated at selected locations.
 
-Axes: B images, L levels, T locations of all levels and images together, N chosen locations, C channels.
+Axes: B images, L levels, T locations of all levels and images together, N selected locations, C channels.
 The flat order is (level, image, row, column).
 """
 
@@ -12,7 +12,7 @@ from torch import nn
 
 
 def flatten_levels(maps):
-    """Bring per-level maps into the flat order of :class:`Locations`.
+    """Flatten per-level maps into the order of :class:`Locations`.
 
     Args:
         maps (list[Tensor]): L maps of shape (B, C, H_l, W_l).
@@ -72,7 +72,7 @@ class Locations:
         return len(self.level)
 
     def per_level(self, values):
-        """Look one value per level up for every location.
+        """Expand one value per level to all locations.
 
         Args:
             values (Sequence[float]): L values.
@@ -84,11 +84,11 @@ class Locations:
 
 
 class LocationConv(nn.Module):
-    """A convolution shared by all pyramid levels that is evaluated only at chosen locations.
+    """A convolution shared by all pyramid levels and evaluated only at selected locations.
 
-    FCPose's controller has thousands of output channels and is needed at some fifty locations (section 3.1): evaluated
-    densely it would cost more than the rest of the network. The weight of a k x k convolution (out, C, k, k) is kept as
-    that of a linear layer, (out, C * k * k).
+    FCPose's controller has thousands of output channels and is needed at about fifty locations (section 3.1); dense
+    evaluation would cost more than the rest of the network. The weight of a k x k convolution (out, C, k, k) is stored
+    as that of a linear layer, (out, C * k * k).
 
     Args:
         in_channels (int): C.
@@ -106,7 +106,7 @@ class LocationConv(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, maps, locations, index):
-        """Evaluate at some locations.
+        """Evaluate the convolution at N locations.
 
         Args:
             maps (list[Tensor]): L maps of shape (B, C, H_l, W_l).
@@ -120,7 +120,7 @@ class LocationConv(nn.Module):
 
 
 def gather_neighbourhoods(maps, locations, index, kernel_size):
-    """Read the k x k neighbourhood of some locations, zero outside the map.
+    """Gather the k x k neighbourhoods of N locations, zero outside the map.
 
     Args:
         maps (list[Tensor]): L maps of shape (B, C, H_l, W_l).
@@ -129,7 +129,7 @@ def gather_neighbourhoods(maps, locations, index, kernel_size):
         kernel_size (int): k, odd.
 
     Returns:
-        Tensor: (N, C * k * k), channel first, then row, then column: the order of a convolution's weight.
+        Tensor: (N, C * k * k) in the order channel, row, column, as in a convolution's weight.
     """
     reach = kernel_size // 2
     padded = [F.pad(level, (reach,) * 4) for level in maps]

@@ -1,6 +1,6 @@
-"""FCOS losses: focal classification, and with boxes GIoU and centre-ness (FCOS section 3.2).
+"""FCOS losses: focal classification and, with boxes, GIoU and centre-ness (FCOS section 3.2).
 
-Counts are averaged over the processes, so that the gradient that DistributedDataParallel averages is that of one
+Counts are averaged over the processes, so that the gradient averaged by DistributedDataParallel equals that of one
 process with the whole batch.
 """
 
@@ -14,7 +14,7 @@ from .locations import flatten_levels
 
 
 def fcos_losses(predictions, targets, *, num_classes, focal_loss_alpha=0.25, focal_loss_gamma=2.0, giou_smooth=0.0):
-    """Compute the losses of what the head predicts.
+    """Compute the losses of the head's predictions.
 
     Args:
         predictions (FCOSPredictions): of the whole batch.
@@ -24,9 +24,9 @@ def fcos_losses(predictions, targets, *, num_classes, focal_loss_alpha=0.25, foc
         giou_smooth (float): see :func:`distance_giou_loss`.
 
     Returns:
-        dict[str, Tensor]: scalars, finite without any positive location: ``loss_fcos_cls``; with boxes
-        ``loss_fcos_box``, a mean over the positives, weighted by the true centre-ness where the head predicts it; and
-        then ``loss_fcos_centerness``.
+        dict[str, Tensor]: scalars, finite without positive locations: ``loss_fcos_cls``; with boxes ``loss_fcos_box``,
+        a mean over the positives; with centre-ness also ``loss_fcos_centerness``, and the mean is weighted by the
+        ground-truth centre-ness.
     """
     logits = flatten_levels(predictions.logits).float()
     positives = targets.positives
@@ -55,10 +55,10 @@ def fcos_losses(predictions, targets, *, num_classes, focal_loss_alpha=0.25, foc
 
 
 def distance_giou_loss(pred, target, *, smooth=0.0):
-    """1 - GIoU (Rezatofighi et al., CVPR 2019) of boxes given by their distances from one common location.
+    """1 - GIoU (Rezatofighi et al., CVPR 2019) of boxes given by their distances from a common location.
 
     Args:
-        pred, target (Tensor): (P, 4) distances to the left, top, right, bottom side, not negative.
+        pred, target (Tensor): (P, 4) distances to the left, top, right, bottom side, non-negative.
         smooth (float): added to the intersection and to the union; AdelaiDet adds 1 (square stride).
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which location learns which person (FCOS section 3.1-3.2), and which positives get a KP-Net (FCPose section 3.3).
+"""Target assignment (FCOS section 3.1-3.2) and sampling of positives that get a KP-Net (FCPose section 3.3).
 
 Axes: T locations, G ground-truth instances of all images together, P positive locations.
 """
@@ -18,7 +18,7 @@ class FCOSTargets:
         labels (Tensor): (T,) int64 class; ``num_classes`` = background.
         distances (Tensor): (T, 4) to the left, top, right, bottom side of the matched box, in strides, positive inside
             it; undefined for background.
-        matched (Tensor): (T,) int64, index among the G instances of the batch; -1 = background.
+        matched (Tensor): (T,) int64, index of the matched instance among the batch's G; -1 = background.
         positives (Tensor): (P,) int64, positions of the positive locations.
     """
 
@@ -54,11 +54,11 @@ def assign_targets(
     """Match locations with ground-truth boxes.
 
     A location is positive for a box if it lies inside it, within ``center_sampling_radius`` strides of its centre, and
-    the largest of its four distances is within the level's range (both ends included). Of several such boxes the one
-    of smallest area is taken.
+    the largest of its four distances is within the level's range (both ends included). If several boxes match, the
+    smallest is used.
 
-    InsPose's centre region (its section 3.1) is not cut by the box, which without boxes to regress may be as narrow as
-    a few keypoints, or without any extent: ``inside_box=False``.
+    With ``inside_box=False``, as for InsPose (its section 3.1), the box does not clip the centre region. Without box
+    regression, a box around a few keypoints may be narrow or degenerate.
 
     Args:
         locations (Locations): T locations.
@@ -66,7 +66,7 @@ def assign_targets(
         sizes_of_interest (Sequence[float]): upper end of the range of every level but the last, pixels.
         num_classes (int): label of the background.
         center_sampling_radius (float): in strides; 0 = anywhere in the box.
-        inside_box (bool): whether a positive location must lie inside the box; with a radius of 0 it must.
+        inside_box (bool): whether a positive location must lie inside the box; always the case for a radius of 0.
 
     Returns:
         FCOSTargets
@@ -100,7 +100,7 @@ def assign_targets(
 
 
 def _match(points, boxes, *, radius, low, high, inside_box):
-    """Match (T,) locations of one image with (G, 4) boxes: (T,) box index or -1, and (T, 4) distances to its sides."""
+    """Match the locations of an image with (G, 4) boxes: (T,) box index or -1, and (T, 4) distances to its sides."""
     to_sides = _distances_to_sides(points, boxes)
     inside = to_sides.amin(dim=2) > 0
     if radius.any():
@@ -128,13 +128,13 @@ def _distances_to_sides(points, boxes):
 
 @torch.no_grad()
 def sample_positives(matched, scores, max_samples):
-    """Choose the positive locations that get a KP-Net: the best of each person, in equal shares (FCPose section 3.3).
+    """Select the positive locations that get a KP-Net: the best of each person, in equal shares (FCPose section 3.3).
 
-    Every person may have max(1, max_samples // persons) locations, where persons counts those with any positive
-    location in the batch. Should there be more persons than samples, the best ``max_samples`` of them have one.
+    Each person gets up to max(1, max_samples // persons) locations, where persons counts the people with a positive
+    location in the batch. If there are more people than samples, the best ``max_samples`` of them get one each.
 
     Args:
-        matched (Tensor): (P,) int64, the person each positive location belongs to.
+        matched (Tensor): (P,) int64, the person of each positive location.
         scores (Tensor): (P,) confidence.
         max_samples (int): M; 0 = no limit.
 

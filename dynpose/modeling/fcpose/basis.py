@@ -1,4 +1,4 @@
-"""The branch that computes the feature map F, and the released training's auxiliary heatmaps (FCPose section 3.1)."""
+"""The branch that computes the feature map F (FCPose section 3.1), and the release's auxiliary heatmaps."""
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ def conv_norm_relu(in_channels, out_channels, norm):
 
 
 class BasisBranch(nn.Module):
-    """Several pyramid levels, merged at the finest one's stride, through a few convolutions.
+    """Merges several pyramid levels at the finest stride and applies convolutions.
 
     Args:
         in_features (list[str]): names of the input levels, finest first.
@@ -35,10 +35,10 @@ class BasisBranch(nn.Module):
         conv_dim (int): channels of the convolutions.
         num_convs (int): 3x3 convolutions after merging.
         norm (str): their normalisation.
-        out_channels (int): channels of the final 1x1 convolution: those of F, and the offsets' where they share it.
+        out_channels (int): channels of the final 1x1 convolution: those of F and, if shared, of the offsets.
 
     Raises:
-        ValueError: a stride is no multiple of the first.
+        ValueError: if a stride is not a multiple of the first.
     """
 
     def __init__(self, *, in_features, in_channels, strides, conv_dim, num_convs, norm, out_channels):
@@ -54,7 +54,7 @@ class BasisBranch(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def forward(self, features):
-        """Merge and transform.
+        """Compute the merged levels and their projection.
 
         Args:
             features (list[Tensor]): (B, C_l, H_l, W_l) levels, finest first; H_0 = H.
@@ -70,7 +70,7 @@ class BasisBranch(nn.Module):
 
 
 class AuxHeatmaps(nn.Module):
-    """Multi-person heatmaps at F's stride and at a quarter of it, supervised in training only (released code).
+    """Multi-person heatmaps at F's stride and a quarter of it, supervised in training only (release).
 
     Args:
         conv_dim (int): channels of the merged levels.

@@ -1,4 +1,4 @@
-"""What `dynpose benchmark kp-net` measures of FCPose: its KP-Nets, and the released losses over heatmaps.
+"""FCPose's cases of `dynpose benchmark kp-net`: its KP-Nets and the release's losses over heatmaps.
 
 Letters of the shapes: N instances, B images, K keypoints, H x W cells.
 """
@@ -58,7 +58,7 @@ def _draw(benchmark, generator):
 KP_NET_BENCHMARK = KPNetBenchmark(
     channels=32,  # section 3.1
     cpu_instances=(1, 10, 50, 100),
-    # At most 50 positive locations of a batch are sampled (section 3.3); all of them are about so many.
+    # At most 50 of a batch's positive locations, about 2000, are sampled (section 3.3).
     num_sampled=50,
     num_positives=2000,
     losses=(

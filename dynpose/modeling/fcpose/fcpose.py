@@ -1,8 +1,8 @@
-"""The FCPose meta-architecture (Mao et al., CVPR 2021), in the paper's variant and in the released code's.
+"""The FCPose meta-architecture (Mao et al., CVPR 2021), in the variants of the paper and of the release.
 
-FCOS detects people; for each, a controller generates the weights of a small keypoint network (KP-Net) that runs over
-the feature map F of the whole image; the peaks of its heatmaps are refined by offsets. The two variants differ in
-config keys alone.
+FCOS detects people. For each person, a controller generates the weights of a small keypoint network (KP-Net), which
+runs over the feature map F of the whole image; offsets refine the peaks of its heatmaps. The two variants differ only
+in config keys.
 """
 
 from dataclasses import dataclass, replace
@@ -61,9 +61,9 @@ class FCPoseOptions:
     """Options of FCPose's training.
 
     Attributes:
-        max_samples (int): M, positives that get a KP-Net per batch and process (section 3.3); 0 = all.
+        max_samples (int): M, positives with a KP-Net per batch and process (section 3.3); 0 = all.
         heatmap_weight, offset_weight (float): alpha and beta of Eq. 4.
-        aux_weight (float): of the auxiliary heatmaps (released code).
+        aux_weight (float): weight of the auxiliary heatmaps' loss (release).
         aux_sigmas (tuple[float, float]): of the auxiliary Gaussians, in cells of the fine and the coarse map.
     """
 
@@ -82,17 +82,17 @@ class FCPose(ImageDetector):
     """FCPose.
 
     Args:
-        backbone (Backbone): any that provides ``head_in_features`` with one number of channels.
-        head (FCOSHead): the detector's head; its box tower is the input of the controller.
+        backbone (Backbone): provides ``head_in_features``, all with the same number of channels.
+        head (FCOSHead): the detector's head; its box tower is the controller's input.
         head_in_features (list[str]): pyramid levels, finest first.
         basis (BasisBranch): computes F from some of these levels; its first input is the finest.
-        refinement (Refinement): one of the choices of :mod:`dynpose.modeling.fcpose.refinement`.
-        kp_net_head (KPNetHead): generates the KP-Nets; its controller generates the refinement's values after theirs.
-        detector (FCOSDetector): people as boxes.
-        aux_heatmaps (AuxHeatmaps | None): the auxiliary branch of the released training.
+        refinement (Refinement): one of the classes of :mod:`dynpose.modeling.fcpose.refinement`.
+        kp_net_head (KPNetHead): generates the KP-Nets; its controller appends the refinement's values.
+        detector (FCOSDetector): detects people as boxes.
+        aux_heatmaps (AuxHeatmaps | None): the auxiliary branch of the release's training.
         schema (KeypointSchema): the keypoints.
-        options (FCPoseOptions | None): for training; None for the defaults.
-        pixel_mean, pixel_std (Sequence[float]): of the image channels.
+        options (FCPoseOptions | None): training options; None for the defaults.
+        pixel_mean, pixel_std (Sequence[float]): per image channel.
     """
 
     @configurable
@@ -114,7 +114,7 @@ class FCPose(ImageDetector):
     ):
         super().__init__(backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std)
         self.basis_levels = [head_in_features.index(name) for name in basis.in_features]
-        # the order of the modules is that of the parameters in the optimizer's state
+        # the module order determines the parameter order in the optimizer's state
         self.basis = basis
         self.refinement = refinement
         self.kp_net_head = kp_net_head
@@ -129,7 +129,7 @@ class FCPose(ImageDetector):
         """Read the arguments from cfg.MODEL.{FCOS, FCPOSE, KP_NET}.
 
         Raises:
-            ConfigError: a value is out of its range, none of its choices, or does not fit the backbone.
+            ConfigError: if a value is out of range, not a valid choice, or does not fit the backbone.
         """
         fcos, fcpose = cfg.MODEL.FCOS, cfg.MODEL.FCPOSE
         _check_config(cfg)
@@ -146,7 +146,7 @@ class FCPose(ImageDetector):
             aux_heatmaps = AuxHeatmaps(
                 conv_dim=fcpose.BASIS.CONVS_DIM, norm=fcpose.BASIS.NORM, num_keypoints=schema.num_keypoints
             )
-        # the order of construction is that of the random initialisation
+        # the construction order determines the random initialisation
         head = FCOSHead.from_config(cfg, channels)
         with blame("MODEL.FCPOSE.BASIS.IN_FEATURES"):
             basis = BasisBranch(
@@ -200,7 +200,7 @@ class FCPose(ImageDetector):
             gt_instances (list[Instances]): B, with gt_boxes, gt_classes and (where there are people) gt_keypoints.
 
         Returns:
-            dict[str, Tensor]: ``loss_fcos_*``, ``loss_heatmap``, ``loss_offset`` and, where configured, ``loss_aux_*``.
+            dict[str, Tensor]: ``loss_fcos_*``, ``loss_heatmap``, ``loss_offset`` and, if configured, ``loss_aux_*``.
         """
         locations = self.detector.locations(features)
         targets = self.detector.targets(locations, gt_instances)
@@ -220,8 +220,8 @@ class FCPose(ImageDetector):
     def forward_inference(self, images, features, predictions):
         """Detect people and locate their keypoints.
 
-        Duplicates are suppressed before the KP-Nets run. FCPose section 3.4 does it last; since it compares the boxes
-        alone, the people that remain are the same, and the networks of duplicates are never run.
+        NMS runs before the KP-Nets, whereas FCPose section 3.4 runs it last. Since it compares only boxes, the
+        remaining people are the same, and the networks of duplicates never run.
 
         Args:
             images (ImageList): B padded images.
@@ -240,7 +240,7 @@ class FCPose(ImageDetector):
         return results
 
     def keypoint_rows(self, note):
-        """Say which rows of the parameters are for which keypoint: see :mod:`dynpose.modeling.parameter_rows`."""
+        """Map parameter rows to keypoints, see :mod:`dynpose.modeling.parameter_rows`."""
         number = len(note["keypoints"])
         spec = replace(self.spec, num_keypoints=number)
         refinement = self.refinement.keypoint_rows(number)
@@ -254,13 +254,13 @@ class FCPose(ImageDetector):
             layers.update({f"aux_heatmaps.{name}": of_each(number) for name in ("coarse", "fine")})
         groups = [group for name, owners in layers.items() for group in layer_rows({name: owners})]
         if self.aux_heatmaps is not None:
-            # of a transposed convolution, whose first axis is that of the input
+            # a transposed convolution: the first axis of its weight is the input
             inputs = of_all(self.aux_heatmaps.coarse.in_channels) + of_each(number)
             groups.append({"aux_heatmaps.upsample.weight": inputs})
         return groups
 
     def class_rows(self, number):
-        """Say which rows of the parameters are for which class: see :mod:`dynpose.modeling.parameter_rows`."""
+        """Map parameter rows to classes, see :mod:`dynpose.modeling.parameter_rows`."""
         return layer_rows({"head.cls_logits": of_each(number)})
 
     def _maps(self, features):
@@ -271,20 +271,20 @@ class FCPose(ImageDetector):
 
     @torch.no_grad()
     def _sample(self, predictions, targets):
-        """Choose the positive locations that get a KP-Net: (N,) positions, by classification times centre-ness."""
+        """Select the positive locations that get a KP-Net: (N,) positions, by classification times centre-ness."""
         confidence = flatten_levels(predictions.logits)[targets.positives].sigmoid().amax(dim=1)
         confidence *= flatten_levels(predictions.centerness)[targets.positives, 0].sigmoid()
         max_samples = self.options.max_samples
         return targets.positives[sample_positives(targets.matched[targets.positives], confidence, max_samples)]
 
     def _generate(self, maps, box_tower, locations, index):
-        """KP-Nets of some locations, and the (N, R) values generated for the refinement: FCPose section 3.1."""
+        """Generate the KP-Nets at locations, and the (N, R) values for the refinement (FCPose section 3.1)."""
         generated = self.controller(box_tower, locations, index).float()
         params, of_refinement = generated.split([self.spec.num_params, self.refinement.num_params], dim=1)
         return self.kp_net_head.nets(maps, params, locations, index), of_refinement
 
     def _aux_losses(self, merged, people):
-        """Squared error of the multi-person heatmaps (released code)."""
+        """Squared error of the multi-person heatmaps (release)."""
         options, losses = self.options, {}
         maps = self.aux_heatmaps(merged)
         for name, logits, factor, sigma in zip(("fine", "coarse"), maps, (4, 1), options.aux_sigmas):
@@ -305,14 +305,14 @@ def build_refinement(cfg, spec, shape):
 
     Args:
         cfg (CfgNode): the config.
-        spec (KPNetSpec): of the KP-Nets.
+        spec (KPNetSpec): shape of the KP-Nets.
         shape (ShapeSpec): of the finest pyramid level.
 
     Returns:
         Refinement
 
     Raises:
-        ConfigError: "deconv" has a factor that does not divide the level's stride.
+        ConfigError: if the factor of "deconv" does not divide the level's stride.
     """
     fcpose = cfg.MODEL.FCPOSE
     heatmap = {"heatmap_loss": fcpose.HEATMAP_LOSS, "target_rule": fcpose.HEATMAP_TARGET}
@@ -341,7 +341,7 @@ def build_refinement(cfg, spec, shape):
 
 
 def _check_config(cfg):
-    """Find a wrong value before training does."""
+    """Validate the config before training starts."""
     key = "MODEL.FCPOSE.{}".format
     for name, choices in (
         ("REFINEMENT", ("none", "deconv", "shared", "instance")),

@@ -1,6 +1,6 @@
-"""Weights and auxiliary losses of FCPose, as free functions (section 3.3; the released code's where named so).
+"""Weights and auxiliary losses of FCPose, as free functions (section 3.3, or the release where stated).
 
-The losses over the heatmaps of every network are operators: :func:`~dynpose.layers.kp_net_cross_entropy` and
+The losses over the networks' heatmaps are operators: :func:`~dynpose.layers.kp_net_cross_entropy` and
 :mod:`dynpose.layers.map_losses`.
 
 Axes: B images, N generated heads, K keypoints, H x W cells of the map.
@@ -12,12 +12,12 @@ from dynpose.layers.process_mean import normalizer
 
 
 def head_weights(person):
-    """Weights under which a sum over heads is a mean over persons of the mean over each person's heads.
+    """Weights that turn a sum over heads into the mean over people of the mean over each person's heads.
 
-    Persons are counted over all processes.
+    People are counted over all processes.
 
     Args:
-        person (Tensor): (N,) int64, the person each head belongs to.
+        person (Tensor): (N,) int64, the person of each head.
 
     Returns:
         Tensor: (N,) float32.
@@ -28,7 +28,7 @@ def head_weights(person):
 
 
 def heatmap_mse(logits, targets):
-    """Sum of squared errors, divided by the sum of squared targets over all processes (released code).
+    """Sum of squared errors, divided by the sum of squared targets over all processes (release).
 
     Args:
         logits, targets (Tensor): (B, K, H, W).

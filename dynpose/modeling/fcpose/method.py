@@ -16,7 +16,7 @@ def count_network_flops(model, size):
     flops = count_kp_net_flops(model, size)
     deconvs = [module for module in model.refinement.modules() if isinstance(module, nn.ConvTranspose2d)]
     if deconvs:
-        # each value of the map is multiplied with every weight of its channel's filter
+        # each value of the map is multiplied by every weight of its channel's filter
         weights = sum(module.weight.numel() for module in deconvs)
         flops["deconvolution"] = count_cells(size, model.kp_net_head.stride) * weights
     return flops

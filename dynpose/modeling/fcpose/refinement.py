@@ -1,7 +1,7 @@
-"""From heatmap peaks at F's stride to keypoints in pixels: the choices of FCPose's Tables 4 and 5, and their losses.
+"""Refinement of heatmap peaks at F's stride to keypoints in pixels: the options of FCPose's Tables 4 and 5.
 
 Axes: N generated networks, K keypoints, B images, G people of the batch, H x W cells of F, R values that the controller
-generates for the refinement of one person.
+generates per person for the refinement.
 """
 
 from abc import ABC, abstractmethod
@@ -30,9 +30,9 @@ class RefinementRows(NamedTuple):
     """Owners (see :mod:`dynpose.modeling.parameter_rows`) of a refinement's values, channels and layers.
 
     Attributes:
-        generated (list[tuple[int]]): of the values that the controller generates for it.
-        shared (list[tuple[int]]): of the channels that the basis branch computes for it.
-        layers (dict[str, list[tuple[int]]]): of the output channels of its layers.
+        generated (list[tuple[int]]): owners of the values that the controller generates for it.
+        shared (list[tuple[int]]): owners of the channels that the basis branch computes for it.
+        layers (dict[str, list[tuple[int]]]): owners of the output channels of its layers.
     """
 
     generated: list
@@ -45,7 +45,7 @@ class People(NamedTuple):
 
     Attributes:
         keypoints (Tensor): (G, K, 3).
-        box_sizes (Tensor): (G,) half of width plus height of each one's box, pixels.
+        box_sizes (Tensor): (G,) half the sum of width and height of each box, pixels.
         image_index (Tensor): (G,) int64.
     """
 
@@ -67,18 +67,18 @@ class People(NamedTuple):
 
 
 class Refinement(nn.Module, ABC):
-    """How keypoints are located in heatmaps, and how that is learned.
+    """Locates keypoints in heatmaps, and computes the losses for it.
 
     Attributes:
         num_params (int): R.
-        num_shared_channels (int): D, channels that the basis branch computes for it beside F.
+        num_shared_channels (int): D, channels that the basis branch computes for it besides F.
     """
 
     num_params = 0
     num_shared_channels = 0
 
     def keypoint_rows(self, number):
-        """Assign values, channels and layers to the keypoints of a model with ``number`` of them: RefinementRows."""
+        """Map values, channels and layers to the ``number`` keypoints of a model: RefinementRows."""
         return RefinementRows([], [], {})
 
     def offsets(self, p3, shared):
@@ -86,7 +86,7 @@ class Refinement(nn.Module, ABC):
 
         Args:
             p3 (Tensor): (B, C, H, W), the finest pyramid level.
-            shared (Tensor): (B, D, H, W), channels of the basis branch beside F; D may be 0.
+            shared (Tensor): (B, D, H, W), channels of the basis branch besides F; D may be 0.
 
         Returns:
             Tensor | None: (B, 2 K, H, W) offsets in input pixels, x0, y0, x1, y1, ...; None without such a map.
@@ -95,18 +95,17 @@ class Refinement(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, nets, params, offsets, people, person):
-        """Compute all losses of the keypoints (L_heatmap and L_reg of Eq. 4), without their weights.
+        """Compute all unweighted keypoint losses (L_heatmap and L_reg of Eq. 4).
 
         Args:
             nets (KPNets): N networks.
             params (Tensor): (N, R), generated for the refinement.
             offsets (Tensor | None): from :meth:`offsets`.
-            people (People): G of them.
-            person (Tensor): (N,) int64, the person that each network belongs to.
+            people (People): G people.
+            person (Tensor): (N,) int64, the person of each network.
 
         Returns:
-            dict[str, Tensor]: scalars, ``heatmap`` and possibly ``offset``; keypoints that are not labelled count
-            nothing.
+            dict[str, Tensor]: scalars, ``heatmap`` and possibly ``offset``; unlabelled keypoints do not contribute.
         """
 
     @abstractmethod
@@ -128,11 +127,11 @@ class PeakRefinement(Refinement):
 
     Args:
         heatmap_loss (str): "cell", softmax cross-entropy over the cells of F (Eq. 3), or "upsampled", over the logits
-            up-sampled bilinearly by four (released code).
-        target_rule (str): see :func:`~dynpose.modeling.keypoint_maps.keypoint_cells`; for "cell".
+            up-sampled bilinearly by four (release).
+        target_rule (str): for "cell", see :func:`~dynpose.modeling.keypoint_maps.keypoint_cells`.
 
     Raises:
-        ValueError: an argument is none of its choices.
+        ValueError: if an argument is not a valid choice.
     """
 
     upsample_factor = 4
@@ -155,7 +154,7 @@ class PeakRefinement(Refinement):
         return torch.cat([points, peaks.confidence[..., None]], dim=2)
 
     def offsets_at_peaks(self, nets, params, offsets, cells):
-        """Offsets to add to the centres of the cells (N, K): (N, K, 2) pixels, or 0."""
+        """Offsets to add to the centres of ``cells`` (N, K): (N, K, 2) pixels, or 0."""
         return 0
 
     def map_cross_entropy(self, nets, logits, keypoints):
@@ -163,7 +162,7 @@ class PeakRefinement(Refinement):
 
         Args:
             nets (KPNets): N networks.
-            logits (Tensor): (N, K, H, W), their heatmaps.
+            logits (Tensor): (N, K, H, W) of their heatmaps.
             keypoints (Tensor): (N, K, 3).
 
         Returns:
@@ -191,18 +190,18 @@ class SharedOffsets(PeakRefinement):
     Args:
         in_channels (int): channels of P3.
         num_keypoints (int): K.
-        source (str): "p3", one convolution on P3 (paper), or "basis", the last layer of the basis branch computes the
-            offsets together with F (released code).
+        source (str): "p3", one convolution on P3 (paper), or "basis", the last layer of the basis branch, which
+            computes the offsets together with F (release).
         kernel_size (int): of the convolution on P3.
-        scale (float): pixels that an output of 1 stands for.
+        scale (float): pixels per unit of output.
         loss (str): "mse", squared error in cells around the labelled keypoints (section 3.3), or "expected_distance"
-            (released code).
-        radius (float): for "mse", how far from a keypoint's cell its offset is supervised, in cells.
+            (release).
+        radius (float): for "mse", radius around a keypoint's cell in which its offset is supervised, in cells.
         distance_norm (float): for "expected_distance".
         **heatmap: see :class:`PeakRefinement`.
 
     Raises:
-        ValueError: an argument is none of its choices.
+        ValueError: if an argument is not a valid choice.
     """
 
     def __init__(
@@ -245,14 +244,14 @@ class SharedOffsets(PeakRefinement):
             return {**losses, "offset": self._mean_squared_error(offsets, people, nets.stride)}
         weights = head_weights(person)
         heatmap, distance = self._losses_on_maps(nets, offsets, people.keypoints[person], people.box_sizes[person])
-        # the released code averages the one over the keypoints and sums the other
+        # the release averages the heatmap loss over the keypoints and sums the offset loss
         return {"heatmap": _weighted_sum(heatmap, weights, nets), "offset": (distance.sum(dim=1) * weights).sum()}
 
     def offsets_at_peaks(self, nets, params, offsets, cells):  # noqa: D102
         return offsets_at(offsets, nets.image_index, cells)
 
     def _losses_on_maps(self, nets, offsets, keypoints, box_sizes):
-        """(N, K) cross-entropy of the heatmaps, and the distance expected under them."""
+        """(N, K) cross-entropy of the heatmaps, and the expected distance under them."""
 
         def on_maps(nets, keypoints, box_sizes):
             logits = nets.heatmaps()
@@ -288,10 +287,10 @@ class SharedOffsets(PeakRefinement):
 
 
 class InstanceOffsets(PeakRefinement):
-    """A generated 1x1 convolution per person computes its offsets (not shared, Table 5).
+    """Offsets by a generated 1x1 convolution per person ("not shared" in Table 5).
 
     Args:
-        spec (KPNetSpec): of the KP-Nets; the convolution has the same input.
+        spec (KPNetSpec): shape of the KP-Nets; the convolution has the same input.
         **heatmap: see :class:`PeakRefinement`.
     """
 
@@ -329,7 +328,7 @@ class InstanceOffsets(PeakRefinement):
     def offsets_at_peaks(self, nets, params, offsets, cells):  # noqa: D102
         ((weight, bias),) = self.conv_spec.unpack(params.float())
         weight = weight.unflatten(1, (-1, 2))
-        # by sums in float32, where autocast would round a product of matrices
+        # elementwise sums in float32, because autocast would round a matrix product
         values = (nets.cell_inputs(cells)[:, :, None] * weight).sum(dim=3) + bias.unflatten(1, (-1, 2))
         return values * nets.stride
 
@@ -337,7 +336,7 @@ class InstanceOffsets(PeakRefinement):
 class DeconvRefinement(Refinement):
     """Heatmaps up-sampled by a learned transposed convolution before the peak is taken ("deconv." in Table 4).
 
-    One filter per keypoint, shared by all people, that starts as bilinear interpolation; the loss is over the
+    One filter per keypoint, shared by all people and initialised as bilinear interpolation; the loss is over the
     up-sampled cells.
 
     Args:
@@ -345,7 +344,7 @@ class DeconvRefinement(Refinement):
         factor (int): even divisor of F's stride.
 
     Raises:
-        ValueError: the factor is odd.
+        ValueError: if the factor is odd.
     """
 
     def __init__(self, *, num_keypoints, factor=4):
@@ -392,5 +391,5 @@ class DeconvRefinement(Refinement):
 
 
 def _weighted_sum(losses, weights, nets):
-    """Mean over the keypoints of each network (N, K), then the sum under the networks' weights (N,)."""
+    """Average losses (N, K) over the keypoints, then sum with the networks' weights (N,)."""
     return (losses.sum(dim=1) / nets.spec.num_keypoints * weights).sum()

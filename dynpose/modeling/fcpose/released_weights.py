@@ -35,7 +35,7 @@ _RENAMES = (
     (r"proposal_generator\.fcpose_head\.atten_producer" + _END, r"controller.linear.\1"),
 )
 
-# a constant of the network, a config key in dynpose
+# a constant in the release, a config key in dynpose
 _UNUSED = (r"proposal_generator\.fcpose_head\.sizes_of_interest", "pixel_mean", "pixel_std")
 
 RELEASED_FORMATS = (

@@ -1,4 +1,4 @@
-"""What InsPose computes once per image from P3: features for the KP-Nets, disk offsets, auxiliary heatmaps.
+"""InsPose's per-image branches on P3: features for the KP-Nets, disk offsets, auxiliary heatmaps.
 
 Axes: B images, C channels of P3, K keypoints, H x W cells of P3.
 """
@@ -12,15 +12,15 @@ from dynpose.modeling.fcos import conv_tower
 
 
 class KeypointFeatures(nn.Module):
-    """The keypoint feature branch, which makes F_kp (section 3.2).
+    """The keypoint feature branch, which computes F_kp (section 3.2).
 
     Args:
         in_channels (int): C.
         conv_dim (int): channels of the 3x3 convolutions.
-        num_convs (int): how many.
+        num_convs (int): number of 3x3 convolutions.
         norm (str): their normalisation.
         std (float): standard deviation of the initial weights; 0 = He initialisation.
-        out_channels (int): of F_kp, given by a 1x1 convolution without activation.
+        out_channels (int): channels of F_kp, the output of a 1x1 convolution without activation.
     """
 
     def __init__(self, *, in_channels, conv_dim, num_convs, norm, std, out_channels):
@@ -39,18 +39,18 @@ class KeypointFeatures(nn.Module):
 
 
 class DiskOffsets(nn.Module):
-    """The disk offset branch (section 3.3): from each cell to the keypoint of each kind that is near it.
+    """The disk offset branch (section 3.3): offsets from each cell to a nearby keypoint of each kind.
 
     Args:
         in_channels (int): C.
         num_keypoints (int): K.
         conv_dim (int): channels of all convolutions but the last.
-        num_convs (int): 3x3 convolutions, the last one included.
+        num_convs (int): 3x3 convolutions, including the last.
         norm (str): normalisation of all but the last.
         std (float): standard deviation of the initial weights; 0 = He initialisation of all but the last.
 
     Raises:
-        ValueError: ``num_convs`` is below 1.
+        ValueError: if ``num_convs`` is below 1.
     """
 
     def __init__(self, *, in_channels, num_keypoints, conv_dim, num_convs, norm, std):
@@ -60,11 +60,11 @@ class DiskOffsets(nn.Module):
         self.tower = conv_tower(in_channels, conv_dim, num_convs - 1, norm, std)
         self.predict = Conv2d(conv_dim if num_convs > 1 else in_channels, 2 * num_keypoints, 3, padding=1)
         nn.init.normal_(self.predict.weight, std=0.01)
-        # Eq. 3 counts from the cell's corner: what has not been learned is its centre
+        # Eq. 3 counts from the cell's corner: initially, the offsets lead to its centre
         nn.init.constant_(self.predict.bias, 0.5)
 
     def forward(self, p3):
-        """(B, C, H, W) -> (B, 2 K, H, W), x0, y0, x1, y1, ..., in cells from the cell's upper left corner."""
+        """(B, C, H, W) -> (B, 2 K, H, W), x0, y0, x1, y1, ..., in cells from the cell's top left corner."""
         return self.predict(self.tower(p3)).float()
 
 
@@ -75,10 +75,10 @@ class AuxHeatmap(nn.Module):
         in_channels (int): C.
         num_keypoints (int): K.
         conv_dim (int): channels of the hidden 3x3 convolutions.
-        num_convs (int): how many come before the last.
+        num_convs (int): number of hidden convolutions.
         norm (str): their normalisation.
         std (float): standard deviation of the initial weights; 0 = He initialisation of all but the last.
-        prior_prob (float): probability that the bias starts from, CornerNet's.
+        prior_prob (float): initial probability that sets the bias, as in CornerNet.
     """
 
     def __init__(self, *, in_channels, num_keypoints, conv_dim, num_convs, norm, std, prior_prob=0.1):

@@ -1,9 +1,8 @@
 """The InsPose meta-architecture of the paper (Shi et al., ACM MM 2021).
 
-FCOS's classification finds locations that show a person; for each, a keypoint network (KP-Net) of 313 weights is
-generated and runs over a feature map of the whole image; the peaks of its keypoint maps are shifted by offsets that all
-people share. Boxes are neither predicted nor learned unless the config asks for them: those that training and NMS use
-enclose the keypoints.
+FCOS's classification detects locations of people. For each, a keypoint network (KP-Net) of 313 weights is generated,
+which runs over a feature map of the whole image; offsets that all people share shift the peaks of its keypoint maps.
+Boxes are predicted only if the config enables them; otherwise training and NMS use boxes that enclose the keypoints.
 """
 
 from dataclasses import dataclass, replace
@@ -52,10 +51,10 @@ class InsPoseOptions:
     """Options of InsPose's maps and training.
 
     Attributes:
-        map_stride (int): of keypoint maps and offsets, pixels.
+        map_stride (int): stride of keypoint maps and offsets, pixels.
         disk_radius (float): R, cells of ``map_stride``.
         heatmap_sigma (float): of the auxiliary Gaussians, cells of P3.
-        keypoint_weight, offset_weight, heatmap_weight (float): of the losses in Eq. 5.
+        keypoint_weight, offset_weight, heatmap_weight (float): weights of the losses in Eq. 5.
     """
 
     map_stride: int = 8
@@ -71,20 +70,20 @@ class InsPose(ImageDetector):
     """InsPose.
 
     Args:
-        backbone (Backbone): any that provides ``head_in_features`` with one number of channels.
-        head (FCOSHead): classification, and boxes where it has them. Its second tower is the controller's input.
+        backbone (Backbone): provides ``head_in_features``, all with the same number of channels.
+        head (FCOSHead): classification and, optionally, boxes. Its second tower is the controller's input.
         head_in_features (list[str]): pyramid levels, finest first. The input of the branches is the first (P3).
         keypoint_features (KeypointFeatures): computes F_kp from P3.
-        kp_net_head (KPNetHead): generates the KP-Nets from the head's second tower, to run over F_kp.
+        kp_net_head (KPNetHead): generates the KP-Nets, which run over F_kp, from the head's second tower.
         disk_offsets (DiskOffsets | None): None = a keypoint is its cell's centre (Table 1, first row).
-        aux_heatmap (AuxHeatmap | None): called in training only.
-        detector (FCOSDetector): people as locations; its ``inside_box`` must be True where the head has boxes.
+        aux_heatmap (AuxHeatmap | None): called only in training.
+        detector (FCOSDetector): detects people as locations; its ``inside_box`` must be True if the head has boxes.
         schema (KeypointSchema): the keypoints.
-        options (InsPoseOptions | None): of the maps and the training; None for the defaults.
-        pixel_mean, pixel_std (Sequence[float]): of the image channels.
+        options (InsPoseOptions | None): options of maps and training; None for the defaults.
+        pixel_mean, pixel_std (Sequence[float]): per image channel.
 
     Raises:
-        ValueError: the stride of the maps does not fit P3's, or positive locations may lie outside predicted boxes.
+        ValueError: if the stride of the maps does not fit P3's, or positive locations may lie outside predicted boxes.
     """
 
     @configurable
@@ -111,7 +110,7 @@ class InsPose(ImageDetector):
         self.has_boxes = head.box_distances is not None
         if self.has_boxes and not detector.inside_box:
             raise ValueError("detector: expected inside_box=True for a head with boxes")
-        # the order of the modules is that of the parameters in the optimizer's state
+        # the module order determines the parameter order in the optimizer's state
         self.keypoint_features = keypoint_features
         self.kp_net_head = kp_net_head
         self.controller = kp_net_head.controller
@@ -125,7 +124,7 @@ class InsPose(ImageDetector):
         """Read the arguments from cfg.MODEL.{FCOS, INSPOSE, KP_NET}.
 
         Raises:
-            ConfigError: a value is out of its range, none of its choices, or does not fit the backbone.
+            ConfigError: if a value is out of range, not a valid choice, or does not fit the backbone.
         """
         fcos, inspose = cfg.MODEL.FCOS, cfg.MODEL.INSPOSE
         _check_config(cfg)
@@ -150,7 +149,7 @@ class InsPose(ImageDetector):
                 num_convs=inspose.NUM_HEATMAP_CONVS,
                 **branch,
             )
-        # the order of construction is that of the random initialisation
+        # the construction order determines the random initialisation
         head = FCOSHead.from_config(
             cfg,
             channels,
@@ -207,12 +206,12 @@ class InsPose(ImageDetector):
             images (ImageList): B padded images.
             features (list[Tensor]): pyramid levels.
             predictions (FCOSPredictions): of these levels.
-            gt_instances (list[Instances]): B, with gt_boxes, gt_classes and (where there are people) gt_keypoints. With
-                a box head, people without labelled keypoints learn their boxes; without, they are background.
+            gt_instances (list[Instances]): B, with gt_boxes, gt_classes and (where there are people) gt_keypoints.
+                People without labelled keypoints supervise a box head, and are background without one.
 
         Returns:
-            dict[str, Tensor]: ``loss_fcos_*`` (L_cls, and the boxes'), ``loss_keypoint`` (L_kpf) and, where
-            configured, ``loss_offset`` (L_do) and ``loss_aux_heatmap`` (L_hm).
+            dict[str, Tensor]: ``loss_fcos_*`` (L_cls and the box losses), ``loss_keypoint`` (L_kpf) and, if configured,
+            ``loss_offset`` (L_do) and ``loss_aux_heatmap`` (L_hm).
         """
         people = gt_instances if self.has_boxes else with_pseudo_boxes(gt_instances)
         keypoints, image_index = gather_keypoints(people, self.schema.num_keypoints)
@@ -233,9 +232,8 @@ class InsPose(ImageDetector):
     def forward_inference(self, images, features, predictions):
         """Detect people and locate their keypoints (section 3.4).
 
-        Without a box head, the networks of all candidates run, and NMS compares the rectangles around the keypoints
-        that they locate. With one, NMS compares the predicted boxes alone, so that it comes first and the networks of
-        duplicates never run.
+        Without a box head, the networks of all candidates run, and NMS compares the rectangles around their keypoints.
+        With one, NMS compares only the predicted boxes, so it runs first and the networks of duplicates never run.
 
         Args:
             images (ImageList): B padded images.
@@ -256,12 +254,12 @@ class InsPose(ImageDetector):
 
         candidates = self.detector.candidates(predictions, locations)
         keypoints = self._locate(features[0], predictions.box_tower, locations, candidates.index)
-        # a rectangle without extent overlaps nothing, and detectron2 drops it when it rescales the results
+        # a degenerate rectangle overlaps nothing, and detectron2 drops it when rescaling the results
         boxes = enclosing_boxes(keypoints[..., :2], min_size=float(self.map_stride))
         return self.detector.select(candidates, boxes, images.image_sizes, pred_keypoints=keypoints)
 
     def keypoint_rows(self, note):
-        """Say which rows of the parameters are for which keypoint: see :mod:`dynpose.modeling.parameter_rows`."""
+        """Map parameter rows to keypoints, see :mod:`dynpose.modeling.parameter_rows`."""
         number = len(note["keypoints"])
         layers = {"controller.linear": of_generated(replace(self.spec, num_keypoints=number))}
         if self.disk_offsets is not None:
@@ -271,11 +269,11 @@ class InsPose(ImageDetector):
         return [group for name, owners in layers.items() for group in layer_rows({name: owners})]
 
     def class_rows(self, number):
-        """Say which rows of the parameters are for which class: see :mod:`dynpose.modeling.parameter_rows`."""
+        """Map parameter rows to classes, see :mod:`dynpose.modeling.parameter_rows`."""
         return layer_rows({"head.cls_logits": of_each(number)})
 
     def _generate(self, p3, tower, locations, index):
-        """Generate the KP-Nets of some locations, to run over F_kp: section 3.2."""
+        """Generate the KP-Nets at locations, to run over F_kp (section 3.2)."""
         return self.kp_net_head(self.keypoint_features(p3), tower, locations, index)
 
     def _offset_loss(self, p3, keypoints, image_index):
@@ -305,11 +303,11 @@ class InsPose(ImageDetector):
         return heatmap_focal_loss(logits, gaussians) * self.options.heatmap_weight
 
     def _offsets(self, p3):
-        """Disk offsets (B, 2 K, H', W') of the map's stride, in its cells."""
+        """Disk offsets (B, 2 K, H', W') at the map's stride, in its cells."""
         return resample(self.disk_offsets(p3), self.kp_net_head.stride, self.map_stride)
 
     def _locate(self, p3, tower, locations, index):
-        """Keypoints (N, K, 3) of the people at some locations: Eq. 2 and 3."""
+        """Keypoints (N, K, 3) of the people at N locations (Eq. 2 and 3)."""
         nets = self._generate(p3, tower, locations, index)
         cells, confidence = keypoint_peaks(nets, self.map_stride)
         if self.disk_offsets is not None:
@@ -324,7 +322,7 @@ class InsPose(ImageDetector):
 
 
 def _check_config(cfg):
-    """Find a wrong value before training does."""
+    """Validate the config before training starts."""
     inspose, key = cfg.MODEL.INSPOSE, "MODEL.INSPOSE.{}".format
     check_positive(cfg, key("COORD_SCALE"), key("HEATMAP_SIGMA"), key("MAP_STRIDE"))
     check_not_negative(cfg, key("INIT_STD"), key("DISK_RADIUS"), key("NUM_FEATURE_CONVS"), key("NUM_HEATMAP_CONVS"))

@@ -1,9 +1,9 @@
 """InsPose's targets and losses, as free functions (sections 3.1 to 3.4).
 
-Counts are averaged over the processes, so that the gradient that DistributedDataParallel averages is that of one
+Counts are averaged over the processes, so that the gradient averaged by DistributedDataParallel equals that of one
 process with the whole batch.
 Axes: B images, G persons, N positive locations, K keypoints, H x W cells of stride s.
-Coordinates are continuous input pixels (x, y), as detectron2 has them, unless they are said to be cells.
+Coordinates are continuous input pixels (x, y), as in detectron2, unless stated to be in cells.
 """
 
 import torch
@@ -15,10 +15,10 @@ from dynpose.modeling.keypoint_maps import enclosing_boxes, offset_targets
 
 
 def with_pseudo_boxes(gt_instances):
-    """Put the pseudo-box of each person, around the labelled keypoints, in the place of the annotated box.
+    """Replace the annotated box of each person by the pseudo-box around the labelled keypoints.
 
-    People without a labelled keypoint have none and are left out: they become background, as in the paper, whose
-    figure 2 says that such people "might be missing when testing".
+    People without a labelled keypoint are left out and become background, as in the paper, whose figure 2 says that
+    such people "might be missing when testing".
 
     Args:
         gt_instances (list[Instances]): B, with gt_boxes, gt_classes and (where there are people) gt_keypoints.
@@ -40,10 +40,10 @@ def with_pseudo_boxes(gt_instances):
 
 
 def mean_over_positives(losses, counted):
-    """Mean over all positive locations of the mean over each one's keypoints (Eq. 4).
+    """Mean over all positive locations of the mean over the location's keypoints (Eq. 4).
 
-    The paper does not say how L_ce joins the keypoints of a location. With the mean it has the size of one softmax's
-    cross-entropy, however many keypoints are labelled. A location whose person has none counts with a loss of zero.
+    The paper does not specify how L_ce reduces the keypoints of a location. The mean has the magnitude of a single
+    softmax cross-entropy for any number of labelled keypoints. A location whose person has none counts with zero loss.
 
     Args:
         losses (Tensor): (N, K), zero for keypoints that do not count.
@@ -57,9 +57,9 @@ def mean_over_positives(losses, counted):
 
 
 def disk_offset_targets(keypoints, image_index, *, num_images, size, stride, radius):
-    """Cells inside the disks D_R around the labelled keypoints, and the offsets that Eq. 3 needs there (section 3.3).
+    """Cells inside the disks D_R around the labelled keypoints, and their offset targets for Eq. 3 (section 3.3).
 
-    Where the disks of several people overlap, the nearest keypoint counts.
+    Where the disks of several people overlap, the nearest keypoint is the target.
 
     Args:
         keypoints (Tensor): (G, K, 3).
@@ -67,7 +67,7 @@ def disk_offset_targets(keypoints, image_index, *, num_images, size, stride, rad
         num_images (int): B.
         size (tuple[int, int]): (H, W).
         stride (int): s, pixels.
-        radius (float): R, in cells: from the keypoint to a cell's centre. The keypoint's own cell is always inside.
+        radius (float): R, in cells, from the keypoint to a cell's centre. The keypoint's cell is always inside.
 
     Returns:
         tuple: image (S,), kind (S,), cell (S,) flat index, all int64; and target (S, 2) = x / s - u, y / s - v: cells
@@ -104,8 +104,8 @@ def disk_offset_loss(offsets, targets):
 def heatmap_focal_loss(logits, targets, *, alpha=2.0, beta=4.0):
     """Penalty-reduced focal loss of multi-person heatmaps (L_hm of Eq. 5; Eq. 1 of CornerNet, ECCV 2018).
 
-    A cell where the target is one costs -(1 - p)^alpha log(p), any other -(1 - target)^beta p^alpha log(1 - p); the
-    sum is divided by the number of the former.
+    The loss of a cell is -(1 - p)^alpha log(p) where the target is one, else -(1 - target)^beta p^alpha log(1 - p); the
+    sum is divided by the number of cells whose target is one.
 
     Args:
         logits (Tensor): (B, K, H, W).
@@ -113,7 +113,7 @@ def heatmap_focal_loss(logits, targets, *, alpha=2.0, beta=4.0):
         alpha, beta (float): the exponents.
 
     Returns:
-        Tensor: scalar, finite without any keypoint.
+        Tensor: scalar, finite without keypoints.
     """
     logits = logits.float()
     probability = logits.sigmoid()

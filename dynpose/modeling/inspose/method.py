@@ -15,9 +15,9 @@ from .released_weights import RELEASED_FORMATS
 def inject_detections(model, boxes):
     """Replace the predictions of the FCOS head: see :class:`~dynpose.methods.Method`.
 
-    InsPose runs the KP-Nets of all candidates, nine for each person, and removes duplicates afterwards. Without a box
-    head, NMS compares the rectangles around the keypoints, which are anywhere in an untrained model. It gets the
-    injected boxes instead.
+    InsPose runs the KP-Nets of all candidates, nine per person, and removes duplicates afterwards. Without a box head,
+    NMS compares the rectangles around the keypoints, which are random in an untrained model, so it gets the injected
+    boxes instead.
     """
     with inject_fcos_detections(model, boxes) as injected:
         if model.has_boxes:
@@ -36,7 +36,7 @@ def inject_detections(model, boxes):
 
 
 def count_network_flops(model, size):
-    """Count the FLOPs of one generated network, up-sampling its maps included (Table 3).
+    """Count the FLOPs of one generated network, including the up-sampling of its maps (Table 3).
 
     See :class:`~dynpose.methods.Method`.
     """

@@ -1,6 +1,6 @@
-"""InsPose as its authors released it in opera: what their checkpoints load into.
+"""InsPose as released by its authors in opera; it loads their checkpoints.
 
-It is a meta-architecture of its own, since nearly every part differs from the paper (`projects/InsPose` lists how).
+It is a separate meta-architecture, since nearly every part differs from the paper (`projects/InsPose` lists them).
 """
 
 from dataclasses import dataclass, field, replace
@@ -64,15 +64,15 @@ class ReleasedOptions:
 
     Attributes:
         index_coordinates (bool): whether the network works in pixel indices, see :class:`InsPoseReleased`.
-        nms (dict): of :func:`~dynpose.layers.nms.soft_nms`: ``method``, ``sigma`` and ``min_score``.
-        varifocal (dict): of :func:`varifocal_loss`: ``alpha`` and ``gamma``.
+        nms (dict): arguments of :func:`~dynpose.layers.nms.soft_nms`: ``method``, ``sigma`` and ``min_score``.
+        varifocal (dict): arguments of :func:`varifocal_loss`: ``alpha`` and ``gamma``.
         quality (str): rule of :func:`keypoint_qualities`.
         unlabelled_quality (float): target of people without labelled keypoints.
         area_of_box (float): area of a person without ``gt_areas``, as a fraction of the box.
         tag_cell (str): rule of :func:`tag_losses`.
         min_overlap (float), max_radius (int): of the heatmaps' and offsets' squares, see :func:`gaussian_radii`.
         loss_weights (dict[str, float]): of ``cls``, ``keypoint``, ``keypoint_reg``, ``heatmap``, ``ae_pull``,
-            ``ae_push`` and ``heatmap_offset``; 1 where missing.
+            ``ae_push`` and ``heatmap_offset``; 1 by default.
     """
 
     index_coordinates: bool = True
@@ -95,27 +95,27 @@ class InsPoseReleased(ImageDetector):
     """InsPose, released variant.
 
     FCOS-like locations regress a person's keypoints directly; star-shaped convolutions on those keypoints classify the
-    location and generate a KP-Net. Its heatmaps are computed over a map of P3 and up-sampled by two; an offset map at
-    that resolution refines their peaks.
+    location and generate a KP-Net. Its heatmaps are computed from P3 and up-sampled by two; an offset map at that
+    resolution refines their peaks.
 
-    The release has COCO's keypoints as they are written: (x, y) is the index of a pixel, and its centre lies half a
-    pixel further right and down in detectron2's continuous coordinates. With ``index_coordinates`` the whole network
-    works in the former, and the ends of :meth:`forward` convert.
+    The release uses COCO's keypoints as stored: (x, y) is a pixel index, and the pixel's centre lies half a pixel
+    further right and down in detectron2's continuous coordinates. With ``index_coordinates`` the whole network works in
+    pixel indices, and :meth:`forward` converts its inputs and outputs.
 
     Args:
-        backbone (Backbone): any that provides ``head_in_features`` with one number of channels.
+        backbone (Backbone): provides ``head_in_features``, all with the same number of channels.
         head (ReleasedHead): classification, regression, and the controller's branch.
         head_in_features (list[str]): pyramid levels, finest first; the finest is P3.
         keypoint_features (KeypointFeatures): computes F from P3.
         aux_branch (AuxBranch): heatmaps, tags and disk offsets at twice P3's resolution.
         kp_net_head (KPNetHead): generates the KP-Nets.
-        detector (FCOSDetector): people as locations; its decoder's ``nms_thresh`` is the soft-NMS's.
+        detector (FCOSDetector): detects people as locations; its decoder's ``nms_thresh`` is that of the soft-NMS.
         schema (KeypointSchema): the keypoints.
         options (ReleasedOptions | None): None for the defaults.
-        pixel_mean, pixel_std (Sequence[float]): of the image channels.
+        pixel_mean, pixel_std (Sequence[float]): per image channel.
     """
 
-    # why weights of the same keypoints in another order can't be evaluated as they are
+    # the reason why weights of the same keypoints in another order cannot be evaluated unchanged
     fixed_keypoint_order = (
         "its star-shaped convolutions look at keypoints that MODEL.INSPOSE_RELEASED.STAR_KEYPOINTS names by their place"
     )
@@ -137,7 +137,7 @@ class InsPoseReleased(ImageDetector):
         pixel_std,
     ):
         super().__init__(backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std)
-        # the order of the modules is that of the parameters in the optimizer's state
+        # the module order determines the parameter order in the optimizer's state
         self.keypoint_features = keypoint_features
         self.aux_branch = aux_branch
         self.kp_net_head = kp_net_head
@@ -151,7 +151,7 @@ class InsPoseReleased(ImageDetector):
         """Read the arguments from cfg.MODEL.{FCOS, INSPOSE_RELEASED, KP_NET}.
 
         Raises:
-            ConfigError: a value is out of its range, none of its choices, or does not fit the backbone or keypoints.
+            ConfigError: if a value is out of range, not a valid choice, or does not fit the backbone or keypoints.
         """
         fcos, released = cfg.MODEL.FCOS, cfg.MODEL.INSPOSE_RELEASED
         _check_config(cfg)
@@ -161,7 +161,7 @@ class InsPoseReleased(ImageDetector):
         schema = model_schema(cfg)
         spec = kp_net_spec(cfg, schema.num_keypoints)
         detector = FCOSDetector.from_config(cfg, shapes)
-        # the order of construction is that of the random initialisation
+        # the construction order determines the random initialisation
         head = ReleasedHead.from_config(cfg, channels, schema.num_keypoints)
         keypoint_features = KeypointFeatures(
             in_channels=channels,
@@ -207,7 +207,7 @@ class InsPoseReleased(ImageDetector):
 
         Args:
             batched_inputs (list[dict]): B images in detectron2's format. ``instances`` may have ``gt_areas`` (G,), the
-                areas of the people's masks in square pixels of the input; without it a fraction of their boxes counts.
+                areas of the people's masks in square pixels of the input; the default is a fraction of their boxes.
 
         Returns:
             dict[str, Tensor] | list[dict]: losses, or B dicts with ``instances``.
@@ -228,8 +228,8 @@ class InsPoseReleased(ImageDetector):
             images (ImageList): B padded images.
             features (list[Tensor]): pyramid levels.
             predictions (ReleasedPredictions): of these levels.
-            gt_instances (list[Instances]): B, with gt_boxes, gt_classes and (where there are people) gt_keypoints, the
-                latter in the network's coordinates.
+            gt_instances (list[Instances]): B, with gt_boxes, gt_classes and (where there are people) gt_keypoints in
+                the network's coordinates.
 
         Returns:
             dict[str, Tensor]: ``loss_cls``, ``loss_keypoint``, ``loss_keypoint_reg``, ``loss_heatmap``,
@@ -255,7 +255,7 @@ class InsPoseReleased(ImageDetector):
     def forward_inference(self, images, features, predictions):
         """Detect people and locate their keypoints.
 
-        Duplicates are found by the boxes around the directly regressed keypoints, before any KP-Net runs.
+        NMS compares the boxes around the directly regressed keypoints, before any KP-Net runs.
 
         Args:
             images (ImageList): B padded images.
@@ -263,8 +263,8 @@ class InsPoseReleased(ImageDetector):
             predictions (ReleasedPredictions): of these levels.
 
         Returns:
-            list[Instances]: B, by descending score, with pred_boxes (around the regressed keypoints), scores, lowered
-            by the soft-NMS, pred_classes and pred_keypoints (N, K, 3) in the network's coordinates; the third value is
+            list[Instances]: B, by descending score, with pred_boxes (around the regressed keypoints), scores (lowered
+            by the soft-NMS), pred_classes and pred_keypoints (N, K, 3) in the network's coordinates; the third value is
             the softmax probability of the up-sampled heatmap's peak.
         """
         locations = self.detector.locations(features)
@@ -277,9 +277,9 @@ class InsPoseReleased(ImageDetector):
         return results
 
     def keypoint_rows(self, note):
-        """Say which rows of the parameters are for which keypoint: see :mod:`dynpose.modeling.parameter_rows`.
+        """Map parameter rows to keypoints, see :mod:`dynpose.modeling.parameter_rows`.
 
-        The weights of the stars are not among them: they belong to the places in STAR_KEYPOINTS.
+        The weights of the stars are not included: they belong to the positions in STAR_KEYPOINTS.
         """
         number = len(note["keypoints"])
         layers = {
@@ -292,7 +292,7 @@ class InsPoseReleased(ImageDetector):
         return [group for name, owners in layers.items() for group in layer_rows({name: owners})]
 
     def class_rows(self, number):
-        """Say which rows of the parameters are for which class: see :mod:`dynpose.modeling.parameter_rows`."""
+        """Map parameter rows to classes, see :mod:`dynpose.modeling.parameter_rows`."""
         return layer_rows({"head.cls_logits": of_each(number)})
 
     def _areas(self, instances):
@@ -302,11 +302,11 @@ class InsPoseReleased(ImageDetector):
         return instances.gt_boxes.area() * self.options.area_of_box
 
     def _generate(self, features, predictions, locations, index):
-        """Generate the KP-Nets of some locations."""
+        """Generate the KP-Nets at locations."""
         return self.kp_net_head(self.keypoint_features(features[0]), predictions.controller_maps, locations, index)
 
     def _cls_loss(self, predictions, targets, nets, keypoints, areas):
-        """Varifocal loss; a positive location is as good as the keypoints that its network finds at present."""
+        """Varifocal loss; the target of a positive location is the quality of its network's current keypoints."""
         logits = flatten_levels(predictions.logits).float()
         quality = torch.zeros_like(logits)
         with torch.no_grad():
@@ -325,7 +325,7 @@ class InsPoseReleased(ImageDetector):
         return varifocal_loss(logits, quality, **self.options.varifocal) / mean_over_processes(count)
 
     def _keypoint_losses(self, predictions, locations, index, nets, keypoints):
-        """Losses of the positive locations: of the heatmaps of their networks, and of the regressed keypoints."""
+        """Losses of the positive locations: of their networks' heatmaps and of the regressed keypoints."""
         labelled = keypoints[..., 2] > 0
         cells = keypoint_cells(keypoints, nets.stride, nets.size)
         strides = locations.per_level(locations.strides)[index, None, None]
@@ -355,7 +355,7 @@ class InsPoseReleased(ImageDetector):
         }
 
     def _regressed_boxes(self, predictions, locations, index, image_sizes):
-        """Boxes (M, 4) around the directly regressed keypoints, which are first moved into the image."""
+        """Boxes (M, 4) around the directly regressed keypoints, which are clipped to the image first."""
         strides = locations.per_level(locations.strides)[index, None, None]
         offsets = flatten_levels(predictions.offsets)[index].float().unflatten(1, (-1, 2))
         points = locations.points[index, None] + offsets * strides
@@ -364,10 +364,10 @@ class InsPoseReleased(ImageDetector):
         return enclosing_boxes(torch.minimum(points.clamp(min=0), sizes))
 
     def _select(self, candidates, boxes, image_sizes):
-        """Soft-NMS within the images and classes, then the best of each image."""
+        """Apply soft-NMS per image and class, then keep the best of each image."""
         decoder = self.detector.decoder
         groups = candidates.image * self.detector.num_classes + candidates.classes
-        # A score that is no number goes through as the best, of a box that overlaps nothing
+        # A NaN score passes as the best, with a box that overlaps nothing
         kept, scores = soft_nms(
             without_overlap(boxes, candidates.scores),
             candidates.scores.nan_to_num(nan=1.0),
@@ -393,10 +393,10 @@ class InsPoseReleased(ImageDetector):
 
 
 def with_pseudo_boxes(instances):
-    """Replace the boxes of people with labelled keypoints by the smallest ones around these (release; section 3.1).
+    """Replace the boxes of people with labelled keypoints by the tightest around these (release; section 3.1).
 
     Args:
-        instances (Instances): with gt_boxes, gt_classes and perhaps gt_keypoints; not modified.
+        instances (Instances): with gt_boxes, gt_classes and optionally gt_keypoints; not modified.
 
     Returns:
         Instances: with gt_boxes and gt_classes.
@@ -419,7 +419,7 @@ def locate_keypoints(nets, offsets, factor):
     Args:
         nets (KPNets): N networks.
         offsets (Tensor): (B, K, 2, h, w), x and y in cells of the up-sampled maps.
-        factor (int): of the bicubic up-sampling.
+        factor (int): factor of the bicubic up-sampling.
 
     Returns:
         Tensor: (N, K, 3) x, y in input pixels, and the softmax probability of the peak.
@@ -442,9 +442,9 @@ def locate_keypoints(nets, offsets, factor):
 
 
 def _to_index_coordinates(one):
-    """A model input whose keypoints are pixel indices of the original image, brought to the input's scale.
+    """Convert a model input's keypoints to pixel indices of the original image, scaled to the input.
 
-    The factors are those of the two sizes: the image was resized and perhaps mirrored, and nothing else.
+    The scale factors are the ratios of the two sizes: the image has only been resized and possibly mirrored.
     """
     instances = one["instances"]
     if not instances.has("gt_keypoints"):
@@ -460,7 +460,7 @@ def _to_index_coordinates(one):
 
 
 def _to_continuous_coordinates(instances):
-    """The opposite in place, at the original scale of a prediction."""
+    """Convert predictions back in place, at the original scale."""
     instances.pred_keypoints[..., :2] += 0.5
     boxes = UncheckedBoxes(instances.pred_boxes.tensor + 0.5)
     boxes.clip(instances.image_size)
@@ -468,7 +468,7 @@ def _to_continuous_coordinates(instances):
 
 
 def _options(released):
-    """Read the options from the section ``cfg.MODEL.INSPOSE_RELEASED``."""
+    """Read the options from ``cfg.MODEL.INSPOSE_RELEASED``."""
     return ReleasedOptions(
         index_coordinates=released.INDEX_COORDINATES,
         nms={"method": released.NMS_METHOD, "sigma": released.NMS_SIGMA, "min_score": released.NMS_MIN_SCORE},
@@ -491,7 +491,7 @@ def _options(released):
 
 
 def _check_config(cfg):
-    """Find a wrong value before training does."""
+    """Validate the config before training starts."""
     released, key = cfg.MODEL.INSPOSE_RELEASED, "MODEL.INSPOSE_RELEASED.{}".format
     for name, choices in (
         ("QUALITY", QUALITIES),

@@ -14,7 +14,7 @@ from torchvision.ops import deform_conv2d
 
 from dynpose.config import blame
 
-# A star takes the place of a 3x3 neighbourhood
+# A star replaces a 3x3 neighbourhood
 _STAR_SAMPLES = 9
 
 
@@ -24,7 +24,7 @@ class ReleasedPredictions(NamedTuple):
     Attributes:
         logits (list[Tensor]): (B, classes, H, W).
         offsets (list[Tensor]): (B, 2K, H, W), from the location to each keypoint, (x, y) by (x, y), in strides.
-        controller_maps (list[Tensor]): (B, 2C, H, W), what the controller generates KP-Nets from.
+        controller_maps (list[Tensor]): (B, 2C, H, W), the controller's input.
     """
 
     logits: list
@@ -35,22 +35,22 @@ class ReleasedPredictions(NamedTuple):
 class ReleasedHead(nn.Module):
     """Classification, direct regression of the keypoints, and the controller's branch, shared by all levels.
 
-    The regressed keypoints say where the star-shaped convolutions of the two other branches look.
+    The star-shaped convolutions of the two other branches sample at the regressed keypoints.
 
     Args:
         in_channels (int): C, channels of every input map.
         num_keypoints (int): K.
-        star_keypoints (Sequence[int]): the keypoints that a star samples, S indices; they may repeat.
+        star_keypoints (Sequence[int]): S indices of the keypoints that a star samples; they may repeat.
         num_classes (int): without background; 1 = person.
         num_cls_convs, num_controller_convs (int): 3x3 convolutions before the stars.
-        num_regression_convs (int): those of the regression branch.
+        num_regression_convs (int): 3x3 convolutions of the regression branch.
         regression_channels (int): channels of the regression branch.
-        norm (str): normalisation, as detectron2's ``get_norm`` names it.
-        star_gradient (float): share of the gradient that the stars hand on to the regression.
-        prior_prob (float): probability that the classification bias starts from.
+        norm (str): normalisation, a name of detectron2's ``get_norm``.
+        star_gradient (float): factor on the gradient from the stars to the regression.
+        prior_prob (float): initial probability that sets the classification bias.
 
     Raises:
-        ValueError: ``star_keypoints`` are not S indices of keypoints.
+        ValueError: if ``star_keypoints`` are not S indices of keypoints.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ReleasedHead(nn.Module):
         """Build from ``cfg.MODEL.FCOS`` and ``cfg.MODEL.INSPOSE_RELEASED``.
 
         Raises:
-            ConfigError: STAR_KEYPOINTS does not fit the keypoints. The other values are checked by the model.
+            ConfigError: if STAR_KEYPOINTS does not fit the keypoints. The model checks the other values.
         """
         fcos, released = cfg.MODEL.FCOS, cfg.MODEL.INSPOSE_RELEASED
         with blame("MODEL.INSPOSE_RELEASED.STAR_KEYPOINTS"):
@@ -139,7 +139,7 @@ class StarConv(nn.Module):
 
     Args:
         channels (int): C, of input and output.
-        norm (str): as detectron2's ``get_norm`` names it.
+        norm (str): a name of detectron2's ``get_norm``.
     """
 
     def __init__(self, channels, norm):
@@ -148,12 +148,12 @@ class StarConv(nn.Module):
         self.norm = get_norm(norm, channels) or nn.Identity()
         nn.init.normal_(self.weight, std=0.01)
         side = torch.arange(-1.0, 2.0)
-        # (S, 2) x, y: where the samples of an ordinary 3x3 convolution lie, row by row
+        # (S, 2) x, y: the sampling positions of an ordinary 3x3 convolution, row by row
         grid = torch.cartesian_prod(side, side).flip(1)
         self.register_buffer("grid", grid, persistent=False)
 
     def forward(self, maps, star):
-        """Convolve.
+        """Apply the convolution.
 
         Args:
             maps (Tensor): (B, C, H, W).
@@ -163,9 +163,9 @@ class StarConv(nn.Module):
             Tensor: (B, C, H, W).
         """
         shift = star - self.grid[:, :, None, None].to(star.dtype)
-        # torchvision wants (y, x), and no half precision on a CPU
+        # torchvision needs (y, x), and does not support half precision on a CPU
         shift = shift.flip(2).flatten(1, 2).float()
-        # At a place that is no number torchvision reads outside the map and crashes. The losses still say so.
+        # At a NaN position, torchvision reads outside the map and crashes. The losses still become NaN.
         shift = shift.nan_to_num(nan=0.0)
         with torch.autocast(maps.device.type, enabled=False):
             sampled = deform_conv2d(maps.float(), shift, self.weight.float(), padding=1)
@@ -173,16 +173,16 @@ class StarConv(nn.Module):
 
 
 class KeypointFeatures(nn.Module):
-    """The keypoint feature branch (InsPose section 3.2): 3x3 convolutions on P3, the last to the KP-Nets' inputs.
+    """The keypoint feature branch (InsPose section 3.2): 3x3 convolutions on P3; the last outputs the KP-Nets' input.
 
-    As released, the last one has normalisation (of two groups) and ReLU too.
+    As in the release, the last one also has normalisation (two groups) and ReLU.
 
     Args:
-        in_channels (int): of P3.
-        channels (int): of the hidden convolutions.
-        num_convs (int): hidden convolutions.
-        out_channels (int): of the map F that the KP-Nets read.
-        norm (str): of the hidden convolutions.
+        in_channels (int): channels of P3.
+        channels (int): channels of the hidden convolutions.
+        num_convs (int): number of hidden convolutions.
+        out_channels (int): channels of the KP-Nets' input map F.
+        norm (str): normalisation of the hidden convolutions.
     """
 
     def __init__(self, *, in_channels, channels=128, num_convs=4, out_channels=8, norm="GN"):
@@ -192,22 +192,22 @@ class KeypointFeatures(nn.Module):
         self.project = _conv(channels if num_convs else in_channels, out_channels, groups)
 
     def forward(self, feature):
-        """F from P3: (B, in_channels, H, W) -> (B, out_channels, H, W)."""
+        """Compute F from P3: (B, in_channels, H, W) -> (B, out_channels, H, W)."""
         return self.project(self.tower(feature))
 
 
 class AuxBranch(nn.Module):
-    """Maps of all people at twice P3's resolution: heatmaps and tags for training, disk offsets for inference too.
+    """Multi-person maps at twice P3's resolution: heatmaps and tags for training, disk offsets also for inference.
 
     Args:
-        in_channels (int): of P3.
+        in_channels (int): channels of P3.
         channels (int): C.
         num_convs (int): 3x3 convolutions; the last follows the bilinear up-sampling.
         num_keypoints (int): K.
-        norm (str): as detectron2's ``get_norm`` names it.
+        norm (str): a name of detectron2's ``get_norm``.
 
     Raises:
-        ValueError: ``num_convs`` is below 1.
+        ValueError: if ``num_convs`` is below 1.
     """
 
     factor = 2
@@ -224,11 +224,11 @@ class AuxBranch(nn.Module):
         for layer in (self.heatmaps, self.tags, self.disk_offsets):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
-        # CornerNet's: every cell starts with a probability of a tenth
+        # as in CornerNet: an initial probability of 0.1 in every cell
         nn.init.constant_(self.heatmaps.bias, -math.log(9))
 
     def features(self, feature):
-        """What the three maps are made of: (B, in_channels, H, W) -> (B, C, 2H, 2W)."""
+        """Compute the input of the three maps: (B, in_channels, H, W) -> (B, C, 2H, 2W)."""
         fine = F.interpolate(self.tower(feature), scale_factor=self.factor, mode="bilinear", align_corners=False)
         return self.fine_tower(fine)
 
@@ -238,7 +238,7 @@ class AuxBranch(nn.Module):
 
 
 def scale_gradient(values, factor):
-    """The values themselves, with a gradient ``factor`` times as large."""
+    """Return the values unchanged, with the gradient multiplied by ``factor``."""
     constant = values.detach()
     return constant + (values - constant) * factor
 
@@ -249,7 +249,7 @@ def _tower(in_channels, channels, num_convs, norm):
 
 
 def _conv(in_channels, channels, norm):
-    """3x3 convolution with normalisation and ReLU; unlike FCOS's, it has no bias besides the normalisation's."""
+    """3x3 convolution with normalisation and ReLU; unlike FCOS's, the convolution has no bias."""
     conv = Conv2d(in_channels, channels, 3, padding=1, bias=norm is None, norm=norm, activation=F.relu)
     nn.init.normal_(conv.weight, std=0.01)
     return conv

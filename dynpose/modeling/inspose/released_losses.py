@@ -1,7 +1,7 @@
 """Targets and losses of InsPose as released in opera, as free functions.
 
-Counts are averaged over the processes, so that the gradient that DistributedDataParallel averages is that of one
-process with the whole batch. All are zero or finite, and connected with the predictions, where nothing is labelled.
+Counts are averaged over the processes, so that the gradient averaged by DistributedDataParallel equals that of one
+process with the whole batch. Without labels, all losses are zero or finite and still depend on the predictions.
 
 Axes: B images, G people of the batch, K keypoints, P positive locations, T locations, H x W cells of stride s.
 Coordinates are input pixels (x, y).
@@ -18,25 +18,25 @@ from dynpose.utils.arguments import check_one_of
 QUALITIES = ("released", "oks")
 TAG_CELLS = ("released", "cell")
 
-# Released: keeps the area of an empty mask from being zero, square pixels
+# Release: keeps the area of an empty mask above zero, square pixels
 _AREA_EPS = 1e-4
-# Released: keeps the mean over no disk offset finite
+# Release: keeps the mean finite without disk offsets
 _COUNT_EPS = 1e-4
 
 
 def keypoint_qualities(cells, keypoints, areas, sigmas, *, stride, width, rule="released", unlabelled=0.1):
-    """How well the peaks of the heatmaps fit the person: the classification targets of the positive locations.
+    """Quality of the heatmaps' peaks: the classification targets of the positive locations.
 
     Args:
         cells (Tensor): (P, K) int64, the peaks' flat index v * width + u.
         keypoints (Tensor): (P, K, 3) of the matched person.
-        areas (Tensor): (P,) of the matched person, square pixels.
+        areas (Tensor): (P,) area of the matched person, square pixels.
         sigmas (Sequence[float]): (K,) OKS sigmas.
         stride (int): s, pixels.
         width (int): W.
-        rule (str): "released": distances in whole cells, floor(x / s), though the areas are in pixels, which is far too
-            generous; or "oks": distances of the cells' centres in pixels.
-        unlabelled (float): for people without labelled keypoints.
+        rule (str): "released": distances in whole cells, floor(x / s), but areas in pixels, which greatly overestimates
+            the quality; or "oks": distances of the cells' centres in pixels.
+        unlabelled (float): quality of people without labelled keypoints.
 
     Returns:
         Tensor: (P,) in [0, 1].
@@ -75,7 +75,7 @@ def varifocal_loss(logits, targets, *, alpha=0.75, gamma=2.0):
 
 
 def keypoint_regression_loss(offsets, targets, labelled):
-    """L1 loss of the directly regressed keypoints: the mean over the coordinates of all labelled ones.
+    """L1 loss of the directly regressed keypoints: the mean over the coordinates of all labelled keypoints.
 
     Args:
         offsets, targets (Tensor): (P, K, 2) from the location to the keypoint, strides.
@@ -89,20 +89,20 @@ def keypoint_regression_loss(offsets, targets, labelled):
 
 
 def mean_over_labelled(losses, labelled):
-    """Mean of losses (P, K), zero where not labelled, over the labelled keypoints (P, K) bool of all processes."""
+    """Mean of losses (P, K), zero where unlabelled, over the labelled keypoints (P, K) bool of all processes."""
     return losses.sum() / normalizer(labelled.sum())
 
 
 def gaussian_radii(boxes, *, stride, min_overlap=0.9, max_radius=3):
-    """CornerNet's radius: how far the corners of a box may move until its IoU falls below ``min_overlap``.
+    """CornerNet's radius: the distance that a box's corners may move before its IoU falls below ``min_overlap``.
 
-    As in CenterNet's code, and so in the release, only the case of :func:`~dynpose.modeling.keypoint_maps.corner_radii`
-    is looked at.
+    As in CenterNet's code, and so in the release, only the case of
+    :func:`~dynpose.modeling.keypoint_maps.corner_radii` is considered.
 
     Args:
         boxes (Tensor): (G, 4) XYXY, pixels.
         stride (int): s of the map, pixels.
-        min_overlap (float): o, the least IoU.
+        min_overlap (float): o, the minimum IoU.
         max_radius (int): upper limit.
 
     Returns:
@@ -113,11 +113,11 @@ def gaussian_radii(boxes, *, stride, min_overlap=0.9, max_radius=3):
 
 
 def square_cells(keypoints, radii, *, size, stride):
-    """List the cells within a square around the own cell of every labelled keypoint on the map.
+    """List the cells within a square around the cell of every labelled keypoint on the map.
 
     Args:
         keypoints (Tensor): (G, K, 3).
-        radii (Tensor): (G,) int64, how far a person's squares reach, cells.
+        radii (Tensor): (G,) int64, radius of a person's squares, cells.
         size (tuple[int, int]): (H, W).
         stride (int): s, pixels.
 
@@ -143,7 +143,7 @@ def square_cells(keypoints, radii, *, size, stride):
 
 
 def gaussian_targets(keypoints, image_index, radii, *, num_images, size, stride):
-    """Heatmaps of all people: Gaussians of standard deviation (2 r + 1) / 6 cut to a square of radius r, merged by max.
+    """Heatmaps of all people: Gaussians with sigma (2 r + 1) / 6, cropped to squares of radius r, merged by maximum.
 
     Args:
         keypoints (Tensor): (G, K, 3).
@@ -154,7 +154,7 @@ def gaussian_targets(keypoints, image_index, radii, *, num_images, size, stride)
         stride (int): s, pixels.
 
     Returns:
-        Tensor: (B, K, H, W) in [0, 1]; exactly 1 at the keypoints' own cells.
+        Tensor: (B, K, H, W) in [0, 1]; exactly 1 at the keypoints' cells.
     """
     height, width = size
     person, kind, u, v, position = square_cells(keypoints, radii, size=size, stride=stride)
@@ -167,13 +167,13 @@ def gaussian_targets(keypoints, image_index, radii, *, num_images, size, stride)
 
 
 def disk_offset_loss(offsets, keypoints, image_index, radii, *, stride):
-    """L1 loss of the offsets from the corners of the cells in the keypoints' squares; the nearest keypoint wins a cell.
+    """L1 loss of the offsets from cell corners to the nearest keypoint, over the cells in the keypoints' squares.
 
     Args:
         offsets (Tensor): (B, K, 2, H, W), x and y, cells.
         keypoints (Tensor): (G, K, 3).
         image_index (Tensor): (G,) int64.
-        radii (Tensor): (G,) int64, of each person's squares, cells.
+        radii (Tensor): (G,) int64, radius of each person's squares, cells.
         stride (int): s, pixels.
 
     Returns:
@@ -193,9 +193,9 @@ def disk_offset_loss(offsets, keypoints, image_index, radii, *, stride):
 
 
 def tag_losses(tags, keypoints, image_index, *, stride, rule="released"):
-    """Associative embedding (Newell et al., NIPS 2017): one tag per person, other than those of its neighbours.
+    """Associative embedding (Newell et al., NIPS 2017): one tag per person, different from other people's tags.
 
-    Of each image: pull is the mean over people of the variance of their keypoints' tags, push is half the mean over
+    Per image, pull is the mean over people of the variance of their keypoints' tags, and push is half the mean over
     pairs of people of exp(-d^2) with the difference d of their mean tags. Both are averaged over the images.
 
     Args:
@@ -203,8 +203,8 @@ def tag_losses(tags, keypoints, image_index, *, stride, rule="released"):
         keypoints (Tensor): (G, K, 3).
         image_index (Tensor): (G,) int64.
         stride (int): s, pixels.
-        rule (str): where a keypoint's tag is read: "released", one cell left of and above its own, from the far side of
-            the map where there is none; or "cell", its own.
+        rule (str): the cell that a keypoint's tag is read from: "released", one cell left of and above the keypoint's
+            cell, wrapping around at the border; or "cell", the keypoint's cell.
 
     Returns:
         tuple[Tensor, Tensor]: pull and push, scalars.

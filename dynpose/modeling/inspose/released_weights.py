@@ -2,7 +2,7 @@
 
 from dynpose.methods import ReleasedFormat
 
-# the head alone is recognised as well as the whole model
+# matches both a whole model and the head alone
 _HEAD = r"(?:bbox_head\.)?"
 _END = r"\.(\w+)"
 
@@ -23,7 +23,7 @@ def _star(released, name):
 
 
 def _resnet():
-    """mmdetection counts stages from 1 (C2), as torchvision does; detectron2 calls them res2, ..."""
+    """Like torchvision, mmdetection counts stages from 1 (C2); detectron2 names them res2, ..."""
     yield r"backbone\.conv1" + _END, r"backbone.bottom_up.stem.conv1.\1"
     yield r"backbone\.bn1" + _END, r"backbone.bottom_up.stem.conv1.norm.\1"
     for stage in range(1, 5):
@@ -36,7 +36,7 @@ def _resnet():
 
 
 def _fpn():
-    """P3-P5 of C3-C5, and P6, P7 as further convolutions of the same list."""
+    """P3-P5 from C3-C5; P6 and P7 are further convolutions of the same list."""
     for index in range(3):
         yield rf"neck\.lateral_convs\.{index}\.conv" + _END, rf"backbone.fpn_lateral{index + 3}.\1"
         yield rf"neck\.fpn_convs\.{index}\.conv" + _END, rf"backbone.fpn_output{index + 3}.\1"
@@ -65,10 +65,10 @@ _RENAMES = (
     *_fpn(),
 )
 
-# counts of training steps, of no use with the usual momentum
+# counts of training steps, unused with the usual momentum
 _UNUSED = (r".+\.num_batches_tracked",)
 
-# the release evaluates a convolution everywhere, dynpose a linear layer on the neighbourhoods of a few locations
+# the release evaluates a convolution densely, dynpose a linear layer on the neighbourhoods of selected locations
 _LINEAR = ("controller.linear.weight",)
 
 RELEASED_FORMATS = (

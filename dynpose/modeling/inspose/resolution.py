@@ -1,8 +1,8 @@
-"""Keypoint maps and offsets at another resolution than P3's (InsPose Table 3).
+"""Keypoint maps and offsets at a resolution other than P3's (InsPose Table 3).
 
-The paper samples both predictions down or up, bilinearly. Cell centres keep their place in the image. A network is not
-linear, so that its map has to be written before it can be re-sampled; at P3's own stride it never is.
-Axes: N generated networks, K keypoints, H x W cells of P3, H' x W' of the re-sampled map.
+As in the paper, both predictions are resampled bilinearly. Cell centres keep their position in the image. A network is
+not linear, so its map must be stored before it can be resampled; at P3's stride it is never stored.
+Axes: N generated networks, K keypoints, H x W cells of P3, H' x W' of the resampled map.
 """
 
 import torch.nn.functional as F
@@ -12,14 +12,14 @@ from dynpose.modeling.keypoint_maps import keypoint_cells
 
 
 def check_map_stride(map_stride, stride):
-    """Check that a map of one stride can be made of one of another.
+    """Check that P3 can be resampled to the stride of the map.
 
     Args:
-        map_stride (int): the wanted one, pixels.
-        stride (int): of P3, pixels.
+        map_stride (int): stride of the map, pixels.
+        stride (int): stride of P3, pixels.
 
     Raises:
-        ValueError: it is odd, or neither divides the other.
+        ValueError: if ``map_stride`` is odd, or neither stride divides the other.
     """
     if map_stride < 2 or map_stride % 2 or (map_stride % stride and stride % map_stride):
         raise ValueError(
@@ -28,14 +28,14 @@ def check_map_stride(map_stride, stride):
 
 
 def resample(maps, stride, map_stride):
-    """Re-sample maps bilinearly.
+    """Resample maps bilinearly.
 
-    Half the resolution is the mean of four cells: what bilinear interpolation at their common corner gives.
+    Half the resolution is the mean of four cells, which equals bilinear interpolation at their common corner.
 
     Args:
-        maps (Tensor): (B, C, H, W) of the stride.
+        maps (Tensor): (B, C, H, W) of stride ``stride``.
         stride (int): pixels.
-        map_stride (int): of the result, pixels.
+        map_stride (int): stride of the result, pixels.
 
     Returns:
         Tensor: (B, C, H', W'); W' = ceil(W * stride / map_stride).
@@ -57,12 +57,12 @@ def keypoint_cross_entropy(nets, keypoints, map_stride):
 
     Args:
         nets (KPNets): N networks.
-        keypoints (Tensor): (N, K, 3), what each should find; input pixels.
+        keypoints (Tensor): (N, K, 3), their ground truth; input pixels.
         map_stride (int): pixels.
 
     Returns:
-        tuple[Tensor, Tensor]: losses (N, K), zero where a keypoint is not labelled or not on the map; and the target
-        cells (N, K) floor(x / stride) as flat index, negative there.
+        tuple[Tensor, Tensor]: losses (N, K), zero for keypoints that are unlabelled or not on the map; and the target
+        cells (N, K) floor(x / stride) as flat index, negative for the same keypoints.
     """
     targets = keypoint_cells(keypoints, map_stride, resampled_size(nets.size, nets.stride, map_stride))
     if map_stride == nets.stride:

@@ -1,14 +1,14 @@
-"""FLOPs of one generated keypoint network (KP-Net), worked out from its shape; a multiply-add counts as one."""
+"""FLOPs of one generated keypoint network (KP-Net), computed from its shape; a multiply-add counts as one."""
 
-# What fvcore counts for a value that is interpolated bilinearly
+# fvcore's FLOPs per bilinearly interpolated value
 FLOPS_BILINEAR = 4
 
 
 def count_kp_net_flops(model, size):
-    """Count the FLOPs of generating one KP-Net and of running it over the map of an image (FCPose section 3.1).
+    """Count the FLOPs of generating one KP-Net and running it over the map of an image (FCPose section 3.1).
 
     Args:
-        model (nn.Module): with ``controller`` and ``kp_net_head``.
+        model (nn.Module): has ``controller`` and ``kp_net_head``.
         size (tuple[int, int]): height and width of the padded image, pixels.
 
     Returns:
@@ -22,6 +22,6 @@ def count_kp_net_flops(model, size):
 
 
 def count_cells(size, stride):
-    """Count the cells of the map of a padded image (height, width), pixels."""
+    """Count the cells of the map of a padded image; ``size`` is (height, width) in pixels."""
     height, width = size
     return (height // stride) * (width // stride)

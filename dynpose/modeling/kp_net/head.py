@@ -6,19 +6,19 @@ from dynpose.layers.backends import backend_names, check_backend
 
 
 class KPNetHead:
-    """Generates the KP-Nets of some locations, ready to run over a map F.
+    """Generates KP-Nets at locations, ready to run over a map F.
 
-    It is not an ``nn.Module``: a model registers the controller, its only part with parameters, under its own name, so
-    that checkpoints do not depend on how the head is composed.
+    It is not an ``nn.Module``: a model registers the controller, the only part with parameters, directly, so that
+    checkpoints do not depend on the composition of the head.
 
     Args:
         controller (nn.Module): (maps, locations, index) -> (N, P), one row of parameters per location, such as a
-            :class:`~dynpose.modeling.fcos.LocationConv`. Where it generates further values, they come last, and the
+            :class:`~dynpose.modeling.fcos.LocationConv`. If it generates further values, they come last, and the
             caller splits them off and calls :meth:`nets`.
         spec (KPNetSpec): the shape of the networks.
-        stride (int): of F, pixels.
-        coord_scales (Sequence[float]): per pyramid level, what relative coordinates are divided by, pixels.
-        backend (str): of the operator, see :mod:`dynpose.layers.backends`.
+        stride (int): stride of F, pixels.
+        coord_scales (Sequence[float]): divisor of the relative coordinates per pyramid level, pixels.
+        backend (str): backend of the operator, see :mod:`dynpose.layers.backends`.
 
     Raises:
         ValueError: if no backend has that name.
@@ -33,7 +33,7 @@ class KPNetHead:
         self.backend = backend
 
     def __call__(self, features, maps, locations, index):
-        """Generate the KP-Nets of some locations.
+        """Generate the KP-Nets at locations.
 
         Args:
             features (Tensor): F, (B, C, H, W).
@@ -47,7 +47,7 @@ class KPNetHead:
         return self.nets(features, self.controller(maps, locations, index).float(), locations, index)
 
     def nets(self, features, params, locations, index):
-        """Put generated parameters together with the map and the locations.
+        """Combine generated parameters with the map and the locations.
 
         Args:
             features (Tensor): F, (B, C, H, W).
@@ -71,7 +71,7 @@ class KPNetHead:
 
 
 def kp_net_spec(cfg, num_keypoints):
-    """Read the shape of the KP-Nets from ``cfg.MODEL.KP_NET``, and check that section.
+    """Read the shape of the KP-Nets from ``cfg.MODEL.KP_NET`` and validate that section.
 
     Args:
         cfg (CfgNode): the config.
@@ -81,7 +81,7 @@ def kp_net_spec(cfg, num_keypoints):
         KPNetSpec
 
     Raises:
-        ConfigError: a value is out of its range or none of its choices; an unknown BACKEND too.
+        ConfigError: if a value is out of range or not a valid choice, or BACKEND is unknown.
     """
     kp_net, key = cfg.MODEL.KP_NET, "MODEL.KP_NET.{}".format
     check_at_least_one(cfg, key("IN_CHANNELS"), key("WIDTH"), key("DEPTH"))

@@ -13,23 +13,23 @@ from torch import nn
 
 from dynpose.config import blame, check_at_least_one, check_between_0_and_1, check_from_0_to_1, check_not_negative
 
-# A delta of so much moves the centre by a whole box
+# A delta of this value moves the centre by a whole box
 _CENTER_WEIGHT = 2.0
 
-# One stage enlarges a box at most so many times
+# Logarithm of the maximum factor by which one stage enlarges a box
 _MAX_LOG_SCALE = math.log(100000.0 / 16)
 
-# Sides of boxes, and how far from the origin their centres are at most, pixels: what a stage has made is what the next
-# one starts from, so that without limits six of them reach areas that float32 can't hold, and sides of zero
+# Minimum side of boxes; maximum side and distance of the centre from the origin, pixels. A stage refines the previous
+# one's boxes, so that without limits six stages reach areas that overflow float32, and sides of zero
 _MIN_SIDE, _MAX_EXTENT = 1e-2, 1e5
 
 
 class DynamicInteraction(nn.Module):
-    """The dynamic channel MLP (DyMLP_channel in Eq. 1): two layers that a query generates run over its RoI.
+    """The dynamic channel MLP (DyMLP_channel in Eq. 1): a query generates two layers that run over its RoI.
 
     The layers are 1x1 convolutions from ``hidden_dim`` to ``dynamic_dim`` channels and back; a linear layer of all
-    cells' outputs gives what the query learns from its RoI. (The latter is where the "over 10 M" parameters of the
-    paper are: with RoIs of 7x7 there are 11.6 M, with 14x14 21.3 M.)
+    cells' outputs gives the update of the query. (It accounts for the paper's "over 10 M" parameters: with RoIs of 7x7
+    there are 11.6 M, with 14x14 21.3 M.)
 
     Args:
         hidden_dim (int): d, channels of queries and features.
@@ -47,7 +47,7 @@ class DynamicInteraction(nn.Module):
         self.norm3 = nn.LayerNorm(hidden_dim)
 
     def forward(self, roi_features, queries):
-        """Let queries look at their RoIs.
+        """Compute the updates of queries from their RoIs.
 
         Args:
             roi_features (Tensor): (R, d, r, r).
@@ -64,11 +64,11 @@ class DynamicInteraction(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a ReLU between, added to their input, and a layer norm.
+    """Two linear layers with a ReLU between them, a residual connection and a layer norm.
 
     Args:
         dim (int): channels.
-        feedforward_dim (int): hidden ones.
+        feedforward_dim (int): hidden channels.
         dropout (float): rate in training.
     """
 
@@ -90,15 +90,15 @@ class BoxStage(nn.Module):
     Args:
         hidden_dim (int): d.
         num_classes (int): logits per query.
-        num_heads (int): of the attention.
+        num_heads (int): attention heads.
         feedforward_dim (int): hidden channels of the FFN.
         dropout (float): rate in training.
         dynamic_dim, resolution (int): see :class:`DynamicInteraction`.
-        num_cls_layers, num_reg_layers (int): linear layers before that of the logits and that of the box.
-        prior_prob (float): probability of a class that the logits start from.
+        num_cls_layers, num_reg_layers (int): linear layers before the logits' layer and the box's layer.
+        prior_prob (float): initial class probability that sets the bias of the logits.
 
     Raises:
-        ValueError: ``hidden_dim`` can't be divided among the heads, or ``prior_prob`` is no probability.
+        ValueError: if ``hidden_dim`` is not divisible by ``num_heads``, or ``prior_prob`` is not a probability.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class BoxStage(nn.Module):
         """Build from ``cfg.MODEL.QUERYPOSE``.
 
         Raises:
-            ConfigError: a value is out of its range.
+            ConfigError: if a value is out of range.
         """
         querypose, key = cfg.MODEL.QUERYPOSE, "MODEL.QUERYPOSE.{}".format
         dims = ("NUM_CLASSES", "HIDDEN_DIM", "NUM_HEADS", "FEEDFORWARD_DIM", "DYNAMIC_DIM", "POOLER_RESOLUTION")
@@ -179,7 +179,7 @@ class BoxStage(nn.Module):
         learned = self.interaction(roi_features, queries.flatten(0, 1)).unflatten(0, queries.shape[:2])
         queries = self.ffn(self.norm2(queries + self.dropout(learned)))
         cls_features, reg_features = self.cls_layers(queries), self.reg_layers(queries)
-        # bfloat16 has 8 bits for a delta: half a pixel of a box of 500
+        # bfloat16 has 8 bits for a delta: half a pixel for a box of 500 pixels
         with torch.autocast(queries.device.type, enabled=False):
             logits = self.class_logits(cls_features.float())
             return logits, apply_box_deltas(self.box_deltas(reg_features.float()), boxes), queries
@@ -194,14 +194,14 @@ def _tower(dim, num_layers):
 
 
 def apply_box_deltas(deltas, boxes):
-    """Move and scale boxes, in float32 whatever the deltas are in.
+    """Move and scale boxes, in float32 for any dtype of the deltas.
 
     Args:
         deltas (Tensor): (..., 4): 2 dx / w, 2 dy / h, log(w' / w), log(h' / h).
         boxes (Tensor): (..., 4), x0 < x1 and y0 < y1.
 
     Returns:
-        Tensor: (..., 4) boxes, of positive width and height and finite where the deltas are.
+        Tensor: (..., 4) boxes with positive width and height, finite if the deltas are.
     """
     deltas, boxes = deltas.float(), boxes.float()
     sizes = boxes[..., 2:] - boxes[..., :2]
@@ -210,11 +210,11 @@ def apply_box_deltas(deltas, boxes):
 
 
 def boxes_from_centers(centers, sizes):
-    """Corners of boxes.
+    """Convert boxes from centres and sizes to corners.
 
     Args:
         centers (Tensor): (..., 2) x and y.
-        sizes (Tensor): (..., 2) width and height; those of less than a hundredth of a pixel are that.
+        sizes (Tensor): (..., 2) width and height, clamped to at least a hundredth of a pixel.
 
     Returns:
         Tensor: (..., 4) x0, y0, x1, y1; within limits that keep areas and quotients finite, so that x0 < x1, y0 < y1.

@@ -1,4 +1,4 @@
-"""Residual log-likelihood estimation: a normalizing flow, and the keypoint loss that it is learned with (section 3.4).
+"""Residual log-likelihood estimation: a normalizing flow and the keypoint loss that trains it (section 3.4).
 
 After Li et al., Human Pose Regression with Residual Log-likelihood Estimation (ICCV 2021). One flow serves all
 keypoints and stages.
@@ -10,24 +10,24 @@ import math
 import torch
 from torch import nn
 
-# Sigmas are taken as no smaller: the largest error they divide, and its square, stay finite in float32
+# Sigmas are clamped to this: the largest error divided by it, and its square, stay finite in float32
 _MIN_SIGMA = 1e-6
 
 
 class RealNVP(nn.Module):
     """A flow between the plane and a standard normal distribution on it (Dinh et al., ICLR 2017).
 
-    Each affine coupling keeps one coordinate and moves and scales the other by what two small networks make of the one
-    that it keeps; which one it keeps alternates. The names of parameters are the release's.
+    Each affine coupling keeps one coordinate, and two small networks of it give the shift and scale of the other. The
+    kept coordinate alternates. The parameter names are those of the release.
 
     Args:
-        num_couplings (int): layers.
-        hidden_dim (int): hidden units, twice, of the networks.
+        num_couplings (int): number of couplings.
+        hidden_dim (int): units of the networks' two hidden layers.
     """
 
     def __init__(self, num_couplings=6, hidden_dim=64):
         super().__init__()
-        # the coordinate that each coupling keeps
+        # the kept coordinate of each coupling
         self.register_buffer("mask", torch.eye(2).flip(0).repeat(math.ceil(num_couplings / 2), 1)[:num_couplings])
         self.t = nn.ModuleList(_network(hidden_dim) for _ in range(num_couplings))
         self.s = nn.ModuleList(_network(hidden_dim, nn.Tanh()) for _ in range(num_couplings))
@@ -75,27 +75,27 @@ def _network(hidden_dim, *last):
 
 
 def residual_log_likelihood(flow, keypoints, sigmas, targets, learnt):
-    """Negative log-likelihood of the annotated keypoints, for each coordinate (Eq. 4).
+    """Negative log-likelihood of the annotated keypoints, per coordinate (Eq. 4).
 
-    The density is that of a Laplace distribution around the prediction, times that of the flow, which learns what is
-    left. As released, the flow's log-density of the two coordinates together counts for both of them, and so twice in
-    the sum, and the constant of the Laplace part is that of a normal distribution.
+    The density is that of a Laplace distribution around the prediction, times that of the flow, which learns the
+    residual. As in the release, the flow's joint log-density of the two coordinates counts for each of them, and so
+    twice in the sum, and the constant of the Laplace part is that of a normal distribution.
 
     Args:
-        flow (RealNVP): of the error in units of sigma.
+        flow (RealNVP): flow of the error in units of sigma.
         keypoints (Tensor): (P, K, 2) predictions mu, relative to the box.
-        sigmas (Tensor): (P, K, 2) in (0, 1), in the same unit; those below 1e-6 count as 1e-6.
+        sigmas (Tensor): (P, K, 2) in (0, 1), in the same unit; clamped to at least 1e-6.
         targets (Tensor): (P, K, 2), relative to the box.
-        learnt (Tensor): (P, K) bool.
+        learnt (Tensor): (P, K) bool, keypoints that have a loss.
 
     Returns:
-        Tensor: (P, K, 2), to be summed; where nothing is learnt exactly 0 without a gradient, whatever the other values
-        are. Computed in the flow's precision under autocast.
+        Tensor: (P, K, 2), to be summed; exactly 0 and without gradient where not ``learnt``, for any other values.
+        Computed in the flow's precision under autocast.
     """
     learnt = learnt[..., None]
     with torch.autocast(keypoints.device.type, enabled=False):
         keypoints, sigmas, targets = (value.to(flow.mask.dtype) for value in (keypoints, sigmas, targets))
-        # before anything is computed: a gradient of 0 times infinity would be no number
+        # mask before any computation: a gradient of 0 times infinity would be NaN
         errors = torch.where(learnt, keypoints - targets, 0.0)
         sigmas = torch.where(learnt, sigmas, 1.0).clamp(min=_MIN_SIGMA)
         flow_part = sigmas.log() - flow.log_prob(errors / sigmas)[..., None]

@@ -1,7 +1,7 @@
-"""How the queries of the keypoint decoder learn from their RoIs: SPEGM, and what Table 1 compares it with.
+"""Interactions of the keypoint decoder's queries with their RoIs: SPEGM and the alternatives of Table 1.
 
-All are modules that take features (U, d, r, r) of the RoIs and queries (U, M, q), and give embeddings (U, M, q) or, the
-same for all queries of a person, (U, 1, q).
+All are modules that take features (U, d, r, r) of the RoIs and queries (U, M, q), and return embeddings (U, M, q) or,
+if all queries of a person share them, (U, 1, q).
 
 Axes: U people (decoded queries), M parts, d channels of the features, q of the queries, r x r cells of a RoI.
 """
@@ -20,7 +20,7 @@ NORMS = ("BN", "SyncBN", "FrozenBN")
 
 
 def build_interaction(name, *, hidden_dim, query_dim, num_parts, resolution, num_heads, dynamic_dim, norm):
-    """Build what a row of Table 1 names.
+    """Build the interaction of a row of Table 1.
 
     Args:
         name (str): "spegm" = :class:`SpatialAttention` with a map per part (section 3.2); "spatial_attention" = the
@@ -30,14 +30,14 @@ def build_interaction(name, *, hidden_dim, query_dim, num_parts, resolution, num
         query_dim (int): q.
         num_parts (int): M.
         resolution (int): r.
-        num_heads, dynamic_dim (int): of those that have them.
+        num_heads, dynamic_dim (int): for the interactions that have them.
         norm (str): see :class:`SpatialAttention`.
 
     Returns:
         nn.Module
 
     Raises:
-        ValueError: for another name.
+        ValueError: if the name is unknown.
     """
     check_one_of("name", name, INTERACTIONS)
     if name in ("spegm", "spatial_attention"):
@@ -50,21 +50,21 @@ def build_interaction(name, *, hidden_dim, query_dim, num_parts, resolution, num
 
 
 class SpatialAttention(nn.Module):
-    """SPEGM, the Spatial Part Embedding Generation Module, behind its 3x3 convolutions (section 3.2).
+    """SPEGM, the Spatial Part Embedding Generation Module, after its 3x3 convolutions (section 3.2).
 
-    A deconvolution doubles the resolution; a convolution gives an attention map for each part, normalised over space;
-    the features, weighted by the maps and summed, go through one linear layer.
+    A deconvolution doubles the resolution; a convolution computes an attention map per part, normalised over space; a
+    linear layer follows on the sum of the features weighted by each map.
 
-    With d = 256, q = 128 and M = 7 these are 1,098,119 parameters, the paper's 1.1 M.
+    With d = 256, q = 128 and M = 7 it has 1,098,119 parameters, the paper's 1.1 M.
 
     Args:
         hidden_dim (int): d.
         query_dim (int): q.
         num_maps (int): M, or 1 for a global map.
-        norm (str): of the deconvolution: "BN", "SyncBN" or "FrozenBN".
+        norm (str): normalisation of the deconvolution: "BN", "SyncBN" or "FrozenBN".
 
     Raises:
-        ValueError: ``norm`` is another.
+        ValueError: if ``norm`` is unknown.
     """
 
     def __init__(self, hidden_dim=256, query_dim=128, *, num_maps=7, norm="BN"):
@@ -76,21 +76,21 @@ class SpatialAttention(nn.Module):
         self.project = nn.Linear(hidden_dim, query_dim)
 
     def forward(self, features, queries=None):
-        """Compute the part embeddings E_P: (U, d, r, r) -> (U, M, q). Queries have no part in it."""
+        """Compute the part embeddings E_P: (U, d, r, r) -> (U, M, q). The queries are not used."""
         upsampled = F.relu(normalize_rows(self.norm, self.upsample(features)))
         return self.project(self.maps(upsampled).flatten(2) @ upsampled.flatten(2).transpose(1, 2))
 
     def maps(self, upsampled):
-        """Compute the attention maps A: (U, d, 2 r, 2 r) -> (U, M, 2 r, 2 r), each of sum one."""
+        """Compute the attention maps A: (U, d, 2 r, 2 r) -> (U, M, 2 r, 2 r); each sums to one."""
         return self.attention(upsampled).flatten(2).softmax(dim=2).unflatten(2, upsampled.shape[2:])
 
 
 def normalize_rows(norm, x):
-    """Apply a batch normalisation also where the batch has no rows.
+    """Apply a batch normalisation, also to a batch without rows.
 
-    In training, no rows have no statistics: the running ones take their place and stay as they are. Where processes
-    share their statistics, each must take part in sharing them, also with no rows; if none has any, the running ones
-    are put back.
+    In training, a batch without rows has no statistics: the running statistics are used and not updated. With
+    synchronised statistics, each process must take part in the synchronisation, even without rows; if no process has
+    rows, the running statistics are restored.
 
     Args:
         norm (nn.Module): of ``get_norm``.
@@ -106,7 +106,7 @@ def normalize_rows(norm, x):
         mean, var = norm.running_mean.clone(), norm.running_var.clone()
         normalized = norm(x)
         with torch.no_grad():
-            # the variance over no rows is no number; the mean is 0, so that only the former tells
+            # without rows the variance is NaN but the mean is 0, so only the variance shows it
             known = norm.running_var.isfinite()
             norm.running_mean.copy_(torch.where(known, norm.running_mean, mean))
             norm.running_var.copy_(torch.where(known, norm.running_var, var))
@@ -115,7 +115,7 @@ def normalize_rows(norm, x):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention of a person's queries and the cells of the RoI, of which the queries' part is used.
+    """Multi-head self-attention over a person's queries and the cells of the RoI; the queries' outputs are used.
 
     Args:
         hidden_dim (int): d.
@@ -137,7 +137,7 @@ class Attention(nn.Module):
 class DynamicChannelMLP(nn.Module):
     """The box decoder's dynamic MLP on channels, for any number of queries per RoI.
 
-    Linear layers lead from q to its d channels and back where they differ.
+    Linear layers project from q to d channels and back if they differ.
 
     Args:
         hidden_dim (int): d.
@@ -162,12 +162,12 @@ class DynamicChannelMLP(nn.Module):
 
 
 class DynamicSpatialMLP(nn.Module):
-    """A dynamic MLP on space: the two layers that a query generates mix the cells, the same in every channel.
+    """A dynamic spatial MLP: a query generates two layers that mix the cells, the same in every channel.
 
     Args:
         hidden_dim (int): d.
         query_dim (int): q.
-        dynamic_dim (int): what the cells are mixed to, between the two layers.
+        dynamic_dim (int): hidden size between the two layers.
         resolution (int): r.
     """
 

@@ -2,7 +2,7 @@
 
 Axes: R queries of a batch, U of them whose keypoints are decoded, M parts, K keypoints, d channels of features and
 instance queries, d_p of part queries, r x r cells of a RoI.
-Keypoints are relative to the box: from its centre, in units of its width and height, so that the box is -0.5..0.5.
+Keypoints are relative to the box: from its centre, in units of its width and height, so that the box spans -0.5..0.5.
 """
 
 from itertools import chain
@@ -26,12 +26,12 @@ _ITERATIONS = ("none", "sum", "concat", "selective")
 
 
 class KeypointPrediction(NamedTuple):
-    """What a stage says of U people.
+    """A stage's predictions for U people.
 
     Attributes:
-        keypoints (Tensor): (U, K, 2) float32, relative to the box; they may be outside.
+        keypoints (Tensor): (U, K, 2) float32, relative to the box; they may be outside it.
         sigmas (Tensor): (U, K, 2) float32 in (0, 1), their uncertainty in the same unit.
-        part_queries (Tensor | None): (U, M, d_p) for the next stage; None where there are none.
+        part_queries (Tensor | None): (U, M, d_p) for the next stage; None for a model without.
     """
 
     keypoints: torch.Tensor
@@ -42,42 +42,43 @@ class KeypointPrediction(NamedTuple):
 class KeypointStage(nn.Module):
     """One stage of the keypoint decoder, in two steps.
 
-    :meth:`update_instances` runs the 3x3 convolutions and, in the full version, lets the instance queries learn from
-    their RoIs; :meth:`decode` does all the rest, and only for those queries whose keypoints are wanted.
+    :meth:`update_instances` runs the 3x3 convolutions and, in the full version, updates the instance queries from their
+    RoIs; :meth:`decode` runs the rest, only for the queries whose keypoints are needed.
 
-    The part embeddings have what is not printed in Eq. 2 added, as released: a linear layer, one per part, of the
-    instance query.
+    As in the release, but not in Eq. 2, a linear layer of the instance query, one per part, is added to the part
+    embeddings.
 
-    With ``query`` "instance" there is one query a person instead, the instance query itself, from which one head
-    regresses all keypoints (Table 1). With ``interaction`` "pool" there is none, and the heads read the mean of the
-    features (the baseline of Table 2b).
+    With ``query`` "instance", one head regresses all keypoints from the instance query itself (Table 1). With
+    ``interaction`` "pool" there are no queries, and the input of the heads is the mean of the features (the baseline of
+    Table 2b).
 
-    Parameters with the defaults and 7 parts, per stage: 11,799,296 of the convolutions, 1,098,119 of SPEGM, 21,267,840
-    of the dynamic MLP (the paper's "1.1M" and "over 10M") and 1,051,904 of the FFN and the layer norms behind it.
+    Parameters per stage with the defaults and 7 parts: 11,799,296 in the convolutions, 1,098,119 in SPEGM, 21,267,840
+    in the dynamic MLP (the paper's "1.1M" and "over 10M") and 1,051,904 in the FFN and the layer norms after it.
 
     Args:
-        parts (Sequence[Sequence[int]]): M parts, each the indices of its keypoints; all K in one of them, see
+        parts (Sequence[Sequence[int]]): the keypoint indices of each of the M parts; each keypoint is in one part, see
             :func:`~dynpose.modeling.querypose.parts.divide_into_parts`.
         hidden_dim (int): d.
         part_dim (int): d_p (Table 2c).
         dynamic_mlp (bool): the full version; without it the released light one.
-        num_convs (int): 3x3 convolutions before everything else.
-        conv_dim (int): their channels, but for the last, which has d.
+        num_convs (int): initial 3x3 convolutions.
+        conv_dim (int): their channels, except for the last, which has d.
         resolution (int): r.
-        dynamic_dim (int): of dynamic MLPs.
-        num_heads (int): of attention.
-        feedforward_dim, part_feedforward_dim (int): hidden channels of the FFN of the instance queries and of that of
-            the part queries.
+        dynamic_dim (int): hidden channels of dynamic MLPs.
+        num_heads (int): attention heads.
+        feedforward_dim, part_feedforward_dim (int): hidden channels of the FFNs of the instance queries and of the part
+            queries.
         dropout (float): rate in training.
         query (str): "part" or "instance" (Table 1).
         interaction (str): see :func:`~dynpose.modeling.querypose.interactions.build_interaction`; or "pool".
         iteration (str): how embeddings update part queries (Table 2a): "none" = they are added to the learned queries,
-            and the next stage starts from those again; "sum" = they are added to the last stage's; "concat" = a linear
-            layer of both; "selective" = :class:`SelectiveIteration`.
-        norm (str): of SPEGM's deconvolution: "BN", "SyncBN" or "FrozenBN".
+            from which the next stage starts again; "sum" = they are added to the previous stage's queries; "concat" = a
+            linear layer of both; "selective" = :class:`SelectiveIteration`.
+        norm (str): normalisation of SPEGM's deconvolution: "BN", "SyncBN" or "FrozenBN".
 
     Raises:
-        ValueError: an argument is none of its choices, they exclude each other, or d_p is no multiple of ``num_heads``.
+        ValueError: if an argument is not a valid choice or excluded by another, or d_p is not a multiple of
+            ``num_heads``.
     """
 
     @configurable
@@ -151,7 +152,7 @@ class KeypointStage(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
         part_of = [index for index, part in enumerate(parts) for _ in part]
-        # keypoint k is the order[k]-th of the heads, and in part part_of[k]
+        # keypoint k is output order[k] of the heads, and belongs to part part_of[k]
         order = torch.tensor(list(chain(*parts))).argsort()
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("part_of", torch.tensor(part_of)[order], persistent=False)
@@ -161,7 +162,7 @@ class KeypointStage(nn.Module):
         """Read the arguments from cfg.MODEL.QUERYPOSE.
 
         Raises:
-            ConfigError: a value is out of its range, none of its choices, or excluded by another.
+            ConfigError: if a value is out of range, not a valid choice, or excluded by another.
         """
         querypose = cfg.MODEL.QUERYPOSE
         _check_config(cfg)
@@ -185,10 +186,10 @@ class KeypointStage(nn.Module):
         }
 
     def keypoint_rows(self, parts):
-        """Say which rows of the parameters are for which part or keypoint.
+        """Map parameter rows to parts or keypoints.
 
         Args:
-            parts (Sequence[tuple[int]]): as of the constructor, of this stage or of one with other keypoints.
+            parts (Sequence[tuple[int]]): as in the constructor, of this stage or of one with other keypoints.
 
         Returns:
             list[dict]: groups of :mod:`dynpose.modeling.parameter_rows`.
@@ -205,15 +206,15 @@ class KeypointStage(nn.Module):
         return groups
 
     def update_instances(self, roi_features, queries):
-        """Let instance queries learn from their RoIs (Figure 3b).
+        """Update instance queries from their RoIs (Figure 3b).
 
         Args:
             roi_features (Tensor): (R, d, r, r).
             queries (Tensor): (R, d).
 
         Returns:
-            tuple[Tensor, Tensor]: (R, d, r, r), what the convolutions make of the features, for :meth:`decode`; and the
-            queries (R, d), which are those given where there is no dynamic MLP.
+            tuple[Tensor, Tensor]: (R, d, r, r), the features after the convolutions, for :meth:`decode`; and the
+            queries (R, d), unchanged without a dynamic MLP.
         """
         features = self.convs(roi_features)
         if self.dynamic_mlp:
@@ -225,10 +226,10 @@ class KeypointStage(nn.Module):
         """Regress keypoints.
 
         Args:
-            features (Tensor): (U, d, r, r), rows of :meth:`update_instances`.
-            queries (Tensor): (U, d), such rows, too.
-            part_queries (Tensor | None): (U, M, d_p), from the stage before, or the learned ones; not read, and None,
-                where ``part_query_shape`` is None.
+            features (Tensor): (U, d, r, r), rows of the result of :meth:`update_instances`.
+            queries (Tensor): (U, d), the same rows of its queries.
+            part_queries (Tensor | None): (U, M, d_p), from the previous stage, or the learned ones; unused, and None,
+                if ``part_query_shape`` is None.
 
         Returns:
             KeypointPrediction
@@ -244,7 +245,7 @@ class KeypointStage(nn.Module):
         return KeypointPrediction(*self.regress(updated), updated if self.iterates else part_queries)
 
     def instance_residual(self, queries):
-        """Compute what each part embedding gets from the instance query: (U, d) -> (U, M, d_p)."""
+        """Compute the instance query's contribution to each part embedding: (U, d) -> (U, M, d_p)."""
         return F.linear(queries, *_joined(self.instance_residuals)).unflatten(1, self.part_query_shape)
 
     def relate_parts(self, part_queries):
@@ -253,9 +254,9 @@ class KeypointStage(nn.Module):
         return self.part_ffn(self.part_norm(part_queries + self.dropout(attended)))
 
     def regress(self, part_queries):
-        """Regress each part's keypoints by its own linear layers.
+        """Regress each part's keypoints with separate linear layers.
 
-        As released, the query is divided by its length before that of the coordinates.
+        As in the release, the query is divided by its norm before the layer of the coordinates.
 
         Args:
             part_queries (Tensor): (U, M, d_p).
@@ -263,7 +264,7 @@ class KeypointStage(nn.Module):
         Returns:
             tuple[Tensor, Tensor]: keypoints and sigmas, (U, K, 2) float32, in the order of the schema.
         """
-        # bfloat16 has 8 bits for a coordinate: two pixels of a box of 500
+        # bfloat16 has 8 bits for a coordinate: two pixels for a box of 500 pixels
         with torch.autocast(part_queries.device.type, enabled=False):
             part_queries = part_queries.float()
             keypoints = self._regress(self.coord_heads, F.normalize(part_queries, dim=2))
@@ -271,14 +272,14 @@ class KeypointStage(nn.Module):
 
     def _regress(self, heads, part_queries):
         weight, bias = _joined(heads)
-        # all heads at once, however many parts there are: (K, 2, d_p) and (K, 2)
+        # all heads at once, for any number of parts: (K, 2, d_p) and (K, 2)
         weight = weight.unflatten(0, (-1, 2))[self.order]
         bias = bias.unflatten(0, (-1, 2))[self.order]
         return torch.einsum("ukc,kxc->ukx", part_queries[:, self.part_of], weight) + bias
 
 
 class SelectiveIteration(nn.Module):
-    """SIM, the Selective Iteration Module: two gates weigh new embeddings against old queries (section 3.3, Eq. 3).
+    """SIM, the Selective Iteration Module: two gates weight new embeddings and old queries (section 3.3, Eq. 3).
 
     Args:
         dim (int): d_p; the hidden layer has a quarter of it.
@@ -338,7 +339,7 @@ def _convs(dim, conv_dim, num_convs):
 
 
 def _joined(linears):
-    """Weight and bias of linear layers side by side, as of one."""
+    """Concatenate the weights and biases of linear layers, as in one layer."""
     return torch.cat([linear.weight for linear in linears]), torch.cat([linear.bias for linear in linears])
 
 
@@ -363,7 +364,7 @@ def _check_part_dim(part_dim, num_heads):
 
 
 def _check_config(cfg):
-    """Find a wrong value before training does."""
+    """Validate the config before training starts."""
     querypose, key = cfg.MODEL.QUERYPOSE, "MODEL.QUERYPOSE.{}".format
     dims = ("HIDDEN_DIM", "PART_DIM", "KEYPOINT_CONV_DIM", "DYNAMIC_DIM", "FEEDFORWARD_DIM", "PART_FEEDFORWARD_DIM")
     check_at_least_one(cfg, *map(key, (*dims, "NUM_HEADS", "KEYPOINT_POOLER_RESOLUTION")))

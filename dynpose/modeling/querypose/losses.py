@@ -1,8 +1,8 @@
-"""QueryPose's set losses and what its keypoints learn, as free functions (section 3.4).
+"""QueryPose's set losses and keypoint targets, as free functions (section 3.4).
 
 They are sums; the model divides them by the number of people.
 Axes: B images, N queries per image, G people of the whole batch, P matched pairs, K keypoints.
-Boxes and keypoints are continuous pixels of the network's input, unless they are said to be relative to a box.
+Boxes and keypoints are in continuous pixels of the network's input unless stated to be relative to a box.
 """
 
 import torch
@@ -11,12 +11,12 @@ from torchvision.ops import generalized_box_iou_loss
 
 
 def class_loss(logits, queries, classes, *, alpha=0.25, gamma=2.0):
-    """Sum of the focal losses of all queries; those that nobody is matched with are background.
+    """Sum of the focal losses of all queries; unmatched queries are background.
 
     Args:
         logits (Tensor): (B, N, num_classes).
         queries (Tensor): (P,) int64, matched queries among the B N.
-        classes (Tensor): (P,) int64, of their people.
+        classes (Tensor): (P,) int64, classes of their people.
         alpha, gamma (float): of the focal loss.
 
     Returns:
@@ -29,11 +29,11 @@ def class_loss(logits, queries, classes, *, alpha=0.25, gamma=2.0):
 
 
 def box_losses(boxes, gt_boxes, image_sizes):
-    """Sums over the pairs of the L1 distance of the corners, in units of the image's sides, and of 1 - GIoU.
+    """Sums over the pairs of the corners' L1 distance, in units of the image's sides, and of 1 - GIoU.
 
     Args:
         boxes, gt_boxes (Tensor): (P, 4), pixels.
-        image_sizes (Tensor): (P, 2) width and height of each one's image, pixels.
+        image_sizes (Tensor): (P, 2) width and height of each pair's image, pixels.
 
     Returns:
         tuple[Tensor, Tensor]: two scalars.
@@ -44,7 +44,7 @@ def box_losses(boxes, gt_boxes, image_sizes):
 
 
 def to_relative(points, boxes):
-    """Keypoints relative to boxes: from the centre, in units of width and height, so that the box is -0.5..0.5.
+    """Convert keypoints to positions relative to the box's centre, in units of its sides: the box spans -0.5..0.5.
 
     Args:
         points (Tensor): (..., K, 2), pixels.
@@ -55,21 +55,21 @@ def to_relative(points, boxes):
 
 
 def from_relative(points, boxes):
-    """The inverse of :func:`to_relative`: pixels."""
+    """Convert back to pixels, the inverse of :func:`to_relative`."""
     low, high = boxes[..., None, :2], boxes[..., None, 2:]
     return points * (high - low) + (low + high) / 2
 
 
 def keypoint_targets(keypoints, boxes):
-    """What matched queries learn of their people's keypoints, relative to the boxes that they predict.
+    """Keypoint targets of matched queries, relative to their predicted boxes.
 
     Args:
         keypoints (Tensor): (P, K, 3), pixels and visibility.
-        boxes (Tensor): (P, 4), predicted ones, detached.
+        boxes (Tensor): (P, 4), predicted, detached.
 
     Returns:
-        tuple[Tensor, Tensor]: (P, K, 2) relative to the box, 0 where nothing is learnt, and (P, K) bool: labelled,
-        visible or not, and inside the predicted box.
+        tuple[Tensor, Tensor]: targets (P, K, 2) relative to the box, 0 for keypoints without a loss, and the mask
+        (P, K) bool of keypoints with one: labelled, visible or not, and inside the predicted box.
     """
     relative = to_relative(keypoints[..., :2].float(), boxes.float())
     learnt = (keypoints[..., 2] > 0) & (relative.abs() <= 0.5).all(dim=-1)

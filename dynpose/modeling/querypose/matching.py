@@ -1,4 +1,4 @@
-"""Which query learns which person: bipartite matching of every stage's boxes with the annotated ones (section 3.4).
+"""Bipartite matching of every stage's queries with the annotated people (section 3.4).
 
 Axes: S stages, B images, N queries per image, G people of an image, P matched pairs of a stage in the whole batch.
 Boxes are pixels of the network's input, (x0, y0, x1, y1).
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import generalized_box_iou
 
-# In the place of a cost that is not a number, so that a run that has diverged ends with its losses, which say so
+# Replaces non-finite costs, so that a diverged run ends because of its NaN losses rather than in the matching
 _NOT_A_NUMBER = 1e9
 
 
@@ -21,7 +21,7 @@ class Matches(NamedTuple):
 
     Attributes:
         queries (Tensor): (P,) int64, ascending; query n of image b is b N + n.
-        people (Tensor): (P,) int64, indices into the people of all images in a row.
+        people (Tensor): (P,) int64, indices into the concatenated people of all images.
     """
 
     queries: torch.Tensor
@@ -29,7 +29,7 @@ class Matches(NamedTuple):
 
 
 def class_costs(logits, gt_classes, *, alpha=0.25, gamma=2.0):
-    """What the focal loss of a query changes by when it becomes a person's.
+    """Change of a query's focal loss when it is matched with a person.
 
     Args:
         logits (Tensor): (..., num_classes).
@@ -47,16 +47,16 @@ def class_costs(logits, gt_classes, *, alpha=0.25, gamma=2.0):
 
 
 def matching_costs(logits, boxes, gt_classes, gt_boxes, image_size, *, weights, alpha=0.25, gamma=2.0):
-    """Cost of every pair of a query and a person of one image: class, L1 and GIoU, in any number of stages.
+    """Cost of every pair of a query and a person of one image: class, L1 and GIoU, for S stages.
 
-    Keypoints have no part in it.
+    Keypoints do not contribute.
 
     Args:
         logits (Tensor): (S, N, num_classes).
         boxes (Tensor): (S, N, 4).
         gt_classes (Tensor): (G,) int64.
         gt_boxes (Tensor): (G, 4).
-        image_size (tuple[int, int]): height and width, pixels: the L1 distance is that of boxes divided by it.
+        image_size (tuple[int, int]): height and width, pixels; the L1 distance compares boxes divided by it.
         weights (dict[str, float]): of ``class``, ``l1`` and ``giou``.
         alpha, gamma (float): of the focal loss.
 
@@ -74,19 +74,19 @@ def matching_costs(logits, boxes, gt_classes, gt_boxes, image_size, *, weights, 
 
 @torch.no_grad()
 def match_stages(logits, boxes, gt_instances, *, weights, alpha=0.25, gamma=2.0):
-    """Match the queries of every stage with the people, at the least sum of costs.
+    """Match the queries of every stage with the people at the minimum total cost.
 
-    The costs of all stages and images are brought to the CPU together: the GPU is waited for once.
+    The costs of all stages and images are copied to the CPU together, with a single synchronisation.
 
     Args:
         logits (Tensor): (S, B, N, num_classes).
         boxes (Tensor): (S, B, N, 4).
-        gt_instances (list[Instances]): B, with gt_classes and gt_boxes; their ``image_size`` is that of the image
-            without padding.
+        gt_instances (list[Instances]): B, with gt_classes and gt_boxes; their ``image_size`` is the size without
+            padding.
         weights, alpha, gamma: see :func:`matching_costs`.
 
     Returns:
-        list[Matches]: S, on the CPU. Of an image with more people than queries, N people are matched.
+        list[Matches]: S, on the CPU. In an image with more people than queries, N people are matched.
     """
     num_stages, _, num_queries = logits.shape[:3]
     costs = [

@@ -14,9 +14,9 @@ from .released_weights import RELEASED_FORMATS
 def inject_detections(model, boxes):
     """Keep as many queries as there are boxes, and replace their boxes: see :class:`~dynpose.methods.Method`.
 
-    QueryPose decodes all queries, however many people there are, and returns the best. The predictions of the last
-    stage for the first N queries are kept, with the injected boxes; the others are dropped, as if their scores were too
-    low.
+    QueryPose decodes all queries, for any number of people, and returns those with the highest scores. The last stage's
+    predictions for the first N queries are kept, with the injected boxes; the others are dropped, as if their scores
+    were too low.
     """
     select, num_people = model.select, len(boxes)
     if num_people > model.num_queries:
@@ -28,7 +28,7 @@ def inject_detections(model, boxes):
     def select_injected(logits, predicted, keypoints, sigmas, image_sizes):
         first = slice(num_people)
         injected = substitute(predicted[:, first], boxes.expand(len(predicted), -1, -1))
-        # one class alone: with several, a query could be among the best once for each
+        # a single class: with several, a query could be selected once per class
         return select(logits[:, first, :1], injected, keypoints[:, first], sigmas[:, first], image_sizes)
 
     model.select = select_injected
@@ -45,7 +45,7 @@ register_method(
         num_classes_key="MODEL.QUERYPOSE.NUM_CLASSES",
         detection_limit_key="TEST.DETECTIONS_PER_IMAGE",
         released_formats=RELEASED_FORMATS,
-        # each decoder with the pooling of its RoIs
+        # each decoder includes its RoI pooling
         parts={
             "backbone": ["extract_features"],
             "box decoder": ["refine_boxes"],

@@ -1,4 +1,4 @@
-"""Which keypoints each part-level query regresses (section 4.2, Figure 4).
+"""Division of keypoints into the parts of part-level queries (section 4.2, Figure 4).
 
 Axes: M parts, K keypoints.
 """
@@ -8,7 +8,7 @@ from dynpose.data.schema import COCO_PERSON, CROWDPOSE_PERSON
 _COCO_HEAD = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
 _CROWDPOSE_HEAD = ("head", "neck")
 
-# The parts below the head, which the two data sets share
+# The parts below the head, which both datasets share
 _LIMBS = {
     "b": tuple(
         (f"{side}_{joint}",)
@@ -35,7 +35,7 @@ _LIMBS = {
 def divide_into_parts(schema, division=None):
     """Divide the keypoints of a schema into parts.
 
-    The schemes of Figure 4, for schemas with the keypoint names of COCO (17) or CrowdPose (14), in whatever order:
+    The schemes of Figure 4, for schemas with the keypoint names of COCO (17) or CrowdPose (14), in any order:
 
     =======  ==========  ===============  ==========================================================
     scheme   M for COCO  M for CrowdPose  parts
@@ -53,15 +53,15 @@ def divide_into_parts(schema, division=None):
 
     Args:
         schema (KeypointSchema): K keypoints.
-        division (str | Sequence[Sequence[str]] | None): a scheme; ``"keypoints"``, one part a keypoint of any schema,
-            which is also what ``"a"`` means; the names of each part's keypoints; or None or ``"auto"`` = ``"c"`` where
-            the names are COCO's or CrowdPose's, else ``"keypoints"``.
+        division (str | Sequence[Sequence[str]] | None): a scheme; ``"keypoints"``, one part per keypoint of any schema,
+            equivalent to ``"a"``; the names of each part's keypoints; or None or ``"auto"`` = ``"c"`` if the names are
+            COCO's or CrowdPose's, else ``"keypoints"``.
 
     Returns:
-        tuple[tuple[int]]: M parts, each the indices of its keypoints.
+        tuple[tuple[int]]: the keypoint indices of each of the M parts.
 
     Raises:
-        ValueError: a scheme is unknown or does not fit the schema, or a keypoint is in no part, in two or unknown.
+        ValueError: if the scheme is unknown or does not fit the schema, or a keypoint is in no part, in two or unknown.
 
     Example::
 
@@ -90,7 +90,7 @@ def divide_into_parts(schema, division=None):
 
 
 def _head_of(schema):
-    """Keypoints of the head, or None where the schema is neither COCO's nor CrowdPose's."""
+    """Keypoints of the head, or None if the schema is neither COCO's nor CrowdPose's."""
     for known, head in ((COCO_PERSON, _COCO_HEAD), (CROWDPOSE_PERSON, _CROWDPOSE_HEAD)):
         if set(schema.names) == set(known.names):
             return head
@@ -98,7 +98,7 @@ def _head_of(schema):
 
 
 def _explicit(schema, names_of_parts):
-    """Names of the keypoints of each part -> their indices, checked."""
+    """Check the names of each part's keypoints and convert them to indices."""
     part_of = {}
     for index, names in enumerate(names_of_parts):
         if isinstance(names, str) or not names:

@@ -1,12 +1,12 @@
 """The QueryPose meta-architecture (Xiao et al., NeurIPS 2022).
 
-N learned queries, each with a box and M part-level queries, go through S stages. In each, a box decoder refines the
-query and its box (Sparse R-CNN), and a keypoint decoder updates the part-level queries and reads the keypoints off
-them. Training matches queries and people one to one, so that nothing has to be suppressed afterwards.
+N learned queries, each with a box and M part-level queries, pass through S stages. In each stage, a box decoder refines
+the query and its box (Sparse R-CNN), and a keypoint decoder updates the part-level queries and predicts the keypoints
+from them. Training matches queries and people one to one, so inference needs no NMS.
 
 Axes: B images, N queries per image, d channels, M parts, d_p channels of part-level queries, K keypoints, S stages, U
 queries whose keypoints are decoded, r x r cells of a RoI.
-Boxes and keypoints are continuous pixels of the network's input, unless they are said to be relative to a box.
+Boxes and keypoints are in continuous pixels of the network's input unless stated to be relative to a box.
 """
 
 from contextlib import contextmanager, nullcontext
@@ -47,18 +47,18 @@ from .losses import box_losses, class_loss, from_relative, keypoint_targets
 from .matching import match_stages
 from .parts import divide_into_parts
 
-# How far outside the image keypoints can be, pixels of the network's input: as far as its padding reaches
+# Maximum distance of keypoints outside the image, pixels of the network's input: the extent of its padding
 _MARGIN = 32.0
 
 
 class StagePrediction(NamedTuple):
-    """What a stage makes of all queries before keypoints are decoded.
+    """A stage's predictions for all queries before keypoints are decoded.
 
     Attributes:
         logits (Tensor): (B, N, num_classes).
         boxes (Tensor): (B, N, 4).
-        queries (Tensor): (B, N, d), as they are passed on to the next stage.
-        features (Tensor | None): (B N, C, r, r), with which the keypoint decoder has updated ``queries``; None where it
+        queries (Tensor): (B, N, d), the input of the next stage.
+        features (Tensor | None): (B N, C, r, r), with which the keypoint decoder has updated ``queries``; None if it
             has not.
     """
 
@@ -69,18 +69,18 @@ class StagePrediction(NamedTuple):
 
 
 class DecodedQueries(NamedTuple):
-    """Queries whose keypoints are decoded.
+    """Selection of the queries whose keypoints are decoded.
 
     Attributes:
         index (Tensor | None): (U,) int64, ascending; query n of image b is b N + n. None = all.
-        per_image (list[int]): B, how many they are.
+        per_image (list[int]): B, their number per image.
     """
 
     index: torch.Tensor | None
     per_image: list
 
     def take(self, values):
-        """Choose their rows: (B N, ...) -> (U, ...)."""
+        """Select their rows: (B N, ...) -> (U, ...)."""
         return values if self.index is None else values[self.index]
 
 
@@ -90,7 +90,7 @@ DECODED_IN_TRAINING = ("matched", "all")
 
 @dataclass(frozen=True)
 class RoIPooling:
-    """How RoIs are pooled.
+    """Options of RoI pooling.
 
     Attributes:
         in_features (Sequence[str]): pyramid levels that boxes are pooled from, finest first.
@@ -114,17 +114,17 @@ class QueryPoseOptions:
     """Options of QueryPose's stages, training and selection.
 
     Attributes:
-        pipeline (str): the instance query that goes on to the next stage (Figure 3; Table 3): that of the
+        pipeline (str): the instance query that is the next stage's input (Figure 3; Table 3): that of the
             "keypoint_decoder" (b), or that of the "box_decoder" (a).
-        decode_in_training (str): "matched" = keypoints of queries that are matched in any stage; "all" = of all.
-        activation_checkpoint (bool): compute the inside of the stages again for the gradient.
-        loss_weights (dict[str, float]): of ``class``, ``l1``, ``giou`` and ``keypoint``; the first three are those of
-            the matching too.
+        decode_in_training (str): decode the keypoints of "matched" queries, matched in any stage, or of "all".
+        activation_checkpoint (bool): recompute the activations of the stages in the backward pass.
+        loss_weights (dict[str, float]): of ``class``, ``l1``, ``giou`` and ``keypoint``; the first three also weight
+            the matching costs.
         focal_alpha, focal_gamma (float): of the focal loss.
         max_detections (int): people kept in inference, per image.
 
     Raises:
-        ValueError: ``pipeline`` or ``decode_in_training`` is none of its choices.
+        ValueError: if ``pipeline`` or ``decode_in_training`` is not a valid choice.
     """
 
     pipeline: str = "keypoint_decoder"
@@ -142,7 +142,7 @@ class QueryPoseOptions:
 
     @property
     def focal(self):
-        """The arguments of the focal loss and of its cost in the matching: dict."""
+        """The arguments of the focal loss and of the focal matching cost: dict."""
         return {"alpha": self.focal_alpha, "gamma": self.focal_gamma}
 
 
@@ -150,23 +150,23 @@ class QueryPoseOptions:
 class QueryPose(ImageModel):
     """QueryPose.
 
-    Its parts run one after another and can be timed alone: :meth:`preprocess_image`, :meth:`extract_features`,
+    Its parts run in sequence and can be timed separately: :meth:`preprocess_image`, :meth:`extract_features`,
     :meth:`find_people` and :meth:`locate`, stage by stage, and :meth:`select`.
 
     Args:
-        backbone (Backbone): any that provides the features with d channels.
+        backbone (Backbone): provides the pooled features, with d channels.
         pooling (RoIPooling | None): None for the defaults.
         box_stages (Sequence[BoxStage]): S.
         keypoint_stages (Sequence[KeypointStage]): S.
-        flow (RealNVP): of the keypoint loss of all stages.
+        flow (RealNVP): the flow of the keypoint loss, shared by all stages.
         schema (KeypointSchema): the K keypoints.
         num_queries (int): N.
         hidden_dim (int): d.
         options (QueryPoseOptions | None): None for the defaults.
-        pixel_mean, pixel_std (Sequence[float]): of the image channels.
+        pixel_mean, pixel_std (Sequence[float]): per image channel.
 
     Raises:
-        ValueError: an argument is out of its range or does not fit the backbone.
+        ValueError: if an argument is out of range or does not fit the backbone.
     """
 
     @configurable
@@ -213,7 +213,7 @@ class QueryPose(ImageModel):
         self.options = options or QueryPoseOptions()
 
         self.instance_queries = nn.Embedding(num_queries, hidden_dim)
-        # centre, width and height in units of the image's: all of it, as in Sparse R-CNN
+        # centre, width and height relative to the image: initially the whole image, as in Sparse R-CNN
         self.proposal_boxes = nn.Embedding.from_pretrained(
             torch.tensor([0.5, 0.5, 1.0, 1.0]).repeat(num_queries, 1), freeze=False
         )
@@ -225,7 +225,7 @@ class QueryPose(ImageModel):
         """Read the arguments from cfg.MODEL.QUERYPOSE.
 
         Raises:
-            ConfigError: a value is out of its range, none of its choices, or does not fit the backbone or keypoints.
+            ConfigError: if a value is out of range, not a valid choice, or does not fit the backbone or keypoints.
         """
         _check_config(cfg)
         querypose = cfg.MODEL.QUERYPOSE
@@ -281,7 +281,7 @@ class QueryPose(ImageModel):
         return self.losses(self.extract_features(images), images.image_sizes, gt_instances)
 
     def predict(self, batched_inputs):
-        """Find the people in some images.
+        """Predict the people of a batch of images.
 
         Args:
             batched_inputs (list[dict]): B images of one padded size in detectron2's format.
@@ -311,36 +311,36 @@ class QueryPose(ImageModel):
         ]
 
     def extract_features(self, images):
-        """Run the backbone: name -> (B, d, H, W) of the levels that are used, in float32.
+        """Run the backbone: name -> (B, d, H, W) of the used levels, in float32.
 
-        RoIs are pooled in float32 under autocast, too: RoIAlign takes boxes in the features' precision, and the
-        coordinates of a large image are several pixels apart in bfloat16.
+        RoIs are pooled in float32 even under autocast: RoIAlign takes boxes in the features' precision, and bfloat16
+        coordinates of a large image are several pixels apart.
         """
         features = self.backbone(images.tensor)
         return {name: features[name].float() for name in {*self.in_features, self.keypoint_in_feature}}
 
     def initial_boxes(self, image_sizes):
-        """The learned boxes (B, N, 4) in B images, whose (height, width) are given, in their pixels."""
+        """The learned boxes (B, N, 4), in pixels of B images of the given (height, width)."""
         sizes = self.proposal_boxes.weight.new_tensor([(width, height) for height, width in image_sizes])[:, None]
         centers, extents = self.proposal_boxes.weight.chunk(2, dim=1)
         return boxes_from_centers(centers * sizes, extents * sizes)
 
     def initial_part_queries(self, decoded):
-        """The learned part queries (U, M, d_p) of some queries; None where there are none (Table 1)."""
+        """The learned part queries (U, M, d_p) of the decoded queries; None for a model without (Table 1)."""
         if self.part_queries is None:
             return None
         return self.part_queries.weight.expand(sum(decoded.per_image), -1, -1)
 
     def find_people(self, features, image_sizes):
-        """Run the box decoders, and of the keypoint decoders what the next box decoder waits for.
+        """Run the box decoders, and the part of the keypoint decoders that the next box decoder depends on.
 
         Args:
             features (dict[str, Tensor]): of :meth:`extract_features`.
             image_sizes (list[tuple[int, int]]): B, height and width without padding.
 
         Yields:
-            StagePrediction: of each stage, S. A stage's boxes and queries start from those of the one before; no
-            gradient goes through the boxes.
+            StagePrediction: of each stage, S in total. A stage refines the boxes and queries of the previous one; no
+            gradient flows through the boxes.
         """
         pyramid = [features[name] for name in self.in_features]
         keypoint_map = [features[self.keypoint_in_feature]]
@@ -355,14 +355,14 @@ class QueryPose(ImageModel):
             boxes = boxes.detach()
 
     def locate(self, index, features, stage, decoded, part_queries):
-        """Decode the keypoints of some queries in one stage.
+        """Decode the keypoints of U queries in one stage.
 
         Args:
-            index (int): of the stage.
+            index (int): index of the stage.
             features (dict[str, Tensor]): of :meth:`extract_features`.
             stage (StagePrediction): of this stage, from :meth:`find_people`.
             decoded (DecodedQueries): U queries.
-            part_queries (Tensor | None): theirs (U, M, d_p), from the stage before or :meth:`initial_part_queries`.
+            part_queries (Tensor | None): (U, M, d_p), from the previous stage or :meth:`initial_part_queries`.
 
         Returns:
             KeypointPrediction: of the U queries, relative to their boxes.
@@ -377,13 +377,13 @@ class QueryPose(ImageModel):
 
     @property
     def part_names(self):
-        """The names of the keypoints of each part, in the order of its heads: what a checkpoint notes of them."""
+        """The names of each part's keypoints, in the order of its heads, as stored in a checkpoint."""
         return [[self.schema.names[keypoint] for keypoint in part] for part in self.keypoint_stages[0].parts]
 
     def keypoint_rows(self, note):
-        """Say which rows of the parameters are for which keypoint or part: see :mod:`dynpose.modeling.parameter_rows`.
+        """Map parameter rows to keypoints or parts, see :mod:`dynpose.modeling.parameter_rows`.
 
-        A checkpoint that does not note its parts is taken to have those of PARTS "auto", as the released ones.
+        A checkpoint without stored parts, such as the released ones, is assumed to have those of PARTS "auto".
         """
         parts = self._parts_of(note)
         groups = [] if self.part_queries is None else [{"part_queries.weight": list(parts)}]
@@ -393,14 +393,14 @@ class QueryPose(ImageModel):
         return groups
 
     def class_rows(self, number):
-        """Say which rows of the parameters are for which class: see :mod:`dynpose.modeling.parameter_rows`."""
+        """Map parameter rows to classes, see :mod:`dynpose.modeling.parameter_rows`."""
         stages = range(len(self.box_stages))
         return [
             group for index in stages for group in layer_rows({f"box_stages.{index}.class_logits": of_each(number)})
         ]
 
     def _parts_of(self, note):
-        """The parts of a checkpoint, each the indices of its keypoints."""
+        """The parts of a checkpoint, as lists of keypoint indices."""
         names = note["keypoints"]
         if "parts" in note:
             return [tuple(names.index(name) for name in part) for part in note["parts"]]
@@ -418,7 +418,7 @@ class QueryPose(ImageModel):
 
         Returns:
             dict[str, Tensor]: ``loss_class``, ``loss_l1``, ``loss_giou`` and ``loss_keypoint`` of the last stage, and
-            of the others with ``_0``, ``_1``, ... at the end.
+            those of the others with the suffixes ``_0``, ``_1``, ...
         """
         stages = list(self.find_people(features, image_sizes))
         matches = match_stages(
@@ -459,7 +459,7 @@ class QueryPose(ImageModel):
         return losses
 
     def select(self, logits, boxes, keypoints, sigmas, image_sizes):
-        """Turn a stage's predictions into people, the best by score; no threshold, no NMS (section 3.4).
+        """Select the highest-scored people of a stage's predictions, without threshold or NMS (section 3.4).
 
         Args:
             logits (Tensor): (B, N, num_classes).
@@ -469,9 +469,9 @@ class QueryPose(ImageModel):
             image_sizes (list[tuple[int, int]]): B, height and width.
 
         Returns:
-            list[Instances]: B, by descending score, with pred_boxes, clipped, scores, pred_classes and pred_keypoints
-            (n, K, 3) in pixels, at most 32 outside the image; the third value is 1 minus the mean of the keypoint's two
-            sigmas, and the score of a person the mean of these times the probability of the class.
+            list[Instances]: B, by descending score, with pred_boxes (clipped), scores, pred_classes and pred_keypoints
+            (n, K, 3) in pixels, at most 32 outside the image. The third value is 1 minus the mean of the keypoint's two
+            sigmas; a person's score is the mean of these values times the class probability.
         """
         num_classes = logits.shape[2]
         confidences = 1 - sigmas.float().mean(dim=3)
@@ -491,14 +491,14 @@ class QueryPose(ImageModel):
         return results
 
     def _to_decode(self, matches, num_images):
-        """Which queries' keypoints training decodes.
+        """Select the queries whose keypoints are decoded in training.
 
         Args:
             matches (list[Matches]): S, on the CPU.
             num_images (int): B.
 
         Returns:
-            tuple: DecodedQueries; S Matches; and, of each stage, the rows of its queries among the decoded ones. All on
+            tuple: DecodedQueries; S Matches; and for each stage the rows of its queries among the decoded ones. All on
             the model's device.
         """
         queries = [stage.queries for stage in matches]
@@ -513,18 +513,18 @@ class QueryPose(ImageModel):
         return DecodedQueries(index, per_image), list(zip(queries, people)), rows
 
     def _to_device(self, *lists):
-        """Bring lists of index tensors to the model's device, all at once."""
+        """Copy lists of index tensors to the model's device in one transfer."""
         sizes = [len(tensor) for tensors in lists for tensor in tensors]
         flat = iter(torch.cat([tensor for tensors in lists for tensor in tensors]).to(self.device).split(sizes))
         return [[next(flat) for _ in tensors] for tensors in lists]
 
     def refine_boxes(self, box_stage, pyramid, boxes, queries):
-        """Run the box decoder of one stage, the pooling of its RoIs included.
+        """Run the box decoder of one stage, including its RoI pooling.
 
         Args:
-            box_stage (BoxStage): of the stage.
+            box_stage (BoxStage): the stage's box decoder.
             pyramid (list[Tensor]): (B, d, H, W) of each level, finest first.
-            boxes (Tensor): (B, N, 4) of the stage before, pixels; no gradient goes through them.
+            boxes (Tensor): (B, N, 4) of the previous stage, pixels; no gradient flows through them.
             queries (Tensor): (B, N, d).
 
         Returns:
@@ -533,11 +533,11 @@ class QueryPose(ImageModel):
         return box_stage(_pool(self.box_pooler, pyramid, boxes.detach()), boxes, queries)
 
     def update_queries(self, keypoint_stage, keypoint_map, boxes, queries):
-        """Run the part of one stage's keypoint decoder that the next box decoder needs, its RoI pooling included.
+        """Run the part of a stage's keypoint decoder that the next box decoder needs, including its RoI pooling.
 
         Args:
-            keypoint_stage (KeypointStage): of the stage.
-            keypoint_map (list[Tensor]): the level (B, d, H, W) that keypoints are read from.
+            keypoint_stage (KeypointStage): the stage's keypoint decoder.
+            keypoint_map (list[Tensor]): the level (B, d, H, W) that its RoIs are pooled from.
             boxes (Tensor): (B, N, 4), pixels.
             queries (Tensor): (B, N, d).
 
@@ -554,7 +554,7 @@ class QueryPose(ImageModel):
         return keypoint_stage.decode(updated, queries, part_queries)
 
     def _run(self, function, module, *inputs):
-        """function(module, *inputs), without keeping what is inside for the gradient if that is wanted."""
+        """Call function(module, *inputs), with activation checkpointing if enabled."""
         if not (self.options.activation_checkpoint and self.training and torch.is_grad_enabled()):
             return function(module, *inputs)
         return checkpoint(
@@ -571,10 +571,10 @@ def _decode(keypoint_stage, features, queries, part_queries):
 
 
 def _near_image(poses, size):
-    """Poses (n, K, 3) whose keypoints are moved to within a margin of an image of (height, width).
+    """Clip keypoints of poses (n, K, 3) to an image of (height, width) with a margin.
 
-    The release limits the boxes to the image, but not the keypoints. These are relative to the boxes as predicted,
-    which in an image of a shape that it has not learnt may be of thousands of pixels. What is not finite stays, for the
+    The release clips the boxes to the image, but not the keypoints. These are relative to the unclipped boxes, which
+    can span thousands of pixels in an image of a shape unseen in training. Non-finite values are kept, for the
     evaluator to count.
     """
     height, width = size
@@ -587,15 +587,15 @@ def _near_image(poses, size):
 
 def _pool(pooler, maps, boxes):
     """Pool RoIs: (R, C, r, r) of B sets of boxes (n, 4)."""
-    # At a box that is no number RoIAlign reads outside the map and crashes. The losses still say so.
+    # For a NaN box, RoIAlign reads outside the map and crashes. The losses still become NaN.
     return pooler(maps, [Boxes(of_image.nan_to_num(nan=0.0)) for of_image in boxes])
 
 
 @contextmanager
 def _unchanged_statistics(module):
-    """Let batch normalisations in training leave their running statistics alone, which the first run has updated."""
+    """Freeze the running statistics of batch normalisations, which the first forward pass has already updated."""
     norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
-    # without running statistics at all, the second run would save other tensors for the gradient than the first
+    # keep track_running_stats: without it, the second pass would save other tensors for the gradient than the first
     states = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
@@ -626,7 +626,7 @@ def _check_channels(features, shapes, hidden_dim):
 
 
 def _check_backbone(cfg, shapes):
-    """Find keys that do not fit the backbone's outputs."""
+    """Check the keys against the backbone's outputs."""
     querypose = cfg.MODEL.QUERYPOSE
     with blame("MODEL.QUERYPOSE.IN_FEATURES"):
         _check_features("in_features", querypose.IN_FEATURES, shapes)
@@ -637,7 +637,7 @@ def _check_backbone(cfg, shapes):
 
 
 def _check_config(cfg):
-    """Find a wrong value before training does; the stages check theirs."""
+    """Validate the config before training starts; the stages check their own keys."""
     key = "MODEL.QUERYPOSE.{}".format
     check_choice(cfg, key("PIPELINE"), PIPELINES)
     check_choice(cfg, key("DECODE_IN_TRAINING"), DECODED_IN_TRAINING)

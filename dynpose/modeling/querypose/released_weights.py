@@ -1,7 +1,7 @@
-"""The parameter names of the released QueryPose, in its light and its full version and in both states of its code.
+"""The parameter names of the released QueryPose, in its light and full versions and in both revisions of its code.
 
-The ResNet and the FPN have detectron2's names. The HRNet has those of the original and of timm; those of its necks are
-known for HRNet-W32 and HRNet-W48. The names in the Swin checkpoints are not known.
+The ResNet and the FPN have detectron2's names. The HRNet has the names of the original and of timm; the names of its
+necks are known for HRNet-W32 and HRNet-W48. The names in the Swin checkpoints are not known.
 """
 
 from dynpose.methods import ReleasedFormat
@@ -51,7 +51,7 @@ def _backbones():
     yield r"backbone\.bottom_up\.((?:conv|bn|layer|transition|stage)\d\..+)", r"backbone.bottom_up.body.\1"
     yield r"backbone\.reduction_conv\.0" + _END, r"backbone.reduction.\1"
     yield r"backbone\.fpn_conv\.([0-3])" + _END, r"backbone.outputs.\1.\2"
-    # the finest branch's reaches no output
+    # the finest branch's layer contributes to no output
     for index in (1, 2, 3):
         yield rf"backbone\.lateral_conv\.{index}" + _END, rf"backbone.laterals.{index - 1}.\1"
 
@@ -67,18 +67,18 @@ _RENAMES = (
 )
 
 _UNUSED = (
-    # counts of training steps, of no use with the usual momentum
+    # counts of training steps, unused with the usual momentum
     r".+\.num_batches_tracked",
-    # layers that reach no output in the release, as they were initialised
+    # layers that contribute to no output in the release, with their initial values
     r"head\.pose_head_series\.\d+\.updater\.(fc3|norm_fc3)\..+",
     r"backbone\.(fpn_conv\.4|lateral_conv\.0)\..+",
 )
 
-# one layer for each part of the body: x and y of its keypoints
+# one layer per body part: x and y of its keypoints
 _ROWS_PER_KEYPOINT = ("keypoint_stages.0.coord_heads.*.bias", 2)
 
 RELEASED_FORMATS = (
-    # before the light version, all of whose keys it has
+    # listed before the light version, because it has all of that version's keys
     ReleasedFormat(
         name="the released full QueryPose",
         method="QueryPose",

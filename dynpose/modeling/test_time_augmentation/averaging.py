@@ -1,4 +1,4 @@
-"""Maps of several views, averaged before they are decoded."""
+"""Averaging of the maps of several views before decoding."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -13,15 +13,15 @@ from dynpose.data.affine import composed_matrix
 
 @dataclass
 class ViewMaps:
-    """Maps of some views, of one kind.
+    """Maps of one kind, of V views.
 
     Attributes:
         values (Tensor): (V, C, H, W). The centre of cell (u, v) is at ((u + 0.5) * stride, (v + 0.5) * stride), pixels
-            of the view, and the view's upper left corner is the map's.
+            of the view; the top left corners of view and map coincide.
         stride (int): pixels.
-        combine (str): how the maps of all views become one, once the mirrored ones are mirrored back: "keypoints" (K
-            channels; left and right exchanged in those of mirrored views, then the mean), "mean" (any channels, then
-            the mean) or "stack" (for features, whose mean says nothing: kept apart).
+        combine (str): how the maps of all views are combined after mirroring back: "keypoints" (K channels; left and
+            right are swapped in mirrored views, then the mean), "mean" (the mean, for any channels) or "stack" (no
+            mean, for features, whose mean is not meaningful).
     """
 
     values: torch.Tensor
@@ -31,27 +31,27 @@ class ViewMaps:
 
 @runtime_checkable
 class SupportsMapTTA(Protocol):
-    """What a model offers whose maps can be averaged over views (``TEST.AUG.MERGE`` "maps")."""
+    """The interface of models whose maps can be averaged over views (``TEST.AUG.MERGE`` "maps")."""
 
     def tta_maps(self, batched_inputs):
         """Run the network up to the maps that can be averaged.
 
         Args:
             batched_inputs (list[dict]): V views of one image and of one size, in detectron2's format. The second of
-                two is the first one's mirror image.
+                two is the mirror image of the first.
 
         Returns:
-            dict[str, ViewMaps]: by name, with V maps each. Every call gives the same names, strides and ``combine``.
+            dict[str, ViewMaps]: by name, with V maps each; names, strides and ``combine`` are the same for every call.
         """
 
     def tta_decode(self, maps, batched_inputs, mirrored):
-        """Find the people in the averaged maps.
+        """Decode the people from the averaged maps.
 
         Args:
-            maps (dict[str, ViewMaps]): one map of each name, (1, C, H, W), those to "stack" of all views, (V, C, H, W),
-                on the grid of the largest view. Nothing is mirrored any more, but the channels of stacked ones.
-            batched_inputs (list[dict]): the input of the largest view, alone.
-            mirrored (list[bool]): V, whether the stacked maps are from a mirrored view.
+            maps (dict[str, ViewMaps]): one map per name, (1, C, H, W), or for "stack" those of all views, (V, C, H, W),
+                on the grid of the largest view. All are mirrored back, except the channels of stacked maps.
+            batched_inputs (list[dict]): only the input of the largest view.
+            mirrored (list[bool]): V, whether each stacked map is from a mirrored view.
 
         Returns:
             list[dict]: one, with ``instances`` in pixels of the input's ``height`` x ``width``.
@@ -59,18 +59,18 @@ class SupportsMapTTA(Protocol):
 
 
 def average_maps(model, views, flip_indices):
-    """Average the maps of several views, and decode the result.
+    """Average the maps of several views and decode the result.
 
     Args:
         model (SupportsMapTTA): the model.
-        views (Iterable[ViewsOfSize]): of one image, the largest first: its grid is that of the averaged maps.
+        views (Iterable[ViewsOfSize]): of one image, the largest first; the averaged maps have its grid.
         flip_indices (Tensor): (K,) int64, ``KeypointSchema.flip_indices``.
 
     Returns:
         dict: with ``instances``.
 
     Raises:
-        ValueError: a map's ``combine`` is unknown, or is "keypoints" where there are not K channels.
+        ValueError: if a map's ``combine`` is unknown, or is "keypoints" without K channels.
     """
     average = _MapAverage(flip_indices)
     for of_size in views:
@@ -79,12 +79,12 @@ def average_maps(model, views, flip_indices):
 
 
 class _MapAverage:
-    """Adds up the maps of views, or stacks them, on the grid of the first."""
+    """Sums or stacks the maps of views on the grid of the first."""
 
     def __init__(self, flip_indices):
         self.flip_indices = flip_indices
         self.largest = None
-        # V, whether each view is mirrored
+        # V flags, whether each view is mirrored
         self.mirrored = []
         self._targets, self._sums, self._stacks = None, {}, {}
 
@@ -102,13 +102,13 @@ class _MapAverage:
                     self._sums[name] = self._sums[name] + values if name in self._sums else values
 
     def result(self):
-        """One map of each name, and stacks: dict[str, ViewMaps]."""
+        """The averaged and the stacked maps: dict[str, ViewMaps]."""
         values = {name: total / len(self.mirrored) for name, total in self._sums.items()}
         values |= {name: torch.cat(stacked) for name, stacked in self._stacks.items()}
         return {name: replace(self._targets[name], values=value) for name, value in values.items()}
 
     def _bring_back(self, name, maps, index, views):
-        """(1, C, H, W) values of one view, 1 being the mirrored one, on the grid of the largest, not mirrored."""
+        """(1, C, H, W) values of view ``index`` (1 is mirrored), mirrored back and on the grid of the largest view."""
         if maps.combine not in ("keypoints", "mean", "stack"):
             raise ValueError(f"map {name!r}: combine must be 'keypoints', 'mean' or 'stack', got {maps.combine!r}")
         if maps.combine == "keypoints" and maps.values.shape[1] != len(self.flip_indices):
@@ -135,20 +135,20 @@ class _MapAverage:
 
 
 def resample_map(values, *, stride, size, mirrored, target_shape, target_stride, target_size, from_target=None):
-    """Read the map of one view at the cells of another view's map, by bilinear interpolation.
+    """Resample the map of one view at the cells of another view's map, by bilinear interpolation.
 
-    Cells outside of the view, which padding has added, get the values at its border.
+    Cells in the padding, outside of the view, get the values at its border.
 
     Args:
         values (Tensor): (B, C, H, W).
-        stride (int): of its cells, pixels of the view.
-        size (tuple[int, int]): of the view without padding, (height, width).
-        mirrored (bool): the view is mirrored; the result is not.
+        stride (int): stride of the map, pixels of the view.
+        size (tuple[int, int]): (height, width) of the view without padding.
+        mirrored (bool): whether the view is mirrored; the result is not.
         target_shape (tuple[int, int]): (H', W') of the other map.
-        target_stride (int): of its cells, pixels of the other view.
-        target_size (tuple[int, int]): of the other view.
-        from_target (ndarray | None): (2, 3), from pixels of the other view to those of this one, before it is
-            mirrored; it does not turn anything. None = their sizes are all.
+        target_stride (int): stride of the other map, pixels of the other view.
+        target_size (tuple[int, int]): (height, width) of the other view.
+        from_target (ndarray | None): (2, 3) matrix without rotation, from pixels of the other view to those of this
+            one before mirroring. None = scale by the ratio of the sizes.
 
     Returns:
         Tensor: (B, C, H', W').
@@ -162,7 +162,7 @@ def resample_map(values, *, stride, size, mirrored, target_shape, target_stride,
         from_target = np.diag([size[1] / target_size[1], size[0] / target_size[0], 0])[:2]
 
     def positions(axis):
-        """Of the target's cells on the map, 0 to 1 from edge to edge."""
+        """Positions of the target's cells on the map, 0 to 1 from edge to edge."""
         cells = torch.arange(target_shape[axis], device=values.device, dtype=torch.float32)
         scale, shift = from_target[1 - axis, 1 - axis].item(), from_target[1 - axis, 2].item()
         pixels = ((cells + 0.5) * target_stride * scale + shift).clamp(0, size[axis])

@@ -1,4 +1,4 @@
-"""Predictions of several views, mirrored back and merged as poses."""
+"""Merging of several views' predictions as poses."""
 
 import torch
 from detectron2.structures import Boxes, Instances
@@ -10,24 +10,24 @@ _FIELDS = ("pred_boxes", "scores", "pred_classes", "pred_keypoints")
 
 
 def merge_poses(predictions, sigmas, *, match_oks=0.7, weight_of=lambda confidence: confidence):
-    """Bring the predictions of several views of an image together.
+    """Merge the predictions of several views of an image.
 
-    Those that are the same person are found by :func:`~dynpose.layers.oks_nms.group_by_oks`. Of a person who was found
-    in some of the V views with scores s_v, keypoints p_vk and their confidences c_vk:
+    :func:`~dynpose.layers.oks_nms.group_by_oks` groups the predictions by person. For a person predicted in some of the
+    V views with scores s_v, keypoints p_vk and their confidences c_vk:
 
     - the keypoint is the mean of the p_vk, weighted by s_v c_vk (by s_v where all c_vk are 0);
-    - its confidence is the mean of the c_vk, weighted by s_v, and the box the mean of the boxes, weighted so;
-    - the score is sum_v s_v / V: the mean, where a view that did not find the person counts as 0. It is s for a person
-      found in all views with score s, and s / V for one found in a single view.
+    - its confidence is the mean of the c_vk and the box the mean of the boxes, both weighted by s_v;
+    - the score is sum_v s_v / V: the mean, where views without the person count as 0. It is s for a person predicted in
+      all views with score s, and s / V for one predicted in a single view.
 
     Args:
         predictions (list[Instances]): V, in the coordinates of one image, not mirrored, with ``scores``,
             ``pred_classes``, ``pred_keypoints`` (N, K, 3) and optionally ``pred_boxes``. Without predictions, the
             fields may be missing.
-        sigmas (Sequence[float]): K, of OKS. The area of a pose is that of its box, or else of the rectangle around its
-            keypoints.
-        match_oks (float): least OKS of predictions that are the same person.
-        weight_of (callable): gives the weights, >= 0, for third values that are no such themselves.
+        sigmas (Sequence[float]): K, of OKS. The area of a pose is that of its box, if it has one, or of the rectangle
+            around its keypoints.
+        match_oks (float): minimum OKS of predictions of the same person.
+        weight_of (callable): maps the third values to weights >= 0.
 
     Returns:
         Instances: the people of all views by descending score, with the same four fields.
@@ -49,7 +49,7 @@ def merge_poses(predictions, sigmas, *, match_oks=0.7, weight_of=lambda confiden
     )
 
     def of_views(values):
-        """(N, ...) -> (G, V, ...), 0 where a view has not found a person."""
+        """(N, ...) -> (G, V, ...), 0 where a view lacks a person."""
         table = values.new_zeros(len(leaders), len(predictions), *values.shape[1:])
         table[group, view] = values
         return table
@@ -79,11 +79,11 @@ def merge_poses(predictions, sigmas, *, match_oks=0.7, weight_of=lambda confiden
 
 
 def mirror_poses(instances, flip_indices):
-    """Take predictions of a mirrored image to the image, or back.
+    """Mirror predictions from a mirrored image to the original, or vice versa.
 
     Args:
-        instances (Instances): on a mirrored image of the width ``image_size`` says. Other fields than those that
-            :func:`merge_poses` reads are left out.
+        instances (Instances): predictions on a mirrored image, whose width is in ``image_size``. Only the fields that
+            :func:`merge_poses` reads are kept.
         flip_indices (Tensor): (K,) int64, ``KeypointSchema.flip_indices``.
 
     Returns:
@@ -103,7 +103,7 @@ def mirror_poses(instances, flip_indices):
 
 
 def split_by_finiteness(instances):
-    """Separate finite predictions, which can be merged, from those of a diverged model.
+    """Split predictions into finite ones, which can be merged, and non-finite ones of a diverged model.
 
     Args:
         instances (Instances): of one view.
@@ -118,7 +118,7 @@ def split_by_finiteness(instances):
 
 
 def has_predictions(instances):
-    """Whether there are any; Instances without fields have no length."""
+    """Whether there are predictions; Instances without fields have no length."""
     return bool(instances.get_fields()) and len(instances) > 0
 
 

@@ -1,4 +1,4 @@
-"""A pose model with test-time augmentation, in the place of the model."""
+"""A drop-in wrapper that adds test-time augmentation to a pose model."""
 
 import logging
 
@@ -27,31 +27,31 @@ _WEIGHTS = {"positive": lambda confidence: confidence, "logit": torch.sigmoid}
 class PoseTTA(nn.Module):
     """A pose model with test-time augmentation; its input and output are those of the model.
 
-    ``PoseTTA(cfg, model)`` takes the place of detectron2's ``GeneralizedRCNNWithTTA(cfg, model)``, which refuses
-    keypoints. As there, the images given should be the original ones: one that has been resized is resized again.
+    ``PoseTTA(cfg, model)`` replaces detectron2's ``GeneralizedRCNNWithTTA(cfg, model)``, which does not support
+    keypoints. As there, inputs should be the original images: a resized image is resized again.
 
     Args:
-        model (nn.Module): takes and gives detectron2's formats, and gives ``scores``, ``pred_classes``,
-            ``pred_keypoints`` (N, K, 3) and optionally ``pred_boxes`` in pixels of the ``height`` x ``width`` that it
-            is told. Of a DistributedDataParallel, the module inside is used.
-        schema (KeypointSchema): the keypoints; its flip pairs change places in the mirrored views, its sigmas measure
-            how similar two poses are. A keypoint without a twin keeps its place.
-        min_sizes (Sequence[int]): lengths of the views' shorter side, pixels. Views of one size are made once.
-        max_size (int): upper end of their longer side, pixels.
+        model (nn.Module): its inputs and outputs have detectron2's formats; it predicts ``scores``, ``pred_classes``,
+            ``pred_keypoints`` (N, K, 3) and optionally ``pred_boxes`` in pixels of the given ``height`` x ``width``.
+            A DistributedDataParallel is unwrapped.
+        schema (KeypointSchema): the keypoints; its flip pairs are swapped in the mirrored views, its sigmas define the
+            OKS of two poses. Keypoints without a flip pair keep their index.
+        min_sizes (Sequence[int]): lengths of the views' shorter side, pixels. Duplicate sizes are used once.
+        max_size (int): upper limit of their longer side, pixels.
         affine_resize (bool): make the views by :class:`~dynpose.data.AffineResize`, as ``INPUT.AFFINE_RESIZE_TEST``
             does without augmentation, for models that read ``to_original``.
-        flip (bool): add the mirrored twin of every view.
+        flip (bool): add the mirror image of every view.
         merge (str): "poses" (:func:`merge_poses`) or "maps" (:class:`SupportsMapTTA`).
-        match_oks (float): for "poses", least OKS of predictions of two views that are the same person.
+        match_oks (float): for "poses", minimum OKS of predictions of the same person in two views.
         max_detections (int): for "poses", people kept per image.
-        confidence (str): for "poses", what the third value of a predicted keypoint is: "positive" (a probability, or
+        confidence (str): for "poses", the kind of a predicted keypoint's third value: "positive" (a probability, or
             another number >= 0 such as Keypoint R-CNN's score, which can exceed 1) or "logit" (any number; its sigmoid
             weights the keypoint).
-        image_format (str): "BGR" or "RGB", for inputs that have a file name in place of an image.
+        image_format (str): "BGR" or "RGB", for inputs that have a file name instead of an image.
 
     Raises:
-        ValueError: an argument is out of its range, ``flip`` is asked for but keypoints whose names differ in
-            left/right only are no pair of the schema, or the model does not offer maps or read ``to_original``.
+        ValueError: if an argument is out of range, ``flip`` is set but keypoints whose names differ only in left/right
+            are not a pair of the schema, or the model does not support the maps or ``to_original`` that are needed.
 
     Example::
 
@@ -102,7 +102,7 @@ class PoseTTA(nn.Module):
         self.confidence = confidence
         self.image_format = image_format
         self.flip_indices = torch.as_tensor(schema.flip_indices)
-        # A new module is in training mode, and inference_on_dataset would leave the model in it, too
+        # A new module is in training mode, and inference_on_dataset would also leave the model in it
         self.training = model.training
 
     @classmethod
@@ -110,7 +110,7 @@ class PoseTTA(nn.Module):
         """Read the arguments from ``cfg.TEST.AUG``, ``cfg.TEST.DETECTIONS_PER_IMAGE`` and ``cfg.INPUT``.
 
         Raises:
-            ConfigError: a value is out of its range, none of its choices, or does not fit the model or keypoints.
+            ConfigError: if a value is out of range, not a valid choice, or does not fit the model or keypoints.
         """
         aug = cfg.TEST.AUG
         schema = schema_from_cfg(cfg)
@@ -136,35 +136,35 @@ class PoseTTA(nn.Module):
 
     @torch.no_grad()
     def forward(self, batched_inputs):
-        """Find the people in some images.
+        """Predict the people of a batch of images.
 
         Args:
             batched_inputs (list[dict]): B, in detectron2's format: ``image`` (3, H, W) or ``file_name``; ``height`` and
-                ``width`` of the result, by default the image's own.
+                ``width`` of the result, by default the image's.
 
         Returns:
-            list[dict]: B, with ``instances``: the fields named in the class (and no other), by descending score; from
-            "maps", whatever the model decodes. From "poses", what the model predicts as NaN or infinite in any view is
-            left out of the merging and comes last, as it is, for the evaluator to count.
+            list[dict]: B, with ``instances``. For "poses", only the fields named in the class, by descending score;
+            predictions with NaN or infinite values in any view are not merged and come last, unchanged, for the
+            evaluator to count. For "maps", the instances that the model decodes.
 
         Raises:
-            ValueError: an image is too narrow to be resized, an input has precomputed ``proposals`` or has been
+            ValueError: if an image is too narrow to be resized, an input has precomputed ``proposals`` or has been
                 resized by an affine warp, or the model's keypoints are not those of the schema.
         """
         run = self._average_maps if self.merge == "maps" else self._merge_poses
         return [run(complete_inputs(inputs, self.image_format)) for inputs in batched_inputs]
 
     def view_sizes(self, height, width):
-        """Sizes of an image's views, without their twins.
+        """Sizes of an image's views, without their mirror images.
 
         Args:
             height, width (int): of the image, pixels.
 
         Returns:
-            list[tuple[int, int]]: (height, width), each once, in the order of ``min_sizes``.
+            list[tuple[int, int]]: unique (height, width), in the order of ``min_sizes``.
 
         Raises:
-            ValueError: a side would have no pixel.
+            ValueError: if a side would have no pixels.
         """
         return list(self.views.resizes(height, width))
 
@@ -174,7 +174,7 @@ class PoseTTA(nn.Module):
     def _merge_poses(self, inputs):
         predictions, not_finite = [], []
         for views in self.views.make(inputs):
-            # Told the original size, the model itself takes its predictions back to it
+            # Given the original size, the model itself rescales its predictions to it
             outputs = [output["instances"] for output in self.model(views.inputs)]
             self._check_predictions(outputs)
             for output in [outputs[0], *(mirror_poses(output, self.flip_indices) for output in outputs[1:])]:
@@ -209,7 +209,7 @@ class PoseTTA(nn.Module):
 
 
 def _check_config(cfg, model, schema):
-    """Find a wrong value before the first image does."""
+    """Validate the config before the first image is processed."""
     aug = cfg.TEST.AUG
     if not aug.MIN_SIZES:
         raise ConfigError("TEST.AUG.MIN_SIZES must be one or more lengths in pixels, got none")
@@ -239,7 +239,7 @@ def _check_offers_maps(model):
 
 
 def _check_pairs(schema):
-    """Refuse to mirror keypoints that look like twins but are not said to be."""
+    """Refuse to mirror keypoints that look like a flip pair but are not declared as one."""
     paired = {name for pair in schema.flip_pairs for name in pair}
     missing = [pair for pair in infer_flip_pairs(schema.names) if not paired & set(pair)]
     if missing:

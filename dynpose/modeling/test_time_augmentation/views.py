@@ -1,4 +1,4 @@
-"""The views of an image: copies at several sizes, and the mirror image of each."""
+"""The views of an image: copies of several sizes and their mirror images."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from dynpose.data.image_reading import read_image
 
 @dataclass
 class ViewsOfSize:
-    """The views of an image that have one size: they need no padding and are one batch.
+    """The views of an image that share one size: one batch, without padding.
 
     Attributes:
         size (tuple[int, int]): (height, width), pixels.
-        resize (Transform): from the image to the first of them.
-        inputs (list[dict]): in detectron2's format: the resized image, then its mirror image where asked for.
+        resize (Transform): from the image to the first view.
+        inputs (list[dict]): in detectron2's format: the resized image, then optionally its mirror image.
     """
 
     size: tuple
@@ -30,8 +30,8 @@ class ViewMaker:
     """Makes the views of images.
 
     Args:
-        min_sizes (Sequence[int]): lengths of the shorter side, pixels. Views of one size are made once.
-        max_size (int): upper end of the longer side, pixels.
+        min_sizes (Sequence[int]): lengths of the shorter side, pixels. Duplicate sizes are used once.
+        max_size (int): upper limit of the longer side, pixels.
         affine_resize (bool): resize by :class:`~dynpose.data.AffineResize`.
         flip (bool): add the mirror image of every view.
     """
@@ -43,16 +43,16 @@ class ViewMaker:
         self.flip = flip
 
     def resizes(self, height, width):
-        """Find what resizes an image to its views.
+        """Return the transforms that resize an image to its views.
 
         Args:
             height, width (int): of the image, pixels.
 
         Returns:
-            dict[tuple[int, int], Transform]: by (height, width) of the result, in the order of ``min_sizes``.
+            dict[tuple[int, int], Transform]: keyed by (height, width) of the result, in the order of ``min_sizes``.
 
         Raises:
-            ValueError: a side would have no pixel.
+            ValueError: if a side would have no pixels.
         """
         if self.affine_resizes is not None:
             image = np.broadcast_to(np.uint8(0), (height, width))
@@ -70,7 +70,7 @@ class ViewMaker:
 
         Args:
             inputs (dict): from :func:`complete_inputs`.
-            largest_first (bool): begin with the largest view, rather than keep the order of ``min_sizes``.
+            largest_first (bool): begin with the largest view instead of keeping the order of ``min_sizes``.
 
         Yields:
             ViewsOfSize
@@ -89,7 +89,7 @@ class ViewMaker:
                 views.append({**inputs, "image": image.flip(-1)})
             to_original = matrix_to_original(T.TransformList([resize]))
             if to_original is not None:
-                # the result may be asked for in another size than the image's
+                # the requested size of the result may differ from the image's
                 height, width = pixels.shape[:2]
                 to_original *= np.array([[inputs["width"] / width], [inputs["height"] / height]])
                 matrices = [to_original, _mirror_matrix(to_original, size[1], inputs["width"])]
@@ -98,7 +98,7 @@ class ViewMaker:
 
 
 def complete_inputs(inputs, image_format):
-    """Copy the inputs of an image, with its pixels and sizes and without what is only for training.
+    """Copy the inputs of an image, with its pixels and sizes but without the training-only entries.
 
     Args:
         inputs (dict): in detectron2's format, with ``image`` (3, H, W) or ``file_name``.
@@ -108,7 +108,7 @@ def complete_inputs(inputs, image_format):
         dict: with ``image``, ``height`` and ``width``.
 
     Raises:
-        ValueError: it has precomputed ``proposals`` or has been resized by an affine warp.
+        ValueError: if it has precomputed ``proposals`` or has been resized by an affine warp.
     """
     inputs = {name: value for name, value in inputs.items() if name != "instances"}
     if "proposals" in inputs:
@@ -130,7 +130,7 @@ def complete_inputs(inputs, image_format):
 
 
 def _to_array(image):
-    """(C, H, W) tensor -> (H, W, C) array; uint8 where that loses nothing, for Pillow to resize as in the mappers."""
+    """(C, H, W) tensor -> (H, W, C) array; uint8 if lossless, so that Pillow resizes it as in the mappers."""
     pixels = image.permute(1, 2, 0).cpu().numpy()
     if pixels.dtype != np.uint8 and pixels.min() >= 0 and pixels.max() <= 255 and (pixels == np.rint(pixels)).all():
         return pixels.astype(np.uint8)
@@ -138,6 +138,6 @@ def _to_array(image):
 
 
 def _mirror_matrix(matrix, width, result_width):
-    """The (2, 3) matrix of the mirror images, of ``width`` and ``result_width`` pixels, of what ``matrix`` maps."""
+    """Mirror ``matrix`` (2, 3): the map between mirror images of ``width`` and ``result_width`` pixels."""
     mirror, mirror_result = (np.array([[-1.0, 0, side], [0, 1, 0], [0, 0, 1]]) for side in (width, result_width))
     return (mirror_result @ np.vstack([matrix, [0, 0, 1]]) @ mirror)[:2]
