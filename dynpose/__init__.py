@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from . import model_zoo
     from .config import load_config
@@ -10,8 +12,6 @@ if TYPE_CHECKING:
     from .engine import PosePredictor, PoseTrainer
     from .evaluation import PoseEvaluator
     from .utils import draw_poses
-
-__version__ = "0.1.0"
 
 __all__ = [
     "PoseDatasetMapper",

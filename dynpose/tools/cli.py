@@ -10,7 +10,7 @@ import importlib
 import importlib.metadata
 import math
 
-from dynpose import __version__
+from dynpose.version import __version__
 
 from .ending import exit_code
 

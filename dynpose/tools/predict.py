@@ -144,10 +144,10 @@ def _refuse_to_overwrite(images, output):
 
 
 def _info(args, predictor, beyond_limit):
-    import dynpose
+    from dynpose.version import __version__
 
     return {
-        "description": f"dynpose {dynpose.__version__}: {args.weights} with {args.config_file}",
+        "description": f"dynpose {__version__}: {args.weights} with {args.config_file}",
         "coordinates": _COORDINATES,
         "keypoint_names": list(predictor.schema.names),
         "skeleton": [list(edge) for edge in predictor.schema.skeleton],

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-import dynpose
+from dynpose.version import __version__
 
 
 def versions(packages: Iterable[str] = ()) -> dict[str, str | None]:
     """Return the versions of dynpose, Python, PyTorch and ``packages``, None for a package that is not installed."""
     return {
-        "dynpose": dynpose.__version__,
+        "dynpose": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{name: _version(name) for name in packages},
@@ -40,7 +40,7 @@ def git_state(folder: Path | None = None) -> dict | None:
         ``commit``, and ``dirty``: whether files differ from it or are untracked. None if git does not track the
         package, even if it is installed within the working tree of another repository.
     """
-    folder = folder or Path(dynpose.__file__).parent
+    folder = folder or Path(__file__).parents[1]
     if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
     commit = _git(folder, "rev-parse", "HEAD")
