@@ -1,5 +1,6 @@
 """What several tests need: the external test data, one thread, clean catalogs, GPU tests skipped without a GPU."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -53,14 +54,27 @@ def small_run(tmp_path_factory):
     return SimpleNamespace(config=str(folder / "config.yaml"), weights=str(folder / "model_final.pth"))
 
 
-@pytest.fixture
-def catalogs():
-    """Data sets that a test registers are gone after it."""
+@contextlib.contextmanager
+def _restored_catalogs():
     before = {id(catalog): set(catalog) for catalog in (DatasetCatalog, MetadataCatalog)}
     yield
     for catalog in (DatasetCatalog, MetadataCatalog):
         for name in set(catalog) - before[id(catalog)]:
             catalog.remove(name)
+
+
+@pytest.fixture
+def catalogs():
+    """Remove the data sets that a test registers after it."""
+    with _restored_catalogs():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _catalogs_of_a_module():
+    """Remove the data sets that a module registers after it: other modules run in the same process, in any order."""
+    with _restored_catalogs():
+        yield
 
 
 @pytest.fixture
