@@ -1,4 +1,4 @@
-# make test   set up, then check style and run the tests
+# make test   set up, then check style and types and run the tests
 # make demo   set up, then train, evaluate and draw a small FCPose on synthetic people (output/demo)
 PYTHON ?= python3.11
 VENV := .venv
@@ -35,6 +35,7 @@ $(READY): $(CONSTRAINTS) pyproject.toml setup.py dynpose/tools/install_detectron
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
