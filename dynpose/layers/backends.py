@@ -16,6 +16,7 @@ import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -35,7 +36,7 @@ class Implementation:
             only if named.
     """
 
-    function: Callable
+    function: Callable[..., Any]
     unavailable_reason: Callable[..., str | None] = _always_available
     devices: tuple[str, ...] | None = ()
 
@@ -89,7 +90,7 @@ def check_backend(name: str) -> None:
         raise ValueError(f"backend: expected one of {', '.join(map(repr, backend_names()))}, got {name!r}")
 
 
-def select_backend(operator: str, backend: str, device: torch.device, *arguments) -> Callable:
+def select_backend(operator: str, backend: str, device: torch.device, *arguments: Any) -> Callable[..., Any]:
     """Find the function that runs an operator.
 
     Args:

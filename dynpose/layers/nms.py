@@ -4,14 +4,23 @@ Axes: N boxes, G groups that do not compete with each other, M boxes in the larg
 """
 
 import torch
+from torch import Tensor
 
 __all__ = ["soft_nms"]
 
 
 @torch.no_grad()
 def soft_nms(
-    boxes, scores, groups, *, method="linear", iou_threshold=0.3, sigma=0.5, min_score=1e-3, max_per_group=None
-):
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor,
+    *,
+    method: str = "linear",
+    iou_threshold: float = 0.3,
+    sigma: float = 0.5,
+    min_score: float = 1e-3,
+    max_per_group: int | None = None,
+) -> tuple[Tensor, Tensor]:
     """Lower the scores of boxes that overlap higher-scored ones, instead of dropping them.
 
     Each step selects the highest-scored remaining box of a group and multiplies the scores of the others by
@@ -20,17 +29,17 @@ def soft_nms(
     largest number of boxes selected from one group.
 
     Args:
-        boxes (Tensor): (N, 4) XYXY.
-        scores (Tensor): (N,), non-negative.
-        groups (Tensor): (N,) int64; boxes of different groups (images, classes) do not compete.
-        method (str): "linear" or "gaussian".
-        iou_threshold (float): for "linear".
-        sigma (float): for "gaussian".
-        min_score (float): boxes whose score falls below it are dropped; non-negative.
-        max_per_group (int | None): maximum number of boxes kept per group; None = all.
+        boxes: (N, 4) XYXY.
+        scores: (N,), non-negative.
+        groups: (N,) int64; boxes of different groups (images, classes) do not compete.
+        method: "linear" or "gaussian".
+        iou_threshold: for "linear".
+        sigma: for "gaussian".
+        min_score: boxes whose score falls below it are dropped; non-negative.
+        max_per_group: maximum number of boxes kept per group; None = all.
 
     Returns:
-        tuple[Tensor, Tensor]: (S,) int64 indices of the kept boxes and (S,) their lowered scores, by descending score.
+        (S,) int64 indices of the kept boxes and (S,) their lowered scores, by descending score.
 
     Raises:
         ValueError: for an unknown method, a ``sigma`` that is not positive, or a negative ``min_score``.
@@ -55,11 +64,11 @@ def soft_nms(
     # -1 marks selected boxes, dropped boxes and padding: products with a weight in [0, 1] stay below any min_score
     remaining = torch.where((members >= 0) & (scores[members] >= min_score), scores[members], -1.0)
     steps = members.shape[1] if max_per_group is None else min(max_per_group, members.shape[1])
-    taken, taken_scores = [], []
+    selected, selected_scores = [], []
     for _ in range(steps):
         best, place = remaining.max(dim=1, keepdim=True)
-        taken.append(members.gather(1, place))
-        taken_scores.append(best)
+        selected.append(members.gather(1, place))
+        selected_scores.append(best)
         iou = _iou_with(boxes.take_along_dim(place[..., None], dim=1), boxes)
         if method == "linear":
             weight = torch.where(iou > iou_threshold, 1 - iou, 1.0)
@@ -67,11 +76,11 @@ def soft_nms(
             weight = torch.exp(-iou.square() / sigma)
         remaining = remaining * weight
         remaining = torch.where(remaining < min_score, -1.0, remaining).scatter(1, place, -1.0)
-    taken, taken_scores = torch.cat(taken, dim=1), torch.cat(taken_scores, dim=1)
-    left = taken_scores >= 0
-    taken, taken_scores = taken[left], taken_scores[left]
-    order = taken_scores.argsort(descending=True, stable=True)
-    return taken[order], taken_scores[order]
+    kept, kept_scores = torch.cat(selected, dim=1), torch.cat(selected_scores, dim=1)
+    left = kept_scores >= 0
+    kept, kept_scores = kept[left], kept_scores[left]
+    order = kept_scores.argsort(descending=True, stable=True)
+    return kept[order], kept_scores[order]
 
 
 def _members_of_groups(groups):

@@ -3,26 +3,31 @@
 Axes: N, M poses, K keypoints. Coordinates are continuous pixels (x, y) of one image.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from torch import Tensor
 
 __all__ = ["group_by_oks", "oks_nms", "pairwise_oks", "pose_areas"]
 
 
-def pairwise_oks(poses, others, areas, sigmas, visible=None):
+def pairwise_oks(
+    poses: Tensor, others: Tensor, areas: Tensor, sigmas: Sequence[float] | Tensor, visible: Tensor | None = None
+) -> Tensor:
     """Pairwise OKS of N and M poses: the mean over the keypoints of exp(-d^2 / (2 area (2 sigma)^2)).
 
     With annotated people as ``others``, this is the OKS of COCO's evaluation.
 
     Args:
-        poses (Tensor): (N, K, 2 or more) x, y, ...
-        others (Tensor): (M, K, 2 or more).
-        areas (Tensor): (M,) areas of ``others``, or (N, M) per pair, square pixels; non-negative.
-        sigmas (Sequence[float] | Tensor): (K,), those of the keypoint schema.
-        visible (Tensor | None): (M, K) bool, keypoints of ``others`` that count; None = all.
+        poses: (N, K, 2 or more) x, y, ...
+        others: (M, K, 2 or more).
+        areas: (M,) areas of ``others``, or (N, M) per pair, square pixels; non-negative.
+        sigmas: (K,), those of the keypoint schema.
+        visible: (M, K) bool, keypoints of ``others`` that count; None = all.
 
     Returns:
-        Tensor: (N, M) in [0, 1]; 0 where no keypoint of the other pose counts.
+        (N, M) in [0, 1]; 0 where no keypoint of the other pose counts.
 
     Raises:
         ValueError: if the numbers of keypoints and sigmas differ.
@@ -52,27 +57,34 @@ def pairwise_oks(poses, others, areas, sigmas, visible=None):
     return total / visible.sum(dim=1).clamp(min=1)
 
 
-def pose_areas(poses):
+def pose_areas(poses: Tensor) -> Tensor:
     """Area of the smallest rectangle around each pose: (N, K, 2 or more) -> (N,), square pixels."""
     x, y = poses[..., 0], poses[..., 1]
     return (x.amax(dim=1) - x.amin(dim=1)) * (y.amax(dim=1) - y.amin(dim=1))
 
 
-def oks_nms(poses, scores, sigmas, threshold, areas=None, classes=None):
+def oks_nms(
+    poses: Tensor,
+    scores: Tensor,
+    sigmas: Sequence[float] | Tensor,
+    threshold: float,
+    areas: Tensor | None = None,
+    classes: Tensor | None = None,
+) -> Tensor:
     """Drop every pose that is too similar to a higher-scored pose that is kept.
 
     The area of a pair is the mean of the two poses' areas.
 
     Args:
-        poses (Tensor): (N, K, 2 or more).
-        scores (Tensor): (N,).
-        sigmas (Sequence[float] | Tensor): (K,).
-        threshold (float): OKS above which the lower-scored pose is dropped.
-        areas (Tensor | None): (N,) square pixels; None = :func:`pose_areas`.
-        classes (Tensor | None): (N,) int64; poses of different classes do not compete.
+        poses: (N, K, 2 or more).
+        scores: (N,).
+        sigmas: (K,).
+        threshold: OKS above which the lower-scored pose is dropped.
+        areas: (N,) square pixels; None = :func:`pose_areas`.
+        classes: (N,) int64; poses of different classes do not compete.
 
     Returns:
-        Tensor: (M,) int64 indices of the kept poses, by descending score; the earlier comes first among equal scores.
+        (M,) int64 indices of the kept poses, by descending score; the earlier comes first among equal scores.
 
     Example::
 
@@ -91,7 +103,15 @@ def oks_nms(poses, scores, sigmas, threshold, areas=None, classes=None):
     return torch.as_tensor(np.asarray(kept, dtype=np.int64), device=poses.device)
 
 
-def group_by_oks(poses, scores, views, sigmas, threshold, areas=None, classes=None):
+def group_by_oks(
+    poses: Tensor,
+    scores: Tensor,
+    views: Tensor,
+    sigmas: Sequence[float] | Tensor,
+    threshold: float,
+    areas: Tensor | None = None,
+    classes: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Group the predictions from several views of an image by person, greedily by score.
 
     The highest-scored ungrouped pose leads a new group. From each other view, the ungrouped pose with the highest
@@ -103,16 +123,16 @@ def group_by_oks(poses, scores, views, sigmas, threshold, areas=None, classes=No
     another person.
 
     Args:
-        poses (Tensor): (N, K, 2 or more), of all views, in the coordinates of one image.
-        scores (Tensor): (N,), non-negative.
-        views (Tensor): (N,) int64, the view of each pose.
-        sigmas (Sequence[float] | Tensor): (K,).
-        threshold (float): minimum OKS with the leader, above 0.
-        areas (Tensor | None): (N,) square pixels; None = :func:`pose_areas`.
-        classes (Tensor | None): (N,) int64; a group has one class.
+        poses: (N, K, 2 or more), of all views, in the coordinates of one image.
+        scores: (N,), non-negative.
+        views: (N,) int64, the view of each pose.
+        sigmas: (K,).
+        threshold: minimum OKS with the leader, above 0.
+        areas: (N,) square pixels; None = :func:`pose_areas`.
+        classes: (N,) int64; a group has one class.
 
     Returns:
-        tuple[Tensor, Tensor]: the group of each pose, (N,) int64, and the index of each group's leader, (G,) int64.
+        The group of each pose, (N,) int64, and the index of each group's leader, (G,) int64.
         Groups are numbered by their leaders' descending score.
     """
     oks = _oks_within(poses, sigmas, areas, classes).cpu().numpy()
@@ -120,7 +140,7 @@ def group_by_oks(poses, scores, views, sigmas, threshold, areas=None, classes=No
     order = scores.argsort(descending=True, stable=True).cpu().numpy()
     view = views.cpu().numpy()
     group = np.full(len(poses), -1, dtype=np.int64)
-    leaders = []
+    leaders: list[int] = []
     for leader in order:
         if group[leader] >= 0:
             continue
@@ -129,8 +149,8 @@ def group_by_oks(poses, scores, views, sigmas, threshold, areas=None, classes=No
         _, best_of_view = np.unique(view[joining], return_index=True)
         group[joining[best_of_view]] = group[leader] = len(leaders)
         leaders.append(leader)
-    leaders = np.asarray(leaders, dtype=np.int64)
-    return torch.as_tensor(group, device=poses.device), torch.as_tensor(leaders, device=poses.device)
+    leader_index = torch.as_tensor(np.asarray(leaders, dtype=np.int64), device=poses.device)
+    return torch.as_tensor(group, device=poses.device), leader_index
 
 
 def _oks_within(poses, sigmas, areas, classes):

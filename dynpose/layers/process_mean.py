@@ -3,19 +3,20 @@
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
+from torch import Tensor
 
 
-def mean_over_processes(value):
+def mean_over_processes(value: Tensor) -> Tensor:
     """Average a count over all processes.
 
     DistributedDataParallel averages gradients. A loss that is a sum divided by this mean of the processes' counts
     therefore gives the gradient that one process would give on the whole batch.
 
     Args:
-        value (Tensor): a count, any shape; not differentiated.
+        value: a count, any shape; not differentiated.
 
     Returns:
-        Tensor: the same shape, detached.
+        The mean, of the same shape, detached.
     """
     value = value.detach().clone()
     if comm.get_world_size() > 1:
@@ -24,17 +25,17 @@ def mean_over_processes(value):
     return value
 
 
-def normalizer(count, device=None):
+def normalizer(count: Tensor | int, device: torch.device | None = None) -> Tensor:
     """Average a count over all processes, with their total clamped to at least one.
 
     Losses divide by it: it is never zero, and no single process's count is rounded up.
 
     Args:
-        count (Tensor | int): scalar.
+        count: scalar.
         device (torch.device | None): device of the result if ``count`` is a number.
 
     Returns:
-        Tensor: float32 scalar.
+        A float32 scalar.
     """
     count = torch.as_tensor(count, dtype=torch.float32, device=device)
     return mean_over_processes(count).clamp(min=1 / comm.get_world_size())

@@ -1,17 +1,18 @@
 """Ranking within groups, without a loop over the groups."""
 
 import torch
+from torch import Tensor
 
 
-def rank_in_group(scores, group):
+def rank_in_group(scores: Tensor, group: Tensor) -> Tensor:
     """Rank every item within its group, best first.
 
     Args:
-        scores (Tensor): (N,).
-        group (Tensor): (N,) int64, non-negative.
+        scores: (N,).
+        group: (N,) int64, non-negative.
 
     Returns:
-        Tensor: (N,) int64; 0 = the best of its group. Among equal scores the earlier item ranks higher.
+        (N,) int64; 0 = the best of its group. Among equal scores the earlier item ranks higher.
 
     Example::
 

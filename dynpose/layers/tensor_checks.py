@@ -6,6 +6,8 @@ breaks the graph.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 
@@ -19,7 +21,13 @@ def check_floating_point(name: str, tensor: torch.Tensor) -> None:
         raise TypeError(f"{name}: expected a floating-point dtype, got {tensor.dtype}")
 
 
-def check_tensor(name: str, tensor: torch.Tensor, shape, like: tuple[str, torch.Tensor], dtype=None) -> None:
+def check_tensor(
+    name: str,
+    tensor: torch.Tensor,
+    shape: Sequence[int],
+    like: tuple[str, torch.Tensor],
+    dtype: torch.dtype | None = None,
+) -> None:
     """Check a tensor's shape, device and dtype.
 
     Args:

@@ -1,9 +1,10 @@
 """Bilinear up-sampling in dynpose's coordinate convention."""
 
 import torch
+from torch import Tensor
 
 
-def aligned_upsample(maps, factor):
+def aligned_upsample(maps: Tensor, factor: int) -> Tensor:
     """Up-sample bilinearly so that cell centres keep their position in the image.
 
     The centre of cell (u, v) at stride s is the pixel (u * s + s // 2, v * s + s // 2). Fine cell o of stride
@@ -11,11 +12,11 @@ def aligned_upsample(maps, factor):
     the outermost centres the edge is repeated.
 
     Args:
-        maps (Tensor): (B, C, H, W).
-        factor (int): at least 1.
+        maps: (B, C, H, W).
+        factor: at least 1.
 
     Returns:
-        Tensor: (B, C, H * factor, W * factor).
+        (B, C, H * factor, W * factor).
     """
     if factor == 1:
         return maps

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from typing import TYPE_CHECKING
 
 import torch
 import triton
@@ -24,6 +25,9 @@ from dynpose.layers.triton_support import dot_precision, interprets, num_multipr
 
 from . import kernels
 from .spec import KPNetPeaks, KPNetSpec
+
+if TYPE_CHECKING:
+    from .nets import KPNets
 
 # The kernels' on-chip memory grows with these.
 MAX_CHANNELS = 64
@@ -51,18 +55,18 @@ def unavailable_reason(features: torch.Tensor, spec: KPNetSpec) -> str | None:
 
 
 @torch.no_grad()
-def fused_kp_net_peaks(nets):
+def fused_kp_net_peaks(nets: KPNets) -> KPNetPeaks:
     """Peak of every heatmap. See :func:`dynpose.layers.kp_net.kp_net_peaks`."""
     return KPNetPeaks(*torch.ops.dynpose.kp_net_peaks(*_tensors(nets), _pack(nets.spec), nets.stride))
 
 
-def fused_kp_net_cross_entropy(nets, targets):
+def fused_kp_net_cross_entropy(nets: KPNets, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of every heatmap. See :func:`dynpose.layers.kp_net.kp_net_cross_entropy`."""
     losses, _ = torch.ops.dynpose.kp_net_cross_entropy(*_tensors(nets), targets, _pack(nets.spec), nets.stride)
     return losses
 
 
-def fused_kp_net_heatmaps(nets):
+def fused_kp_net_heatmaps(nets: KPNets) -> torch.Tensor:
     """Logits of every cell. See :func:`dynpose.layers.kp_net.kp_net_heatmaps`."""
     return torch.ops.dynpose.kp_net_heatmaps(*_tensors(nets), _pack(nets.spec), nets.stride)
 
@@ -103,14 +107,23 @@ class _Launch:
     """The arguments that the kernels share in one call of an operator.
 
     Args:
-        features (Tensor): (B, C, H, W).
-        params, image_index, locations, coord_scale (Tensor): as in operator.py; float32.
-        spec (list[int]): packed.
-        stride (int): pixels.
+        features: (B, C, H, W).
+        params, image_index, locations, coord_scale: as in operator.py; float32.
+        packed: the spec, see :func:`_pack`.
+        stride: pixels.
     """
 
-    def __init__(self, features, params, image_index, locations, coord_scale, spec, stride):
-        spec = _unpack(spec)
+    def __init__(
+        self,
+        features: torch.Tensor,
+        params: torch.Tensor,
+        image_index: torch.Tensor,
+        locations: torch.Tensor,
+        coord_scale: torch.Tensor,
+        packed: list[int],
+        stride: int,
+    ):
+        spec = _unpack(packed)
         self.num_images, self.channels, self.height, self.width = features.shape
         self.num_instances, self.num_keypoints = len(params), spec.num_keypoints
         self.num_cells = self.height * self.width

@@ -133,9 +133,9 @@ def _relu(x):
 
 @_kernel
 def round_kernel(
-    source, features, num_cells,
+    source: tl.tensor, features: tl.tensor, num_cells: tl.tensor,
     C: tl.constexpr, C_PAD: tl.constexpr, CHANNELS_LAST: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Round features to TF32 factors, once for all instances. The grid is (tiles, B).
 
     ``source`` is (B, cells, C) if CHANNELS_LAST, else (B, C, cells); the output ``features`` is (B, cells, C).
@@ -333,14 +333,17 @@ def _visit(
 
 @_kernel
 def forward_kernel(
-    features, params, image_index, locations, coord_scale, targets,
-    part_max, part_sum, part_cell, part_target, heatmaps,
-    num_instances, num_cells, map_width, stride, splits, cells_bucket, instances_bucket,
+    features: tl.tensor, params: tl.tensor, image_index: tl.tensor, locations: tl.tensor, coord_scale: tl.tensor,
+    targets: "tl.tensor | None",
+    part_max: "tl.tensor | None", part_sum: "tl.tensor | None", part_cell: "tl.tensor | None",
+    part_target: "tl.tensor | None", heatmaps: "tl.tensor | None",
+    num_instances: tl.tensor, num_cells: tl.tensor, map_width: tl.tensor, stride: tl.tensor, splits: tl.tensor,
+    cells_bucket: tl.tensor, instances_bucket: tl.tensor,
     C: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, K: tl.constexpr, P: tl.constexpr,
     COORDS_FIRST: tl.constexpr, COORDS_SIGN: tl.constexpr,
     C_PAD: tl.constexpr, WIDTH_PAD: tl.constexpr, K_BLOCK: tl.constexpr,
     PRECISION: tl.constexpr, MODE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Run the KP-Nets. The grid is (N * blocks of keypoints, splits).
 
     MODE "peaks" writes for each range and heatmap the highest logit, its cell and the sum of exp(logit - highest) to
@@ -405,11 +408,13 @@ def forward_kernel(
 
 @_kernel
 def merge_kernel(
-    part_max, part_sum, part_cell, part_target, targets,
-    values, indices, confidence, losses, log_sums,
-    num_heatmaps, splits,
+    part_max: tl.tensor, part_sum: tl.tensor, part_cell: "tl.tensor | None", part_target: "tl.tensor | None",
+    targets: "tl.tensor | None",
+    values: "tl.tensor | None", indices: "tl.tensor | None", confidence: "tl.tensor | None",
+    losses: "tl.tensor | None", log_sums: "tl.tensor | None",
+    num_heatmaps: tl.tensor, splits: tl.tensor,
     MODE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Merge the ranges of :func:`forward_kernel`. The grid is (num_heatmaps = N * K / BLOCK,).
 
     MODE "peaks" writes values, indices (int64) and confidence, "cross_entropy" losses and log_sums; (N, K) each.
@@ -503,15 +508,17 @@ def _backward_layer(d, weight, h, PRECISION: tl.constexpr):
 
 @_kernel
 def backward_kernel(
-    features, params, image_index, locations, coord_scale, targets, log_sums, grad,
-    grad_features, grad_params,
-    num_instances, num_cells, map_width, stride, splits, cells_bucket, instances_bucket,
+    features: tl.tensor, params: tl.tensor, image_index: tl.tensor, locations: tl.tensor, coord_scale: tl.tensor,
+    targets: "tl.tensor | None", log_sums: "tl.tensor | None", grad: tl.tensor,
+    grad_features: tl.tensor, grad_params: tl.tensor,
+    num_instances: tl.tensor, num_cells: tl.tensor, map_width: tl.tensor, stride: tl.tensor, splits: tl.tensor,
+    cells_bucket: tl.tensor, instances_bucket: tl.tensor,
     C: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, K: tl.constexpr, P: tl.constexpr,
     COORDS_FIRST: tl.constexpr, COORDS_SIGN: tl.constexpr,
     C_PAD: tl.constexpr, WIDTH_PAD: tl.constexpr, K_BLOCK: tl.constexpr,
     PRECISION: tl.constexpr, MODE: tl.constexpr,
     WITH_FEATURES: tl.constexpr, WITH_PARAMS: tl.constexpr, ATOMIC: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Gradients, with one instance per program. The grid is (N * blocks of keypoints, splits).
 
     WITH_FEATURES atomically adds the gradient of the features to grad_features (B, cells, C) float32. WITH_PARAMS
@@ -618,14 +625,15 @@ def backward_kernel(
 
 @_kernel
 def feature_gradient_kernel(
-    features, params, locations, coord_scale, targets, log_sums, grad, order, starts,
-    grad_features,
-    num_cells, map_width, stride,
+    features: tl.tensor, params: tl.tensor, locations: tl.tensor, coord_scale: tl.tensor, targets: "tl.tensor | None",
+    log_sums: "tl.tensor | None", grad: tl.tensor, order: tl.tensor, starts: tl.tensor,
+    grad_features: tl.tensor,
+    num_cells: tl.tensor, map_width: tl.tensor, stride: tl.tensor,
     C: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, K: tl.constexpr, P: tl.constexpr,
     COORDS_FIRST: tl.constexpr, COORDS_SIGN: tl.constexpr,
     C_PAD: tl.constexpr, WIDTH_PAD: tl.constexpr, K_BLOCK: tl.constexpr,
     PRECISION: tl.constexpr, MODE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Gradient of the features, with one tile of one image per program. The grid is (tiles, B).
 
     The program sums over its image's instances, order[starts[b]:starts[b + 1]], always in that order.

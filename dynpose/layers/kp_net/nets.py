@@ -81,7 +81,7 @@ class KPNets:
     def __len__(self) -> int:
         return len(self.params)
 
-    def __getitem__(self, chosen) -> KPNets:
+    def __getitem__(self, chosen: slice | torch.Tensor) -> KPNets:
         """Select networks by slice, mask or index tensor."""
         names = ("params", "image_index", "locations", "coord_scale")
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
@@ -89,7 +89,8 @@ class KPNets:
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the maps."""
-        return tuple(self.features.shape[-2:])
+        height, width = self.features.shape[-2:]
+        return height, width
 
     def heatmaps(self) -> torch.Tensor:
         """(N, K, H, W) logits, see :func:`~dynpose.layers.kp_net_heatmaps`."""
@@ -119,7 +120,7 @@ class KPNets:
         return torch.cat(pieces, dim=-1)
 
     def map_in_chunks(
-        self, function: Callable, *per_net: torch.Tensor, values_per_cell: int = 1
+        self, function: Callable[..., tuple[torch.Tensor, ...]], *per_net: torch.Tensor, values_per_cell: int = 1
     ) -> tuple[torch.Tensor, ...]:
         """Apply a function of whole heatmaps to chunks of networks, with bounded memory.
 

@@ -11,6 +11,8 @@ arguments by position.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from dynpose.layers.backends import Implementation, register_backend, select_backend
@@ -20,20 +22,20 @@ from dynpose.layers.triton_support import triton, triton_unavailable_reason
 from . import reference
 from .spec import KPNetPeaks
 
-if triton is None:
-    fused = None
-else:
+if triton is not None:
     from . import fused
+if TYPE_CHECKING:
+    from .nets import KPNets
 
 
-def kp_net_heatmaps(nets) -> torch.Tensor:
+def kp_net_heatmaps(nets: KPNets) -> torch.Tensor:
     """Heatmaps of all instances. Differentiable in ``features`` and ``params``.
 
     Prefer :func:`kp_net_peaks` for inference and :func:`kp_net_cross_entropy` for training: they do not store the
     N x K x H x W values that this function returns.
 
     Args:
-        nets (KPNets): N networks, checked by :class:`~dynpose.layers.KPNets`.
+        nets: N networks, checked by :class:`~dynpose.layers.KPNets`.
 
     Returns:
         (N, K, H, W) logits, float32 or float64.
@@ -56,13 +58,13 @@ def kp_net_heatmaps(nets) -> torch.Tensor:
     return _run("kp_net_heatmaps", nets)
 
 
-def kp_net_peaks(nets) -> KPNetPeaks:
+def kp_net_peaks(nets: KPNets) -> KPNetPeaks:
     """Highest cell of every heatmap, its logit and its softmax probability, without storing the heatmaps.
 
     For inference: not differentiable.
 
     Args:
-        nets (KPNets): N networks.
+        nets: N networks.
 
     Returns:
         ``values`` (N, K), ``indices`` (N, K) int64 and ``confidence`` (N, K); see :class:`KPNetPeaks`.
@@ -70,14 +72,14 @@ def kp_net_peaks(nets) -> KPNetPeaks:
     return _run("kp_net_peaks", nets)
 
 
-def kp_net_cross_entropy(nets, targets: torch.Tensor) -> torch.Tensor:
+def kp_net_cross_entropy(nets: KPNets, targets: torch.Tensor) -> torch.Tensor:
     """Softmax cross-entropy of every heatmap against one cell (FCPose Eq. 3, before the mean over keypoints).
 
     Differentiable in ``features`` and ``params``. For N = 0, or if all targets are ignored, the gradients are zero
     rather than None.
 
     Args:
-        nets (KPNets): N networks.
+        nets: N networks.
         targets: (N, K) int64, the keypoint's cell ``v * W + u``; negative for a keypoint to ignore.
 
     Returns:
@@ -100,6 +102,11 @@ def _run(operator, nets, *arguments):
         return select_backend(operator, nets.backend, device, nets, *arguments)(nets, *arguments)
 
 
+def _fused_implementation(function):
+    """Register ``function``, which looks a kernel up only when it runs: without Triton, its module does not exist."""
+    return Implementation(function, _fused_unavailable_reason, ("cuda",))
+
+
 def _fused_unavailable_reason(nets, *_):
     return triton_unavailable_reason(nets.features) or fused.unavailable_reason(nets.features, nets.spec)
 
@@ -115,10 +122,10 @@ register_backend(
 register_backend(
     "triton",
     {
-        "kp_net_heatmaps": Implementation(fused and fused.fused_kp_net_heatmaps, _fused_unavailable_reason, ("cuda",)),
-        "kp_net_peaks": Implementation(fused and fused.fused_kp_net_peaks, _fused_unavailable_reason, ("cuda",)),
-        "kp_net_cross_entropy": Implementation(
-            fused and fused.fused_kp_net_cross_entropy, _fused_unavailable_reason, ("cuda",)
+        "kp_net_heatmaps": _fused_implementation(lambda nets: fused.fused_kp_net_heatmaps(nets)),
+        "kp_net_peaks": _fused_implementation(lambda nets: fused.fused_kp_net_peaks(nets)),
+        "kp_net_cross_entropy": _fused_implementation(
+            lambda nets, targets: fused.fused_kp_net_cross_entropy(nets, targets)
         ),
     },
 )

@@ -21,7 +21,9 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 def _kernel(function):
     """Compile once for all sizes and addresses: a new image size must not trigger a recompilation."""
-    arguments = [name for name, of in inspect.signature(function).parameters.items() if of.annotation is of.empty]
+    arguments = [
+        name for name, of in inspect.signature(function).parameters.items() if of.annotation is not tl.constexpr
+    ]
     return triton.jit(function, do_not_specialize=arguments, do_not_specialize_on_alignment=arguments)
 
 
@@ -99,15 +101,15 @@ def _merge_lse(partial, parts, BLOCK: tl.constexpr):
 
 @_kernel
 def upsampled_lse_kernel(
-    logits,  # (N * K, H, W)
-    targets,  # (N * K,)
-    partial,  # (N * K, parts) out
-    height,
-    width,
+    logits: tl.tensor,  # (N * K, H, W)
+    targets: tl.tensor,  # (N * K,)
+    partial: tl.tensor,  # (N * K, parts) out
+    height: tl.tensor,
+    width: tl.tensor,
     FACTOR: tl.constexpr,
     BAND: tl.constexpr,
     COLUMNS: tl.constexpr,
-):
+) -> None:
     """Log-sum-exp of the up-sampled logits of one part."""
     row, part, first, columns = _part(height, width, BAND, COLUMNS)
     if tl.load(targets + row) >= 0:
@@ -148,17 +150,17 @@ def upsampled_lse_kernel(
 
 @_kernel
 def upsampled_merge_kernel(
-    logits,  # (N * K, H, W)
-    targets,  # (N * K,)
-    partial,  # (N * K, parts)
-    losses,  # (N * K,) out
-    lse,  # (N * K,) out
-    height,
-    width,
-    parts,
+    logits: tl.tensor,  # (N * K, H, W)
+    targets: tl.tensor,  # (N * K,)
+    partial: tl.tensor,  # (N * K, parts)
+    losses: tl.tensor,  # (N * K,) out
+    lse: tl.tensor,  # (N * K,) out
+    height: tl.tensor,
+    width: tl.tensor,
+    parts: tl.tensor,
     FACTOR: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     """Loss of one row: its log-sum-exp minus the up-sampled logit of its target."""
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(targets + row)
@@ -181,17 +183,17 @@ def upsampled_merge_kernel(
 
 @_kernel
 def upsampled_backward_kernel(
-    grad_losses,  # (N * K,)
-    logits,  # (N * K, H, W)
-    targets,  # (N * K,)
-    lse,  # (N * K,)
-    grad_logits,  # (N * K, H, W) out
-    height,
-    width,
+    grad_losses: tl.tensor,  # (N * K,)
+    logits: tl.tensor,  # (N * K, H, W)
+    targets: tl.tensor,  # (N * K,)
+    lse: tl.tensor,  # (N * K,)
+    grad_logits: tl.tensor,  # (N * K, H, W) out
+    height: tl.tensor,
+    width: tl.tensor,
     FACTOR: tl.constexpr,
     BAND: tl.constexpr,
     COLUMNS: tl.constexpr,
-):
+) -> None:
     """Gradient of the coarse logits of one part.
 
     A coarse cell accumulates the gradients of the fine cells between it and its eight neighbours. The program iterates
@@ -267,20 +269,20 @@ def _squash(error_x, error_y, steepness):
 
 @_kernel
 def distance_parts_kernel(
-    logits,  # (N * K, H, W)
-    offsets,  # (B, K, 2, H, W)
-    image_index,  # (N,)
-    keypoints,  # (N * K, 3)
-    box_sizes,  # (N,)
-    partial,  # (N * K, 2, parts) out: log-sum-exp, expectation of the squashed distance
-    height,
-    width,
-    num_keypoints,
-    stride,
-    distance_norm,
+    logits: tl.tensor,  # (N * K, H, W)
+    offsets: tl.tensor,  # (B, K, 2, H, W)
+    image_index: tl.tensor,  # (N,)
+    keypoints: tl.tensor,  # (N * K, 3)
+    box_sizes: tl.tensor,  # (N,)
+    partial: tl.tensor,  # (N * K, 2, parts) out: log-sum-exp, expectation of the squashed distance
+    height: tl.tensor,
+    width: tl.tensor,
+    num_keypoints: tl.tensor,
+    stride: tl.tensor,
+    distance_norm: tl.tensor,
     BAND: tl.constexpr,
     COLUMNS: tl.constexpr,
-):
+) -> None:
     """Softmax-weighted mean of the squashed distance over one part."""
     row, part, first, columns = _part(height, width, BAND, COLUMNS)
     if tl.load(keypoints + row * 3 + 2) > 0:
@@ -314,14 +316,14 @@ def distance_parts_kernel(
 
 @_kernel
 def distance_merge_kernel(
-    keypoints,  # (N * K, 3)
-    partial,  # (N * K, 2, parts)
-    losses,  # (N * K,) out
-    lse,  # (N * K,) out
-    parts,
-    distance_norm,
+    keypoints: tl.tensor,  # (N * K, 3)
+    partial: tl.tensor,  # (N * K, 2, parts)
+    losses: tl.tensor,  # (N * K,) out
+    lse: tl.tensor,  # (N * K,) out
+    parts: tl.tensor,
+    distance_norm: tl.tensor,
     BLOCK: tl.constexpr,
-):
+) -> None:
     """Loss of one row from its parts."""
     row = tl.program_id(0).to(tl.int64)
     if tl.load(keypoints + row * 3 + 2) > 0:
@@ -343,25 +345,25 @@ def distance_merge_kernel(
 
 @_kernel
 def distance_backward_kernel(
-    grad_losses,  # (N * K,)
-    logits,  # (N * K, H, W)
-    offsets,  # (B, K, 2, H, W)
-    order,  # (N,) the instances, sorted by image
-    starts,  # (B + 1,) index in ``order`` of each image's first instance
-    keypoints,  # (N * K, 3)
-    box_sizes,  # (N,)
-    losses,  # (N * K,)
-    lse,  # (N * K,)
-    grad_logits,  # (N * K, H, W) out
-    grad_offsets,  # (B, K, 2, H, W) out
-    height,
-    width,
-    num_keypoints,
-    stride,
-    distance_norm,
+    grad_losses: tl.tensor,  # (N * K,)
+    logits: tl.tensor,  # (N * K, H, W)
+    offsets: tl.tensor,  # (B, K, 2, H, W)
+    order: tl.tensor,  # (N,) the instances, sorted by image
+    starts: tl.tensor,  # (B + 1,) index in ``order`` of each image's first instance
+    keypoints: tl.tensor,  # (N * K, 3)
+    box_sizes: tl.tensor,  # (N,)
+    losses: tl.tensor,  # (N * K,)
+    lse: tl.tensor,  # (N * K,)
+    grad_logits: tl.tensor,  # (N * K, H, W) out
+    grad_offsets: tl.tensor,  # (B, K, 2, H, W) out
+    height: tl.tensor,
+    width: tl.tensor,
+    num_keypoints: tl.tensor,
+    stride: tl.tensor,
+    distance_norm: tl.tensor,
     INSTANCES: tl.constexpr,
     CELLS: tl.constexpr,
-):
+) -> None:
     """Both gradients for some cells of one offset map and all instances of its image, INSTANCES at a time.
 
     The gradient of the offsets is summed in the order of the instances, so it is deterministic.

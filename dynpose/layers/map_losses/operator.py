@@ -32,9 +32,7 @@ from dynpose.layers.triton_support import triton, triton_unavailable_reason
 
 from . import reference
 
-if triton is None:
-    fused = None
-else:
+if triton is not None:
     from . import fused
 
 
@@ -162,16 +160,17 @@ register_backend(
         "expected_distance": Implementation(reference._expected_distance, devices=None),
     },
 )
+# The functions look the kernels up in their module, which does not exist without Triton, only when they run.
 register_backend(
     "triton",
     {
         "upsampled_cross_entropy": Implementation(
-            fused and fused._upsampled_cross_entropy,
+            lambda *arguments: fused._upsampled_cross_entropy(*arguments),
             lambda logits, *_: triton_unavailable_reason(logits),
             ("cuda",),
         ),
         "expected_distance": Implementation(
-            fused and fused._expected_distance, _distance_unavailable_reason, ("cuda",)
+            lambda *arguments: fused._expected_distance(*arguments), _distance_unavailable_reason, ("cuda",)
         ),
     },
 )
