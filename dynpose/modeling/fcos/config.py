@@ -3,7 +3,7 @@
 from detectron2.config import CfgNode as CN
 
 
-def add_fcos_config(cfg):
+def add_fcos_config(cfg: CN) -> None:
     """Add the keys of MODEL.FCOS, in place."""
     # The one-stage detector of FCPose and InsPose (FCOS, ICCV 2019)
     cfg.MODEL.FCOS = CN()

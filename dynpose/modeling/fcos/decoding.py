@@ -3,27 +3,32 @@
 Axes: B images, T locations, M candidates of the batch.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import batched_nms
 from detectron2.structures import Instances
+from torch import Tensor
 
 from dynpose.layers.ranking import rank_in_group
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes, without_overlap
 
-from .locations import flatten_levels
+from .head import FCOSPredictions
+from .locations import Locations, flatten_levels
 
 
-class Candidates(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Candidates:
     """Locations that may show an instance, duplicates included.
 
     Attributes:
-        index (Tensor): (M,) int64, positions in the locations, ascending.
-        image (Tensor): (M,) int64.
-        classes (Tensor): (M,) int64.
-        scores (Tensor): (M,).
+        index: (M,) int64, positions in the locations, ascending.
+        image: (M,) int64.
+        classes: (M,) int64.
+        scores: (M,).
     """
 
     index: torch.Tensor
@@ -40,12 +45,12 @@ class FCOSDecoder:
     :meth:`candidates` and :meth:`select`.
 
     Attributes:
-        score_thresh (float): threshold on the class probability, or on its product with the centre-ness.
-        thresh_with_centerness (bool): threshold the product.
-        pre_nms_topk (int): candidates kept per level and image, or per image.
-        topk_per_level (bool): keep them per level and image.
-        nms_thresh (float): IoU above which the lower-scored box of a class is dropped.
-        post_nms_topk (int): instances kept per image.
+        score_thresh: threshold on the class probability, or on its product with the centre-ness.
+        thresh_with_centerness: threshold the product.
+        pre_nms_topk: candidates kept per level and image, or per image.
+        topk_per_level: keep them per level and image.
+        nms_thresh: IoU above which the lower-scored box of a class is dropped.
+        post_nms_topk: instances kept per image.
     """
 
     score_thresh: float = 0.05
@@ -56,7 +61,7 @@ class FCOSDecoder:
     post_nms_topk: int = 100
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> FCOSDecoder:
         """Build from ``cfg.MODEL.FCOS``."""
         fcos = cfg.MODEL.FCOS
         return cls(
@@ -68,32 +73,35 @@ class FCOSDecoder:
             post_nms_topk=fcos.POST_NMS_TOPK_TEST,
         )
 
-    def __call__(self, predictions, locations, image_sizes):
+    def __call__(
+        self, predictions: FCOSPredictions, locations: Locations, image_sizes: list[tuple[int, int]]
+    ) -> list[Instances]:
         """Decode a batch.
 
         Args:
-            predictions (FCOSPredictions): of B images, with boxes.
-            locations (Locations): of the same maps.
-            image_sizes (list[tuple[int, int]]): B sizes (height, width) before padding, pixels.
+            predictions: of B images, with boxes.
+            locations: of the same maps.
+            image_sizes: B sizes (height, width) before padding, pixels.
 
         Returns:
-            list[Instances]: one per image, by descending score, with pred_boxes (input pixels, may extend beyond the
-            image), scores, pred_classes, and ``location_index``: the position of each instance in ``locations``.
+            One per image, by descending score, with pred_boxes (input pixels, may extend beyond the image), scores,
+            pred_classes, and ``location_index``: the position of each instance in ``locations``.
         """
         candidates = self.candidates(predictions, locations)
         boxes = _boxes_at(predictions, locations, candidates.index)
         return self.select(candidates, boxes, image_sizes, location_index=candidates.index)
 
-    def candidates(self, predictions, locations):
+    def candidates(self, predictions: FCOSPredictions, locations: Locations) -> Candidates:
         """Threshold the scores and keep the top candidates.
 
         Args:
-            predictions (FCOSPredictions): of B images.
-            locations (Locations): of the same maps.
+            predictions: of B images.
+            locations: of the same maps.
 
         Returns:
-            Candidates: their scores are sqrt(class probability * centre-ness), or the class probability if the head has
-            no centre-ness. NaN scores pass, so that a diverged model is distinguishable from one that detects nothing.
+            M candidates. Their scores are sqrt(class probability * centre-ness), or the class probability if the head
+            has no centre-ness. NaN scores pass, so that a diverged model is distinguishable from one that detects
+            nothing.
         """
         probabilities = flatten_levels(predictions.logits).float().sigmoid()
         quality = probabilities
@@ -110,18 +118,20 @@ class FCOSDecoder:
         scores = quality.sqrt() if predictions.centerness else quality
         return Candidates(index, locations.image[index], classes, scores)
 
-    def select(self, candidates, boxes, image_sizes, **fields):
+    def select(
+        self, candidates: Candidates, boxes: Tensor, image_sizes: list[tuple[int, int]], **fields: Tensor
+    ) -> list[Instances]:
         """Apply NMS and keep the top instances of each image.
 
         Args:
-            candidates (Candidates): M candidates.
-            boxes (Tensor): (M, 4) XYXY, input pixels.
-            image_sizes (list[tuple[int, int]]): B sizes (height, width) before padding, pixels.
-            **fields (Tensor): (M, ...) further fields of the instances.
+            candidates: M candidates.
+            boxes: (M, 4) XYXY, input pixels.
+            image_sizes: B sizes (height, width) before padding, pixels.
+            **fields: (M, ...) further fields of the instances.
 
         Returns:
-            list[Instances]: one per image, by descending score, with pred_boxes, scores, pred_classes and the fields.
-            Non-finite boxes and scores are kept, and suppress nothing.
+            One per image, by descending score, with pred_boxes, scores, pred_classes and the fields. Non-finite boxes
+            and scores are kept, and suppress nothing.
         """
         compared = without_overlap(boxes, candidates.scores)
         results = []
@@ -147,24 +157,24 @@ def _boxes_at(predictions, locations, index):
     return torch.cat([points - distances[:, :2], points + distances[:, 2:]], dim=1)
 
 
-def select_indices(results):
+def select_indices(results: list[Instances]) -> Tensor:
     """Collect the locations at which the instances of a batch were detected.
 
     Args:
-        results (list[Instances]): of :class:`FCOSDecoder`, with ``location_index``.
+        results: of :class:`FCOSDecoder`, with ``location_index``.
 
     Returns:
-        Tensor: (N,) int64 positions in the locations, image after image.
+        (N,) int64 positions in the locations, image after image.
     """
     return torch.cat([instances.location_index for instances in results])
 
 
-def attach_keypoints(results, keypoints):
+def attach_keypoints(results: list[Instances], keypoints: Tensor) -> None:
     """Set ``pred_keypoints`` of the instances of a batch, in place, and remove ``location_index``.
 
     Args:
-        results (list[Instances]): B, with N instances in all.
-        keypoints (Tensor): (N, K, 3), image after image.
+        results: B, with N instances in all.
+        keypoints: (N, K, 3), image after image.
     """
     for instances, located in zip(results, keypoints.split([len(instances) for instances in results])):
         instances.pred_keypoints = located

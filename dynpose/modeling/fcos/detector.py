@@ -1,13 +1,21 @@
 """The detector around an FCOS head: locations, targets, losses and decoding, without parameters."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.structures import Instances
+from torch import Tensor
 
 from dynpose.config import blame, set_plain
 
-from .decoding import FCOSDecoder
+from .decoding import Candidates, FCOSDecoder
+from .head import FCOSPredictions
 from .locations import Locations
 from .losses import fcos_losses
-from .targets import assign_targets
+from .targets import FCOSTargets, assign_targets
 
 
 @dataclass(frozen=True)
@@ -15,21 +23,21 @@ class FCOSDetector:
     """The parameter-free parts of FCOS (Tian et al., ICCV 2019), for a pyramid of L levels.
 
     Attributes:
-        strides (Sequence[int]): L strides, pixels.
-        sizes_of_interest (Sequence[float]): L - 1 upper ends of the sizes of every level but the last, pixels.
-        num_classes (int): classes without background.
-        center_sampling_radius (float): in strides; 0 = anywhere in the box.
-        inside_box (bool): whether positive locations must also lie inside the box.
-        focal_loss_alpha, focal_loss_gamma (float): of the focal loss.
-        giou_smooth (float): see :func:`~dynpose.modeling.fcos.losses.distance_giou_loss`.
-        decoder (FCOSDecoder): from predictions to instances in inference.
+        strides: L strides, pixels.
+        sizes_of_interest: L - 1 upper ends of the sizes of every level but the last, pixels.
+        num_classes: classes without background.
+        center_sampling_radius: in strides; 0 = anywhere in the box.
+        inside_box: whether positive locations must also lie inside the box.
+        focal_loss_alpha, focal_loss_gamma: of the focal loss.
+        giou_smooth: see :func:`~dynpose.modeling.fcos.losses.distance_giou_loss`.
+        decoder: from predictions to instances in inference.
 
     Raises:
         ValueError: if the numbers of strides and sizes do not match.
     """
 
-    strides: tuple
-    sizes_of_interest: tuple
+    strides: tuple[int, ...]
+    sizes_of_interest: tuple[float, ...]
     num_classes: int = 1
     center_sampling_radius: float = 1.5
     inside_box: bool = True
@@ -47,13 +55,13 @@ class FCOSDetector:
             )
 
     @classmethod
-    def from_config(cls, cfg, shapes, **choices):
+    def from_config(cls, cfg: CfgNode, shapes: dict[str, ShapeSpec], *, inside_box: bool = True) -> FCOSDetector:
         """Build from ``cfg.MODEL.FCOS``.
 
         Args:
-            cfg (CfgNode): the config.
-            shapes (dict[str, ShapeSpec]): of the backbone's outputs.
-            **choices: ``inside_box``, which depends on the method.
+            cfg: the config.
+            shapes: of the backbone's outputs.
+            inside_box: whether positive locations must also lie inside the box.
 
         Raises:
             ConfigError: if SIZES_OF_INTEREST does not have one entry less than IN_FEATURES.
@@ -70,29 +78,23 @@ class FCOSDetector:
                 focal_loss_gamma=fcos.FOCAL_LOSS_GAMMA,
                 giou_smooth=fcos.GIOU_SMOOTH,
                 decoder=FCOSDecoder.from_config(cfg),
-                **choices,
+                inside_box=inside_box,
             )
 
-    def locations(self, features):
+    def locations(self, features: list[Tensor]) -> Locations:
         """List the locations of a pyramid.
 
         Args:
-            features (list[Tensor]): L maps of shape (B, C, H_l, W_l).
-
-        Returns:
-            Locations
+            features: L maps of shape (B, C, H_l, W_l).
         """
         return Locations.of(features, self.strides)
 
-    def targets(self, locations, gt_instances):
+    def targets(self, locations: Locations, gt_instances: list[Instances]) -> FCOSTargets:
         """Match locations with ground-truth boxes, see :func:`~dynpose.modeling.fcos.assign_targets`.
 
         Args:
-            locations (Locations): T locations.
-            gt_instances (list[Instances]): B, with gt_boxes and gt_classes, input pixels.
-
-        Returns:
-            FCOSTargets
+            locations: T locations.
+            gt_instances: B, with gt_boxes and gt_classes, input pixels.
         """
         return assign_targets(
             locations,
@@ -103,15 +105,15 @@ class FCOSDetector:
             inside_box=self.inside_box,
         )
 
-    def losses(self, predictions, targets):
+    def losses(self, predictions: FCOSPredictions, targets: FCOSTargets) -> dict[str, Tensor]:
         """Compute the losses of the head's predictions, see :func:`~dynpose.modeling.fcos.fcos_losses`.
 
         Args:
-            predictions (FCOSPredictions): of the whole batch.
-            targets (FCOSTargets): of the same locations.
+            predictions: of the whole batch.
+            targets: of the same locations.
 
         Returns:
-            dict[str, Tensor]: ``loss_fcos_*``, scalars.
+            ``loss_fcos_*``, scalars.
         """
         return fcos_losses(
             predictions,
@@ -122,41 +124,42 @@ class FCOSDetector:
             giou_smooth=self.giou_smooth,
         )
 
-    def decode(self, predictions, locations, image_sizes):
+    def decode(
+        self, predictions: FCOSPredictions, locations: Locations, image_sizes: list[tuple[int, int]]
+    ) -> list[Instances]:
         """Decode instances with the predicted boxes, see :meth:`FCOSDecoder.__call__`.
 
         Args:
-            predictions (FCOSPredictions): of B images, with boxes.
-            locations (Locations): of the same maps.
-            image_sizes (list[tuple[int, int]]): B sizes (height, width) before padding, pixels.
+            predictions: of B images, with boxes.
+            locations: of the same maps.
+            image_sizes: B sizes (height, width) before padding, pixels.
 
         Returns:
-            list[Instances]: one per image, with ``location_index``.
+            One per image, with ``location_index``.
         """
         return self.decoder(predictions, locations, image_sizes)
 
-    def candidates(self, predictions, locations):
+    def candidates(self, predictions: FCOSPredictions, locations: Locations) -> Candidates:
         """Threshold the scores and keep the top candidates, see :meth:`FCOSDecoder.candidates`.
 
         Args:
-            predictions (FCOSPredictions): of B images.
-            locations (Locations): of the same maps.
-
-        Returns:
-            Candidates
+            predictions: of B images.
+            locations: of the same maps.
         """
         return self.decoder.candidates(predictions, locations)
 
-    def select(self, candidates, boxes, image_sizes, **fields):
+    def select(
+        self, candidates: Candidates, boxes: Tensor, image_sizes: list[tuple[int, int]], **fields: Tensor
+    ) -> list[Instances]:
         """Apply NMS and keep the top instances of each image, see :meth:`FCOSDecoder.select`.
 
         Args:
-            candidates (Candidates): M candidates.
-            boxes (Tensor): (M, 4) XYXY, input pixels.
-            image_sizes (list[tuple[int, int]]): B sizes (height, width) before padding, pixels.
-            **fields (Tensor): (M, ...) further fields of the instances.
+            candidates: M candidates.
+            boxes: (M, 4) XYXY, input pixels.
+            image_sizes: B sizes (height, width) before padding, pixels.
+            **fields: (M, ...) further fields of the instances.
 
         Returns:
-            list[Instances]: one per image, by descending score.
+            One per image, by descending score.
         """
         return self.decoder.select(candidates, boxes, image_sizes, **fields)

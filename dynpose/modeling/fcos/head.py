@@ -1,12 +1,15 @@
 """The FCOS head: two towers shared by all levels, and up to three prediction layers."""
 
+from __future__ import annotations
+
 import math
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import Conv2d, get_norm
-from torch import nn
+from detectron2.config import CfgNode
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from torch import Tensor, nn
 
 from dynpose.config import (
     ConfigError,
@@ -25,19 +28,19 @@ class FCOSPredictions(NamedTuple):
     """Outputs of :class:`FCOSHead`, each a list over the levels.
 
     Attributes:
-        logits (list[Tensor]): (B, classes, H, W).
-        distances (list[Tensor]): (B, 4, H, W), from the location to the left, top, right and bottom side of the box, in
+        logits: (B, classes, H, W).
+        distances: (B, 4, H, W), from the location to the left, top, right and bottom side of the box, in
             strides, non-negative; empty for a head without boxes.
-        centerness (list[Tensor]): (B, 1, H, W) logits; empty for a head without centre-ness.
-        box_tower (list[Tensor]): (B, C, H, W), the features of the box branch, also for a head without boxes.
+        centerness: (B, 1, H, W) logits; empty for a head without centre-ness.
+        box_tower: (B, C, H, W), the features of the box branch, also for a head without boxes.
             Per-location branches such as the controllers of FCPose (its section 3.1) and InsPose (its section 3.2) read
             them through :class:`~dynpose.modeling.fcos.LocationConv`.
     """
 
-    logits: list
-    distances: list
-    centerness: list
-    box_tower: list
+    logits: list[Tensor]
+    distances: list[Tensor]
+    centerness: list[Tensor]
+    box_tower: list[Tensor]
 
 
 class FCOSHead(nn.Module):
@@ -46,32 +49,32 @@ class FCOSHead(nn.Module):
     InsPose has no boxes by default: its second tower is only the controller's input.
 
     Args:
-        in_channels (int): channels of every input map.
-        num_levels (int): L.
-        num_classes (int): without background; 1 = person.
-        num_cls_convs, num_box_convs (int): convolutions in each tower.
-        norm (str): normalisation in the towers, a name of detectron2's ``get_norm``.
-        use_scale (bool): one learned factor per level on the distances.
-        prior_prob (float): initial probability that sets the classification bias.
-        with_boxes (bool): regress boxes.
-        with_centerness (bool): predict centre-ness; only with boxes.
-        tower_std (float): standard deviation of the towers' initial weights; 0 = He initialisation.
+        in_channels: channels of every input map.
+        num_levels: L.
+        num_classes: without background; 1 = person.
+        num_cls_convs, num_box_convs: convolutions in each tower.
+        norm: normalisation in the towers, a name of detectron2's ``get_norm``.
+        use_scale: one learned factor per level on the distances.
+        prior_prob: initial probability that sets the classification bias.
+        with_boxes: regress boxes.
+        with_centerness: predict centre-ness; only with boxes.
+        tower_std: standard deviation of the towers' initial weights; 0 = He initialisation.
     """
 
     def __init__(
         self,
         *,
-        in_channels,
-        num_levels,
-        num_classes=1,
-        num_cls_convs=4,
-        num_box_convs=4,
-        norm="GN",
-        use_scale=True,
-        prior_prob=0.01,
-        with_boxes=True,
-        with_centerness=True,
-        tower_std=0.0,
+        in_channels: int,
+        num_levels: int,
+        num_classes: int = 1,
+        num_cls_convs: int = 4,
+        num_box_convs: int = 4,
+        norm: str = "GN",
+        use_scale: bool = True,
+        prior_prob: float = 0.01,
+        with_boxes: bool = True,
+        with_centerness: bool = True,
+        tower_std: float = 0.0,
     ):
         super().__init__()
         self.num_classes = num_classes
@@ -85,17 +88,25 @@ class FCOSHead(nn.Module):
 
         for layer in filter(None, (self.cls_logits, self.box_distances, self.centerness)):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
+            nn.init.zeros_(layer.get_parameter("bias"))
+        nn.init.constant_(self.cls_logits.get_parameter("bias"), -math.log((1 - prior_prob) / prior_prob))
 
     @classmethod
-    def from_config(cls, cfg, in_channels, **choices):
+    def from_config(
+        cls,
+        cfg: CfgNode,
+        in_channels: int,
+        *,
+        with_boxes: bool = True,
+        with_centerness: bool = True,
+        tower_std: float = 0.0,
+    ) -> FCOSHead:
         """Build from ``cfg.MODEL.FCOS``.
 
         Args:
-            cfg (CfgNode): the config.
-            in_channels (int): channels of every input map.
-            **choices: ``with_boxes``, ``with_centerness``, ``tower_std``, which depend on the method.
+            cfg: the config.
+            in_channels: channels of every input map.
+            with_boxes, with_centerness, tower_std: see :class:`FCOSHead`; they depend on the method.
         """
         fcos = cfg.MODEL.FCOS
         return cls(
@@ -107,17 +118,16 @@ class FCOSHead(nn.Module):
             norm=fcos.NORM,
             use_scale=fcos.USE_SCALE,
             prior_prob=fcos.PRIOR_PROB,
-            **choices,
+            with_boxes=with_boxes,
+            with_centerness=with_centerness,
+            tower_std=tower_std,
         )
 
-    def forward(self, features):
+    def forward(self, features: list[Tensor]) -> FCOSPredictions:
         """Predict at every location.
 
         Args:
-            features (list[Tensor]): L maps of shape (B, in_channels, H_l, W_l).
-
-        Returns:
-            FCOSPredictions
+            features: L maps of shape (B, in_channels, H_l, W_l).
         """
         predictions = FCOSPredictions([], [], [], [])
         for index, feature in enumerate(features):
@@ -135,18 +145,15 @@ class FCOSHead(nn.Module):
         return predictions
 
 
-def conv_tower(in_channels, channels, num_convs, norm, std=0.0):
+def conv_tower(in_channels: int, channels: int, num_convs: int, norm: str, std: float = 0.0) -> nn.Sequential:
     """3x3 convolutions, each with normalisation and ReLU.
 
     Args:
-        in_channels (int): channels of the input.
-        channels (int): channels of every output.
-        num_convs (int): number of convolutions.
-        norm (str): a name of detectron2's ``get_norm``.
-        std (float): standard deviation of the initial weights; 0 = He initialisation.
-
-    Returns:
-        nn.Sequential
+        in_channels: channels of the input.
+        channels: channels of every output.
+        num_convs: number of convolutions.
+        norm: a name of detectron2's ``get_norm``.
+        std: standard deviation of the initial weights; 0 = He initialisation.
     """
     convs = [
         Conv2d(
@@ -168,15 +175,12 @@ def conv_tower(in_channels, channels, num_convs, norm, std=0.0):
     return nn.Sequential(*convs)
 
 
-def pyramid_channels(cfg, shapes):
+def pyramid_channels(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> int:
     """Check ``cfg.MODEL.FCOS`` against the backbone's maps and return their common number of channels.
 
     Args:
-        cfg (CfgNode): the config.
-        shapes (dict[str, ShapeSpec]): of the backbone's outputs.
-
-    Returns:
-        int
+        cfg: the config.
+        shapes: of the backbone's outputs.
 
     Raises:
         ConfigError: if a value is out of range, a level is missing, or the levels differ in channels.

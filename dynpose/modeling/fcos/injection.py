@@ -3,10 +3,15 @@
 Letters of the shapes: N instances, L pyramid levels, H_l x W_l cells of a level.
 """
 
+from __future__ import annotations
+
 import bisect
 import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
 
 from dynpose.config import ConfigError
 from dynpose.modeling.injection import corner_keypoints, substitute
@@ -18,22 +23,34 @@ _BACKGROUND, _DETECTED, _CENTRAL = -20.0, 3.0, 6.0
 
 
 @contextlib.contextmanager
-def inject_fcos_detections(model, boxes):
+def inject_fcos_detections(model: nn.Module, boxes: Tensor) -> Iterator[InjectedPredictions]:
     """Replace the predictions of ``model.head`` so that the model's decoding detects one instance per box.
 
     Args:
-        model (nn.Module): in eval mode, with ``head``, ``strides``, ``sizes_of_interest`` and ``schema``.
-        boxes (Tensor): (N, 4) disjoint, XYXY, pixels of the network's input.
-
-    Yields:
-        InjectedPredictions
+        model: in eval mode, with ``head``, ``detector`` (an FCOSDetector) and ``schema``.
+        boxes: (N, 4) disjoint, XYXY, pixels of the network's input.
     """
     injected = InjectedPredictions(model, boxes)
-    handle = model.head.register_forward_hook(injected)
+    handle = model.get_submodule("head").register_forward_hook(injected)
     try:
         yield injected
     finally:
         handle.remove()
+
+
+class LevelPredictions(Protocol):
+    """The outputs of an FCOS-like head: a named tuple whose fields are lists over the levels.
+
+    Attributes:
+        logits: (B, classes, H_l, W_l).
+    """
+
+    _fields: tuple[str, ...]
+
+    @property
+    def logits(self) -> list[Tensor]: ...  # noqa: D102
+
+    def _replace(self, **fields: list[Tensor]) -> Any: ...
 
 
 class InjectedPredictions:
@@ -43,11 +60,12 @@ class InjectedPredictions:
         model, boxes: see :func:`inject_fcos_detections`.
     """
 
-    def __init__(self, model, boxes):
+    def __init__(self, model: nn.Module, boxes: Tensor):
         self._model, self._boxes = model, boxes
-        self._injected, self._box_maps = {}, None
+        self._injected: dict[tuple[int, tuple[tuple[int, ...], ...]], dict[str, list[Tensor]]] = {}
+        self._box_maps: list[Tensor] = []
 
-    def __call__(self, head, inputs, predictions):
+    def __call__(self, head: nn.Module, inputs: tuple[list[Tensor]], predictions: LevelPredictions) -> LevelPredictions:
         """Replace the maps of the head's predictions that exist."""
         num_images = len(predictions.logits[0])
         sizes = tuple(tuple(int(side) for side in level.shape[-2:]) for level in predictions.logits)
@@ -73,28 +91,33 @@ class InjectedPredictions:
             injected["offsets"] = [corner_offsets(level, model.schema.num_keypoints) for level in injected["distances"]]
         return {name: [level.expand(num_images, -1, -1, -1) for level in levels] for name, levels in injected.items()}
 
-    def boxes_at(self, index):
+    def boxes_at(self, index: Tensor) -> Tensor:
         """Boxes (M, 4) that the locations ``index`` (M,) of the last call predict."""
         return flatten_levels(self._box_maps)[index]
 
 
-def fcos_predictions(boxes, sizes, strides, sizes_of_interest, num_classes=1):
+def fcos_predictions(
+    boxes: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    sizes_of_interest: Sequence[float],
+    num_classes: int = 1,
+) -> dict[str, list[Tensor]]:
     """Make predictions of an FCOS head that decode to given boxes.
 
     As in a trained head, the 3 x 3 central locations of an instance predict its box (FCOS's centre sampling), on the
     level for the box's size. The central one has the highest score; NMS must remove the others. All are class 0.
 
     Args:
-        boxes (Tensor): (N, 4) disjoint, x0, y0, x1, y1 in pixels.
-        sizes (Sequence[tuple[int, int]]): H_l and W_l of each level.
-        strides (Sequence[int]): stride of each level, pixels.
-        sizes_of_interest (Sequence[float]): L - 1 maximum distances from a location to a side of its box, pixels.
-        num_classes (int): classes of the classifier.
+        boxes: (N, 4) disjoint, x0, y0, x1, y1 in pixels.
+        sizes: H_l and W_l of each level.
+        strides: stride of each level, pixels.
+        sizes_of_interest: L - 1 maximum distances from a location to a side of its box, pixels.
+        num_classes: classes of the classifier.
 
     Returns:
-        dict[str, list[Tensor]]: for one image: ``logits`` (1, num_classes, H_l, W_l), ``distances`` (1, 4, H_l, W_l) in
-        strides, ``centerness`` logits (1, 1, H_l, W_l), and the decoded ``boxes`` (1, 4, H_l, W_l), zero in the
-        background.
+        For one image: ``logits`` (1, num_classes, H_l, W_l), ``distances`` (1, 4, H_l, W_l) in strides, ``centerness``
+        logits (1, 1, H_l, W_l), and the decoded ``boxes`` (1, 4, H_l, W_l), zero in the background.
 
     Raises:
         ConfigError: if two instances are so small that they share a central location.
@@ -122,7 +145,7 @@ def _positive_locations(boxes, sizes, strides, sizes_of_interest):
     """The central location of each box, and its neighbours within the box.
 
     Returns:
-        tuple[dict, dict]: (level, row, column) -> the distances to the box's sides, strides, and the box.
+        Two dicts: (level, row, column) -> the distances to the box's sides, strides, and the box.
     """
     central, neighbours = {}, {}
     for box in boxes:
@@ -140,15 +163,15 @@ def _positive_locations(boxes, sizes, strides, sizes_of_interest):
     return central, neighbours
 
 
-def corner_offsets(distances, num_keypoints):
+def corner_offsets(distances: Tensor, num_keypoints: int) -> Tensor:
     """Make regressed keypoints whose tightest box is a given one.
 
     Args:
-        distances (Tensor): (B, 4, H, W) from a location to the left, top, right and bottom side of its box, in strides.
-        num_keypoints (int): K.
+        distances: (B, 4, H, W) from a location to the left, top, right and bottom side of its box, in strides.
+        num_keypoints: K.
 
     Returns:
-        Tensor: (B, 2K, H, W), x and y in strides from the location: alternately the top left and bottom right corner.
+        (B, 2K, H, W), x and y in strides from the location: alternately the top left and bottom right corner.
     """
     corners = torch.cat([-distances[:, :2], distances[:, 2:]], dim=1)
     return corner_keypoints(corners.movedim(1, -1), num_keypoints).flatten(-2).movedim(-1, 1)

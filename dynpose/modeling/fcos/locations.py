@@ -4,21 +4,24 @@ Axes: B images, L levels, T locations of all levels and images together, N selec
 The flat order is (level, image, row, column).
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 
-def flatten_levels(maps):
+def flatten_levels(maps: list[Tensor]) -> Tensor:
     """Flatten per-level maps into the order of :class:`Locations`.
 
     Args:
-        maps (list[Tensor]): L maps of shape (B, C, H_l, W_l).
+        maps: L maps of shape (B, C, H_l, W_l).
 
     Returns:
-        Tensor: (T, C).
+        (T, C).
     """
     return torch.cat([level.permute(0, 2, 3, 1).flatten(0, 2) for level in maps])
 
@@ -28,11 +31,11 @@ class Locations:
     """Every location of a pyramid, in the flat order.
 
     Attributes:
-        points (Tensor): (T, 2) float, centre (x, y) of the cell in input pixels: (u * s + s // 2, v * s + s // 2).
-        level, image, row, column (Tensor): (T,) int64.
-        strides (tuple[int]): stride of each level, pixels.
-        sizes (tuple[tuple[int, int]]): (H, W) of each level.
-        num_images (int): B.
+        points: (T, 2) float, centre (x, y) of the cell in input pixels: (u * s + s // 2, v * s + s // 2).
+        level, image, row, column: (T,) int64.
+        strides: stride of each level, pixels.
+        sizes: (H, W) of each level.
+        num_images: B.
     """
 
     points: torch.Tensor
@@ -40,17 +43,17 @@ class Locations:
     image: torch.Tensor
     row: torch.Tensor
     column: torch.Tensor
-    strides: tuple
-    sizes: tuple
+    strides: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
     num_images: int
 
     @classmethod
-    def of(cls, maps, strides):
+    def of(cls, maps: list[Tensor], strides: Sequence[int]) -> Locations:
         """List the locations of per-level maps.
 
         Args:
-            maps (list[Tensor]): L maps of shape (B, C, H_l, W_l).
-            strides (Sequence[int]): L strides, pixels.
+            maps: L maps of shape (B, C, H_l, W_l).
+            strides: L strides, pixels.
         """
         device = maps[0].device
         num_images = maps[0].shape[0]
@@ -65,20 +68,20 @@ class Locations:
             grids.append(grid)
             points.append(grid[:, [3, 2]].float() * stride + stride // 2)
         level, image, row, column = torch.cat(grids).unbind(dim=1)
-        sizes = tuple(tuple(m.shape[-2:]) for m in maps)
+        sizes = tuple((m.shape[-2], m.shape[-1]) for m in maps)
         return cls(torch.cat(points), level, image, row, column, tuple(strides), sizes, num_images)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.level)
 
-    def per_level(self, values):
+    def per_level(self, values: Sequence[float]) -> Tensor:
         """Expand one value per level to all locations.
 
         Args:
-            values (Sequence[float]): L values.
+            values: L values.
 
         Returns:
-            Tensor: (T,) float32.
+            (T,) float32.
         """
         return torch.as_tensor(values, dtype=torch.float32, device=self.level.device)[self.level]
 
@@ -91,12 +94,12 @@ class LocationConv(nn.Module):
     as that of a linear layer, (out, C * k * k).
 
     Args:
-        in_channels (int): C.
-        out_channels (int): values per location.
-        kernel_size (int): k, odd; outside the map the features are zero, as in a padded convolution.
+        in_channels: C.
+        out_channels: values per location.
+        kernel_size: k, odd; outside the map the features are zero, as in a padded convolution.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size=1):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1):
         super().__init__()
         if kernel_size % 2 != 1:
             raise ValueError(f"kernel_size: expected an odd number, got {kernel_size}")
@@ -105,31 +108,31 @@ class LocationConv(nn.Module):
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, maps, locations, index):
+    def forward(self, maps: list[Tensor], locations: Locations, index: Tensor) -> Tensor:
         """Evaluate the convolution at N locations.
 
         Args:
-            maps (list[Tensor]): L maps of shape (B, C, H_l, W_l).
-            locations (Locations): of these maps.
-            index (Tensor): (N,) int64, positions in ``locations``.
+            maps: L maps of shape (B, C, H_l, W_l).
+            locations: of these maps.
+            index: (N,) int64, positions in ``locations``.
 
         Returns:
-            Tensor: (N, out_channels).
+            (N, out_channels).
         """
         return self.linear(gather_neighbourhoods(maps, locations, index, self.kernel_size))
 
 
-def gather_neighbourhoods(maps, locations, index, kernel_size):
+def gather_neighbourhoods(maps: list[Tensor], locations: Locations, index: Tensor, kernel_size: int) -> Tensor:
     """Gather the k x k neighbourhoods of N locations, zero outside the map.
 
     Args:
-        maps (list[Tensor]): L maps of shape (B, C, H_l, W_l).
-        locations (Locations): of these maps.
-        index (Tensor): (N,) int64, positions in ``locations``.
-        kernel_size (int): k, odd.
+        maps: L maps of shape (B, C, H_l, W_l).
+        locations: of these maps.
+        index: (N,) int64, positions in ``locations``.
+        kernel_size: k, odd.
 
     Returns:
-        Tensor: (N, C * k * k) in the order channel, row, column, as in a convolution's weight.
+        (N, C * k * k) in the order channel, row, column, as in a convolution's weight.
     """
     reach = kernel_size // 2
     padded = [F.pad(level, (reach,) * 4) for level in maps]

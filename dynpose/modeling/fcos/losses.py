@@ -7,26 +7,37 @@ process with the whole batch.
 import torch
 import torch.nn.functional as F
 from fvcore.nn import sigmoid_focal_loss
+from torch import Tensor
 
 from dynpose.layers.process_mean import mean_over_processes, normalizer
 
+from .head import FCOSPredictions
 from .locations import flatten_levels
+from .targets import FCOSTargets
 
 
-def fcos_losses(predictions, targets, *, num_classes, focal_loss_alpha=0.25, focal_loss_gamma=2.0, giou_smooth=0.0):
+def fcos_losses(
+    predictions: FCOSPredictions,
+    targets: FCOSTargets,
+    *,
+    num_classes: int,
+    focal_loss_alpha: float = 0.25,
+    focal_loss_gamma: float = 2.0,
+    giou_smooth: float = 0.0,
+) -> dict[str, Tensor]:
     """Compute the losses of the head's predictions.
 
     Args:
-        predictions (FCOSPredictions): of the whole batch.
-        targets (FCOSTargets): of the same locations.
-        num_classes (int): classes without background.
-        focal_loss_alpha, focal_loss_gamma (float): of the focal loss.
-        giou_smooth (float): see :func:`distance_giou_loss`.
+        predictions: of the whole batch.
+        targets: of the same locations.
+        num_classes: classes without background.
+        focal_loss_alpha, focal_loss_gamma: of the focal loss.
+        giou_smooth: see :func:`distance_giou_loss`.
 
     Returns:
-        dict[str, Tensor]: scalars, finite without positive locations: ``loss_fcos_cls``; with boxes ``loss_fcos_box``,
-        a mean over the positives; with centre-ness also ``loss_fcos_centerness``, and the mean is weighted by the
-        ground-truth centre-ness.
+        Scalars, finite without positive locations: ``loss_fcos_cls``; with boxes ``loss_fcos_box``, a mean over the
+        positives; with centre-ness also ``loss_fcos_centerness``, and the mean is weighted by the ground-truth
+        centre-ness.
     """
     logits = flatten_levels(predictions.logits).float()
     positives = targets.positives
@@ -54,15 +65,15 @@ def fcos_losses(predictions, targets, *, num_classes, focal_loss_alpha=0.25, foc
     }
 
 
-def distance_giou_loss(pred, target, *, smooth=0.0):
+def distance_giou_loss(pred: Tensor, target: Tensor, *, smooth: float = 0.0) -> Tensor:
     """1 - GIoU (Rezatofighi et al., CVPR 2019) of boxes given by their distances from a common location.
 
     Args:
-        pred, target (Tensor): (P, 4) distances to the left, top, right, bottom side, non-negative.
-        smooth (float): added to the intersection and to the union; AdelaiDet adds 1 (square stride).
+        pred, target: (P, 4) distances to the left, top, right, bottom side, non-negative.
+        smooth: added to the intersection and to the union; AdelaiDet adds 1 (square stride).
 
     Returns:
-        Tensor: (P,).
+        (P,) losses.
     """
     common = torch.minimum(pred, target)
     enclosing = torch.maximum(pred, target)

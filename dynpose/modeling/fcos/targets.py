@@ -3,11 +3,16 @@
 Axes: T locations, G ground-truth instances of all images together, P positive locations.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from detectron2.structures import Instances
+from torch import Tensor
 
 from dynpose.layers.ranking import rank_in_group
+
+from .locations import Locations
 
 
 @dataclass
@@ -15,11 +20,11 @@ class FCOSTargets:
     """Targets of every location.
 
     Attributes:
-        labels (Tensor): (T,) int64 class; ``num_classes`` = background.
-        distances (Tensor): (T, 4) to the left, top, right, bottom side of the matched box, in strides, positive inside
+        labels: (T,) int64 class; ``num_classes`` = background.
+        distances: (T, 4) to the left, top, right, bottom side of the matched box, in strides, positive inside
             it; undefined for background.
-        matched (Tensor): (T,) int64, index of the matched instance among the batch's G; -1 = background.
-        positives (Tensor): (P,) int64, positions of the positive locations.
+        matched: (T,) int64, index of the matched instance among the batch's G; -1 = background.
+        positives: (P,) int64, positions of the positive locations.
     """
 
     labels: torch.Tensor
@@ -28,19 +33,19 @@ class FCOSTargets:
     positives: torch.Tensor
 
     @property
-    def centerness(self):
+    def centerness(self) -> Tensor:
         """(P,) centre-ness of the positive locations (FCOS Eq. 3)."""
         return centerness_of(self.distances[self.positives])
 
 
-def centerness_of(distances):
+def centerness_of(distances: Tensor) -> Tensor:
     """Centre-ness (FCOS Eq. 3): sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)).
 
     Args:
-        distances (Tensor): (P, 4) to the left, top, right, bottom side, positive.
+        distances: (P, 4) to the left, top, right, bottom side, positive.
 
     Returns:
-        Tensor: (P,) in (0, 1].
+        (P,) in (0, 1].
     """
     horizontal, vertical = distances[:, [0, 2]], distances[:, [1, 3]]
     ratios = (horizontal.amin(1) / horizontal.amax(1)) * (vertical.amin(1) / vertical.amax(1))
@@ -49,8 +54,14 @@ def centerness_of(distances):
 
 @torch.no_grad()
 def assign_targets(
-    locations, gt_instances, *, sizes_of_interest, num_classes, center_sampling_radius=1.5, inside_box=True
-):
+    locations: Locations,
+    gt_instances: list[Instances],
+    *,
+    sizes_of_interest: Sequence[float],
+    num_classes: int,
+    center_sampling_radius: float = 1.5,
+    inside_box: bool = True,
+) -> FCOSTargets:
     """Match locations with ground-truth boxes.
 
     A location is positive for a box if it lies inside it, within ``center_sampling_radius`` strides of its centre, and
@@ -61,15 +72,12 @@ def assign_targets(
     regression, a box around a few keypoints may be narrow or degenerate.
 
     Args:
-        locations (Locations): T locations.
-        gt_instances (list[Instances]): one per image, with gt_boxes and gt_classes, in input pixels.
-        sizes_of_interest (Sequence[float]): upper end of the range of every level but the last, pixels.
-        num_classes (int): label of the background.
-        center_sampling_radius (float): in strides; 0 = anywhere in the box.
-        inside_box (bool): whether a positive location must lie inside the box; always the case for a radius of 0.
-
-    Returns:
-        FCOSTargets
+        locations: T locations.
+        gt_instances: one per image, with gt_boxes and gt_classes, in input pixels.
+        sizes_of_interest: upper end of the range of every level but the last, pixels.
+        num_classes: label of the background.
+        center_sampling_radius: in strides; 0 = anywhere in the box.
+        inside_box: whether a positive location must lie inside the box; always the case for a radius of 0.
     """
     bounds = [-1.0, *sizes_of_interest, float("inf")]
     low, high = locations.per_level(bounds[:-1]), locations.per_level(bounds[1:])
@@ -127,19 +135,19 @@ def _distances_to_sides(points, boxes):
 
 
 @torch.no_grad()
-def sample_positives(matched, scores, max_samples):
+def sample_positives(matched: Tensor, scores: Tensor, max_samples: int) -> Tensor:
     """Select the positive locations that get a KP-Net: the best of each person, in equal shares (FCPose section 3.3).
 
     Each person gets up to max(1, max_samples // persons) locations, where persons counts the people with a positive
     location in the batch. If there are more people than samples, the best ``max_samples`` of them get one each.
 
     Args:
-        matched (Tensor): (P,) int64, the person of each positive location.
-        scores (Tensor): (P,) confidence.
-        max_samples (int): M; 0 = no limit.
+        matched: (P,) int64, the person of each positive location.
+        scores: (P,) confidence.
+        max_samples: M; 0 = no limit.
 
     Returns:
-        Tensor: (S,) int64 positions in ``matched``, ascending, S <= max_samples.
+        (S,) int64 positions in ``matched``, ascending, S <= max_samples.
     """
     if not max_samples or not len(matched):
         return torch.arange(len(matched), device=matched.device)

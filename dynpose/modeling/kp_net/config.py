@@ -3,7 +3,7 @@
 from detectron2.config import CfgNode as CN
 
 
-def add_kp_net_config(cfg):
+def add_kp_net_config(cfg: CN) -> None:
     """Add the keys of MODEL.KP_NET, in place."""
     # The network generated for each person (FCPose section 3.1), run by dynpose.layers.kp_net
     cfg.MODEL.KP_NET = CN()

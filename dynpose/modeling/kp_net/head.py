@@ -1,8 +1,14 @@
 """The head that generates KP-Nets at locations of a feature pyramid (FCPose section 3.1, InsPose section 3.2)."""
 
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+
 from dynpose.config import check_at_least_one, check_choice
 from dynpose.layers import KPNets, KPNetSpec
 from dynpose.layers.backends import backend_names, check_backend
+from dynpose.modeling.fcos import Locations
 
 
 class KPNetHead:
@@ -12,19 +18,27 @@ class KPNetHead:
     checkpoints do not depend on the composition of the head.
 
     Args:
-        controller (nn.Module): (maps, locations, index) -> (N, P), one row of parameters per location, such as a
+        controller: (maps, locations, index) -> (N, P), one row of parameters per location, such as a
             :class:`~dynpose.modeling.fcos.LocationConv`. If it generates further values, they come last, and the
             caller splits them off and calls :meth:`nets`.
-        spec (KPNetSpec): the shape of the networks.
-        stride (int): stride of F, pixels.
-        coord_scales (Sequence[float]): divisor of the relative coordinates per pyramid level, pixels.
-        backend (str): backend of the operator, see :mod:`dynpose.layers.backends`.
+        spec: the shape of the networks.
+        stride: stride of F, pixels.
+        coord_scales: divisor of the relative coordinates per pyramid level, pixels.
+        backend: backend of the operator, see :mod:`dynpose.layers.backends`.
 
     Raises:
         ValueError: if no backend has that name.
     """
 
-    def __init__(self, controller, spec, *, stride, coord_scales, backend="auto"):
+    def __init__(
+        self,
+        controller: nn.Module,
+        spec: KPNetSpec,
+        *,
+        stride: int,
+        coord_scales: Sequence[float],
+        backend: str = "auto",
+    ):
         check_backend(backend)
         self.controller = controller
         self.spec = spec
@@ -32,31 +46,31 @@ class KPNetHead:
         self.coord_scales = tuple(coord_scales)
         self.backend = backend
 
-    def __call__(self, features, maps, locations, index):
+    def __call__(self, features: Tensor, maps: list[Tensor], locations: Locations, index: Tensor) -> KPNets:
         """Generate the KP-Nets at locations.
 
         Args:
-            features (Tensor): F, (B, C, H, W).
-            maps (list[Tensor]): the controller's input, one map per level.
-            locations (Locations): of these maps.
-            index (Tensor): (N,) int64, positions in ``locations``.
+            features: F, (B, C, H, W).
+            maps: the controller's input, one map per level.
+            locations: of these maps.
+            index: (N,) int64, positions in ``locations``.
 
         Returns:
-            KPNets: N networks.
+            N networks.
         """
         return self.nets(features, self.controller(maps, locations, index).float(), locations, index)
 
-    def nets(self, features, params, locations, index):
+    def nets(self, features: Tensor, params: Tensor, locations: Locations, index: Tensor) -> KPNets:
         """Combine generated parameters with the map and the locations.
 
         Args:
-            features (Tensor): F, (B, C, H, W).
-            params (Tensor): (N, P).
-            locations (Locations): of the pyramid.
-            index (Tensor): (N,) int64, positions in ``locations``.
+            features: F, (B, C, H, W).
+            params: (N, P).
+            locations: of the pyramid.
+            index: (N,) int64, positions in ``locations``.
 
         Returns:
-            KPNets: N networks.
+            N networks.
         """
         return KPNets(
             features=features,
@@ -70,15 +84,12 @@ class KPNetHead:
         )
 
 
-def kp_net_spec(cfg, num_keypoints):
+def kp_net_spec(cfg: CfgNode, num_keypoints: int) -> KPNetSpec:
     """Read the shape of the KP-Nets from ``cfg.MODEL.KP_NET`` and validate that section.
 
     Args:
-        cfg (CfgNode): the config.
-        num_keypoints (int): K.
-
-    Returns:
-        KPNetSpec
+        cfg: the config.
+        num_keypoints: K.
 
     Raises:
         ConfigError: if a value is out of range or not a valid choice, or BACKEND is unknown.
