@@ -1,14 +1,16 @@
 """The branch that computes the feature map F (FCPose section 3.1), and the release's auxiliary heatmaps."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d, get_norm
-from torch import nn
+from torch import Tensor, nn
 
 from dynpose.layers.upsample import aligned_upsample
 
 
-def conv_norm_relu(in_channels, out_channels, norm):
+def conv_norm_relu(in_channels: int, out_channels: int, norm: str) -> Conv2d:
     """3x3 convolution, normalisation, ReLU; He initialisation (FCPose section 4)."""
     conv = Conv2d(
         in_channels,
@@ -29,19 +31,29 @@ class BasisBranch(nn.Module):
     """Merges several pyramid levels at the finest stride and applies convolutions.
 
     Args:
-        in_features (list[str]): names of the input levels, finest first.
-        in_channels (list[int]): their channels.
-        strides (list[int]): their strides, pixels; each a multiple of the first.
-        conv_dim (int): channels of the convolutions.
-        num_convs (int): 3x3 convolutions after merging.
-        norm (str): their normalisation.
-        out_channels (int): channels of the final 1x1 convolution: those of F and, if shared, of the offsets.
+        in_features: names of the input levels, finest first.
+        in_channels: their channels.
+        strides: their strides, pixels; each a multiple of the first.
+        conv_dim: channels of the convolutions.
+        num_convs: 3x3 convolutions after merging.
+        norm: their normalisation.
+        out_channels: channels of the final 1x1 convolution: those of F and, if shared, of the offsets.
 
     Raises:
         ValueError: if a stride is not a multiple of the first.
     """
 
-    def __init__(self, *, in_features, in_channels, strides, conv_dim, num_convs, norm, out_channels):
+    def __init__(
+        self,
+        *,
+        in_features: Sequence[str],
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        conv_dim: int,
+        num_convs: int,
+        norm: str,
+        out_channels: int,
+    ):
         super().__init__()
         if any(stride % strides[0] for stride in strides):
             raise ValueError(f"strides: expected multiples of the first, got {list(strides)}")
@@ -51,21 +63,22 @@ class BasisBranch(nn.Module):
         self.tower = nn.Sequential(*(conv_norm_relu(conv_dim, conv_dim, norm) for _ in range(num_convs)))
         self.project = nn.Conv2d(conv_dim, out_channels, 1)
         nn.init.kaiming_normal_(self.project.weight, nonlinearity="linear")
-        nn.init.zeros_(self.project.bias)
+        nn.init.zeros_(self.project.get_parameter("bias"))
 
-    def forward(self, features):
+    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Compute the merged levels and their projection.
 
         Args:
-            features (list[Tensor]): (B, C_l, H_l, W_l) levels, finest first; H_0 = H.
+            features: (B, C_l, H_l, W_l) levels, finest first; H_0 = H.
 
         Returns:
-            tuple[Tensor, Tensor]: the merged levels (B, conv_dim, H, W), and the projection (B, out_channels, H, W).
+            The merged levels (B, conv_dim, H, W), and the projection (B, out_channels, H, W).
         """
-        merged = sum(
+        finest, *coarser = (
             aligned_upsample(lateral(feature), factor)
             for lateral, feature, factor in zip(self.lateral, features, self.factors)
         )
+        merged = sum(coarser, start=finest)
         return merged, self.project(self.tower(merged))
 
 
@@ -73,26 +86,26 @@ class AuxHeatmaps(nn.Module):
     """Multi-person heatmaps at F's stride and a quarter of it, supervised in training only (release).
 
     Args:
-        conv_dim (int): channels of the merged levels.
-        norm (str): normalisation.
-        num_keypoints (int): K.
+        conv_dim: channels of the merged levels.
+        norm: normalisation.
+        num_keypoints: K.
     """
 
-    def __init__(self, *, conv_dim, norm, num_keypoints):
+    def __init__(self, *, conv_dim: int, norm: str, num_keypoints: int):
         super().__init__()
         self.tower = nn.Sequential(*(conv_norm_relu(conv_dim, conv_dim, norm) for _ in range(2)))
         self.coarse = nn.Conv2d(conv_dim, num_keypoints, 1)
         self.upsample = nn.ConvTranspose2d(conv_dim + num_keypoints, conv_dim, 8, stride=4, padding=2)
         self.fine = nn.Conv2d(conv_dim, num_keypoints, 3, padding=1)
 
-    def forward(self, merged):
+    def forward(self, merged: Tensor) -> tuple[Tensor, Tensor]:
         """Predict both heatmaps.
 
         Args:
-            merged (Tensor): (B, conv_dim, H, W), from :class:`BasisBranch`.
+            merged: (B, conv_dim, H, W), from :class:`BasisBranch`.
 
         Returns:
-            tuple[Tensor, Tensor]: (B, K, 4 H, 4 W) and (B, K, H, W).
+            (B, K, 4 H, 4 W) and (B, K, H, W).
         """
         features = self.tower(merged)
         coarse = self.coarse(features)

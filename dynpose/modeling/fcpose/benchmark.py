@@ -3,7 +3,10 @@
 Letters of the shapes: N instances, B images, K keypoints, H x W cells.
 """
 
+from functools import partial
+
 import torch
+from torch import Generator, Tensor
 
 from dynpose.layers.map_losses import expected_distance, upsampled_cross_entropy
 from dynpose.methods import KPNetBenchmark, LossBenchmark
@@ -14,22 +17,22 @@ _DISTANCE_NORM = 12.0
 _NUM_IMAGES = 2  # B
 
 # As many instances as AdelaiDet's FCPose samples on a GPU; the map of a padded image of 800 x 1344 pixels
-_RELEASED = {"method": "released FCPose", "num_instances": 70, "map_size": (100, 168)}
+_released_loss = partial(LossBenchmark, method="released FCPose", num_instances=70, map_size=(100, 168))
 
 
-def cross_entropy_inputs(benchmark, generator):
+def cross_entropy_inputs(benchmark: LossBenchmark, generator: Generator) -> dict[str, Tensor]:
     """Draw ``logits`` (N, K, H, W) and ``targets`` (N, K), cells of the up-sampled map."""
     logits, points = _draw(benchmark, generator)
     fine = (points // (_STRIDE // _FACTOR)).long()
     return {"logits": logits, "targets": fine[..., 1] * benchmark.map_size[1] * _FACTOR + fine[..., 0]}
 
 
-def cross_entropy(backend, logits, targets):
+def cross_entropy(backend: str, logits: Tensor, targets: Tensor) -> Tensor:
     """Compute the cross-entropy of the up-sampled heatmaps, (N, K)."""
     return upsampled_cross_entropy(logits, targets, _FACTOR, backend=backend)
 
 
-def distance_inputs(benchmark, generator):
+def distance_inputs(benchmark: LossBenchmark, generator: Generator) -> dict[str, Tensor]:
     """Draw ``logits`` (N, K, H, W), ``offsets`` (B, K, 2, H, W) in pixels and the keypoints with their boxes."""
     logits, points = _draw(benchmark, generator)
     n, k = points.shape[:2]
@@ -43,7 +46,7 @@ def distance_inputs(benchmark, generator):
     }
 
 
-def distance(backend, **inputs):
+def distance(backend: str, **inputs: Tensor) -> Tensor:
     """Compute the expected distance between predicted locations and keypoints, (N, K)."""
     return expected_distance(**inputs, stride=_STRIDE, distance_norm=_DISTANCE_NORM, backend=backend)
 
@@ -62,12 +65,9 @@ KP_NET_BENCHMARK = KPNetBenchmark(
     num_sampled=50,
     num_positives=2000,
     losses=(
-        LossBenchmark(
-            name=f"cross-entropy, up-sampled by {_FACTOR}",
-            make_inputs=cross_entropy_inputs,
-            losses=cross_entropy,
-            **_RELEASED,
+        _released_loss(
+            name=f"cross-entropy, up-sampled by {_FACTOR}", make_inputs=cross_entropy_inputs, losses=cross_entropy
         ),
-        LossBenchmark(name="expected distance", make_inputs=distance_inputs, losses=distance, **_RELEASED),
+        _released_loss(name="expected distance", make_inputs=distance_inputs, losses=distance),
     ),
 )

@@ -3,7 +3,7 @@
 from detectron2.config import CfgNode as CN
 
 
-def add_fcpose_config(cfg):
+def add_fcpose_config(cfg: CN) -> None:
     """Add the keys of MODEL.FCPOSE, in place."""
     cfg.MODEL.FCPOSE = CN()
     # Kernel size of the controller on the box tower: 1 (paper, section 3.1) or 3 (release)

@@ -5,11 +5,18 @@ runs over the feature map F of the whole image; offsets refine the peaks of its 
 in config keys.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from detectron2.structures import ImageList, Instances
+from torch import Tensor
 
 from dynpose.config import (
     ConfigError,
@@ -24,12 +31,14 @@ from dynpose.config import (
     check_positive,
     set_plain,
 )
-from dynpose.data import model_schema
+from dynpose.data import KeypointSchema, model_schema
+from dynpose.layers import KPNetSpec
 from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageDetector, pixel_statistics
 from dynpose.modeling.fcos import (
     FCOSDetector,
     FCOSHead,
+    FCOSPredictions,
     LocationConv,
     attach_keypoints,
     flatten_levels,
@@ -52,6 +61,7 @@ from .refinement import (
     InstanceOffsets,
     PeakRefinement,
     People,
+    Refinement,
     SharedOffsets,
 )
 
@@ -61,17 +71,17 @@ class FCPoseOptions:
     """Options of FCPose's training.
 
     Attributes:
-        max_samples (int): M, positives with a KP-Net per batch and process (section 3.3); 0 = all.
-        heatmap_weight, offset_weight (float): alpha and beta of Eq. 4.
-        aux_weight (float): weight of the auxiliary heatmaps' loss (release).
-        aux_sigmas (tuple[float, float]): of the auxiliary Gaussians, in cells of the fine and the coarse map.
+        max_samples: M, positives with a KP-Net per batch and process (section 3.3); 0 = all.
+        heatmap_weight, offset_weight: alpha and beta of Eq. 4.
+        aux_weight: weight of the auxiliary heatmaps' loss (release).
+        aux_sigmas: of the auxiliary Gaussians, in cells of the fine and the coarse map.
     """
 
     max_samples: int = 50
     heatmap_weight: float = 2.5
     offset_weight: float = 5.0
     aux_weight: float = 0.2
-    aux_sigmas: tuple = (1.8, 0.9)
+    aux_sigmas: tuple[float, float] = (1.8, 0.9)
 
     def __post_init__(self):
         set_plain(self, "aux_sigmas")
@@ -82,35 +92,35 @@ class FCPose(ImageDetector):
     """FCPose.
 
     Args:
-        backbone (Backbone): provides ``head_in_features``, all with the same number of channels.
-        head (FCOSHead): the detector's head; its box tower is the controller's input.
-        head_in_features (list[str]): pyramid levels, finest first.
-        basis (BasisBranch): computes F from some of these levels; its first input is the finest.
-        refinement (Refinement): one of the classes of :mod:`dynpose.modeling.fcpose.refinement`.
-        kp_net_head (KPNetHead): generates the KP-Nets; its controller appends the refinement's values.
-        detector (FCOSDetector): detects people as boxes.
-        aux_heatmaps (AuxHeatmaps | None): the auxiliary branch of the release's training.
-        schema (KeypointSchema): the keypoints.
-        options (FCPoseOptions | None): training options; None for the defaults.
-        pixel_mean, pixel_std (Sequence[float]): per image channel.
+        backbone: provides ``head_in_features``, all with the same number of channels.
+        head: the detector's head; its box tower is the controller's input.
+        head_in_features: pyramid levels, finest first.
+        basis: computes F from some of these levels; its first input is the finest.
+        refinement: one of the classes of :mod:`dynpose.modeling.fcpose.refinement`.
+        kp_net_head: generates the KP-Nets; its controller appends the refinement's values.
+        detector: detects people as boxes.
+        aux_heatmaps: the auxiliary branch of the release's training.
+        schema: the keypoints.
+        options: training options; None for the defaults.
+        pixel_mean, pixel_std: per image channel.
     """
 
     @configurable
     def __init__(
         self,
         *,
-        backbone,
-        head,
-        head_in_features,
-        basis,
-        refinement,
-        kp_net_head,
-        detector,
-        aux_heatmaps=None,
-        schema,
-        options=None,
-        pixel_mean,
-        pixel_std,
+        backbone: Backbone,
+        head: FCOSHead,
+        head_in_features: list[str],
+        basis: BasisBranch,
+        refinement: Refinement,
+        kp_net_head: KPNetHead,
+        detector: FCOSDetector,
+        aux_heatmaps: AuxHeatmaps | None = None,
+        schema: KeypointSchema,
+        options: FCPoseOptions | None = None,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
     ):
         super().__init__(backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std)
         self.basis_levels = [head_in_features.index(name) for name in basis.in_features]
@@ -125,7 +135,7 @@ class FCPose(ImageDetector):
         self.options = options or FCPoseOptions()
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Read the arguments from cfg.MODEL.{FCOS, FCPOSE, KP_NET}.
 
         Raises:
@@ -186,21 +196,23 @@ class FCPose(ImageDetector):
         }
 
     @property
-    def spec(self):
-        """The shape of the KP-Nets: KPNetSpec."""
+    def spec(self) -> KPNetSpec:
+        """The shape of the KP-Nets."""
         return self.kp_net_head.spec
 
-    def forward_training(self, images, features, predictions, gt_instances):
+    def forward_training(
+        self, images: ImageList, features: list[Tensor], predictions: FCOSPredictions, gt_instances: list[Instances]
+    ) -> dict[str, Tensor]:
         """Compute the losses.
 
         Args:
-            images (ImageList): B padded images.
-            features (list[Tensor]): pyramid levels.
-            predictions (FCOSPredictions): of these levels.
-            gt_instances (list[Instances]): B, with gt_boxes, gt_classes and (where there are people) gt_keypoints.
+            images: B padded images.
+            features: pyramid levels.
+            predictions: of these levels.
+            gt_instances: B, with gt_boxes, gt_classes and (where there are people) gt_keypoints.
 
         Returns:
-            dict[str, Tensor]: ``loss_fcos_*``, ``loss_heatmap``, ``loss_offset`` and, if configured, ``loss_aux_*``.
+            ``loss_fcos_*``, ``loss_heatmap``, ``loss_offset`` and, if configured, ``loss_aux_*``.
         """
         locations = self.detector.locations(features)
         targets = self.detector.targets(locations, gt_instances)
@@ -217,20 +229,22 @@ class FCPose(ImageDetector):
             losses.update(self._aux_losses(merged, people))
         return losses
 
-    def forward_inference(self, images, features, predictions):
+    def forward_inference(
+        self, images: ImageList, features: list[Tensor], predictions: FCOSPredictions
+    ) -> list[Instances]:
         """Detect people and locate their keypoints.
 
         NMS runs before the KP-Nets, whereas FCPose section 3.4 runs it last. Since it compares only boxes, the
         remaining people are the same, and the networks of duplicates never run.
 
         Args:
-            images (ImageList): B padded images.
-            features (list[Tensor]): pyramid levels.
-            predictions (FCOSPredictions): of these levels.
+            images: B padded images.
+            features: pyramid levels.
+            predictions: of these levels.
 
         Returns:
-            list[Instances]: B, with pred_boxes, scores, pred_classes and pred_keypoints (N, K, 3) in input pixels; the
-            third value is the softmax probability of the heatmap's peak.
+            One per image, with pred_boxes, scores, pred_classes and pred_keypoints (N, K, 3) in input pixels; the third
+            value is the softmax probability of the heatmap's peak.
         """
         locations = self.detector.locations(features)
         results = self.detector.decode(predictions, locations, images.image_sizes)
@@ -239,7 +253,7 @@ class FCPose(ImageDetector):
         attach_keypoints(results, self.refinement.locate(nets, params, offsets))
         return results
 
-    def keypoint_rows(self, note):
+    def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, list[tuple[int, ...]]]]:
         """Map parameter rows to keypoints, see :mod:`dynpose.modeling.parameter_rows`."""
         number = len(note["keypoints"])
         spec = replace(self.spec, num_keypoints=number)
@@ -259,7 +273,7 @@ class FCPose(ImageDetector):
             groups.append({"aux_heatmaps.upsample.weight": inputs})
         return groups
 
-    def class_rows(self, number):
+    def class_rows(self, number: int) -> list[dict[str, list[tuple[int, ...]]]]:
         """Map parameter rows to classes, see :mod:`dynpose.modeling.parameter_rows`."""
         return layer_rows({"head.cls_logits": of_each(number)})
 
@@ -300,16 +314,13 @@ class FCPose(ImageDetector):
         return losses
 
 
-def build_refinement(cfg, spec, shape):
+def build_refinement(cfg: CfgNode, spec: KPNetSpec, shape: ShapeSpec) -> Refinement:
     """Build the refinement that ``cfg.MODEL.FCPOSE.REFINEMENT`` names.
 
     Args:
-        cfg (CfgNode): the config.
-        spec (KPNetSpec): shape of the KP-Nets.
-        shape (ShapeSpec): of the finest pyramid level.
-
-    Returns:
-        Refinement
+        cfg: the config.
+        spec: shape of the KP-Nets.
+        shape: of the finest pyramid level.
 
     Raises:
         ConfigError: if the factor of "deconv" does not divide the level's stride.

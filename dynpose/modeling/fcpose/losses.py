@@ -7,34 +7,35 @@ Axes: B images, N generated heads, K keypoints, H x W cells of the map.
 """
 
 import torch
+from torch import Tensor
 
 from dynpose.layers.process_mean import normalizer
 
 
-def head_weights(person):
+def head_weights(person: Tensor) -> Tensor:
     """Weights that turn a sum over heads into the mean over people of the mean over each person's heads.
 
     People are counted over all processes.
 
     Args:
-        person (Tensor): (N,) int64, the person of each head.
+        person: (N,) int64, the person of each head.
 
     Returns:
-        Tensor: (N,) float32.
+        (N,) float32 weights.
     """
     _, index, counts = torch.unique(person, return_inverse=True, return_counts=True)
     num_persons = normalizer(len(counts), person.device)
     return 1 / (counts[index].float() * num_persons)
 
 
-def heatmap_mse(logits, targets):
+def heatmap_mse(logits: Tensor, targets: Tensor) -> Tensor:
     """Sum of squared errors, divided by the sum of squared targets over all processes (release).
 
     Args:
-        logits, targets (Tensor): (B, K, H, W).
+        logits, targets: (B, K, H, W).
 
     Returns:
-        Tensor: scalar.
+        A scalar.
     """
     energy = normalizer(targets.square().sum())
     return (logits.float() - targets).square().sum() / energy

@@ -1,5 +1,7 @@
 """FCPose's entry in the registry of methods."""
 
+from typing import cast
+
 from torch import nn
 
 from dynpose.methods import Method, register_method
@@ -8,17 +10,19 @@ from dynpose.modeling.kp_net import count_cells, count_kp_net_flops
 
 from .benchmark import KP_NET_BENCHMARK
 from .config import add_fcpose_config
+from .fcpose import FCPose
 from .released_weights import RELEASED_FORMATS
 
 
-def count_network_flops(model, size):
+def count_network_flops(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
     """Count the FLOPs of one generated network: see :class:`~dynpose.methods.Method`."""
+    fcpose = cast(FCPose, model)
     flops = count_kp_net_flops(model, size)
-    deconvs = [module for module in model.refinement.modules() if isinstance(module, nn.ConvTranspose2d)]
+    deconvs = [module for module in fcpose.refinement.modules() if isinstance(module, nn.ConvTranspose2d)]
     if deconvs:
         # each value of the map is multiplied by every weight of its channel's filter
         weights = sum(module.weight.numel() for module in deconvs)
-        flops["deconvolution"] = count_cells(size, model.kp_net_head.stride) * weights
+        flops["deconvolution"] = count_cells(size, fcpose.kp_net_head.stride) * weights
     return flops
 
 

@@ -4,14 +4,17 @@ Axes: N generated networks, K keypoints, B images, G people of the batch, H x W 
 generates per person for the refinement.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from detectron2.structures import Instances
+from torch import Tensor, nn
 
-from dynpose.layers import KPNetSpec, expected_distance, upsampled_cross_entropy
+from dynpose.layers import KPNets, KPNetSpec, expected_distance, upsampled_cross_entropy
 from dynpose.layers.cells import cell_centers
 from dynpose.layers.process_mean import normalizer
 from dynpose.modeling.keypoint_maps import gather_keypoints, keypoint_cells, offset_targets, offsets_at
@@ -30,23 +33,23 @@ class RefinementRows(NamedTuple):
     """Owners (see :mod:`dynpose.modeling.parameter_rows`) of a refinement's values, channels and layers.
 
     Attributes:
-        generated (list[tuple[int]]): owners of the values that the controller generates for it.
-        shared (list[tuple[int]]): owners of the channels that the basis branch computes for it.
-        layers (dict[str, list[tuple[int]]]): owners of the output channels of its layers.
+        generated: owners of the values that the controller generates for it.
+        shared: owners of the channels that the basis branch computes for it.
+        layers: owners of the output channels of its layers.
     """
 
-    generated: list
-    shared: list
-    layers: dict
+    generated: list[tuple[int, ...]]
+    shared: list[tuple[int, ...]]
+    layers: dict[str, list[tuple[int, ...]]]
 
 
 class People(NamedTuple):
     """The people of a batch.
 
     Attributes:
-        keypoints (Tensor): (G, K, 3).
-        box_sizes (Tensor): (G,) half the sum of width and height of each box, pixels.
-        image_index (Tensor): (G,) int64.
+        keypoints: (G, K, 3).
+        box_sizes: (G,) half the sum of width and height of each box, pixels.
+        image_index: (G,) int64.
     """
 
     keypoints: torch.Tensor
@@ -54,12 +57,12 @@ class People(NamedTuple):
     image_index: torch.Tensor
 
     @classmethod
-    def of(cls, gt_instances, num_keypoints):
+    def of(cls, gt_instances: list[Instances], num_keypoints: int) -> People:
         """Collect the people of a batch, in order.
 
         Args:
-            gt_instances (list[Instances]): B, with gt_boxes and (where there are people) gt_keypoints.
-            num_keypoints (int): K.
+            gt_instances: B, with gt_boxes and (where there are people) gt_keypoints.
+            num_keypoints: K.
         """
         keypoints, image_index = gather_keypoints(gt_instances, num_keypoints)
         boxes = torch.cat([instances.gt_boxes.tensor for instances in gt_instances])
@@ -70,55 +73,57 @@ class Refinement(nn.Module, ABC):
     """Locates keypoints in heatmaps, and computes the losses for it.
 
     Attributes:
-        num_params (int): R.
-        num_shared_channels (int): D, channels that the basis branch computes for it besides F.
+        num_params: R.
+        num_shared_channels: D, channels that the basis branch computes for it besides F.
     """
 
     num_params = 0
     num_shared_channels = 0
 
-    def keypoint_rows(self, number):
+    def keypoint_rows(self, number: int) -> RefinementRows:
         """Map values, channels and layers to the ``number`` keypoints of a model: RefinementRows."""
         return RefinementRows([], [], {})
 
-    def offsets(self, p3, shared):
+    def offsets(self, p3: Tensor, shared: Tensor) -> Tensor | None:
         """Compute the map that all people of an image share.
 
         Args:
-            p3 (Tensor): (B, C, H, W), the finest pyramid level.
-            shared (Tensor): (B, D, H, W), channels of the basis branch besides F; D may be 0.
+            p3: (B, C, H, W), the finest pyramid level.
+            shared: (B, D, H, W), channels of the basis branch besides F; D may be 0.
 
         Returns:
-            Tensor | None: (B, 2 K, H, W) offsets in input pixels, x0, y0, x1, y1, ...; None without such a map.
+            (B, 2 K, H, W) offsets in input pixels, x0, y0, x1, y1, ...; None without such a map.
         """
         return None
 
     @abstractmethod
-    def losses(self, nets, params, offsets, people, person):
+    def losses(
+        self, nets: KPNets, params: Tensor, offsets: Tensor | None, people: People, person: Tensor
+    ) -> dict[str, Tensor]:
         """Compute all unweighted keypoint losses (L_heatmap and L_reg of Eq. 4).
 
         Args:
-            nets (KPNets): N networks.
-            params (Tensor): (N, R), generated for the refinement.
-            offsets (Tensor | None): from :meth:`offsets`.
-            people (People): G people.
-            person (Tensor): (N,) int64, the person of each network.
+            nets: N networks.
+            params: (N, R), generated for the refinement.
+            offsets: from :meth:`offsets`.
+            people: G people.
+            person: (N,) int64, the person of each network.
 
         Returns:
-            dict[str, Tensor]: scalars, ``heatmap`` and possibly ``offset``; unlabelled keypoints do not contribute.
+            Scalars, ``heatmap`` and possibly ``offset``; unlabelled keypoints do not contribute.
         """
 
     @abstractmethod
-    def locate(self, nets, params, offsets):
+    def locate(self, nets: KPNets, params: Tensor, offsets: Tensor | None) -> Tensor:
         """Locate the keypoints.
 
         Args:
-            nets (KPNets): N networks.
-            params (Tensor): (N, R), generated for the refinement.
-            offsets (Tensor | None): from :meth:`offsets`.
+            nets: N networks.
+            params: (N, R), generated for the refinement.
+            offsets: from :meth:`offsets`.
 
         Returns:
-            Tensor: (N, K, 3), x and y in input pixels and the softmax probability of the peak.
+            (N, K, 3), x and y in input pixels and the softmax probability of the peak.
         """
 
 
@@ -126,9 +131,9 @@ class PeakRefinement(Refinement):
     """The peak's cell centre is the keypoint ("none" in Table 4).
 
     Args:
-        heatmap_loss (str): "cell", softmax cross-entropy over the cells of F (Eq. 3), or "upsampled", over the logits
+        heatmap_loss: "cell", softmax cross-entropy over the cells of F (Eq. 3), or "upsampled", over the logits
             up-sampled bilinearly by four (release).
-        target_rule (str): for "cell", see :func:`~dynpose.modeling.keypoint_maps.keypoint_cells`.
+        target_rule: for "cell", see :func:`~dynpose.modeling.keypoint_maps.keypoint_cells`.
 
     Raises:
         ValueError: if an argument is not a valid choice.
@@ -136,37 +141,39 @@ class PeakRefinement(Refinement):
 
     upsample_factor = 4
 
-    def __init__(self, *, heatmap_loss="cell", target_rule="nearest"):
+    def __init__(self, *, heatmap_loss: str = "cell", target_rule: str = "nearest"):
         super().__init__()
         check_one_of("heatmap_loss", heatmap_loss, HEATMAP_LOSSES)
         check_one_of("target_rule", target_rule, TARGET_RULES)
         self.heatmap_loss = heatmap_loss
         self.target_rule = target_rule
 
-    def losses(self, nets, params, offsets, people, person):  # noqa: D102
+    def losses(  # noqa: D102
+        self, nets: KPNets, params: Tensor, offsets: Tensor | None, people: People, person: Tensor
+    ) -> dict[str, Tensor]:
         weights = head_weights(person)
         return {"heatmap": _weighted_sum(self._heatmap_losses(nets, people.keypoints[person]), weights, nets)}
 
-    def locate(self, nets, params, offsets):  # noqa: D102
+    def locate(self, nets: KPNets, params: Tensor, offsets: Tensor | None) -> Tensor:  # noqa: D102
         peaks = nets.peaks()
         points = cell_centers(peaks.indices, nets.stride, nets.size[1])
         points = points + self.offsets_at_peaks(nets, params, offsets, peaks.indices)
         return torch.cat([points, peaks.confidence[..., None]], dim=2)
 
-    def offsets_at_peaks(self, nets, params, offsets, cells):
+    def offsets_at_peaks(self, nets: KPNets, params: Tensor, offsets: Tensor | None, cells: Tensor) -> Tensor | int:
         """Offsets to add to the centres of ``cells`` (N, K): (N, K, 2) pixels, or 0."""
         return 0
 
-    def map_cross_entropy(self, nets, logits, keypoints):
+    def map_cross_entropy(self, nets: KPNets, logits: Tensor, keypoints: Tensor) -> Tensor:
         """Cross-entropy of given heatmaps.
 
         Args:
-            nets (KPNets): N networks.
-            logits (Tensor): (N, K, H, W) of their heatmaps.
-            keypoints (Tensor): (N, K, 3).
+            nets: N networks.
+            logits: (N, K, H, W) of their heatmaps.
+            keypoints: (N, K, 3).
 
         Returns:
-            Tensor: (N, K).
+            (N, K) losses.
         """
         factor, rule = (1, self.target_rule) if self.heatmap_loss == "cell" else (self.upsample_factor, "nearest")
         height, width = nets.size
@@ -188,16 +195,16 @@ class SharedOffsets(PeakRefinement):
     """One offset map for all people (section 3.2; "shared" in Table 5).
 
     Args:
-        in_channels (int): channels of P3.
-        num_keypoints (int): K.
-        source (str): "p3", one convolution on P3 (paper), or "basis", the last layer of the basis branch, which
+        in_channels: channels of P3.
+        num_keypoints: K.
+        source: "p3", one convolution on P3 (paper), or "basis", the last layer of the basis branch, which
             computes the offsets together with F (release).
-        kernel_size (int): of the convolution on P3.
-        scale (float): pixels per unit of output.
-        loss (str): "mse", squared error in cells around the labelled keypoints (section 3.3), or "expected_distance"
+        kernel_size: of the convolution on P3.
+        scale: pixels per unit of output.
+        loss: "mse", squared error in cells around the labelled keypoints (section 3.3), or "expected_distance"
             (release).
-        radius (float): for "mse", radius around a keypoint's cell in which its offset is supervised, in cells.
-        distance_norm (float): for "expected_distance".
+        radius: for "mse", radius around a keypoint's cell in which its offset is supervised, in cells.
+        distance_norm: for "expected_distance".
         **heatmap: see :class:`PeakRefinement`.
 
     Raises:
@@ -207,15 +214,15 @@ class SharedOffsets(PeakRefinement):
     def __init__(
         self,
         *,
-        in_channels,
-        num_keypoints,
-        source="p3",
-        kernel_size=3,
-        scale=8.0,
-        loss="mse",
-        radius=1.0,
-        distance_norm=12.0,
-        **heatmap,
+        in_channels: int,
+        num_keypoints: int,
+        source: str = "p3",
+        kernel_size: int = 3,
+        scale: float = 8.0,
+        loss: str = "mse",
+        radius: float = 1.0,
+        distance_norm: float = 12.0,
+        **heatmap: str,
     ):
         super().__init__(**heatmap)
         check_one_of("source", source, OFFSET_SOURCES)
@@ -229,16 +236,18 @@ class SharedOffsets(PeakRefinement):
         if source == "p3":
             self.conv = nn.Conv2d(in_channels, 2 * num_keypoints, kernel_size, padding=kernel_size // 2)
             nn.init.normal_(self.conv.weight, std=0.01)
-            nn.init.zeros_(self.conv.bias)
+            nn.init.zeros_(self.conv.get_parameter("bias"))
 
-    def keypoint_rows(self, number):  # noqa: D102
+    def keypoint_rows(self, number: int) -> RefinementRows:  # noqa: D102
         offsets = of_each(number, rows=2)
         return RefinementRows([], offsets, {}) if self.conv is None else RefinementRows([], [], {"conv": offsets})
 
-    def offsets(self, p3, shared):  # noqa: D102
+    def offsets(self, p3: Tensor, shared: Tensor) -> Tensor:  # noqa: D102
         return (shared if self.conv is None else self.conv(p3)).float() * self.scale
 
-    def losses(self, nets, params, offsets, people, person):  # noqa: D102
+    def losses(  # noqa: D102
+        self, nets: KPNets, params: Tensor, offsets: Tensor | None, people: People, person: Tensor
+    ) -> dict[str, Tensor]:
         if self.loss == "mse":
             losses = super().losses(nets, params, offsets, people, person)
             return {**losses, "offset": self._mean_squared_error(offsets, people, nets.stride)}
@@ -247,7 +256,7 @@ class SharedOffsets(PeakRefinement):
         # the release averages the heatmap loss over the keypoints and sums the offset loss
         return {"heatmap": _weighted_sum(heatmap, weights, nets), "offset": (distance.sum(dim=1) * weights).sum()}
 
-    def offsets_at_peaks(self, nets, params, offsets, cells):  # noqa: D102
+    def offsets_at_peaks(self, nets: KPNets, params: Tensor, offsets: Tensor | None, cells: Tensor) -> Tensor:  # noqa: D102
         return offsets_at(offsets, nets.image_index, cells)
 
     def _losses_on_maps(self, nets, offsets, keypoints, box_sizes):
@@ -290,11 +299,11 @@ class InstanceOffsets(PeakRefinement):
     """Offsets by a generated 1x1 convolution per person ("not shared" in Table 5).
 
     Args:
-        spec (KPNetSpec): shape of the KP-Nets; the convolution has the same input.
+        spec: shape of the KP-Nets; the convolution has the same input.
         **heatmap: see :class:`PeakRefinement`.
     """
 
-    def __init__(self, *, spec, **heatmap):
+    def __init__(self, *, spec: KPNetSpec, **heatmap: str):
         super().__init__(**heatmap)
         self.conv_spec = KPNetSpec(
             in_channels=spec.in_channels,
@@ -306,12 +315,14 @@ class InstanceOffsets(PeakRefinement):
         )
         self.num_params = self.conv_spec.num_params
 
-    def keypoint_rows(self, number):  # noqa: D102
+    def keypoint_rows(self, number: int) -> RefinementRows:  # noqa: D102
         # its outputs are x0, y0, x1, y1, ...
         outputs = of_generated(replace(self.conv_spec, num_keypoints=2 * number))
         return RefinementRows([(output // 2,) for (output,) in outputs], [], {})
 
-    def losses(self, nets, params, offsets, people, person):  # noqa: D102
+    def losses(  # noqa: D102
+        self, nets: KPNets, params: Tensor, offsets: Tensor | None, people: People, person: Tensor
+    ) -> dict[str, Tensor]:
         weights, keypoints = head_weights(person), people.keypoints[person]
         heatmap = self._heatmap_losses(nets, keypoints)
         cells = keypoint_cells(keypoints, nets.stride, nets.size, self.target_rule)
@@ -325,7 +336,7 @@ class InstanceOffsets(PeakRefinement):
             "offset": _weighted_sum(error.square().mean(dim=2), weights, nets),
         }
 
-    def offsets_at_peaks(self, nets, params, offsets, cells):  # noqa: D102
+    def offsets_at_peaks(self, nets: KPNets, params: Tensor, offsets: Tensor | None, cells: Tensor) -> Tensor:  # noqa: D102
         ((weight, bias),) = self.conv_spec.unpack(params.float())
         weight = weight.unflatten(1, (-1, 2))
         # elementwise sums in float32, because autocast would round a matrix product
@@ -340,14 +351,14 @@ class DeconvRefinement(Refinement):
     up-sampled cells.
 
     Args:
-        num_keypoints (int): K.
-        factor (int): even divisor of F's stride.
+        num_keypoints: K.
+        factor: even divisor of F's stride.
 
     Raises:
         ValueError: if the factor is odd.
     """
 
-    def __init__(self, *, num_keypoints, factor=4):
+    def __init__(self, *, num_keypoints: int, factor: int = 4):
         super().__init__()
         if factor % 2:
             raise ValueError(f"factor: expected an even number, got {factor}")
@@ -357,21 +368,23 @@ class DeconvRefinement(Refinement):
         )
         tent = 1 - (torch.arange(2 * factor) + 0.5 - factor).abs() / factor
         self.deconv.weight.data.copy_(torch.outer(tent, tent).expand_as(self.deconv.weight))
-        nn.init.zeros_(self.deconv.bias)
+        nn.init.zeros_(self.deconv.get_parameter("bias"))
 
-    def keypoint_rows(self, number):  # noqa: D102
+    def keypoint_rows(self, number: int) -> RefinementRows:  # noqa: D102
         return RefinementRows([], [], {"deconv": of_each(number)})
 
-    def losses(self, nets, params, offsets, people, person):  # noqa: D102
+    def losses(  # noqa: D102
+        self, nets: KPNets, params: Tensor, offsets: Tensor | None, people: People, person: Tensor
+    ) -> dict[str, Tensor]:
         weights = head_weights(person)
         (losses,) = nets.map_in_chunks(self._losses_on_maps, people.keypoints[person], values_per_cell=self.factor**2)
         return {"heatmap": _weighted_sum(losses, weights, nets)}
 
-    def locate(self, nets, params, offsets):  # noqa: D102
+    def locate(self, nets: KPNets, params: Tensor, offsets: Tensor | None) -> Tensor:  # noqa: D102
         (located,) = nets.map_in_chunks(self._locate_on_maps, values_per_cell=self.factor**2)
         return located
 
-    def upsample(self, logits):
+    def upsample(self, logits: Tensor) -> Tensor:
         """(N, K, H, W) -> (N, K, H * factor, W * factor)."""
         return self.deconv(logits)
 
