@@ -6,7 +6,7 @@ Axes: B images, C channels of P3, K keypoints, H x W cells of P3.
 import math
 
 from detectron2.layers import Conv2d
-from torch import nn
+from torch import Tensor, nn
 
 from dynpose.modeling.fcos import conv_tower
 
@@ -15,15 +15,15 @@ class KeypointFeatures(nn.Module):
     """The keypoint feature branch, which computes F_kp (section 3.2).
 
     Args:
-        in_channels (int): C.
-        conv_dim (int): channels of the 3x3 convolutions.
-        num_convs (int): number of 3x3 convolutions.
-        norm (str): their normalisation.
-        std (float): standard deviation of the initial weights; 0 = He initialisation.
-        out_channels (int): channels of F_kp, the output of a 1x1 convolution without activation.
+        in_channels: C.
+        conv_dim: channels of the 3x3 convolutions.
+        num_convs: number of 3x3 convolutions.
+        norm: their normalisation.
+        std: standard deviation of the initial weights; 0 = He initialisation.
+        out_channels: channels of F_kp, the output of a 1x1 convolution without activation.
     """
 
-    def __init__(self, *, in_channels, conv_dim, num_convs, norm, std, out_channels):
+    def __init__(self, *, in_channels: int, conv_dim: int, num_convs: int, norm: str, std: float, out_channels: int):
         super().__init__()
         self.tower = conv_tower(in_channels, conv_dim, num_convs, norm, std)
         self.project = Conv2d(conv_dim if num_convs else in_channels, out_channels, 1)
@@ -33,7 +33,7 @@ class KeypointFeatures(nn.Module):
             nn.init.kaiming_normal_(self.project.weight, nonlinearity="linear")
         nn.init.zeros_(self.project.bias)
 
-    def forward(self, p3):
+    def forward(self, p3: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_channels, H, W)."""
         return self.project(self.tower(p3))
 
@@ -42,18 +42,18 @@ class DiskOffsets(nn.Module):
     """The disk offset branch (section 3.3): offsets from each cell to a nearby keypoint of each kind.
 
     Args:
-        in_channels (int): C.
-        num_keypoints (int): K.
-        conv_dim (int): channels of all convolutions but the last.
-        num_convs (int): 3x3 convolutions, including the last.
-        norm (str): normalisation of all but the last.
-        std (float): standard deviation of the initial weights; 0 = He initialisation of all but the last.
+        in_channels: C.
+        num_keypoints: K.
+        conv_dim: channels of all convolutions but the last.
+        num_convs: 3x3 convolutions, including the last.
+        norm: normalisation of all but the last.
+        std: standard deviation of the initial weights; 0 = He initialisation of all but the last.
 
     Raises:
         ValueError: if ``num_convs`` is below 1.
     """
 
-    def __init__(self, *, in_channels, num_keypoints, conv_dim, num_convs, norm, std):
+    def __init__(self, *, in_channels: int, num_keypoints: int, conv_dim: int, num_convs: int, norm: str, std: float):
         super().__init__()
         if num_convs < 1:
             raise ValueError(f"num_convs: expected at least 1, as the last one counts, got {num_convs}")
@@ -63,7 +63,7 @@ class DiskOffsets(nn.Module):
         # Eq. 3 counts from the cell's corner: initially, the offsets lead to its centre
         nn.init.constant_(self.predict.bias, 0.5)
 
-    def forward(self, p3):
+    def forward(self, p3: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 2 K, H, W), x0, y0, x1, y1, ..., in cells from the cell's top left corner."""
         return self.predict(self.tower(p3)).float()
 
@@ -72,22 +72,32 @@ class AuxHeatmap(nn.Module):
     """Multi-person heatmaps, supervised in training and not computed in inference (section 3.4).
 
     Args:
-        in_channels (int): C.
-        num_keypoints (int): K.
-        conv_dim (int): channels of the hidden 3x3 convolutions.
-        num_convs (int): number of hidden convolutions.
-        norm (str): their normalisation.
-        std (float): standard deviation of the initial weights; 0 = He initialisation of all but the last.
-        prior_prob (float): initial probability that sets the bias, as in CornerNet.
+        in_channels: C.
+        num_keypoints: K.
+        conv_dim: channels of the hidden 3x3 convolutions.
+        num_convs: number of hidden convolutions.
+        norm: their normalisation.
+        std: standard deviation of the initial weights; 0 = He initialisation of all but the last.
+        prior_prob: initial probability that sets the bias, as in CornerNet.
     """
 
-    def __init__(self, *, in_channels, num_keypoints, conv_dim, num_convs, norm, std, prior_prob=0.1):
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_keypoints: int,
+        conv_dim: int,
+        num_convs: int,
+        norm: str,
+        std: float,
+        prior_prob: float = 0.1,
+    ):
         super().__init__()
         self.tower = conv_tower(in_channels, conv_dim, num_convs, norm, std)
         self.predict = Conv2d(conv_dim if num_convs else in_channels, num_keypoints, 3, padding=1)
         nn.init.normal_(self.predict.weight, std=0.01)
         nn.init.constant_(self.predict.bias, -math.log((1 - prior_prob) / prior_prob))
 
-    def forward(self, p3):
+    def forward(self, p3: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K, H, W) logits."""
         return self.predict(self.tower(p3))

@@ -3,7 +3,7 @@
 from detectron2.config import CfgNode as CN
 
 
-def add_inspose_config(cfg):
+def add_inspose_config(cfg: CN) -> None:
     """Add the keys of MODEL.INSPOSE, the paper (ACM MM 2021), in place."""
     cfg.MODEL.INSPOSE = CN()
     # Standard deviation of the normal initialisation of new convolutions (section 4: as RetinaNet); 0 = He
@@ -52,7 +52,7 @@ def add_inspose_config(cfg):
     cfg.MODEL.INSPOSE.CENTERNESS = False
 
 
-def add_inspose_released_config(cfg):
+def add_inspose_released_config(cfg: CN) -> None:
     """Add the keys of MODEL.INSPOSE_RELEASED, the release in opera, in place."""
     cfg.MODEL.INSPOSE_RELEASED = CN()
     # The keypoints that a star-shaped convolution samples in place of a 3x3 neighbourhood: nine 0-based indices, which

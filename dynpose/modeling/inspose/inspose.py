@@ -5,11 +5,17 @@ which runs over a feature map of the whole image; offsets that all people share 
 Boxes are predicted only if the config enables them; otherwise training and NMS use boxes that enclose the keypoints.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from detectron2.structures import ImageList, Instances
+from torch import Tensor
 
 from dynpose.config import (
     ConfigError,
@@ -20,12 +26,14 @@ from dynpose.config import (
     check_odd,
     check_positive,
 )
-from dynpose.data import model_schema
+from dynpose.data import KeypointSchema, model_schema
+from dynpose.layers import KPNetSpec
 from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageDetector, pixel_statistics
 from dynpose.modeling.fcos import (
     FCOSDetector,
     FCOSHead,
+    FCOSPredictions,
     LocationConv,
     attach_keypoints,
     pyramid_channels,
@@ -51,10 +59,10 @@ class InsPoseOptions:
     """Options of InsPose's maps and training.
 
     Attributes:
-        map_stride (int): stride of keypoint maps and offsets, pixels.
-        disk_radius (float): R, cells of ``map_stride``.
-        heatmap_sigma (float): of the auxiliary Gaussians, cells of P3.
-        keypoint_weight, offset_weight, heatmap_weight (float): weights of the losses in Eq. 5.
+        map_stride: stride of keypoint maps and offsets, pixels.
+        disk_radius: R, cells of ``map_stride``.
+        heatmap_sigma: of the auxiliary Gaussians, cells of P3.
+        keypoint_weight, offset_weight, heatmap_weight: weights of the losses in Eq. 5.
     """
 
     map_stride: int = 8
@@ -70,17 +78,17 @@ class InsPose(ImageDetector):
     """InsPose.
 
     Args:
-        backbone (Backbone): provides ``head_in_features``, all with the same number of channels.
-        head (FCOSHead): classification and, optionally, boxes. Its second tower is the controller's input.
-        head_in_features (list[str]): pyramid levels, finest first. The input of the branches is the first (P3).
-        keypoint_features (KeypointFeatures): computes F_kp from P3.
-        kp_net_head (KPNetHead): generates the KP-Nets, which run over F_kp, from the head's second tower.
-        disk_offsets (DiskOffsets | None): None = a keypoint is its cell's centre (Table 1, first row).
-        aux_heatmap (AuxHeatmap | None): called only in training.
-        detector (FCOSDetector): detects people as locations; its ``inside_box`` must be True if the head has boxes.
-        schema (KeypointSchema): the keypoints.
-        options (InsPoseOptions | None): options of maps and training; None for the defaults.
-        pixel_mean, pixel_std (Sequence[float]): per image channel.
+        backbone: provides ``head_in_features``, all with the same number of channels.
+        head: classification and, optionally, boxes. Its second tower is the controller's input.
+        head_in_features: pyramid levels, finest first. The input of the branches is the first (P3).
+        keypoint_features: computes F_kp from P3.
+        kp_net_head: generates the KP-Nets, which run over F_kp, from the head's second tower.
+        disk_offsets: None = a keypoint is its cell's centre (Table 1, first row).
+        aux_heatmap: called only in training.
+        detector: detects people as locations; its ``inside_box`` must be True if the head has boxes.
+        schema: the keypoints.
+        options: options of maps and training; None for the defaults.
+        pixel_mean, pixel_std: per image channel.
 
     Raises:
         ValueError: if the stride of the maps does not fit P3's, or positive locations may lie outside predicted boxes.
@@ -90,18 +98,18 @@ class InsPose(ImageDetector):
     def __init__(
         self,
         *,
-        backbone,
-        head,
-        head_in_features,
-        keypoint_features,
-        kp_net_head,
-        disk_offsets=None,
-        aux_heatmap=None,
-        detector,
-        schema,
-        options=None,
-        pixel_mean,
-        pixel_std,
+        backbone: Backbone,
+        head: FCOSHead,
+        head_in_features: list[str],
+        keypoint_features: KeypointFeatures,
+        kp_net_head: KPNetHead,
+        disk_offsets: DiskOffsets | None = None,
+        aux_heatmap: AuxHeatmap | None = None,
+        detector: FCOSDetector,
+        schema: KeypointSchema,
+        options: InsPoseOptions | None = None,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
     ):
         super().__init__(backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std)
         self.options = options or InsPoseOptions()
@@ -120,7 +128,7 @@ class InsPose(ImageDetector):
         self.schema = schema
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Read the arguments from cfg.MODEL.{FCOS, INSPOSE, KP_NET}.
 
         Raises:
@@ -195,22 +203,24 @@ class InsPose(ImageDetector):
         }
 
     @property
-    def spec(self):
-        """The shape of the KP-Nets: KPNetSpec."""
+    def spec(self) -> KPNetSpec:
+        """The shape of the KP-Nets."""
         return self.kp_net_head.spec
 
-    def forward_training(self, images, features, predictions, gt_instances):
+    def forward_training(
+        self, images: ImageList, features: list[Tensor], predictions: FCOSPredictions, gt_instances: list[Instances]
+    ) -> dict[str, Tensor]:
         """Compute the losses (Eq. 5).
 
         Args:
-            images (ImageList): B padded images.
-            features (list[Tensor]): pyramid levels.
-            predictions (FCOSPredictions): of these levels.
-            gt_instances (list[Instances]): B, with gt_boxes, gt_classes and (where there are people) gt_keypoints.
+            images: B padded images.
+            features: pyramid levels.
+            predictions: of these levels.
+            gt_instances: B, with gt_boxes, gt_classes and (where there are people) gt_keypoints.
                 People without labelled keypoints supervise a box head, and are background without one.
 
         Returns:
-            dict[str, Tensor]: ``loss_fcos_*`` (L_cls and the box losses), ``loss_keypoint`` (L_kpf) and, if configured,
+            ``loss_fcos_*`` (L_cls and the box losses), ``loss_keypoint`` (L_kpf) and, if configured,
             ``loss_offset`` (L_do) and ``loss_aux_heatmap`` (L_hm).
         """
         people = gt_instances if self.has_boxes else with_pseudo_boxes(gt_instances)
@@ -229,21 +239,23 @@ class InsPose(ImageDetector):
             losses["loss_aux_heatmap"] = self._aux_loss(features[0], keypoints, image_index)
         return losses
 
-    def forward_inference(self, images, features, predictions):
+    def forward_inference(
+        self, images: ImageList, features: list[Tensor], predictions: FCOSPredictions
+    ) -> list[Instances]:
         """Detect people and locate their keypoints (section 3.4).
 
         Without a box head, the networks of all candidates run, and NMS compares the rectangles around their keypoints.
         With one, NMS compares only the predicted boxes, so it runs first and the networks of duplicates never run.
 
         Args:
-            images (ImageList): B padded images.
-            features (list[Tensor]): pyramid levels.
-            predictions (FCOSPredictions): of these levels.
+            images: B padded images.
+            features: pyramid levels.
+            predictions: of these levels.
 
         Returns:
-            list[Instances]: B, with pred_boxes, scores, pred_classes and pred_keypoints (N, K, 3) in input pixels; the
-            third value is the softmax probability of the map's peak. Boxes without a box head enclose the keypoints,
-            and are at least a cell of the map wide and high.
+            One per image, with pred_boxes, scores, pred_classes and pred_keypoints (N, K, 3) in input pixels; the third
+            value is the softmax probability of the map's peak. Boxes without a box head enclose the keypoints, and are
+            at least a cell of the map wide and high.
         """
         locations = self.detector.locations(features)
         if self.has_boxes:
@@ -258,7 +270,7 @@ class InsPose(ImageDetector):
         boxes = enclosing_boxes(keypoints[..., :2], min_size=float(self.map_stride))
         return self.detector.select(candidates, boxes, images.image_sizes, pred_keypoints=keypoints)
 
-    def keypoint_rows(self, note):
+    def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, list[tuple[int, ...]]]]:
         """Map parameter rows to keypoints, see :mod:`dynpose.modeling.parameter_rows`."""
         number = len(note["keypoints"])
         layers = {"controller.linear": of_generated(replace(self.spec, num_keypoints=number))}
@@ -268,7 +280,7 @@ class InsPose(ImageDetector):
             layers["aux_heatmap.predict"] = of_each(number)
         return [group for name, owners in layers.items() for group in layer_rows({name: owners})]
 
-    def class_rows(self, number):
+    def class_rows(self, number: int) -> list[dict[str, list[tuple[int, ...]]]]:
         """Map parameter rows to classes, see :mod:`dynpose.modeling.parameter_rows`."""
         return layer_rows({"head.cls_logits": of_each(number)})
 

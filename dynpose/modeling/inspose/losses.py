@@ -8,23 +8,24 @@ Coordinates are continuous input pixels (x, y), as in detectron2, unless stated 
 
 import torch
 import torch.nn.functional as F
-from detectron2.structures import Boxes
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
 
 from dynpose.layers.process_mean import normalizer
 from dynpose.modeling.keypoint_maps import enclosing_boxes, offset_targets
 
 
-def with_pseudo_boxes(gt_instances):
+def with_pseudo_boxes(gt_instances: list[Instances]) -> list[Instances]:
     """Replace the annotated box of each person by the pseudo-box around the labelled keypoints.
 
     People without a labelled keypoint are left out and become background, as in the paper, whose figure 2 says that
     such people "might be missing when testing".
 
     Args:
-        gt_instances (list[Instances]): B, with gt_boxes, gt_classes and (where there are people) gt_keypoints.
+        gt_instances: B, with gt_boxes, gt_classes and (where there are people) gt_keypoints.
 
     Returns:
-        list[Instances]: B, new ones.
+        B new ones.
     """
     results = []
     for instances in gt_instances:
@@ -39,39 +40,41 @@ def with_pseudo_boxes(gt_instances):
     return results
 
 
-def mean_over_positives(losses, counted):
+def mean_over_positives(losses: Tensor, counted: Tensor) -> Tensor:
     """Mean over all positive locations of the mean over the location's keypoints (Eq. 4).
 
     The paper does not specify how L_ce reduces the keypoints of a location. The mean has the magnitude of a single
     softmax cross-entropy for any number of labelled keypoints. A location whose person has none counts with zero loss.
 
     Args:
-        losses (Tensor): (N, K), zero for keypoints that do not count.
-        counted (Tensor): (N, K) bool.
+        losses: (N, K), zero for keypoints that do not count.
+        counted: (N, K) bool.
 
     Returns:
-        Tensor: scalar.
+        A scalar.
     """
     num_positives = normalizer(len(losses), losses.device)
     return (losses.sum(dim=1) / counted.sum(dim=1).clamp(min=1)).sum() / num_positives
 
 
-def disk_offset_targets(keypoints, image_index, *, num_images, size, stride, radius):
+def disk_offset_targets(
+    keypoints: Tensor, image_index: Tensor, *, num_images: int, size: tuple[int, int], stride: int, radius: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cells inside the disks D_R around the labelled keypoints, and their offset targets for Eq. 3 (section 3.3).
 
     Where the disks of several people overlap, the nearest keypoint is the target.
 
     Args:
-        keypoints (Tensor): (G, K, 3).
-        image_index (Tensor): (G,) int64.
-        num_images (int): B.
-        size (tuple[int, int]): (H, W).
-        stride (int): s, pixels.
-        radius (float): R, in cells, from the keypoint to a cell's centre. The keypoint's cell is always inside.
+        keypoints: (G, K, 3).
+        image_index: (G,) int64.
+        num_images: B.
+        size: (H, W).
+        stride: s, pixels.
+        radius: R, in cells, from the keypoint to a cell's centre. The keypoint's cell is always inside.
 
     Returns:
-        tuple: image (S,), kind (S,), cell (S,) flat index, all int64; and target (S, 2) = x / s - u, y / s - v: cells
-        from the corner of cell (u, v), as Eq. 3 adds them to the cell's index.
+        Image (S,), kind (S,) and flat cell index (S,), all int64; and target (S, 2) = x / s - u, y / s - v: cells from
+        the corner of cell (u, v), as Eq. 3 adds them to the cell's index.
     """
     image, kind, cell, from_center = offset_targets(
         keypoints,
@@ -85,15 +88,15 @@ def disk_offset_targets(keypoints, image_index, *, num_images, size, stride, rad
     return image, kind, cell, (from_center + stride // 2) / stride
 
 
-def disk_offset_loss(offsets, targets):
+def disk_offset_loss(offsets: Tensor, targets: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
     """Mean L1 distance, per coordinate and in cells, of the predicted offsets inside the disks (L_do of Eq. 5).
 
     Args:
-        offsets (Tensor): (B, 2 K, H, W), cells.
-        targets (tuple): from :func:`disk_offset_targets`.
+        offsets: (B, 2 K, H, W), cells.
+        targets: from :func:`disk_offset_targets`.
 
     Returns:
-        Tensor: scalar.
+        A scalar.
     """
     image, kind, cell, target = targets
     predicted = offsets.unflatten(1, (-1, 2)).flatten(3)[image, kind, :, cell]
@@ -101,19 +104,19 @@ def disk_offset_loss(offsets, targets):
     return (predicted - target).abs().sum() / count
 
 
-def heatmap_focal_loss(logits, targets, *, alpha=2.0, beta=4.0):
+def heatmap_focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
     """Penalty-reduced focal loss of multi-person heatmaps (L_hm of Eq. 5; Eq. 1 of CornerNet, ECCV 2018).
 
     The loss of a cell is -(1 - p)^alpha log(p) where the target is one, else -(1 - target)^beta p^alpha log(1 - p); the
     sum is divided by the number of cells whose target is one.
 
     Args:
-        logits (Tensor): (B, K, H, W).
-        targets (Tensor): (B, K, H, W) in [0, 1], one at the keypoints.
-        alpha, beta (float): the exponents.
+        logits: (B, K, H, W).
+        targets: (B, K, H, W) in [0, 1], one at the keypoints.
+        alpha, beta: the exponents.
 
     Returns:
-        Tensor: scalar, finite without keypoints.
+        A scalar, finite without keypoints.
     """
     logits = logits.float()
     probability = logits.sigmoid()

@@ -1,6 +1,10 @@
 """The entries of InsPose and of its release in the registry of methods."""
 
 import contextlib
+from collections.abc import Iterator
+from typing import cast
+
+from torch import Tensor, nn
 
 from dynpose.methods import KPNetBenchmark, Method, register_method
 from dynpose.modeling.fcos.injection import inject_fcos_detections
@@ -8,11 +12,12 @@ from dynpose.modeling.injection import substitute
 from dynpose.modeling.kp_net import FLOPS_BILINEAR, count_cells, count_kp_net_flops
 
 from .config import add_inspose_config, add_inspose_released_config
+from .inspose import InsPose
 from .released_weights import RELEASED_FORMATS
 
 
 @contextlib.contextmanager
-def inject_detections(model, boxes):
+def inject_detections(model: nn.Module, boxes: Tensor) -> Iterator[None]:
     """Replace the predictions of the FCOS head: see :class:`~dynpose.methods.Method`.
 
     InsPose runs the KP-Nets of all candidates, nine per person, and removes duplicates afterwards. Without a box head,
@@ -20,30 +25,34 @@ def inject_detections(model, boxes):
     boxes instead.
     """
     with inject_fcos_detections(model, boxes) as injected:
-        if model.has_boxes:
+        inspose = cast(InsPose, model)
+        if inspose.has_boxes:
             yield
             return
-        select = model.detector.decoder.select
+        decoder = inspose.detector.decoder
+        select = decoder.select
 
         def select_injected(candidates, rectangles, *args, **fields):
             return select(candidates, substitute(rectangles, injected.boxes_at(candidates.index)), *args, **fields)
 
-        model.detector.decoder.select = select_injected
+        vars(decoder)["select"] = select_injected
         try:
             yield
         finally:
-            del model.detector.decoder.select
+            del vars(decoder)["select"]
 
 
-def count_network_flops(model, size):
+def count_network_flops(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
     """Count the FLOPs of one generated network, including the up-sampling of its maps (Table 3).
 
     See :class:`~dynpose.methods.Method`.
     """
     flops = count_kp_net_flops(model, size)
-    factor = model.kp_net_head.stride // model.map_stride
+    inspose = cast(InsPose, model)
+    stride = inspose.kp_net_head.stride
+    factor = stride // inspose.map_stride
     if factor > 1:
-        values = model.spec.num_keypoints * count_cells(size, model.kp_net_head.stride) * factor**2
+        values = inspose.spec.num_keypoints * count_cells(size, stride) * factor**2
         flops["up-sampling"] = FLOPS_BILINEAR * values
     return flops
 

@@ -3,13 +3,18 @@
 It is a separate meta-architecture, since nearly every part differs from the paper (`projects/InsPose` lists them).
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import Boxes, Instances, Keypoints
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from detectron2.structures import Boxes, ImageList, Instances, Keypoints
+from torch import Tensor
 
 from dynpose.config import (
     ConfigError,
@@ -22,7 +27,8 @@ from dynpose.config import (
     check_positive,
     set_plain,
 )
-from dynpose.data import model_schema
+from dynpose.data import KeypointSchema, model_schema
+from dynpose.layers import KPNets, KPNetSpec
 from dynpose.layers.nms import soft_nms
 from dynpose.layers.process_mean import mean_over_processes
 from dynpose.layers.ranking import rank_in_group
@@ -43,7 +49,7 @@ from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes, without_overlap
 
 from .losses import heatmap_focal_loss
-from .released_head import AuxBranch, KeypointFeatures, ReleasedHead
+from .released_head import AuxBranch, KeypointFeatures, ReleasedHead, ReleasedPredictions
 from .released_losses import (
     QUALITIES,
     TAG_CELLS,
@@ -63,28 +69,28 @@ class ReleasedOptions:
     """Options of the released InsPose.
 
     Attributes:
-        index_coordinates (bool): whether the network works in pixel indices, see :class:`InsPoseReleased`.
-        nms (dict): arguments of :func:`~dynpose.layers.nms.soft_nms`: ``method``, ``sigma`` and ``min_score``.
-        varifocal (dict): arguments of :func:`varifocal_loss`: ``alpha`` and ``gamma``.
-        quality (str): rule of :func:`keypoint_qualities`.
-        unlabelled_quality (float): target of people without labelled keypoints.
-        area_of_box (float): area of a person without ``gt_areas``, as a fraction of the box.
-        tag_cell (str): rule of :func:`tag_losses`.
-        min_overlap (float), max_radius (int): of the heatmaps' and offsets' squares, see :func:`gaussian_radii`.
-        loss_weights (dict[str, float]): of ``cls``, ``keypoint``, ``keypoint_reg``, ``heatmap``, ``ae_pull``,
-            ``ae_push`` and ``heatmap_offset``; 1 by default.
+        index_coordinates: whether the network works in pixel indices, see :class:`InsPoseReleased`.
+        nms: arguments of :func:`~dynpose.layers.nms.soft_nms`: ``method``, ``sigma`` and ``min_score``.
+        varifocal: arguments of :func:`varifocal_loss`: ``alpha`` and ``gamma``.
+        quality: rule of :func:`keypoint_qualities`.
+        unlabelled_quality: target of people without labelled keypoints.
+        area_of_box: area of a person without ``gt_areas``, as a fraction of the box.
+        tag_cell: rule of :func:`tag_losses`.
+        min_overlap, max_radius: of the heatmaps' and offsets' squares, see :func:`gaussian_radii`.
+        loss_weights: of ``cls``, ``keypoint``, ``keypoint_reg``, ``heatmap``, ``ae_pull``, ``ae_push`` and
+            ``heatmap_offset``; 1 by default.
     """
 
     index_coordinates: bool = True
-    nms: dict = field(default_factory=dict)
-    varifocal: dict = field(default_factory=dict)
+    nms: dict[str, Any] = field(default_factory=dict)
+    varifocal: dict[str, float] = field(default_factory=dict)
     quality: str = "released"
     unlabelled_quality: float = 0.1
     area_of_box: float = 0.53
     tag_cell: str = "released"
     min_overlap: float = 0.9
     max_radius: int = 3
-    loss_weights: dict = field(default_factory=dict)
+    loss_weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         set_plain(self, "nms", "varifocal", "loss_weights")
@@ -103,16 +109,16 @@ class InsPoseReleased(ImageDetector):
     pixel indices, and :meth:`forward` converts its inputs and outputs.
 
     Args:
-        backbone (Backbone): provides ``head_in_features``, all with the same number of channels.
-        head (ReleasedHead): classification, regression, and the controller's branch.
-        head_in_features (list[str]): pyramid levels, finest first; the finest is P3.
-        keypoint_features (KeypointFeatures): computes F from P3.
-        aux_branch (AuxBranch): heatmaps, tags and disk offsets at twice P3's resolution.
-        kp_net_head (KPNetHead): generates the KP-Nets.
-        detector (FCOSDetector): detects people as locations; its decoder's ``nms_thresh`` is that of the soft-NMS.
-        schema (KeypointSchema): the keypoints.
-        options (ReleasedOptions | None): None for the defaults.
-        pixel_mean, pixel_std (Sequence[float]): per image channel.
+        backbone: provides ``head_in_features``, all with the same number of channels.
+        head: classification, regression, and the controller's branch.
+        head_in_features: pyramid levels, finest first; the finest is P3.
+        keypoint_features: computes F from P3.
+        aux_branch: heatmaps, tags and disk offsets at twice P3's resolution.
+        kp_net_head: generates the KP-Nets.
+        detector: detects people as locations; its decoder's ``nms_thresh`` is that of the soft-NMS.
+        schema: the keypoints.
+        options: None for the defaults.
+        pixel_mean, pixel_std: per image channel.
     """
 
     # the reason why weights of the same keypoints in another order cannot be evaluated unchanged
@@ -124,17 +130,17 @@ class InsPoseReleased(ImageDetector):
     def __init__(
         self,
         *,
-        backbone,
-        head,
-        head_in_features,
-        keypoint_features,
-        aux_branch,
-        kp_net_head,
-        detector,
-        schema,
-        options=None,
-        pixel_mean,
-        pixel_std,
+        backbone: Backbone,
+        head: ReleasedHead,
+        head_in_features: list[str],
+        keypoint_features: KeypointFeatures,
+        aux_branch: AuxBranch,
+        kp_net_head: KPNetHead,
+        detector: FCOSDetector,
+        schema: KeypointSchema,
+        options: ReleasedOptions | None = None,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
     ):
         super().__init__(backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std)
         # the module order determines the parameter order in the optimizer's state
@@ -147,7 +153,7 @@ class InsPoseReleased(ImageDetector):
         self.options = options or ReleasedOptions()
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Read the arguments from cfg.MODEL.{FCOS, INSPOSE_RELEASED, KP_NET}.
 
         Raises:
@@ -198,19 +204,19 @@ class InsPoseReleased(ImageDetector):
         }
 
     @property
-    def spec(self):
-        """The shape of the KP-Nets: KPNetSpec."""
+    def spec(self) -> KPNetSpec:
+        """The shape of the KP-Nets."""
         return self.kp_net_head.spec
 
-    def forward(self, batched_inputs):
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Train or predict, like any detectron2 model.
 
         Args:
-            batched_inputs (list[dict]): B images in detectron2's format. ``instances`` may have ``gt_areas`` (G,), the
+            batched_inputs: B images in detectron2's format. ``instances`` may have ``gt_areas`` (G,), the
                 areas of the people's masks in square pixels of the input; the default is a fraction of their boxes.
 
         Returns:
-            dict[str, Tensor] | list[dict]: losses, or B dicts with ``instances``.
+            Losses, or B dicts with ``instances``.
         """
         if not self.options.index_coordinates:
             return super().forward(batched_inputs)
@@ -221,19 +227,21 @@ class InsPoseReleased(ImageDetector):
             _to_continuous_coordinates(output["instances"])
         return outputs
 
-    def forward_training(self, images, features, predictions, gt_instances):
+    def forward_training(
+        self, images: ImageList, features: list[Tensor], predictions: ReleasedPredictions, gt_instances: list[Instances]
+    ) -> dict[str, Tensor]:
         """Compute the losses.
 
         Args:
-            images (ImageList): B padded images.
-            features (list[Tensor]): pyramid levels.
-            predictions (ReleasedPredictions): of these levels.
-            gt_instances (list[Instances]): B, with gt_boxes, gt_classes and (where there are people) gt_keypoints in
+            images: B padded images.
+            features: pyramid levels.
+            predictions: of these levels.
+            gt_instances: B, with gt_boxes, gt_classes and (where there are people) gt_keypoints in
                 the network's coordinates.
 
         Returns:
-            dict[str, Tensor]: ``loss_cls``, ``loss_keypoint``, ``loss_keypoint_reg``, ``loss_heatmap``,
-            ``loss_ae_pull``, ``loss_ae_push``, ``loss_heatmap_offset``.
+            ``loss_cls``, ``loss_keypoint``, ``loss_keypoint_reg``, ``loss_heatmap``, ``loss_ae_pull``,
+            ``loss_ae_push``, ``loss_heatmap_offset``.
         """
         keypoints, image_index = gather_keypoints(gt_instances, self.schema.num_keypoints)
         areas = torch.cat([self._areas(instances) for instances in gt_instances])
@@ -252,20 +260,22 @@ class InsPoseReleased(ImageDetector):
         weights = self.options.loss_weights
         return {name: loss * weights.get(name.removeprefix("loss_"), 1.0) for name, loss in losses.items()}
 
-    def forward_inference(self, images, features, predictions):
+    def forward_inference(
+        self, images: ImageList, features: list[Tensor], predictions: ReleasedPredictions
+    ) -> list[Instances]:
         """Detect people and locate their keypoints.
 
         NMS compares the boxes around the directly regressed keypoints, before any KP-Net runs.
 
         Args:
-            images (ImageList): B padded images.
-            features (list[Tensor]): pyramid levels.
-            predictions (ReleasedPredictions): of these levels.
+            images: B padded images.
+            features: pyramid levels.
+            predictions: of these levels.
 
         Returns:
-            list[Instances]: B, by descending score, with pred_boxes (around the regressed keypoints), scores (lowered
-            by the soft-NMS), pred_classes and pred_keypoints (N, K, 3) in the network's coordinates; the third value is
-            the softmax probability of the up-sampled heatmap's peak.
+            One per image, by descending score, with pred_boxes (around the regressed keypoints), scores (lowered by the
+            soft-NMS), pred_classes and pred_keypoints (N, K, 3) in the network's coordinates; the third value is the
+            softmax probability of the up-sampled heatmap's peak.
         """
         locations = self.detector.locations(features)
         candidates = self.detector.candidates(FCOSPredictions(predictions.logits, [], [], []), locations)
@@ -276,7 +286,7 @@ class InsPoseReleased(ImageDetector):
         attach_keypoints(results, locate_keypoints(nets, offsets, self.aux_branch.factor))
         return results
 
-    def keypoint_rows(self, note):
+    def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, list[tuple[int, ...]]]]:
         """Map parameter rows to keypoints, see :mod:`dynpose.modeling.parameter_rows`.
 
         The weights of the stars are not included: they belong to the positions in STAR_KEYPOINTS.
@@ -291,7 +301,7 @@ class InsPoseReleased(ImageDetector):
         }
         return [group for name, owners in layers.items() for group in layer_rows({name: owners})]
 
-    def class_rows(self, number):
+    def class_rows(self, number: int) -> list[dict[str, list[tuple[int, ...]]]]:
         """Map parameter rows to classes, see :mod:`dynpose.modeling.parameter_rows`."""
         return layer_rows({"head.cls_logits": of_each(number)})
 
@@ -392,14 +402,14 @@ class InsPoseReleased(ImageDetector):
         return results
 
 
-def with_pseudo_boxes(instances):
+def with_pseudo_boxes(instances: Instances) -> Instances:
     """Replace the boxes of people with labelled keypoints by the tightest around these (release; section 3.1).
 
     Args:
-        instances (Instances): with gt_boxes, gt_classes and optionally gt_keypoints; not modified.
+        instances: with gt_boxes, gt_classes and optionally gt_keypoints; not modified.
 
     Returns:
-        Instances: with gt_boxes and gt_classes.
+        New instances with gt_boxes and gt_classes.
     """
     boxes = instances.gt_boxes.tensor
     if instances.has("gt_keypoints"):
@@ -413,16 +423,16 @@ def with_pseudo_boxes(instances):
 
 
 @torch.no_grad()
-def locate_keypoints(nets, offsets, factor):
+def locate_keypoints(nets: KPNets, offsets: Tensor, factor: int) -> Tensor:
     """Decode: the peak of each up-sampled heatmap, plus the offset there, times the stride (paper's Eq. 3).
 
     Args:
-        nets (KPNets): N networks.
-        offsets (Tensor): (B, K, 2, h, w), x and y in cells of the up-sampled maps.
-        factor (int): factor of the bicubic up-sampling.
+        nets: N networks.
+        offsets: (B, K, 2, h, w), x and y in cells of the up-sampled maps.
+        factor: factor of the bicubic up-sampling.
 
     Returns:
-        Tensor: (N, K, 3) x, y in input pixels, and the softmax probability of the peak.
+        (N, K, 3) x, y in input pixels, and the softmax probability of the peak.
     """
 
     def peaks(some):

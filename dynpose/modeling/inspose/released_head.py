@@ -3,13 +3,17 @@
 Axes: B images, K keypoints, C channels, H x W cells of a map, S = 9 samples of a star.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, get_norm
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from dynpose.config import blame
@@ -22,14 +26,14 @@ class ReleasedPredictions(NamedTuple):
     """Outputs of :class:`ReleasedHead`, each a list over the levels.
 
     Attributes:
-        logits (list[Tensor]): (B, classes, H, W).
-        offsets (list[Tensor]): (B, 2K, H, W), from the location to each keypoint, (x, y) by (x, y), in strides.
-        controller_maps (list[Tensor]): (B, 2C, H, W), the controller's input.
+        logits: (B, classes, H, W).
+        offsets: (B, 2K, H, W), from the location to each keypoint, (x, y) by (x, y), in strides.
+        controller_maps: (B, 2C, H, W), the controller's input.
     """
 
-    logits: list
-    offsets: list
-    controller_maps: list
+    logits: list[Tensor]
+    offsets: list[Tensor]
+    controller_maps: list[Tensor]
 
 
 class ReleasedHead(nn.Module):
@@ -38,16 +42,16 @@ class ReleasedHead(nn.Module):
     The star-shaped convolutions of the two other branches sample at the regressed keypoints.
 
     Args:
-        in_channels (int): C, channels of every input map.
-        num_keypoints (int): K.
-        star_keypoints (Sequence[int]): S indices of the keypoints that a star samples; they may repeat.
-        num_classes (int): without background; 1 = person.
-        num_cls_convs, num_controller_convs (int): 3x3 convolutions before the stars.
-        num_regression_convs (int): 3x3 convolutions of the regression branch.
-        regression_channels (int): channels of the regression branch.
-        norm (str): normalisation, a name of detectron2's ``get_norm``.
-        star_gradient (float): factor on the gradient from the stars to the regression.
-        prior_prob (float): initial probability that sets the classification bias.
+        in_channels: C, channels of every input map.
+        num_keypoints: K.
+        star_keypoints: S indices of the keypoints that a star samples; they may repeat.
+        num_classes: without background; 1 = person.
+        num_cls_convs, num_controller_convs: 3x3 convolutions before the stars.
+        num_regression_convs: 3x3 convolutions of the regression branch.
+        regression_channels: channels of the regression branch.
+        norm: normalisation, a name of detectron2's ``get_norm``.
+        star_gradient: factor on the gradient from the stars to the regression.
+        prior_prob: initial probability that sets the classification bias.
 
     Raises:
         ValueError: if ``star_keypoints`` are not S indices of keypoints.
@@ -56,17 +60,17 @@ class ReleasedHead(nn.Module):
     def __init__(
         self,
         *,
-        in_channels,
-        num_keypoints,
-        star_keypoints,
-        num_classes=1,
-        num_cls_convs=4,
-        num_controller_convs=4,
-        num_regression_convs=4,
-        regression_channels=512,
-        norm="GN",
-        star_gradient=0.1,
-        prior_prob=0.01,
+        in_channels: int,
+        num_keypoints: int,
+        star_keypoints: Sequence[int],
+        num_classes: int = 1,
+        num_cls_convs: int = 4,
+        num_controller_convs: int = 4,
+        num_regression_convs: int = 4,
+        regression_channels: int = 512,
+        norm: str = "GN",
+        star_gradient: float = 0.1,
+        prior_prob: float = 0.01,
     ):
         super().__init__()
         _check_star(star_keypoints, num_keypoints)
@@ -83,11 +87,11 @@ class ReleasedHead(nn.Module):
         self.cls_logits = nn.Conv2d(2 * in_channels, num_classes, 3, padding=1)
         for layer in (self.keypoint_offsets, self.cls_logits):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
+            nn.init.zeros_(layer.get_parameter("bias"))
+        nn.init.constant_(self.cls_logits.get_parameter("bias"), -math.log((1 - prior_prob) / prior_prob))
 
     @classmethod
-    def from_config(cls, cfg, in_channels, num_keypoints):
+    def from_config(cls, cfg: CfgNode, in_channels: int, num_keypoints: int) -> ReleasedHead:
         """Build from ``cfg.MODEL.FCOS`` and ``cfg.MODEL.INSPOSE_RELEASED``.
 
         Raises:
@@ -110,14 +114,11 @@ class ReleasedHead(nn.Module):
             prior_prob=fcos.PRIOR_PROB,
         )
 
-    def forward(self, features):
+    def forward(self, features: list[Tensor]) -> ReleasedPredictions:
         """Predict at every location.
 
         Args:
-            features (list[Tensor]): maps of shape (B, in_channels, H_l, W_l).
-
-        Returns:
-            ReleasedPredictions
+            features: maps of shape (B, in_channels, H_l, W_l).
         """
         predictions = ReleasedPredictions([], [], [])
         for feature in features:
@@ -138,11 +139,13 @@ class StarConv(nn.Module):
     """A deformable convolution whose S samples lie on keypoints, with normalisation and ReLU.
 
     Args:
-        channels (int): C, of input and output.
-        norm (str): a name of detectron2's ``get_norm``.
+        channels: C, of input and output.
+        norm: a name of detectron2's ``get_norm``.
     """
 
-    def __init__(self, channels, norm):
+    grid: Tensor
+
+    def __init__(self, channels: int, norm: str):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
         self.norm = get_norm(norm, channels) or nn.Identity()
@@ -152,15 +155,15 @@ class StarConv(nn.Module):
         grid = torch.cartesian_prod(side, side).flip(1)
         self.register_buffer("grid", grid, persistent=False)
 
-    def forward(self, maps, star):
+    def forward(self, maps: Tensor, star: Tensor) -> Tensor:
         """Apply the convolution.
 
         Args:
-            maps (Tensor): (B, C, H, W).
-            star (Tensor): (B, S, 2, H, W), x and y of the samples relative to the cell, in cells.
+            maps: (B, C, H, W).
+            star: (B, S, 2, H, W), x and y of the samples relative to the cell, in cells.
 
         Returns:
-            Tensor: (B, C, H, W).
+            (B, C, H, W).
         """
         shift = star - self.grid[:, :, None, None].to(star.dtype)
         # torchvision needs (y, x), and does not support half precision on a CPU
@@ -178,20 +181,22 @@ class KeypointFeatures(nn.Module):
     As in the release, the last one also has normalisation (two groups) and ReLU.
 
     Args:
-        in_channels (int): channels of P3.
-        channels (int): channels of the hidden convolutions.
-        num_convs (int): number of hidden convolutions.
-        out_channels (int): channels of the KP-Nets' input map F.
-        norm (str): normalisation of the hidden convolutions.
+        in_channels: channels of P3.
+        channels: channels of the hidden convolutions.
+        num_convs: number of hidden convolutions.
+        out_channels: channels of the KP-Nets' input map F.
+        norm: normalisation of the hidden convolutions.
     """
 
-    def __init__(self, *, in_channels, channels=128, num_convs=4, out_channels=8, norm="GN"):
+    def __init__(
+        self, *, in_channels: int, channels: int = 128, num_convs: int = 4, out_channels: int = 8, norm: str = "GN"
+    ):
         super().__init__()
         self.tower = _tower(in_channels, channels, num_convs, norm)
         groups = nn.GroupNorm(math.gcd(2, out_channels), out_channels)
         self.project = _conv(channels if num_convs else in_channels, out_channels, groups)
 
-    def forward(self, feature):
+    def forward(self, feature: Tensor) -> Tensor:
         """Compute F from P3: (B, in_channels, H, W) -> (B, out_channels, H, W)."""
         return self.project(self.tower(feature))
 
@@ -200,11 +205,11 @@ class AuxBranch(nn.Module):
     """Multi-person maps at twice P3's resolution: heatmaps and tags for training, disk offsets also for inference.
 
     Args:
-        in_channels (int): channels of P3.
-        channels (int): C.
-        num_convs (int): 3x3 convolutions; the last follows the bilinear up-sampling.
-        num_keypoints (int): K.
-        norm (str): a name of detectron2's ``get_norm``.
+        in_channels: channels of P3.
+        channels: C.
+        num_convs: 3x3 convolutions; the last follows the bilinear up-sampling.
+        num_keypoints: K.
+        norm: a name of detectron2's ``get_norm``.
 
     Raises:
         ValueError: if ``num_convs`` is below 1.
@@ -212,7 +217,9 @@ class AuxBranch(nn.Module):
 
     factor = 2
 
-    def __init__(self, *, in_channels, channels=512, num_convs=3, num_keypoints, norm="GN"):
+    def __init__(
+        self, *, in_channels: int, channels: int = 512, num_convs: int = 3, num_keypoints: int, norm: str = "GN"
+    ):
         super().__init__()
         if num_convs < 1:
             raise ValueError(f"num_convs: expected at least 1, as the last one counts, got {num_convs}")
@@ -223,21 +230,21 @@ class AuxBranch(nn.Module):
         self.disk_offsets = nn.Conv2d(channels, 2 * num_keypoints, 3, padding=1)
         for layer in (self.heatmaps, self.tags, self.disk_offsets):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.get_parameter("bias"))
         # as in CornerNet: an initial probability of 0.1 in every cell
-        nn.init.constant_(self.heatmaps.bias, -math.log(9))
+        nn.init.constant_(self.heatmaps.get_parameter("bias"), -math.log(9))
 
-    def features(self, feature):
+    def features(self, feature: Tensor) -> Tensor:
         """Compute the input of the three maps: (B, in_channels, H, W) -> (B, C, 2H, 2W)."""
         fine = F.interpolate(self.tower(feature), scale_factor=self.factor, mode="bilinear", align_corners=False)
         return self.fine_tower(fine)
 
-    def offsets(self, features):
+    def offsets(self, features: Tensor) -> Tensor:
         """Disk offsets in cells: (B, C, h, w) from :meth:`features` -> (B, K, 2, h, w), x and y."""
         return self.disk_offsets(features).unflatten(1, (-1, 2))
 
 
-def scale_gradient(values, factor):
+def scale_gradient(values: Tensor, factor: float) -> Tensor:
     """Return the values unchanged, with the gradient multiplied by ``factor``."""
     constant = values.detach()
     return constant + (values - constant) * factor

@@ -7,8 +7,11 @@ Axes: B images, G people of the batch, K keypoints, P positive locations, T loca
 Coordinates are input pixels (x, y).
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from dynpose.layers.process_mean import mean_over_processes, normalizer
 from dynpose.modeling.keypoint_maps import corner_radii
@@ -24,22 +27,32 @@ _AREA_EPS = 1e-4
 _COUNT_EPS = 1e-4
 
 
-def keypoint_qualities(cells, keypoints, areas, sigmas, *, stride, width, rule="released", unlabelled=0.1):
+def keypoint_qualities(
+    cells: Tensor,
+    keypoints: Tensor,
+    areas: Tensor,
+    sigmas: Sequence[float],
+    *,
+    stride: int,
+    width: int,
+    rule: str = "released",
+    unlabelled: float = 0.1,
+) -> Tensor:
     """Quality of the heatmaps' peaks: the classification targets of the positive locations.
 
     Args:
-        cells (Tensor): (P, K) int64, the peaks' flat index v * width + u.
-        keypoints (Tensor): (P, K, 3) of the matched person.
-        areas (Tensor): (P,) area of the matched person, square pixels.
-        sigmas (Sequence[float]): (K,) OKS sigmas.
-        stride (int): s, pixels.
-        width (int): W.
-        rule (str): "released": distances in whole cells, floor(x / s), but areas in pixels, which greatly overestimates
+        cells: (P, K) int64, the peaks' flat index v * width + u.
+        keypoints: (P, K, 3) of the matched person.
+        areas: (P,) area of the matched person, square pixels.
+        sigmas: (K,) OKS sigmas.
+        stride: s, pixels.
+        width: W.
+        rule: "released": distances in whole cells, floor(x / s), but areas in pixels, which greatly overestimates
             the quality; or "oks": distances of the cells' centres in pixels.
-        unlabelled (float): quality of people without labelled keypoints.
+        unlabelled: quality of people without labelled keypoints.
 
     Returns:
-        Tensor: (P,) in [0, 1].
+        (P,) in [0, 1].
 
     Raises:
         ValueError: for an unknown rule.
@@ -59,71 +72,73 @@ def keypoint_qualities(cells, keypoints, areas, sigmas, *, stride, width, rule="
     return torch.where(count > 0, oks, unlabelled)
 
 
-def varifocal_loss(logits, targets, *, alpha=0.75, gamma=2.0):
+def varifocal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.75, gamma: float = 2.0) -> Tensor:
     """Varifocal loss (Zhang et al., CVPR 2021, Eq. 2), summed.
 
     Args:
-        logits (Tensor): (T, classes).
-        targets (Tensor): (T, classes), the quality of a positive location's class, 0 elsewhere.
-        alpha, gamma (float): weight and exponent of the background.
+        logits: (T, classes).
+        targets: (T, classes), the quality of a positive location's class, 0 elsewhere.
+        alpha, gamma: weight and exponent of the background.
 
     Returns:
-        Tensor: scalar.
+        A scalar.
     """
     weight = torch.where(targets > 0, targets, alpha * logits.sigmoid() ** gamma)
     return (F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * weight).sum()
 
 
-def keypoint_regression_loss(offsets, targets, labelled):
+def keypoint_regression_loss(offsets: Tensor, targets: Tensor, labelled: Tensor) -> Tensor:
     """L1 loss of the directly regressed keypoints: the mean over the coordinates of all labelled keypoints.
 
     Args:
-        offsets, targets (Tensor): (P, K, 2) from the location to the keypoint, strides.
-        labelled (Tensor): (P, K) bool.
+        offsets, targets: (P, K, 2) from the location to the keypoint, strides.
+        labelled: (P, K) bool.
 
     Returns:
-        Tensor: scalar.
+        A scalar.
     """
     error = (offsets - torch.where(labelled[..., None], targets, 0.0)).abs()
     return (error * labelled[..., None]).sum() / normalizer(2 * labelled.sum())
 
 
-def mean_over_labelled(losses, labelled):
+def mean_over_labelled(losses: Tensor, labelled: Tensor) -> Tensor:
     """Mean of losses (P, K), zero where unlabelled, over the labelled keypoints (P, K) bool of all processes."""
     return losses.sum() / normalizer(labelled.sum())
 
 
-def gaussian_radii(boxes, *, stride, min_overlap=0.9, max_radius=3):
+def gaussian_radii(boxes: Tensor, *, stride: int, min_overlap: float = 0.9, max_radius: int = 3) -> Tensor:
     """CornerNet's radius: the distance that a box's corners may move before its IoU falls below ``min_overlap``.
 
     As in CenterNet's code, and so in the release, only the case of
     :func:`~dynpose.modeling.keypoint_maps.corner_radii` is considered.
 
     Args:
-        boxes (Tensor): (G, 4) XYXY, pixels.
-        stride (int): s of the map, pixels.
-        min_overlap (float): o, the minimum IoU.
-        max_radius (int): upper limit.
+        boxes: (G, 4) XYXY, pixels.
+        stride: s of the map, pixels.
+        min_overlap: o, the minimum IoU.
+        max_radius: upper limit.
 
     Returns:
-        Tensor: (G,) int64 radius in whole cells, from 0 to ``max_radius``.
+        (G,) int64 radius in whole cells, from 0 to ``max_radius``.
     """
     size = ((boxes[:, 2:] - boxes[:, :2]) / stride).clamp(min=0)
     return corner_radii(size, min_overlap).clamp(max=max_radius)
 
 
-def square_cells(keypoints, radii, *, size, stride):
+def square_cells(
+    keypoints: Tensor, radii: Tensor, *, size: tuple[int, int], stride: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """List the cells within a square around the cell of every labelled keypoint on the map.
 
     Args:
-        keypoints (Tensor): (G, K, 3).
-        radii (Tensor): (G,) int64, radius of a person's squares, cells.
-        size (tuple[int, int]): (H, W).
-        stride (int): s, pixels.
+        keypoints: (G, K, 3).
+        radii: (G,) int64, radius of a person's squares, cells.
+        size: (H, W).
+        stride: s, pixels.
 
     Returns:
-        tuple[Tensor]: of the cells of all squares: person, kind, column u and row v, (S,) int64, and the position (x,
-        y) of the keypoint in cells, (S, 2): the corner of cell (u, v) is at (u, v).
+        The person, kind, column u and row v of the cells of all squares, (S,) int64, and the position (x, y) of the
+        keypoint in cells, (S, 2): the corner of cell (u, v) is at (u, v).
     """
     height, width = size
     limit = keypoints.new_tensor([width, height])
@@ -142,19 +157,21 @@ def square_cells(keypoints, radii, *, size, stride):
     return person[row], kind[row], u, v, position[row]
 
 
-def gaussian_targets(keypoints, image_index, radii, *, num_images, size, stride):
+def gaussian_targets(
+    keypoints: Tensor, image_index: Tensor, radii: Tensor, *, num_images: int, size: tuple[int, int], stride: int
+) -> Tensor:
     """Heatmaps of all people: Gaussians with sigma (2 r + 1) / 6, cropped to squares of radius r, merged by maximum.
 
     Args:
-        keypoints (Tensor): (G, K, 3).
-        image_index (Tensor): (G,) int64.
-        radii (Tensor): (G,) int64, r of each person, cells.
-        num_images (int): B.
-        size (tuple[int, int]): (H, W).
-        stride (int): s, pixels.
+        keypoints: (G, K, 3).
+        image_index: (G,) int64.
+        radii: (G,) int64, r of each person, cells.
+        num_images: B.
+        size: (H, W).
+        stride: s, pixels.
 
     Returns:
-        Tensor: (B, K, H, W) in [0, 1]; exactly 1 at the keypoints' cells.
+        (B, K, H, W) in [0, 1]; exactly 1 at the keypoints' cells.
     """
     height, width = size
     person, kind, u, v, position = square_cells(keypoints, radii, size=size, stride=stride)
@@ -166,20 +183,21 @@ def gaussian_targets(keypoints, image_index, radii, *, num_images, size, stride)
     return maps.scatter_reduce_(0, slot, gaussian, "amax").view(num_images, -1, height, width)
 
 
-def disk_offset_loss(offsets, keypoints, image_index, radii, *, stride):
+def disk_offset_loss(offsets: Tensor, keypoints: Tensor, image_index: Tensor, radii: Tensor, *, stride: int) -> Tensor:
     """L1 loss of the offsets from cell corners to the nearest keypoint, over the cells in the keypoints' squares.
 
     Args:
-        offsets (Tensor): (B, K, 2, H, W), x and y, cells.
-        keypoints (Tensor): (G, K, 3).
-        image_index (Tensor): (G,) int64.
-        radii (Tensor): (G,) int64, radius of each person's squares, cells.
-        stride (int): s, pixels.
+        offsets: (B, K, 2, H, W), x and y, cells.
+        keypoints: (G, K, 3).
+        image_index: (G,) int64.
+        radii: (G,) int64, radius of each person's squares, cells.
+        stride: s, pixels.
 
     Returns:
-        Tensor: scalar, the mean over the coordinates of the cells.
+        A scalar, the mean over the coordinates of the cells.
     """
-    size = tuple(offsets.shape[-2:])
+    height, width = offsets.shape[-2:]
+    size = (height, width)
     person, kind, u, v, position = square_cells(keypoints, radii, size=size, stride=stride)
     target = position - torch.stack([u, v], dim=1)
     image = image_index[person]
@@ -192,22 +210,24 @@ def disk_offset_loss(offsets, keypoints, image_index, radii, *, stride):
     return error.abs().sum() / (count + _COUNT_EPS)
 
 
-def tag_losses(tags, keypoints, image_index, *, stride, rule="released"):
+def tag_losses(
+    tags: Tensor, keypoints: Tensor, image_index: Tensor, *, stride: int, rule: str = "released"
+) -> tuple[Tensor, Tensor]:
     """Associative embedding (Newell et al., NIPS 2017): one tag per person, different from other people's tags.
 
     Per image, pull is the mean over people of the variance of their keypoints' tags, and push is half the mean over
     pairs of people of exp(-d^2) with the difference d of their mean tags. Both are averaged over the images.
 
     Args:
-        tags (Tensor): (B, K, H, W).
-        keypoints (Tensor): (G, K, 3).
-        image_index (Tensor): (G,) int64.
-        stride (int): s, pixels.
-        rule (str): the cell that a keypoint's tag is read from: "released", one cell left of and above the keypoint's
+        tags: (B, K, H, W).
+        keypoints: (G, K, 3).
+        image_index: (G,) int64.
+        stride: s, pixels.
+        rule: the cell that a keypoint's tag is read from: "released", one cell left of and above the keypoint's
             cell, wrapping around at the border; or "cell", the keypoint's cell.
 
     Returns:
-        tuple[Tensor, Tensor]: pull and push, scalars.
+        Pull and push, scalars.
 
     Raises:
         ValueError: for an unknown rule.

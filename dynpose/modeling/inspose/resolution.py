@@ -6,17 +6,18 @@ Axes: N generated networks, K keypoints, H x W cells of P3, H' x W' of the resam
 """
 
 import torch.nn.functional as F
+from torch import Tensor
 
-from dynpose.layers import upsampled_cross_entropy
+from dynpose.layers import KPNets, upsampled_cross_entropy
 from dynpose.modeling.keypoint_maps import keypoint_cells
 
 
-def check_map_stride(map_stride, stride):
+def check_map_stride(map_stride: int, stride: int) -> None:
     """Check that P3 can be resampled to the stride of the map.
 
     Args:
-        map_stride (int): stride of the map, pixels.
-        stride (int): stride of P3, pixels.
+        map_stride: stride of the map, pixels.
+        stride: stride of P3, pixels.
 
     Raises:
         ValueError: if ``map_stride`` is odd, or neither stride divides the other.
@@ -27,18 +28,18 @@ def check_map_stride(map_stride, stride):
         )
 
 
-def resample(maps, stride, map_stride):
+def resample(maps: Tensor, stride: int, map_stride: int) -> Tensor:
     """Resample maps bilinearly.
 
     Half the resolution is the mean of four cells, which equals bilinear interpolation at their common corner.
 
     Args:
-        maps (Tensor): (B, C, H, W) of stride ``stride``.
-        stride (int): pixels.
-        map_stride (int): stride of the result, pixels.
+        maps: (B, C, H, W) of stride ``stride``.
+        stride: pixels.
+        map_stride: stride of the result, pixels.
 
     Returns:
-        Tensor: (B, C, H', W'); W' = ceil(W * stride / map_stride).
+        (B, C, H', W'); W' = ceil(W * stride / map_stride).
     """
     if map_stride == stride:
         return maps
@@ -47,22 +48,23 @@ def resample(maps, stride, map_stride):
     return F.interpolate(maps, scale_factor=stride // map_stride, mode="bilinear", align_corners=False)
 
 
-def resampled_size(size, stride, map_stride):
+def resampled_size(size: tuple[int, int], stride: int, map_stride: int) -> tuple[int, int]:
     """(H, W) -> (H', W') of :func:`resample`."""
-    return tuple(-(-length * stride // map_stride) for length in size)
+    height, width = (-(-length * stride // map_stride) for length in size)
+    return height, width
 
 
-def keypoint_cross_entropy(nets, keypoints, map_stride):
+def keypoint_cross_entropy(nets: KPNets, keypoints: Tensor, map_stride: int) -> tuple[Tensor, Tensor]:
     """Softmax cross-entropy of every keypoint map with its one-hot target (L_ce of Eq. 4).
 
     Args:
-        nets (KPNets): N networks.
-        keypoints (Tensor): (N, K, 3), their ground truth; input pixels.
-        map_stride (int): pixels.
+        nets: N networks.
+        keypoints: (N, K, 3), their ground truth; input pixels.
+        map_stride: pixels.
 
     Returns:
-        tuple[Tensor, Tensor]: losses (N, K), zero for keypoints that are unlabelled or not on the map; and the target
-        cells (N, K) floor(x / stride) as flat index, negative for the same keypoints.
+        Losses (N, K), zero for keypoints that are unlabelled or not on the map; and the target cells (N, K),
+        floor(x / stride) as flat index, negative for the same keypoints.
     """
     targets = keypoint_cells(keypoints, map_stride, resampled_size(nets.size, nets.stride, map_stride))
     if map_stride == nets.stride:
@@ -78,15 +80,15 @@ def keypoint_cross_entropy(nets, keypoints, map_stride):
     return losses, targets
 
 
-def keypoint_peaks(nets, map_stride):
+def keypoint_peaks(nets: KPNets, map_stride: int) -> tuple[Tensor, Tensor]:
     """Highest cell of every keypoint map (Eq. 2).
 
     Args:
-        nets (KPNets): N networks.
-        map_stride (int): pixels.
+        nets: N networks.
+        map_stride: pixels.
 
     Returns:
-        tuple[Tensor, Tensor]: cells (N, K) int64 flat index in H' x W', and their softmax probability (N, K).
+        Cells (N, K) int64 flat index in H' x W', and their softmax probability (N, K).
     """
     if map_stride == nets.stride:
         peaks = nets.peaks()
@@ -97,4 +99,5 @@ def keypoint_peaks(nets, map_stride):
         values, cells = logits.max(dim=2)
         return cells, (values - logits.logsumexp(dim=2)).exp()
 
-    return nets.map_in_chunks(on_maps, values_per_cell=max(1, nets.stride // map_stride) ** 2)
+    cells, confidence = nets.map_in_chunks(on_maps, values_per_cell=max(1, nets.stride // map_stride) ** 2)
+    return cells, confidence
