@@ -18,7 +18,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 if os.environ.get("TRITON_INTERPRET") == "1":
-    import interpreter_mending  # noqa: F401
+    import interpreter_patches  # noqa: F401
 
 # small tensors: a second thread costs more in waiting than it gives
 torch.set_num_threads(1)

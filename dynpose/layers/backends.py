@@ -129,4 +129,4 @@ def _warn_of_fallback(operator, backend, reason):
 @functools.cache
 def _warn(operator, backend, reason):
     """Warn once per operator, backend and reason that the requested backend does not run."""
-    logging.getLogger(__name__).warning("%s runs without its backend %r: %s", operator, backend, reason)
+    logging.getLogger(__name__).warning("%s does not run on backend %r: %s", operator, backend, reason)

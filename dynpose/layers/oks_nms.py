@@ -41,8 +41,8 @@ def pairwise_oks(
     num_keypoints = poses.shape[1]
     if others.shape[1] != num_keypoints or len(sigmas) != num_keypoints:
         raise ValueError(
-            f"poses of {num_keypoints} and {others.shape[1]} keypoints and {len(sigmas)} OKS sigmas do not go "
-            "together: all three numbers are those of the schema"
+            f"expected the schema's number of keypoints and sigmas, got poses of {num_keypoints} and {others.shape[1]} "
+            f"keypoints and {len(sigmas)} OKS sigmas"
         )
     # Coinciding points have OKS 1 for any area: 0 / tiny, not 0 / 0
     areas = areas.to(poses.dtype).clamp(min=torch.finfo(poses.dtype).tiny)

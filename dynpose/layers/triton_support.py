@@ -18,7 +18,7 @@ def _import_triton():
     except ImportError:  # published for Linux only
         return None, "Triton is not installed"
     if tuple(map(int, triton.__version__.split(".")[:2])) < _MIN_TRITON:
-        return None, "Triton {} is installed, and the kernels need {}.{}".format(triton.__version__, *_MIN_TRITON)
+        return None, "Triton {} is installed, but the kernels need {}.{}".format(triton.__version__, *_MIN_TRITON)
     return triton, None
 
 
@@ -57,7 +57,7 @@ def _unavailable_reason(dtype, device):
         return f"there is no kernel for {'AMD GPUs' if device.type == 'cuda' else device.type}"
     capability = torch.cuda.get_device_capability(device)
     if capability < _MIN_CAPABILITY:
-        return "the GPU's compute capability is {}.{}, and the kernels need {}.{}".format(*capability, *_MIN_CAPABILITY)
+        return "the GPU's compute capability is {}.{}, but the kernels need {}.{}".format(*capability, *_MIN_CAPABILITY)
     return None
 
 

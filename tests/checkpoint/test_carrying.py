@@ -312,7 +312,7 @@ def test_another_order_is_evaluated(method, tmp_path):
 
 
 def test_released_inspose_is_not_evaluated_in_another_order(tmp_path, caplog):
-    """Its config names keypoints by their place, which may be right or wrong."""
+    """Its config names keypoints by index, which may be right or wrong."""
     path = save(released_inspose(SCHEMA, 1), tmp_path)
     model = released_inspose(OTHERS["permutation"], 2)
     message = "InsPoseReleased can't use them, since its star-shaped convolutions look at .*STAR_KEYPOINTS"
@@ -320,7 +320,7 @@ def test_released_inspose_is_not_evaluated_in_another_order(tmp_path, caplog):
         PoseCheckpointer(model, complete=True).load(path)
     with caplog.at_level(logging.WARNING, logger="dynpose"):
         PoseCheckpointer(model, new_keypoints=True).load(path)
-    assert "STAR_KEYPOINTS names by their place; let it name the same keypoints" in caplog.text
+    assert "STAR_KEYPOINTS names by index; let it name the same keypoints" in caplog.text
 
 
 @pytest.mark.parametrize("other", ["subset", "superset"])

@@ -1,4 +1,4 @@
-"""The registry of backends: which implementation runs, and what is said where the wanted one cannot."""
+"""The registry of backends: which implementation runs, and the warning if the requested one cannot."""
 
 import logging
 
@@ -47,16 +47,16 @@ def test_another_runs_where_one_cannot_with_one_warning(backend, caplog):
     with caplog.at_level(logging.WARNING):
         assert run("first", backend, 5) == ("broken", 5)
         assert run("first", backend, 6) == run("first", backend, 6) == ("torch first", 6)
-    assert caplog.messages == ["first runs without its backend 'broken': 6 is too large"]
+    assert caplog.messages == ["first does not run on backend 'broken': 6 is too large"]
 
 
-def test_torch_runs_what_a_backend_lacks_with_one_warning(caplog):
+def test_torch_runs_missing_operators_with_one_warning(caplog):
     register_backend("half", {"first": implementation("half")})
     register_backend("other", {"second": implementation("other", devices=None)})
     with caplog.at_level(logging.WARNING):
         assert run("first", "half") == ("half",)
         assert run("second", "half") == run("second", "half") == ("torch second",)
-    assert caplog.messages == ["second runs without its backend 'half': the backend does not implement it"]
+    assert caplog.messages == ["second does not run on backend 'half': the backend does not implement it"]
 
 
 @pytest.mark.parametrize(

@@ -414,7 +414,7 @@ def test_params_of_another_dtype():
 
 def test_auto_is_plain_pytorch_on_the_cpu():
     nets = KPNets(*make_inputs(INSPOSE))
-    for device in (torch.device("cpu"), torch.device("meta")):  # any other device without kernels of its own
+    for device in (torch.device("cpu"), torch.device("meta")):  # any other device without kernels
         selected = backends.select_backend("kp_net_heatmaps", "auto", device, nets)
         assert selected is reference._kp_net_heatmaps
 
@@ -442,7 +442,7 @@ def test_falls_back_with_one_warning(change, message, monkeypatch, caplog):
     assert torch.equal(results[0], reference._kp_net_heatmaps(KPNets(*inputs)))
     assert torch.equal(*results)
     (record,) = caplog.records
-    assert record.message.startswith("kp_net_heatmaps runs without its backend 'triton': ")
+    assert record.message.startswith("kp_net_heatmaps does not run on backend 'triton': ")
     assert message in record.message
 
 
@@ -450,14 +450,14 @@ def test_old_triton_is_not_used(monkeypatch):
     monkeypatch.setattr("triton.__version__", "3.1.0")
     found, reason = triton_support._import_triton()
     assert found is None
-    assert reason == "Triton 3.1.0 is installed, and the kernels need 3.4"
+    assert reason == "Triton 3.1.0 is installed, but the kernels need 3.4"
 
 
 def test_old_gpus_fall_back(monkeypatch):
     monkeypatch.setattr(triton_support, "_INTERPRETS", False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     reason = triton_support._unavailable_reason(torch.float32, torch.device("cuda", 0))
-    assert reason == "the GPU's compute capability is 7.5, and the kernels need 8.0"
+    assert reason == "the GPU's compute capability is 7.5, but the kernels need 8.0"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     assert triton_support._unavailable_reason(torch.float32, torch.device("cuda", 0)) is None
 
@@ -471,7 +471,7 @@ def test_larger_maps_than_a_row_can_be_found_in():
     features = torch.zeros(1, 8, 1, 1)
     assert fused.unavailable_reason(features.expand(1, 8, 2048, 1024), INSPOSE) is None
     reason = fused.unavailable_reason(features.expand(1, 8, 2048, 1025), INSPOSE)
-    assert reason == "the kernels take maps of at most 2097152 cells"
+    assert reason == "the kernels support maps of at most 2097152 cells"
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 127, 128, 168, 333, 1447, 1448, 65537, fused.MAX_CELLS])
@@ -560,7 +560,7 @@ def test_kernels_compile_for_gpus():
     ("mode", "architecture", "instructions"),
     [("peaks", 80, 520), ("peaks", 90, 390), ("cross_entropy", 80, 510), ("cross_entropy", 90, 400)],
 )
-def test_what_a_tile_of_the_forward_pass_costs(mode, architecture, instructions):
+def test_cost_of_a_tile_of_the_forward_pass(mode, architecture, instructions):
     """The loop over the tiles is short, and no number changes threads in it."""
     kernel = compiled("forward_kernel", FCPOSE, "fp32", "tf32", mode, fused._FORWARD[0])
     (report,) = compile_report([kernel], architectures=(architecture,))
@@ -644,7 +644,7 @@ def test_cuda_memory(training):
     before = torch.cuda.memory_allocated()
     run()
     held = torch.cuda.max_memory_allocated() - before
-    # what the grouped convolution must hold: two maps of 32 channels at once, in training all of them
+    # the grouped convolution holds two maps of 32 channels at once, in training all of them
     grouped = num_instances * size[0] * size[1] * 4 * (32 + 32 + 17 if training else 64)
     assert held <= grouped / (30 if training else 100)
 

@@ -156,7 +156,7 @@ def test_cross_entropy_of_cells_by_hand(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_upsampled_cross_entropy_by_hand(backend):
     logits = torch.tensor([0.0, 4.0], device=DEVICE).view(1, 1, 1, 2).requires_grad_()
-    # two fine rows alike, of the values 0, 1, 3, 4; the target is the 3 of the second
+    # two equal fine rows, with the values 0, 1, 3, 4; the target is the 3 of the second
     loss = upsampled_cross_entropy(logits, torch.tensor([[6]], device=DEVICE), factor=2, backend=backend)
     total = 2 * (1 + math.exp(1) + math.exp(3) + math.exp(4))
     assert loss.item() == pytest.approx(math.log(total) - 3, rel=1e-6)
@@ -280,7 +280,7 @@ def test_steep_logits(backend):
     targets = torch.tensor([[(2 * 4 + 1) * 24 + 3 * 4 + 1, 0]], device=DEVICE)
     # float32 holds numbers near 300 to 3e-5
     loss, gradient = check_cross_entropy(logits, targets, 4, backend, relative=1e-4)
-    # four fine cells around the steep one's centre are alike
+    # four fine cells around the steep one's centre are equal
     assert loss[0].tolist() == pytest.approx([math.log(4), math.log(24 * 24)], rel=1e-4)
     assert gradient.isfinite().all()
     offsets, index, keypoints, sizes = random_people((1, 2, 6, 6), 1)
@@ -468,8 +468,8 @@ def test_where_the_kernels_cannot_run_the_reference_does(caplog):
     assert torch.equal(actual, run_both(logits, offsets, targets, people, backend="torch"))
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
-    assert messages[0].startswith("upsampled_cross_entropy runs without its backend 'triton'")
-    assert messages[1].startswith("expected_distance runs without its backend 'triton'")
+    assert messages[0].startswith("upsampled_cross_entropy does not run on backend 'triton'")
+    assert messages[1].startswith("expected_distance does not run on backend 'triton'")
 
 
 @pytest.mark.parametrize(

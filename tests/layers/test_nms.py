@@ -20,7 +20,7 @@ def test_linear_by_hand():
     assert scores.tolist() == pytest.approx([0.9, 0.5, 0.4, 0.4])
 
 
-def test_linear_leaves_what_overlaps_less():
+def test_linear_ignores_smaller_overlaps():
     kept, scores = soft_nms(BOXES, SCORES, ONE_GROUP, iou_threshold=0.4)
     assert kept.tolist() == [0, 2, 3, 1]
     assert scores.tolist() == pytest.approx([0.9, 0.6, 0.5, 0.4])

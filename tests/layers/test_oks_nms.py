@@ -99,15 +99,15 @@ def test_nms_keeps_the_best_of_similar_poses():
     assert oks_nms(poses, scores, [0.1, 0.1], 0.9).tolist() == [1, 2, 3]
     assert oks_nms(poses, scores, [0.1, 0.1], 0.75).tolist() == [1, 3]
     assert oks_nms(poses, scores, [0.1, 0.1], 0.75, classes=torch.tensor([0, 0, 1, 0])).tolist() == [1, 2, 3]
-    # with a tenth of the area nobody is similar
+    # with a tenth of the area no pose is similar
     assert oks_nms(poses, scores, [0.1, 0.1], 0.9, areas=torch.full((4,), 90.0)).tolist() == [1, 2, 3, 0]
 
 
-def test_nms_lets_stand_what_only_a_dropped_pose_is_similar_to():
+def test_nms_keeps_a_pose_that_is_similar_only_to_a_dropped_one():
     assert oks_nms(points(0.0, 4.0, 8.0), torch.tensor([0.9, 0.8, 0.7]), [0.1, 0.1], 0.75).tolist() == [0, 2]
 
 
-def test_nms_of_equal_scores_and_of_nobody():
+def test_nms_of_equal_scores_and_of_no_poses():
     assert oks_nms(points(0.0, 0.0, 90.0), torch.ones(3), [0.1, 0.1], 0.5).tolist() == [0, 2]
     assert oks_nms(torch.zeros(0, 2, 2), torch.zeros(0), [0.1, 0.1], 0.5).tolist() == []
 
@@ -149,6 +149,6 @@ def test_groups_hold_one_class_and_one_pose_of_a_view():
     assert group.tolist() == [0, 1, 1]
 
 
-def test_nobody_makes_no_group():
+def test_no_poses_make_no_group():
     group, leaders = group_by_oks(torch.zeros(0, 2, 3), torch.zeros(0), torch.zeros(0), [0.1, 0.1], 0.5)
     assert group.shape == leaders.shape == (0,)

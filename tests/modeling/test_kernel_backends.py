@@ -93,7 +93,7 @@ def test_torch_runs_what_a_third_backend_lacks(called, caplog):
             model([image(one_person())])
     assert called == {HEATMAPS}
     messages = [record.getMessage() for record in caplog.records if record.name == backends.__name__]
-    reason = "runs without its backend 'mine': the backend does not implement it"
+    reason = "does not run on backend 'mine': the backend does not implement it"
     assert sorted(messages) == [f"{DISTANCE} {reason}", f"{UPSAMPLED} {reason}"]
 
 

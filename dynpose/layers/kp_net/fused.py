@@ -43,11 +43,11 @@ _BLOCKS_PER_MULTIPROCESSOR = 6
 def unavailable_reason(features: torch.Tensor, spec: KPNetSpec) -> str | None:
     """Return the reason why the kernels cannot run KP-Nets of this shape on these maps; None if they can."""
     if spec.in_channels > MAX_CHANNELS or (spec.depth > 1 and spec.width > MAX_CHANNELS):
-        return f"the kernels hold at most {MAX_CHANNELS} channels, and the KP-Net is {spec}"
+        return f"the kernels support at most {MAX_CHANNELS} channels, but the KP-Net is {spec}"
     if spec.depth > MAX_DEPTH:
-        return f"the kernels hold at most {MAX_DEPTH} layers, and the KP-Net is {spec}"
+        return f"the kernels support at most {MAX_DEPTH} layers, but the KP-Net is {spec}"
     if features.shape[2] * features.shape[3] > MAX_CELLS:
-        return f"the kernels take maps of at most {MAX_CELLS} cells"
+        return f"the kernels support maps of at most {MAX_CELLS} cells"
     return None
 
 

@@ -121,10 +121,10 @@ def _fold(params, locations, coord_scale, spec, stride, height, width):
 
     layers = [(torch.cat([on_features, on_offset * stride], dim=2), constant), *later]
     weights = [torch.cat([weight, bias[:, :, None]], dim=2) for weight, bias in layers]
-    return [*(_hand_on_ones(weight) for weight in weights[:-1]), weights[-1]]
+    return [*(_propagate_ones(weight) for weight in weights[:-1]), weights[-1]]
 
 
-def _hand_on_ones(weight):
+def _propagate_ones(weight):
     """Add an output that copies the last input: (n, out + 1, in) from (n, out, in)."""
     copy = torch.zeros_like(weight[:, :1])
     copy[:, :, -1] = 1

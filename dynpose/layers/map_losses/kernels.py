@@ -5,7 +5,8 @@ a row, BAND rows of cells by COLUMNS columns, and a merge kernel combines the pa
 still make many programs. The backward programs need no merging: each gradient is written by one program.
 
 Up-sampling by F with half-pixel centres puts F fine cells per dimension between the centres of two coarse cells, and
-repeats the edge beyond the outermost centres. With neighbours clamped to the map, all coarse cells are handled alike.
+repeats the edge beyond the outermost centres. With neighbours clamped to the map, all coarse cells are handled the
+same way.
 
 A row's log-sum-exp of +inf marks a row without a loss: its softmax is zero everywhere.
 """

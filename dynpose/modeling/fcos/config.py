@@ -8,7 +8,7 @@ def add_fcos_config(cfg: CN) -> None:
     # The one-stage detector of FCPose and InsPose (FCOS, ICCV 2019)
     cfg.MODEL.FCOS = CN()
     cfg.MODEL.FCOS.NUM_CLASSES = 1
-    # Input feature maps, finest first; the backbone gives their strides
+    # Input feature maps, finest first; the backbone determines their strides
     cfg.MODEL.FCOS.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
     # Upper limit of the size (largest side distance, pixels) that each level regresses; the last level has no limit
     cfg.MODEL.FCOS.SIZES_OF_INTEREST = [64, 128, 256, 512]

@@ -192,12 +192,14 @@ def pyramid_channels(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> int:
     missing = [name for name in fcos.IN_FEATURES if name not in shapes]
     if missing:
         raise ConfigError(
-            f"MODEL.FCOS.IN_FEATURES {fcos.IN_FEATURES}: the backbone gives {', '.join(shapes)}, and not "
+            f"MODEL.FCOS.IN_FEATURES {fcos.IN_FEATURES}: the backbone provides {', '.join(shapes)}, but not "
             f"{', '.join(missing)}; change IN_FEATURES or MODEL.BACKBONE.NAME"
         )
     channels = [shapes[name].channels for name in fcos.IN_FEATURES]
     if len(set(channels)) != 1:
-        raise ConfigError(f"MODEL.FCOS.IN_FEATURES {fcos.IN_FEATURES} must have one number of channels: {channels}")
+        raise ConfigError(
+            f"MODEL.FCOS.IN_FEATURES {fcos.IN_FEATURES} must have the same number of channels, got {channels}"
+        )
     check_norm(cfg, "MODEL.FCOS.NORM", channels[0])
     return channels[0]
 

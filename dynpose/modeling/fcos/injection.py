@@ -129,7 +129,8 @@ def fcos_predictions(
     if len(central) < len(boxes):
         raise ConfigError(
             f"{len(boxes)} people do not fit into an image of about {sizes[0][0] * strides[0]} x "
-            f"{sizes[0][1] * strides[0]} pixels, as each needs its own location: give fewer --people or a larger image"
+            f"{sizes[0][1] * strides[0]} pixels, as each needs a separate location: use fewer --people or a larger "
+            "image"
         )
     # Central ones last: the central location of one instance may be a neighbour of another's.
     for logit, chosen in ((_DETECTED, neighbours), (_CENTRAL, central)):

@@ -56,7 +56,7 @@ class DiskOffsets(nn.Module):
     def __init__(self, *, in_channels: int, num_keypoints: int, conv_dim: int, num_convs: int, norm: str, std: float):
         super().__init__()
         if num_convs < 1:
-            raise ValueError(f"num_convs: expected at least 1, as the last one counts, got {num_convs}")
+            raise ValueError(f"num_convs: expected at least 1, since it includes the last convolution, got {num_convs}")
         self.tower = conv_tower(in_channels, conv_dim, num_convs - 1, norm, std)
         self.predict = Conv2d(conv_dim if num_convs > 1 else in_channels, 2 * num_keypoints, 3, padding=1)
         nn.init.normal_(self.predict.weight, std=0.01)

@@ -352,6 +352,6 @@ def _check_config(cfg):
         check_at_least_one(cfg, key("NUM_OFFSET_CONVS"))
     if inspose.CENTERNESS and not inspose.BOX_HEAD:
         raise ConfigError(
-            f"{key('CENTERNESS')} is True, but centre-ness is learned from boxes: set {key('BOX_HEAD')} True too, or "
-            f"{key('CENTERNESS')} False"
+            f"{key('CENTERNESS')} is True, but centre-ness is learned from boxes: set {key('BOX_HEAD')} to True, "
+            f"or {key('CENTERNESS')} to False"
         )

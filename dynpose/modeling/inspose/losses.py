@@ -18,8 +18,8 @@ from dynpose.modeling.keypoint_maps import enclosing_boxes, offset_targets
 def with_pseudo_boxes(gt_instances: list[Instances]) -> list[Instances]:
     """Replace the annotated box of each person by the pseudo-box around the labelled keypoints.
 
-    People without a labelled keypoint are left out and become background, as in the paper, whose figure 2 says that
-    such people "might be missing when testing".
+    People without a labelled keypoint are excluded and become background, as in the paper: its figure 2 notes that such
+    people "might be missing when testing".
 
     Args:
         gt_instances: B, with gt_boxes, gt_classes and (where there are people) gt_keypoints.

@@ -123,7 +123,7 @@ class InsPoseReleased(ImageDetector):
 
     # the reason why weights of the same keypoints in another order cannot be evaluated unchanged
     fixed_keypoint_order = (
-        "its star-shaped convolutions look at keypoints that MODEL.INSPOSE_RELEASED.STAR_KEYPOINTS names by their place"
+        "its star-shaped convolutions sample the keypoints that MODEL.INSPOSE_RELEASED.STAR_KEYPOINTS names by index"
     )
 
     @configurable
@@ -525,6 +525,6 @@ def _check_config(cfg):
     for name in ("CROP", "AFFINE"):
         if released.INDEX_COORDINATES and cfg.INPUT[name].ENABLED:
             raise ConfigError(
-                f"INPUT.{name}.ENABLED is True, but with {key('INDEX_COORDINATES')} images can be resized and mirrored "
-                f"only: set INPUT.{name}.ENABLED or {key('INDEX_COORDINATES')} False"
+                f"INPUT.{name}.ENABLED is True, but with {key('INDEX_COORDINATES')} images can only be resized and "
+                f"mirrored: set INPUT.{name}.ENABLED or {key('INDEX_COORDINATES')} to False"
             )

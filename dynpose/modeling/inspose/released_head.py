@@ -222,7 +222,7 @@ class AuxBranch(nn.Module):
     ):
         super().__init__()
         if num_convs < 1:
-            raise ValueError(f"num_convs: expected at least 1, as the last one counts, got {num_convs}")
+            raise ValueError(f"num_convs: expected at least 1, since it includes the last convolution, got {num_convs}")
         self.tower = _tower(in_channels, channels, num_convs - 1, norm)
         self.fine_tower = _tower(channels if num_convs > 1 else in_channels, channels, 1, norm)
         self.heatmaps = nn.Conv2d(channels, num_keypoints, 3, padding=1)

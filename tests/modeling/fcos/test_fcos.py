@@ -262,9 +262,9 @@ def test_decoding_keeps_classes_apart_and_survives_nothing():
     locations = Locations.of([features], [8])
     (both,) = FCOSDecoder()(predictions, locations, [(8, 8)])
     assert sorted(both.pred_classes.tolist()) == [0, 1]
-    (nobody,) = FCOSDecoder(score_thresh=0.99)(predictions, locations, [(8, 8)])
-    assert len(nobody) == 0
-    assert nobody.pred_boxes.tensor.shape == (0, 4)
+    (empty,) = FCOSDecoder(score_thresh=0.99)(predictions, locations, [(8, 8)])
+    assert len(empty) == 0
+    assert empty.pred_boxes.tensor.shape == (0, 4)
 
 
 def test_decoding_by_class_score_alone():

@@ -67,9 +67,9 @@ def test_every_choice_trains_and_predicts(choice):
 def test_no_people_and_no_keypoints(config):
     """AdelaiDet 488: an image without positives falls through a bare except and dies."""
     model = small_model(config)
-    nobody = losses_of(model, [image(people([], []))])
-    assert all(loss.isfinite() for loss in nobody.values())
-    assert nobody["loss_heatmap"] == nobody["loss_offset"] == 0
+    no_people = losses_of(model, [image(people([], []))])
+    assert all(loss.isfinite() for loss in no_people.values())
+    assert no_people["loss_heatmap"] == no_people["loss_offset"] == 0
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
     unlabelled = losses_of(model, [image(one_person(visibility=0))])
@@ -81,9 +81,9 @@ def test_no_people_and_no_keypoints(config):
 def test_every_image_of_a_batch_has_keypoint_losses(config):
     """The release runs over the first two images of a batch alone."""
     model = small_model(config)
-    nobody, somebody = people([], []), one_person()
-    first = losses_of(model, [image(somebody, 3), image(nobody, 0), image(nobody, 1)])
-    third = losses_of(model, [image(nobody, 0), image(nobody, 1), image(somebody, 3)])
+    no_people, person = people([], []), one_person()
+    first = losses_of(model, [image(person, 3), image(no_people, 0), image(no_people, 1)])
+    third = losses_of(model, [image(no_people, 0), image(no_people, 1), image(person, 3)])
     for name in ("loss_heatmap", "loss_offset"):
         assert first[name] > 0
         assert third[name].item() == pytest.approx(first[name].item(), rel=1e-5 if config == PAPER else 1e-3), name

@@ -111,7 +111,7 @@ def hrnet_row(path):
     return small_inspose("MODEL.HRNET.WIDTH", 18, config=str(path))
 
 
-def test_all_rows_of_the_tables_are_there():
+def test_all_rows_of_the_tables_exist():
     assert {path.stem for path in ROWS} == {
         "Base-InsPose", "R_50_36e", "R_50_100e", "R_101_100e", "HRNet_W32_100e",
         "no_offset_no_heatmap", "no_heatmap", "depth_1", "depth_2", "depth_4",
@@ -120,7 +120,7 @@ def test_all_rows_of_the_tables_are_there():
     assert load_config("configs/InsPose/HRNet_W32_100e.yaml").MODEL.HRNET.WIDTH == 32
 
 
-def test_branches_that_are_not_there_have_no_norm():
+def test_disabled_branches_have_no_norm():
     """Their channels may be anything."""
     absent = ["MODEL.INSPOSE.DISK_OFFSET", False, "MODEL.INSPOSE.HEATMAP", False]
     small_inspose(*absent, "MODEL.INSPOSE.OFFSET_CONVS_DIM", 20, "MODEL.INSPOSE.HEATMAP_CONVS_DIM", 20)
@@ -137,9 +137,9 @@ def test_all_of_hrnet_is_learned():
 @pytest.mark.parametrize("boxes", [False, True])
 def test_no_people_and_no_keypoints(boxes):
     model = small_inspose("MODEL.INSPOSE.BOX_HEAD", boxes)
-    nobody = losses_of(model, [image(people([], []))])
-    assert all(loss.isfinite() for loss in nobody.values())
-    assert nobody["loss_keypoint"] == nobody["loss_offset"] == 0
+    no_people = losses_of(model, [image(people([], []))])
+    assert all(loss.isfinite() for loss in no_people.values())
+    assert no_people["loss_keypoint"] == no_people["loss_offset"] == 0
     assert_all_gradients(model)
 
     unlabelled = losses_of(model, [image(one_person(visibility=0))])
@@ -150,7 +150,7 @@ def test_no_people_and_no_keypoints(boxes):
         assert unlabelled["loss_fcos_box"] > 0
     else:
         # without boxes such a person is background
-        assert unlabelled["loss_fcos_cls"].item() == nobody["loss_fcos_cls"].item()
+        assert unlabelled["loss_fcos_cls"].item() == no_people["loss_fcos_cls"].item()
 
 
 def test_one_keypoint_is_enough():
@@ -238,8 +238,8 @@ def test_the_auxiliary_heatmap_is_not_used_in_inference():
     assert losses_of(model, [image(one_person())])["loss_aux_heatmap"].isnan()
 
 
-def test_a_checkpoint_predicts_alike_without_the_auxiliary_heatmap():
-    """What training adds can be left out of the model and of its file."""
+def test_a_checkpoint_predicts_the_same_without_the_auxiliary_heatmap():
+    """The branch that only training uses can be omitted from the model and from its file."""
     model = small_inspose().eval()
     bare = small_inspose("MODEL.INSPOSE.HEATMAP", False, seed=1).eval()
     missing, unexpected = bare.load_state_dict(model.state_dict(), strict=False)
@@ -330,7 +330,7 @@ def test_candidates_threshold_nms_and_limits():
     scores = {(0, 7, 9): 2.0, (0, 7, 7): 1.0, (0, 7, 8): -1.0, (0, 2, 12): -2.2}
     apart = hand_made(scores=scores)
     assert apart.scores.tolist() == pytest.approx(torch.tensor([2.0, 1.0, -1.0]).sigmoid().tolist())
-    # every rectangle is 8 pixels wide and high; neighbours of one cell touch, so that nobody is dropped
+    # every rectangle is 8 pixels wide and high; neighbours of one cell touch, so that none is dropped
     assert [box[0] for box in apart.pred_boxes.tensor.tolist()] == [55, 39, 47]
     # of two levels that find the same pose, the better stays: (1, ...) see the test above
     best = hand_made("MODEL.FCOS.PRE_NMS_TOPK_TEST", 2, scores=scores)
@@ -343,7 +343,7 @@ def test_candidates_threshold_nms_and_limits():
     assert kept.scores.tolist() == pytest.approx([torch.tensor(2.0).sigmoid().item()])
 
 
-def test_nms_looks_at_the_rectangles_of_the_keypoints():
+def test_nms_compares_the_rectangles_of_the_keypoints():
     """Two locations of which the networks find the same pose are one person."""
     model = small_inspose("MODEL.KP_NET.DEPTH", 1).eval()
     # without relative coordinates all networks are the same
@@ -395,7 +395,7 @@ def test_the_papers_network():
         (256, 256, 3, 3),
         (17, 256, 3, 3),
     ]
-    # what it has no use for is not there
+    # unused branches do not exist
     head = arguments["head"]
     assert head.box_distances is None
     assert head.centerness is None
@@ -453,7 +453,7 @@ def test_wrong_choices_name_their_key(opts, named):
 
 @pytest.mark.parametrize("boxes", [False, True])
 def test_overfits_one_person(boxes):
-    """Targets, losses and decoding fit together: one image is learned by heart."""
+    """Targets, losses and decoding are consistent: the model overfits one image."""
     model = small_inspose("MODEL.INSPOSE.BOX_HEAD", boxes, "MODEL.INSPOSE.CONTROLLER_KERNEL", 1)
     data = image(one_person(61.3, 66.8))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)

@@ -36,11 +36,11 @@ def test_pseudo_boxes_enclose_the_labelled_keypoints():
         ],
     )
     instances.gt_classes = torch.tensor([0, 1, 2])
-    first, nobody, unlabelled = with_pseudo_boxes([instances, people([], []), one_person(visibility=0)])
+    first, no_people, unlabelled = with_pseudo_boxes([instances, people([], []), one_person(visibility=0)])
     assert first.gt_boxes.tensor.tolist() == [[10, 20, 30, 40], [7, 9, 7, 9]]
-    # the person without a labelled keypoint is left out
+    # the person without a labelled keypoint is excluded
     assert first.gt_classes.tolist() == [0, 2]
-    assert len(nobody) == len(unlabelled) == 0
+    assert len(no_people) == len(unlabelled) == 0
     # the caller's instances are as they were
     assert instances.gt_boxes.tensor[0].tolist() == [0, 0, 90, 90]
     assert len(instances) == 3
@@ -137,8 +137,8 @@ def test_heatmap_focal_loss():
     twice = heatmap_focal_loss(torch.cat([logits, logits]), torch.cat([targets, targets]))
     assert twice.item() == pytest.approx(peak + near + far)
     # without any, by one; and it stays finite where a sigmoid is exactly 0 or 1
-    nobody = heatmap_focal_loss(logits, torch.zeros_like(targets))
-    assert nobody.item() == pytest.approx(-(0.64 * math.log(0.2) + 0.36 * math.log(0.4)) + far)
+    no_people = heatmap_focal_loss(logits, torch.zeros_like(targets))
+    assert no_people.item() == pytest.approx(-(0.64 * math.log(0.2) + 0.36 * math.log(0.4)) + far)
     extreme = torch.tensor([-200.0, 200.0, 200.0]).view(1, 1, 1, 3).requires_grad_()
     loss = heatmap_focal_loss(extreme, targets)
     loss.backward()

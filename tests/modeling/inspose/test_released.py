@@ -80,10 +80,10 @@ def test_it_trains_and_predicts(opts):
 
 def test_no_people_and_no_keypoints():
     model = released_model()
-    nobody = losses_of(model, [image(people([], []))])
-    assert all(loss.isfinite() for loss in nobody.values())
+    no_people = losses_of(model, [image(people([], []))])
+    assert all(loss.isfinite() for loss in no_people.values())
     for name in ("keypoint", "keypoint_reg", "ae_pull", "ae_push", "heatmap_offset"):
-        assert nobody[f"loss_{name}"] == 0
+        assert no_people[f"loss_{name}"] == 0
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
     # such a person stays in training by its box
@@ -94,7 +94,7 @@ def test_no_people_and_no_keypoints():
     assert losses_of(model, [image(one_person(visibility=0))])["loss_cls"] > unlabelled["loss_cls"]
 
 
-def test_nobody_is_found():
+def test_no_person_is_detected():
     model = released_model().eval()
     model.detector.decoder.score_thresh = 1.0
     with torch.no_grad():
@@ -149,7 +149,7 @@ def test_areas_count():
 
 
 def test_index_coordinates_are_those_of_the_file():
-    """In inference half a pixel of the original image is added to what the network finds."""
+    """In inference half a pixel of the original image is added to the network's keypoints."""
     model = released_model().eval()
     model.detector.decoder.score_thresh = 0.0
     data = [{**image(one_person()), "height": 64, "width": 256}]

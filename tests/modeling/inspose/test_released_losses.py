@@ -20,7 +20,7 @@ from dynpose.modeling.inspose.released_losses import (
     varifocal_loss,
 )
 
-NOBODY = torch.zeros(0, 2, 3)
+NO_PEOPLE = torch.zeros(0, 2, 3)
 NO_INDEX = torch.zeros(0, dtype=torch.int64)
 
 
@@ -179,15 +179,15 @@ def test_people_without_keypoints_have_no_tag():
         tag_losses(_tags(), labelled, torch.tensor([1]), stride=4, rule="mine")
 
 
-def test_nobody():
+def test_no_people():
     tags = _tags().requires_grad_()
     offsets = torch.zeros(2, 2, 2, 4, 5, requires_grad=True)
-    pull, push = tag_losses(tags, NOBODY, NO_INDEX, stride=4)
-    offset_loss = disk_offset_loss(offsets, NOBODY, NO_INDEX, NO_INDEX, stride=4)
+    pull, push = tag_losses(tags, NO_PEOPLE, NO_INDEX, stride=4)
+    offset_loss = disk_offset_loss(offsets, NO_PEOPLE, NO_INDEX, NO_INDEX, stride=4)
     assert pull.item() == push.item() == offset_loss.item() == 0
     (pull + push + offset_loss).backward()
     assert tags.grad.abs().sum() == offsets.grad.abs().sum() == 0
-    assert gaussian_targets(NOBODY, NO_INDEX, NO_INDEX, num_images=2, size=(4, 5), stride=4).abs().sum() == 0
+    assert gaussian_targets(NO_PEOPLE, NO_INDEX, NO_INDEX, num_images=2, size=(4, 5), stride=4).abs().sum() == 0
 
 
 def _people():
