@@ -1,14 +1,16 @@
 """A drop-in wrapper that adds test-time augmentation to a pose model."""
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.structures import Instances
 from torch import nn
 
 from dynpose.config import ConfigError, blame, check_at_least_one, check_choice
-from dynpose.data import schema_from_cfg
+from dynpose.data import KeypointSchema, schema_from_cfg
 from dynpose.data.schema import infer_flip_pairs
 from dynpose.modeling.base_models import check_reads_to_original, reads_to_original
 from dynpose.utils.arguments import check_one_of
@@ -63,18 +65,18 @@ class PoseTTA(nn.Module):
     @configurable
     def __init__(
         self,
-        model,
+        model: nn.Module,
         *,
-        schema,
-        min_sizes,
-        max_size,
-        affine_resize=False,
-        flip=True,
-        merge="poses",
-        match_oks=0.7,
-        max_detections=100,
-        confidence="positive",
-        image_format="BGR",
+        schema: KeypointSchema,
+        min_sizes: Sequence[int],
+        max_size: int,
+        affine_resize: bool = False,
+        flip: bool = True,
+        merge: str = "poses",
+        match_oks: float = 0.7,
+        max_detections: int = 100,
+        confidence: str = "positive",
+        image_format: str = "BGR",
     ):
         super().__init__()
         model = unwrap_ddp(model)
@@ -106,7 +108,7 @@ class PoseTTA(nn.Module):
         self.training = model.training
 
     @classmethod
-    def from_config(cls, cfg, model):
+    def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
         """Read the arguments from ``cfg.TEST.AUG``, ``cfg.TEST.DETECTIONS_PER_IMAGE`` and ``cfg.INPUT``.
 
         Raises:
@@ -135,7 +137,7 @@ class PoseTTA(nn.Module):
         }
 
     @torch.no_grad()
-    def forward(self, batched_inputs):
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Predict the people of a batch of images.
 
         Args:
@@ -154,7 +156,7 @@ class PoseTTA(nn.Module):
         run = self._average_maps if self.merge == "maps" else self._merge_poses
         return [run(complete_inputs(inputs, self.image_format)) for inputs in batched_inputs]
 
-    def view_sizes(self, height, width):
+    def view_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Sizes of an image's views, without their mirror images.
 
         Args:
