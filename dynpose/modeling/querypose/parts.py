@@ -3,7 +3,9 @@
 Axes: M parts, K keypoints.
 """
 
-from dynpose.data.schema import COCO_PERSON, CROWDPOSE_PERSON
+from collections.abc import Sequence
+
+from dynpose.data.schema import COCO_PERSON, CROWDPOSE_PERSON, KeypointSchema
 
 _COCO_HEAD = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
 _CROWDPOSE_HEAD = ("head", "neck")
@@ -32,7 +34,9 @@ _LIMBS = {
 }
 
 
-def divide_into_parts(schema, division=None):
+def divide_into_parts(
+    schema: KeypointSchema, division: str | Sequence[Sequence[str]] | None = None
+) -> tuple[tuple[int, ...], ...]:
     """Divide the keypoints of a schema into parts.
 
     The schemes of Figure 4, for schemas with the keypoint names of COCO (17) or CrowdPose (14), in any order:
