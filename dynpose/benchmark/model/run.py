@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
+from typing import Any
 
 from dynpose.benchmark.clocks import make_wall_clock
 from dynpose.benchmark.configs import PEER_NAME, without_folders
@@ -15,7 +17,7 @@ from .case import BuiltModels, ModelCase, load_models
 from .parts import time_parts
 
 
-def measure(args) -> dict:
+def measure(args: Namespace) -> dict[str, Any]:
     """Run the measurements that the arguments select.
 
     Args:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from dynpose.benchmark.settings import Settings, choose_device, environment
 from dynpose.config import ConfigError
@@ -13,7 +15,7 @@ from dynpose.engine.predictor import PosePredictor
 from .case import ALONE, BATCHED, PIXELS, SCORE, difference, images_of_shapes, predict
 
 
-def measure(args) -> dict:
+def measure(args: Namespace) -> dict[str, Any]:
     """Run the measurements that the arguments select.
 
     Args:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+from argparse import Namespace
+from typing import Any
 
 from dynpose.benchmark.clocks import make_wall_clock
 from dynpose.benchmark.configs import without_folders
@@ -15,7 +17,7 @@ from dynpose.profiling.flops import count_parameters
 from .case import TrainingCase, load_training_configs, time_parts
 
 
-def measure(args) -> dict:
+def measure(args: Namespace) -> dict[str, Any]:
     """Run the measurements that the arguments select.
 
     Args:
