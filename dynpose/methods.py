@@ -158,10 +158,10 @@ def register_method(method: Method) -> None:
         ValueError: a method of that name is already registered, or a released format belongs to another method.
     """
     if method.name in _METHODS:
-        raise ValueError(f"a method named {method.name!r} is registered already; choose another name")
+        raise ValueError(f"a method named {method.name!r} is already registered; choose another name")
     for released in method.released_formats:
         if released.method != method.name:
-            raise ValueError(f"{released.name}: the format is of {released.method!r}, not of {method.name!r}")
+            raise ValueError(f"{released.name}: the format belongs to {released.method!r}, not to {method.name!r}")
     _METHODS[method.name] = method
 
 

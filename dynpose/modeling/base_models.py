@@ -115,6 +115,6 @@ def check_reads_to_original(meta_architecture: type) -> None:
     """
     if not reads_to_original(meta_architecture):
         raise ConfigError(
-            f"INPUT.AFFINE_RESIZE_TEST is True, but {meta_architecture.__name__} does not read the way back to the "
-            "original image (to_original) that it takes: set it to False"
+            f"INPUT.AFFINE_RESIZE_TEST is True, but {meta_architecture.__name__} does not support the transform "
+            "back to the original image (to_original) that it requires: set it to False"
         )

@@ -59,8 +59,8 @@ def require_method(model_class: type) -> Method:
         return method
     known = ", ".join(sorted(method.name for method in registered_methods()))
     raise ConfigError(
-        f"MODEL.META_ARCHITECTURE {model_class.__name__}: no method of that name is registered, so that no detections "
-        "can be injected and it can't be measured over their number. Register one with "
+        f"MODEL.META_ARCHITECTURE {model_class.__name__}: no method of that name is registered, so detections cannot "
+        "be injected and the model cannot be measured over their number. Register one with "
         f"dynpose.methods.register_method (docs/adding_a_method.md); registered are {known}"
     )
 

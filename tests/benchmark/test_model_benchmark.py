@@ -254,7 +254,7 @@ def test_an_rcnn_proposes_as_much_as_it_may(built):
 
 
 def test_more_people_than_queries(built):
-    too_many = pytest.raises(ConfigError, match=r"9 people are more than the 8 queries .* MODEL.QUERYPOSE.NUM_QUERIES")
+    too_many = pytest.raises(ConfigError, match=r"9 people exceed the 8 queries .* MODEL.QUERYPOSE.NUM_QUERIES")
     with too_many, inject_detections(built["QueryPose"], 9, SIZE):
         pass
 
@@ -514,7 +514,7 @@ def test_every_model_runs_once_in_a_round_on_changing_images(built, monkeypatch)
 
 def test_it_is_told_where_others_than_injected_come_out(quick, small_run, capsys):
     benchmark.run(command(small_run.config, "--people", "5", "--no-peer", "MODEL.FCOS.POST_NMS_TOPK_TEST", "3"))
-    assert "FCPose config: of 5 people that were injected, 3 came out" in capsys.readouterr().out.splitlines()[-1]
+    assert "FCPose config: of 5 injected people, 3 were detected" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_mistakes(small_run, tmp_path, capsys):

@@ -344,7 +344,7 @@ def test_it_is_told_where_a_loss_is_not_finite(monkeypatch):
     assert run._notes(rows()) == []
     case.losses["small 0"] = torch.tensor(float("nan"))
     (note,) = run._notes(rows())
-    assert note.startswith("small 0: the loss is not a finite number")
+    assert note.startswith("small 0: the loss is not finite")
 
 
 def test_mistakes(small_run, tmp_path, capsys):

@@ -256,8 +256,8 @@ def test_keypoints_without_a_twin_keep_their_place():
         ({"min_sizes": ()}, "min_sizes and max_size: expected one or more lengths"),
         ({"min_sizes": (0, 100)}, "min_sizes and max_size: expected one or more lengths"),
         ({"merge": "boxes"}, "merge: expected one of 'poses', 'maps', got 'boxes'"),
-        ({"merge": "maps"}, "merge: DotReader offers no maps .* set it to 'poses'"),
-        ({"affine_resize": True}, "affine_resize: expected False for DotReader, which reads no to_original"),
+        ({"merge": "maps"}, "merge: DotReader provides no maps .* set it to 'poses'"),
+        ({"affine_resize": True}, "affine_resize: expected False for DotReader, which does not read to_original"),
         ({"match_oks": 0.0}, r"match_oks: expected a number above 0 and at most 1, got 0\.0"),
         ({"confidence": "heat"}, "confidence: expected one of 'positive', 'logit', got 'heat'"),
     ],
@@ -270,11 +270,11 @@ def test_refuses_wrong_arguments(arguments, message):
 def test_refuses_what_it_cannot_use():
     with pytest.raises(ValueError, match="160 x 1 pixels is too narrow"):
         tta(min_sizes=(10,), max_size=20)([inputs(torch.zeros(3, 1, 160, dtype=torch.uint8))])
-    with pytest.raises(ValueError, match="proposals, which are of one view: give inputs without them"):
+    with pytest.raises(ValueError, match="proposals, which are of one view: remove them from the inputs"):
         tta()([inputs(proposals=None)])
     with pytest.raises(ValueError, match=r"has been resized by an affine warp \(to_original\): give the image as it"):
         tta()([inputs(to_original=np.eye(2, 3))])
-    with pytest.raises(ValueError, match="the model gives 4 keypoints of 3 numbers, the schema has 17"):
+    with pytest.raises(ValueError, match="the model predicts 4 keypoints of 3 numbers, the schema has 17"):
         tta(schema=COCO_PERSON)([inputs()])
 
     class WithoutKeypoints(DotReader):
@@ -283,7 +283,7 @@ def test_refuses_what_it_cannot_use():
             instances.remove("pred_keypoints")
             return instances
 
-    with pytest.raises(ValueError, match="WithoutKeypoints gives no pred_keypoints"):
+    with pytest.raises(ValueError, match="WithoutKeypoints predicts no pred_keypoints"):
         tta(WithoutKeypoints().eval())([inputs()])
 
 
@@ -297,7 +297,7 @@ class LogitReader(DotReader):
 
 
 def test_logits_weight_keypoints_if_they_are_said_to_be():
-    with pytest.raises(ValueError, match=r"LogitReader gives negative keypoint confidences.*confidence='logit'"):
+    with pytest.raises(ValueError, match=r"LogitReader predicts negative keypoint confidences.*confidence='logit'"):
         tta(LogitReader().eval())([inputs()])
     a, b = [[0.0, 0.0, 0.0], [30.0, 30.0, 2.0]], [[4.0, 0.0, 1.0], [30.0, 30.0, 1.0]]
     merged = merge_poses([found(a, scores=[0.5]), found(b, scores=[0.5])], [0.1, 0.1], weight_of=torch.sigmoid)
@@ -623,7 +623,7 @@ def test_affine_views_are_for_models_that_read_the_way_back():
     assert cfg.INPUT.AFFINE_RESIZE_TEST
     poses = small_config("configs/quick/cid_small.yaml", "TEST.AUG.MERGE", "poses")
     with pytest.raises(
-        ConfigError, match=r"INPUT\.AFFINE_RESIZE_TEST is True, but DotReader does not read the way back"
+        ConfigError, match=r"INPUT\.AFFINE_RESIZE_TEST is True, but DotReader does not support the transform back"
     ):
         PoseTTA(poses, DotReader())
     assert PoseTTA(cfg, AffineMapReader().eval()).view_sizes(120, 160) == [(512, 704)]
@@ -753,5 +753,5 @@ def test_a_run_evaluates_with_and_without_and_so_does_evaluation_alone(tmp_path)
     assert list(again) == list(results)
     for task in results:
         assert again[task] == pytest.approx(results[task], nan_ok=True)
-    with pytest.raises(ConfigError, match=r"TEST\.AUG\.MERGE: merge: FCPose offers no maps"):
+    with pytest.raises(ConfigError, match=r"TEST\.AUG\.MERGE: merge: FCPose provides no maps"):
         main(arguments(tmp_path / "wrong", *root[:2], "TEST.AUG.MERGE", "maps"))

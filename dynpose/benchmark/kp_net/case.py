@@ -32,7 +32,7 @@ def fused_unavailable_reason(device: torch.device, dtype: torch.dtype) -> str | 
     Kernels in Triton's interpreter are never timed: their times would be meaningless.
     """
     if triton_support.interprets():
-        return "Triton interprets its kernels here, it does not compile them"
+        return "Triton interprets its kernels here and does not compile them"
     return triton_support.triton_unavailable_reason(torch.empty(0, dtype=dtype, device=device))
 
 

@@ -93,9 +93,9 @@ def _notes(models, cases):
     """Name the models that detected another number of people than were injected."""
     limits = {model.name: model.detection_limit_key for model in models}
     return [
-        f"{name}: of {row['people']} people that were injected, "
-        f"{' or '.join(str(number) for number in figures['people_found'])} came out. The model itself limits them"
-        + (f": look at its {limits[name]}" if limits[name] else "")
+        f"{name}: of {row['people']} injected people, "
+        f"{' or '.join(str(number) for number in figures['people_found'])} were detected. The model limits their number"
+        + (f": check {limits[name]}" if limits[name] else "")
         for row in cases
         for name, figures in row["models"].items()
         if figures["people_found"] not in ([], [row["people"]])

@@ -45,7 +45,7 @@ def _differences(row):
     return {
         "model": row["model"],
         "people": f"{row['people']:,}",
-        "in one of both only": str(row["unmatched"]),
+        "in only one": str(row["unmatched"]),
         "moved": str(row["moved"]),
         "largest, pixels": f"{row['pixels']:.1e}",
         "largest, score": f"{row['score']:.1e}",

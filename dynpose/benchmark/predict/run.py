@@ -77,6 +77,6 @@ def _name(config_file):
 
 def _disagreement(row):
     return (
-        f"{row['model']}: of {row['people']:,} people, {row['unmatched']} are found in one way only and {row['moved']} "
-        f"differ by more than {PIXELS:g} pixel or {SCORE:g} in score"
+        f"{row['model']}: of {row['people']:,} people, {row['unmatched']} are detected in only one of the two ways "
+        f"and {row['moved']} differ by more than {PIXELS:g} pixel or {SCORE:g} in score"
     )

@@ -103,7 +103,7 @@ def _figures(case, name, measurement):
 def _notes(rows):
     """Name the configs whose work may differ from real training."""
     return [
-        f"{row['config']}: the loss is not a finite number: its times are not those of a training"
+        f"{row['config']}: the loss is not finite, so its times are not representative of training"
         for row in rows
         if row["ms"] and row["loss"] is None
     ]

@@ -54,7 +54,7 @@ def _check_distances(cells):
     distances.fill_diagonal_(_MIN_DISTANCE + 1)
     if len(cells) and distances.min() <= _MIN_DISTANCE:
         raise ConfigError(
-            f"{len(cells)} people are too close to each other for CID to tell their centres apart: give fewer --people "
+            f"{len(cells)} people are too close to each other for CID to tell their centres apart: use fewer --people "
             "or a larger image"
         )
 

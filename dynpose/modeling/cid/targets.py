@@ -17,7 +17,7 @@ from dynpose.modeling.keypoint_maps import corner_radii, gather_keypoints, keypo
 from .abstraction import own_cells
 
 # People whose Gaussians are drawn at once
-_PAINTED_AT_ONCE = 16
+_DRAWN_AT_ONCE = 16
 
 
 @dataclass
@@ -193,11 +193,11 @@ def multi_person_heatmaps(
     """
     maps = torch.zeros(num_images, cells.shape[1], *size, device=cells.device)
     for image, merged in enumerate(maps):
-        for people in (image_index == image).nonzero()[:, 0].split(_PAINTED_AT_ONCE):
+        for people in (image_index == image).nonzero()[:, 0].split(_DRAWN_AT_ONCE):
             # split of an empty tensor returns one empty part
             if len(people):
-                painted = gaussians(cells[people], labelled[people], radii[people], size)
-                torch.maximum(merged, painted.amax(dim=0), out=merged)
+                drawn = gaussians(cells[people], labelled[people], radii[people], size)
+                torch.maximum(merged, drawn.amax(dim=0), out=merged)
     return maps
 
 

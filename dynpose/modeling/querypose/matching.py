@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.ops import generalized_box_iou
 
 # Replaces non-finite costs, so that a diverged run ends because of its NaN losses rather than in the matching
-_NOT_A_NUMBER = 1e9
+_LARGE_COST = 1e9
 
 
 class Matches(NamedTuple):
@@ -124,7 +124,7 @@ def match_stages(
     ]
     sizes = [image_costs.numel() for image_costs in costs]
     on_cpu = torch.cat([image_costs.flatten() for image_costs in costs]).cpu()
-    on_cpu = on_cpu.nan_to_num(nan=_NOT_A_NUMBER, posinf=_NOT_A_NUMBER, neginf=-_NOT_A_NUMBER).split(sizes)
+    on_cpu = on_cpu.nan_to_num(nan=_LARGE_COST, posinf=_LARGE_COST, neginf=-_LARGE_COST).split(sizes)
 
     matches: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(num_stages)]
     first_person = 0

@@ -25,8 +25,8 @@ def inject_detections(model: QueryPose, boxes: Tensor) -> Iterator[None]:
     select, num_people = model.select, len(boxes)
     if num_people > model.num_queries:
         raise ConfigError(
-            f"{num_people} people are more than the {model.num_queries} queries of QueryPose, each of which finds one "
-            "at most: give fewer --people, or a larger MODEL.QUERYPOSE.NUM_QUERIES"
+            f"{num_people} people exceed the {model.num_queries} queries of QueryPose, each of which detects at most "
+            "one: use fewer --people, or a larger MODEL.QUERYPOSE.NUM_QUERIES"
         )
 
     def select_injected(logits, predicted, keypoints, sigmas, image_sizes):

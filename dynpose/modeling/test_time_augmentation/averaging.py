@@ -104,7 +104,7 @@ class _MapAverage:
         for index in range(len(views.inputs)):
             self.mirrored.append(index > 0)
             for name, of_views in maps.items():
-                values = self._bring_back(name, of_views, index, views)
+                values = self._align(name, of_views, index, views)
                 if of_views.combine == "stack":
                     self._stacks.setdefault(name, []).append(values)
                 else:
@@ -116,14 +116,14 @@ class _MapAverage:
         values |= {name: torch.cat(stacked) for name, stacked in self._stacks.items()}
         return {name: replace(self._targets[name], values=value) for name, value in values.items()}
 
-    def _bring_back(self, name: str, maps: ViewMaps, index: int, views: ViewsOfSize) -> Tensor:
+    def _align(self, name: str, maps: ViewMaps, index: int, views: ViewsOfSize) -> Tensor:
         """(1, C, H, W) values of view ``index`` (1 is mirrored), mirrored back and on the grid of the largest view."""
         if maps.combine not in ("keypoints", "mean", "stack"):
             raise ValueError(f"map {name!r}: combine must be 'keypoints', 'mean' or 'stack', got {maps.combine!r}")
         if maps.combine == "keypoints" and maps.values.shape[1] != len(self.flip_indices):
             raise ValueError(
-                f"map {name!r} has {maps.values.shape[1]} channels, one for each of the {len(self.flip_indices)} "
-                "keypoints is needed to exchange left and right"
+                f"map {name!r} has {maps.values.shape[1]} channels, but swapping left and right needs one for "
+                f"each of the {len(self.flip_indices)} keypoints"
             )
         target = self._targets[name]
         height, width = target.values.shape[-2:]

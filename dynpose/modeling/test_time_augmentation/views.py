@@ -115,12 +115,13 @@ def complete_inputs(inputs: dict[str, Any], image_format: str) -> dict[str, Any]
     inputs = {name: value for name, value in inputs.items() if name != "instances"}
     if "proposals" in inputs:
         raise ValueError(
-            "test-time augmentation can't use precomputed proposals, which are of one view: give inputs without them"
+            "test-time augmentation cannot use precomputed proposals, which are of one view: remove them from "
+            "the inputs"
         )
     if "to_original" in inputs:
         raise ValueError(
             "test-time augmentation resizes the original image, but an input has been resized by an affine warp "
-            "(to_original): give the image as it was before"
+            "(to_original): pass the image before the warp"
         )
     if "image" not in inputs:
         image = read_image({"file_name": inputs["file_name"]}, image_format)
