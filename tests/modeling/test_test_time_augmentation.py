@@ -38,7 +38,7 @@ SCORES = [0.9, 0.8, 0.7]
 
 
 def picture(people=PEOPLE, size=SIZE):
-    """uint8 (3, H, W): everybody in a colour channel of their own, a soft dot at each keypoint."""
+    """uint8 (3, H, W): a colour channel for each person, a soft dot at each keypoint."""
     y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
     image = torch.zeros(3, *size)
     for channel, person in enumerate(people):
@@ -52,7 +52,7 @@ class DotReader(nn.Module):
 
     Args:
         bias (float): added to every x, pixels of the image that it sees.
-        blind (callable): of an image (3, H, W) -> whether nobody is found in it.
+        blind (callable): of an image (3, H, W) -> whether no person is found in it.
         hands (tuple[float, float]): confidence of the left and the right one.
     """
 
@@ -136,7 +136,7 @@ def test_a_symmetric_and_scale_consistent_model_gives_the_same():
     plain = model([inputs()])[0]["instances"]
     torch.testing.assert_close(plain.pred_keypoints[..., :2], torch.tensor(PEOPLE), rtol=0, atol=0.1)
     augmented = tta(model, min_sizes=(80, 120, 200, 240))([inputs()])[0]["instances"]
-    # what resizing does to round numbers of uint8 pixels
+    # the effect of resizing on round numbers of uint8 pixels
     assert_same(augmented, plain, atol=0.1)
     assert augmented.scores.tolist() == pytest.approx(SCORES)
     assert sorted(augmented.get_fields()) == ["pred_boxes", "pred_classes", "pred_keypoints", "scores"]
@@ -176,7 +176,7 @@ def test_the_result_is_of_the_given_height_and_width():
     torch.testing.assert_close(smaller.pred_keypoints[..., :2], expected, rtol=0, atol=0.1)
 
 
-def test_images_of_several_sizes_and_of_nobody():
+def test_images_of_several_sizes_and_without_people():
     images = [picture(), picture(PEOPLE[:1], (120, 80)), picture([], (50, 90))]
     results = [output["instances"] for output in tta(min_sizes=(120, 100))([inputs(image) for image in images])]
     assert [people.image_size for people in results] == [SIZE, (120, 80), (50, 90)]
@@ -185,7 +185,7 @@ def test_images_of_several_sizes_and_of_nobody():
     assert tta()([]) == []
 
 
-def test_somebody_whom_few_views_show_scores_less():
+def test_a_person_in_few_views_scores_less():
     # the mirrored views, where the right half is the darker one
     model = DotReader(blind=lambda image: image[..., :40].sum() < image[..., -40:].sum()).eval()
     image = picture(PEOPLE[:1])
@@ -379,7 +379,7 @@ def test_merges_views_without_fields():
 
 
 class Diverged(DotReader):
-    """Of the first person, the size of the view decides what is not finite; the second has an infinite keypoint."""
+    """The size of the view determines which value of the first person is not finite; the second has an infinite keypoint."""
 
     def _read(self, inputs):
         instances = super()._read(inputs)
@@ -404,7 +404,7 @@ def test_what_is_not_finite_takes_no_part_in_the_merging_and_comes_last():
     assert (people.pred_keypoints[:, 1:3, 1] == -math.inf).any(dim=1).sum() == 4
 
 
-def test_of_nobody_who_is_finite():
+def test_no_finite_predictions():
     class Lost(DotReader):
         def _read(self, inputs):
             instances = super()._read(inputs)
@@ -554,7 +554,7 @@ def test_averaged_maps_correct_a_bias():
 
 @pytest.mark.parametrize("size", [(480, 640), (425, 640), (640, 427), (375, 500)])
 def test_affine_views_are_those_of_plain_testing(size):
-    """Canvases of whole cells: what the mirrored view shows is flipped back, and nothing is interpolated."""
+    """Canvases of whole cells: the maps of the mirrored view are flipped back, and nothing is interpolated."""
     model = AffineMapReader().eval()
     image = torch.randint(0, 256, (3, *size), generator=torch.manual_seed(0), dtype=torch.uint8)
     tta(model, MAP_SCHEMA, (512,), 10000, merge="maps", affine_resize=True)([inputs(image)])

@@ -119,17 +119,17 @@ def _check_out_channels(cfg):
     check_norm(cfg, "MODEL.FPN.NORM", cfg.MODEL.FPN.OUT_CHANNELS)
 
 
-def _alone(network):
+def _network_builder(network):
     """Return a builder of res2..res5."""
     return lambda cfg, input_shape: network.from_config(cfg, input_shape)
 
 
-def _with(network, neck):
+def _neck_builder(network, neck):
     """Return a builder of a neck on all outputs."""
     return lambda cfg, input_shape: neck(cfg, network.from_config(cfg, input_shape))
 
 
-def _pyramid(network, neck):
+def _pyramid_builder(network, neck):
     """Return a builder of a neck on MODEL.FPN.IN_FEATURES."""
     return lambda cfg, input_shape: neck(cfg, network.from_config(cfg, input_shape, cfg.MODEL.FPN.IN_FEATURES))
 
@@ -140,13 +140,13 @@ def _builders():
         "build_fcos_resnet_fpn_backbone": lambda cfg, input_shape: fcos_fpn(
             cfg, build_resnet_backbone(cfg, input_shape)
         ),
-        "build_hrnet_hrfpn_backbone": _with(HRNet, hrfpn),
+        "build_hrnet_hrfpn_backbone": _neck_builder(HRNet, hrfpn),
     }
     for name, network in {"hrnet": HRNet, "dla": DLA, "swin": Swin, "timm": Timm}.items():
-        builders[f"build_{name}_backbone"] = _alone(network)
-        builders[f"build_{name}_concat_backbone"] = _with(network, concat)
-        builders[f"build_{name}_fpn_backbone"] = _pyramid(network, plain_fpn)
-        builders[f"build_fcos_{name}_fpn_backbone"] = _pyramid(network, fcos_fpn)
+        builders[f"build_{name}_backbone"] = _network_builder(network)
+        builders[f"build_{name}_concat_backbone"] = _neck_builder(network, concat)
+        builders[f"build_{name}_fpn_backbone"] = _pyramid_builder(network, plain_fpn)
+        builders[f"build_fcos_{name}_fpn_backbone"] = _pyramid_builder(network, fcos_fpn)
     return builders
 
 

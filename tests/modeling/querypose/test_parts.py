@@ -98,7 +98,7 @@ def test_faulty_divisions(division, message):
 
 @pytest.mark.parametrize("value", ["b", "auto", [["nose", "tail"], ["left_hoof", "right_hoof"]]])
 def test_config_takes_schemes_and_lists(value, tmp_path):
-    """The key has no type of its own, so that a file can put in either."""
+    """The key has no fixed type, so that a file can set either."""
     cfg = get_cfg()
     add_dynpose_config(cfg)
     assert cfg.MODEL.QUERYPOSE.PARTS is None
