@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Generator, Tensor, nn
+from detectron2.config import CfgNode
+from torch import Generator, Tensor
 
 __all__ = [
     "KPNetBenchmark",
@@ -34,7 +35,7 @@ __all__ = [
 _PACKAGES = ["dynpose.modeling"]
 
 _METHODS: dict[str, Method] = {}
-_SHARED_CONFIGS: list[Callable[[Any], None]] = []
+_SHARED_CONFIGS: list[Callable[[CfgNode], None]] = []
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ class KPNetBenchmark:
 class Method:
     """Everything that the generic packages need from a method. No field has a default: each method sets all of them.
 
+    The model that a callable takes is of the method's own class.
+
     Attributes:
         name: name of the meta-architecture, as in ``cfg.MODEL.META_ARCHITECTURE``. Subclasses share the entry, except
             for the check of their number of classes.
@@ -138,13 +141,13 @@ class Method:
     """
 
     name: str
-    add_config: Callable[[Any], None]
+    add_config: Callable[[CfgNode], None]
     num_classes_key: str
     detection_limit_key: str
     released_formats: tuple[ReleasedFormat, ...]
     parts: Mapping[str, Sequence[str]]
-    inject_detections: Callable[[nn.Module, Tensor], AbstractContextManager]
-    count_network_flops: Callable[[nn.Module, tuple[int, int]], dict[str, int]] | None
+    inject_detections: Callable[[Any, Tensor], AbstractContextManager[None]]
+    count_network_flops: Callable[[Any, tuple[int, int]], dict[str, int]] | None
     kp_net_benchmark: KPNetBenchmark | None
 
 
@@ -155,14 +158,14 @@ def register_method(method: Method) -> None:
         ValueError: a method of that name is already registered, or a released format belongs to another method.
     """
     if method.name in _METHODS:
-        raise ValueError(f"a method named {method.name!r} is registered already; choose another name")
+        raise ValueError(f"a method named {method.name!r} is already registered; choose another name")
     for released in method.released_formats:
         if released.method != method.name:
-            raise ValueError(f"{released.name}: the format is of {released.method!r}, not of {method.name!r}")
+            raise ValueError(f"{released.name}: the format belongs to {released.method!r}, not to {method.name!r}")
     _METHODS[method.name] = method
 
 
-def register_config(add_config: Callable[[Any], None]) -> None:
+def register_config(add_config: Callable[[CfgNode], None]) -> None:
     """Register config keys that several methods share.
 
     Args:
@@ -195,7 +198,7 @@ def find_method(model_class: type) -> Method | None:
     return next((_METHODS[cls.__name__] for cls in model_class.__mro__ if cls.__name__ in _METHODS), None)
 
 
-def add_registered_config(cfg) -> None:
+def add_registered_config(cfg: CfgNode) -> None:
     """Add the shared keys and those of every method to a CfgNode, in place."""
     load_methods()
     for add_config in (*_SHARED_CONFIGS, *(method.add_config for method in _METHODS.values())):

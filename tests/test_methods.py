@@ -58,10 +58,10 @@ def test_a_slot_can_not_be_left_out():
 
 def test_a_name_is_registered_once():
     method = registered_methods()[0]
-    with pytest.raises(ValueError, match="is registered already"):
+    with pytest.raises(ValueError, match="is already registered"):
         register_method(method)
     released = ReleasedFormat("theirs", "Other", ("a",), (("a", "b"),), ("b", 1))
-    with pytest.raises(ValueError, match="theirs: the format is of 'Other', not of 'NewPose'"):
+    with pytest.raises(ValueError, match="theirs: the format belongs to 'Other', not to 'NewPose'"):
         register_method(replace(method, name="NewPose", released_formats=(released,)))
 
 

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ import torch
 _FILL_BYTES = 2**28
 _MAX_FILLS = 64
 
-Clock = Callable[[Callable], tuple[float, float | None]]
+Clock = Callable[[Callable[[], Any]], tuple[float, float | None]]
 
 
 def make_clock(device: torch.device) -> Clock:
@@ -41,7 +42,7 @@ def make_wall_clock(device: torch.device) -> Clock:
     return wall_clock
 
 
-def synchronize(device: torch.device):
+def synchronize(device: torch.device) -> None:
     """Wait until a device has finished all queued work; a no-op for a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -62,7 +63,7 @@ class DeviceClock:
         self._buffer = torch.empty(_FILL_BYTES, dtype=torch.uint8, device=device)
         self._fills = 1
 
-    def __call__(self, call) -> tuple[float, float]:
+    def __call__(self, call: Callable[[], Any]) -> tuple[float, float]:
         """Return the device's seconds for a call and the host's seconds to queue it."""
         while True:
             seconds, host_seconds, was_busy = self._time(call)
@@ -102,7 +103,7 @@ class Rates:
         return max((flops / self.flops, "matrix rate"), (num_bytes / self.bandwidth, "bandwidth"))
 
 
-def measure_rates(device: torch.device, dtype: torch.dtype, clock, repeats: int = 9) -> Rates:
+def measure_rates(device: torch.device, dtype: torch.dtype, clock: Clock, repeats: int = 9) -> Rates:
     """Measure a product of two square matrices of random numbers and a copy within the device's memory."""
     on_gpu = device.type == "cuda"
     size = 8192 if on_gpu else 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from detectron2 import model_zoo
 from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dynpose.config import ConfigError
@@ -75,7 +76,7 @@ def peer_config() -> CfgNode:
     return model_zoo.get_config(PEER_CONFIG, trained=False)
 
 
-def build_random(cfg: CfgNode, device: torch.device):
+def build_random(cfg: CfgNode, device: torch.device) -> nn.Module:
     """Build a model with the same random weights every time."""
     cfg = cfg.clone()
     cfg.defrost()
@@ -88,7 +89,7 @@ def build_random(cfg: CfgNode, device: torch.device):
 
 
 @contextlib.contextmanager
-def settling_norms(model):
+def settling_norms(model: nn.Module) -> Iterator[None]:
     """While entered, set the statistics of batch normalisation from the activations, layer by layer.
 
     They are not set in an untrained network. Its activations then grow from block to block until a softmax overflows,

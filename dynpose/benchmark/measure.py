@@ -1,9 +1,4 @@
-"""Comparing calls in rounds: their memory, agreement and times.
-
-A case defines the measurement: it makes inputs (``make_inputs(device, seed)``), runs one of the compared alternatives
-by name (``run(name, inputs)``), and can be pickled. If their results must be the same, it also has
-``check(expected, actual, inputs, tolerance)``, which raises :class:`~.agreement.Disagreement`.
-"""
+"""Comparing calls in rounds: their memory, agreement and times."""
 
 from __future__ import annotations
 
@@ -13,11 +8,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from . import memory
 from .agreement import Disagreement, Tolerance
+from .case import Case, Inputs
 from .clocks import Clock
 from .memory import OUT_OF_MEMORY, unless_out_of_memory
 
@@ -55,7 +52,7 @@ class Measurement:
         """Median seconds; None if there are no times."""
         return statistics.median(self.seconds) if self.seconds and not self.status else None
 
-    def figures(self) -> dict:
+    def figures(self) -> dict[str, Any]:
         """Return plain values for a report; None for figures that were not measured."""
         seconds = self.median
         num_bytes = None if self.status == DISAGREES else self.num_bytes
@@ -75,7 +72,7 @@ def progress(name: str, figures: Mapping) -> str:
 
 
 def measure(
-    case,
+    case: Case[Inputs],
     names: Sequence[str],
     device: torch.device,
     clock: Clock,
@@ -86,7 +83,7 @@ def measure(
     """Measure the alternatives of a case.
 
     Args:
-        case: see above.
+        case: the inputs and alternatives.
         names: of the alternatives, in the order of a round.
         device: to run on.
         clock: see :mod:`.clocks`.
@@ -157,11 +154,11 @@ def _measure_time(case, measurements, inputs, clock, rounds):
                 measurement.host_seconds.append(times[1])
 
 
-def make_input_sets(case, device: torch.device, calls: int) -> list:
+def make_input_sets(case: Case[Inputs], device: torch.device, calls: int) -> list[Inputs]:
     """Draw enough inputs that the cache no longer holds the first ones when they are read again.
 
     Args:
-        case: see above.
+        case: the inputs and alternatives.
         device: of the inputs.
         calls: number of calls, which read one set each; more sets are not needed.
 

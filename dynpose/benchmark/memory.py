@@ -10,23 +10,28 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+
+from .case import Case
+
+Result = TypeVar("Result")
 
 OUT_OF_MEMORY = "out of memory"
 # in messages of out-of-memory errors without a dedicated class
 _OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "CUDA out of memory", "_STATUS_ALLOC_FAILED")
 
 
-def extra_memory(case, name: str, device: torch.device) -> int | None:
+def extra_memory(case: Case, name: str, device: torch.device) -> int | None:
     """Measure the peak memory of one call beyond its inputs, in bytes, after one warm-up call.
 
     On a GPU it is the increase of ``torch.cuda.max_memory_allocated``. A CPU has no such counter: the call runs in a
     fresh process, and the result is the increase of its peak resident memory (VmHWM of /proc).
 
     Args:
-        case: see :mod:`.measure`.
-        name: of the call.
+        case: the inputs and alternatives.
+        name: of the alternative.
         device: to run on.
 
     Returns:
@@ -55,7 +60,7 @@ def _extra_memory_cpu(case, name, threads):
     return with_peak_memory(partial(case.run, name, inputs))[1]
 
 
-def with_peak_memory(call: Callable) -> tuple:
+def with_peak_memory(call: Callable[[], Result]) -> tuple[Result, int | None]:
     """Make a call, and measure how much it raises the peak resident memory of this process.
 
     Returns:
@@ -77,7 +82,7 @@ def _highest_resident_memory():
     return int(re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)[1]) * 1024
 
 
-def in_fresh_process(function, *arguments, environment: dict[str, str]):
+def in_fresh_process(function: Callable[..., Result], *arguments: Any, environment: dict[str, str]) -> Result:
     """Call a function in a new Python process and return its result.
 
     Args:
@@ -101,7 +106,7 @@ def in_fresh_process(function, *arguments, environment: dict[str, str]):
                 os.environ[name] = value
 
 
-def unless_out_of_memory(function, *arguments):
+def unless_out_of_memory(function: Callable[..., Result], *arguments: Any) -> Result | str:
     """Call a function and return its result, or OUT_OF_MEMORY if it runs out of memory."""
     try:
         return function(*arguments)

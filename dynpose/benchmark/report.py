@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tabulate import tabulate
 
 from .measure import NOT_RUN
@@ -23,24 +25,24 @@ def figure(value: float | None) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
-def cell(figures: dict, key: str) -> str:
+def cell(figures: dict[str, Any], key: str) -> str:
     """Format a figure, or the reason why it is missing; reasons for NOT_RUN are listed once, below the tables."""
     return figure(figures[key]) or ("" if figures["status"] == NOT_RUN else figures["status"])
 
 
-def ratio(above: dict, below: dict, key: str) -> float | None:
+def ratio(above: dict[str, Any], below: dict[str, Any], key: str) -> float | None:
     """Divide a figure by another; None if one is missing."""
     numbers = above.get(key), below.get(key)
     return numbers[0] / numbers[1] if None not in numbers and numbers[1] else None
 
 
-def source(environment: dict) -> str:
+def source(environment: dict[str, Any]) -> str:
     """Name the version of dynpose and its commit."""
     commit = f" ({environment['commit']})" if environment["commit"] else ""
     return f"dynpose {environment['dynpose']}{commit}"
 
 
-def subtitle(report: dict) -> str:
+def subtitle(report: dict[str, Any]) -> str:
     """Name the device and the precision."""
     settings = report["settings"]
     precision = settings["dtype"]
@@ -50,7 +52,7 @@ def subtitle(report: dict) -> str:
     return ", ".join([report["environment"]["device"], precision, *others])
 
 
-def header(report: dict) -> str:
+def header(report: dict[str, Any]) -> str:
     """Format the conditions of the measurement: versions, commit, device, precision, threads, rounds, overrides."""
     environment, settings = report["environment"], report["settings"]
     triton = f", triton {environment['triton']}" if environment["triton"] else ""
@@ -60,13 +62,13 @@ def header(report: dict) -> str:
     )
 
 
-def overrides(report: dict) -> str:
+def overrides(report: dict[str, Any]) -> str:
     """Write the overrides of all configs, for the end of a header."""
     words = report["settings"]["opts"]
     return f" Overrides: {' '.join(words)}." if words else ""
 
 
-def table(title: str, rows: list[dict], style: str) -> str:
+def table(title: str, rows: list[dict[str, Any]], style: str) -> str:
     """Write a title and a table as one block; "" without rows.
 
     Args:

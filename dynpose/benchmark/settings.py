@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import platform
+from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,7 +43,7 @@ class Settings:
     rounds: int = 1
 
     @classmethod
-    def from_args(cls, args, dtype: torch.dtype = torch.float32) -> Settings:
+    def from_args(cls, args: Namespace, dtype: torch.dtype = torch.float32) -> Settings:
         """Read the arguments of a command."""
         device = choose_device(args.device)
         return cls(
@@ -54,7 +57,7 @@ class Settings:
         )
 
     @contextlib.contextmanager
-    def applied(self):
+    def applied(self) -> Iterator[None]:
         """Apply the settings to PyTorch while entered; a GPU becomes the current device."""
         backends = torch.backends
         with contextlib.ExitStack() as after:
@@ -78,7 +81,7 @@ class Settings:
                 after.enter_context(torch.cuda.device(self.device))
             yield
 
-    def report(self) -> dict:
+    def report(self) -> dict[str, Any]:
         """Return plain values for a report; the threads are in the environment."""
         return {
             "device": self.device.type,
@@ -98,7 +101,7 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def environment(device: torch.device) -> dict:
+def environment(device: torch.device) -> dict[str, Any]:
     """Describe the software and the machine; call it under the settings of the measurement.
 
     Returns:

@@ -1,9 +1,14 @@
 """Base classes of models whose predictions for an image do not depend on the rest of the batch."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import Backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import ImageList
-from torch import nn
+from torch import Tensor, nn
 
 from dynpose.config import ConfigError, check_length, check_positive
 
@@ -13,7 +18,7 @@ from .batching import predict_by_padded_size
 class ImageDetector(DenseDetector):
     """detectron2's DenseDetector, with predictions for an image that do not depend on the rest of the batch."""
 
-    def forward(self, batched_inputs):
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Train or predict, see :class:`DenseDetector`."""
         if self.training:
             return super().forward(batched_inputs)
@@ -28,19 +33,22 @@ class ImageModel(nn.Module):
         pixel_mean, pixel_std (Sequence[float]): per image channel.
     """
 
-    def __init__(self, backbone, *, pixel_mean, pixel_std):
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, backbone: Backbone, *, pixel_mean: Sequence[float], pixel_std: Sequence[float]):
         super().__init__()
         self.backbone = backbone
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         """The model's device."""
         return self.pixel_mean.device
 
-    def forward(self, batched_inputs):
-        """Train or predict, like any detectron2 model; subclasses implement ``compute_losses`` and ``predict``.
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """Train or predict, like any detectron2 model.
 
         Args:
             batched_inputs (list[dict]): B images in detectron2's format.
@@ -53,13 +61,21 @@ class ImageModel(nn.Module):
             return self.compute_losses(batched_inputs)
         return predict_by_padded_size(self.predict, batched_inputs, self.backbone.size_divisibility)
 
-    def preprocess_image(self, batched_inputs):
+    def compute_losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Compute the losses of a batch; implemented by subclasses."""
+        raise NotImplementedError
+
+    def predict(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Predict a batch of images of one padded size; implemented by subclasses."""
+        raise NotImplementedError
+
+    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalise, pad and batch the images into an ImageList."""
         images = [(inputs["image"].to(self.device) - self.pixel_mean) / self.pixel_std for inputs in batched_inputs]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
 
 
-def pixel_statistics(cfg):
+def pixel_statistics(cfg: CfgNode) -> dict[str, list[float]]:
     """Read mean and standard deviation of the image channels.
 
     Args:
@@ -76,7 +92,7 @@ def pixel_statistics(cfg):
     return {"pixel_mean": cfg.MODEL.PIXEL_MEAN, "pixel_std": cfg.MODEL.PIXEL_STD}
 
 
-def reads_to_original(meta_architecture):
+def reads_to_original(meta_architecture: type) -> bool:
     """Whether a model reads ``to_original`` of its inputs (:func:`~dynpose.data.affine.matrix_to_original`).
 
     Args:
@@ -88,7 +104,7 @@ def reads_to_original(meta_architecture):
     return getattr(meta_architecture, "reads_to_original", False)
 
 
-def check_reads_to_original(meta_architecture):
+def check_reads_to_original(meta_architecture: type) -> None:
     """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a model that would treat it as a plain resize.
 
     Args:
@@ -99,6 +115,6 @@ def check_reads_to_original(meta_architecture):
     """
     if not reads_to_original(meta_architecture):
         raise ConfigError(
-            f"INPUT.AFFINE_RESIZE_TEST is True, but {meta_architecture.__name__} does not read the way back to the "
-            "original image (to_original) that it takes: set it to False"
+            f"INPUT.AFFINE_RESIZE_TEST is True, but {meta_architecture.__name__} does not support the transform "
+            "back to the original image (to_original) that it requires: set it to False"
         )

@@ -6,8 +6,19 @@ and GroupNorm's mean and variance include it. In inference, only images whose in
 a batch, so that the padding of an image is the same as without the others.
 """
 
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-def predict_by_padded_size(predict, batched_inputs, size_divisibility):
+from torch import Tensor
+
+Result = TypeVar("Result")
+
+
+def predict_by_padded_size(
+    predict: Callable[[list[dict[str, Any]]], list[Result]],
+    batched_inputs: list[dict[str, Any]],
+    size_divisibility: int,
+) -> list[Result]:
     """Run a model on one batch per padded size.
 
     Args:
@@ -20,17 +31,16 @@ def predict_by_padded_size(predict, batched_inputs, size_divisibility):
     """
     if len(batched_inputs) < 2:
         return predict(batched_inputs)
-    groups = {}
+    groups: dict[tuple[int, int], list[int]] = {}
     for index, inputs in enumerate(batched_inputs):
         groups.setdefault(padded_size(inputs["image"], size_divisibility), []).append(index)
-    results = [None] * len(batched_inputs)
+    results: dict[int, Result] = {}
     for indices in groups.values():
-        for index, result in zip(indices, predict([batched_inputs[index] for index in indices])):
-            results[index] = result
-    return results
+        results.update(zip(indices, predict([batched_inputs[index] for index in indices])))
+    return [results[index] for index in range(len(batched_inputs))]
 
 
-def padded_size(image, size_divisibility):
+def padded_size(image: Tensor, size_divisibility: int) -> tuple[int, int]:
     """Return the size of an individually padded image.
 
     Args:

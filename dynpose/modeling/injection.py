@@ -1,9 +1,31 @@
 """Helpers of the methods' ``inject_detections``, which replaces predictions for benchmarks."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import torch
+from torch import Tensor, nn
 
 
-def substitute(predicted, injected):
+@contextlib.contextmanager
+def replaced(module: nn.Module, **attributes: Callable[..., Any]) -> Iterator[None]:
+    """Replace methods of a module, on the instance, while the context is entered.
+
+    Args:
+        module: the module, changed in place.
+        **attributes: the replacements by name of the method.
+    """
+    for name, value in attributes.items():
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for name in attributes:
+            delattr(module, name)
+
+
+def substitute(predicted: Tensor, injected: Tensor) -> Tensor:
     """Return ``injected`` instead of ``predicted``.
 
     In a trace, which FLOP counting uses, the result still depends on the prediction: a trace drops unused operations,
@@ -19,7 +41,7 @@ def substitute(predicted, injected):
     return injected + torch.zeros_like(predicted).sum() if torch.jit.is_tracing() else injected
 
 
-def corner_keypoints(boxes, num_keypoints):
+def corner_keypoints(boxes: Tensor, num_keypoints: int) -> Tensor:
     """Make keypoints whose tightest box is a given one: alternately its top left and bottom right corner.
 
     Args:

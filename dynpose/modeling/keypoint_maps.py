@@ -5,11 +5,13 @@ Coordinates are continuous input pixels (x, y), as in detectron2.
 """
 
 import torch
+from detectron2.structures import Instances
+from torch import Tensor
 
 from dynpose.layers.cells import cell_centers
 
 
-def gather_keypoints(gt_instances, num_keypoints):
+def gather_keypoints(gt_instances: list[Instances], num_keypoints: int) -> tuple[Tensor, Tensor]:
     """Collect the keypoints of all people of a batch, in order.
 
     Args:
@@ -30,7 +32,7 @@ def gather_keypoints(gt_instances, num_keypoints):
     return torch.cat(keypoints), torch.cat(images)
 
 
-def enclosing_boxes(points, included=None, min_size=0.0):
+def enclosing_boxes(points: Tensor, included: Tensor | None = None, min_size: float = 0.0) -> Tensor:
     """Minimum enclosing rectangles of keypoints (InsPose section 3.1: the pseudo-boxes).
 
     Args:
@@ -48,7 +50,7 @@ def enclosing_boxes(points, included=None, min_size=0.0):
     return torch.cat([low - missing, high + missing], dim=1)
 
 
-def keypoint_cells(keypoints, stride, size, rule="nearest"):
+def keypoint_cells(keypoints: Tensor, stride: int, size: tuple[int, int], rule: str = "nearest") -> Tensor:
     """Compute the cell of each keypoint on a map.
 
     Args:
@@ -74,7 +76,17 @@ def keypoint_cells(keypoints, stride, size, rule="nearest"):
     return torch.where(inside, v * width + u, -1)
 
 
-def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, rule="nearest", disk_around="cell"):
+def offset_targets(
+    keypoints: Tensor,
+    image_index: Tensor,
+    *,
+    num_images: int,
+    size: tuple[int, int],
+    stride: int,
+    radius: float,
+    rule: str = "nearest",
+    disk_around: str = "cell",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute the cells that supervise an offset map, each with the nearest keypoint of its kind.
 
     FCPose section 3.2 and InsPose section 3.3 (the disk D_R, with ``disk_around="keypoint"``).
@@ -102,8 +114,8 @@ def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, 
 
     # with the rule "paper", a keypoint is up to a cell away from the centre of its cell
     reach = int(radius) if disk_around == "cell" else int(radius) + 1
-    reach = torch.arange(-reach, reach + 1, device=own.device)
-    disk = torch.cartesian_prod(reach, reach)
+    steps = torch.arange(-reach, reach + 1, device=own.device)
+    disk = torch.cartesian_prod(steps, steps)
     if disk_around == "cell":
         disk = disk[disk.square().sum(dim=1) <= radius**2]
     elif disk_around != "keypoint":
@@ -127,7 +139,9 @@ def offset_targets(keypoints, image_index, *, num_images, size, stride, radius, 
     return image[kept], kind[kept], cell[kept], target[kept]
 
 
-def gaussian_heatmaps(keypoints, image_index, *, num_images, size, stride, sigma):
+def gaussian_heatmaps(
+    keypoints: Tensor, image_index: Tensor, *, num_images: int, size: tuple[int, int], stride: int, sigma: float
+) -> Tensor:
     """Multi-person Gaussian targets: one map per keypoint kind, people merged by the maximum.
 
     FCPose's release, InsPose section 3.4.
@@ -162,7 +176,7 @@ def gaussian_heatmaps(keypoints, image_index, *, num_images, size, stride, sigma
     return maps.view(num_images, -1, height, width)
 
 
-def corner_radii(sides, min_overlap):
+def corner_radii(sides: Tensor, min_overlap: float) -> Tensor:
     """CornerNet's radius: the distance that the corners of a box may move while it contains the ground-truth box.
 
     As in the code of CornerNet and CenterNet, the root of the quadratic is not divided by its leading coefficient.
@@ -179,7 +193,7 @@ def corner_radii(sides, min_overlap):
     return (root - reach).long()
 
 
-def offsets_at(offsets, image_index, cells):
+def offsets_at(offsets: Tensor, image_index: Tensor, cells: Tensor) -> Tensor:
     """Gather offsets at the cells of keypoints.
 
     Args:

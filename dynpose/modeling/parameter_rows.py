@@ -13,8 +13,15 @@ parameters form one sequence: in the other network, a keypoint's rows may be in 
 i-th row of an owner corresponds to the i-th row of the same owner in the other network.
 """
 
+from collections.abc import Mapping
 
-def layer_rows(owners_of_layers):
+from dynpose.layers import KPNetSpec
+
+# owners of a parameter's rows
+Owners = list[tuple[int, ...]]
+
+
+def layer_rows(owners_of_layers: Mapping[str, Owners]) -> list[dict[str, Owners]]:
     """Make the groups of layers, one of weights and one of biases.
 
     Args:
@@ -33,17 +40,17 @@ def layer_rows(owners_of_layers):
     ]
 
 
-def of_all(number):
+def of_all(number: int) -> Owners:
     """Owners of ``number`` rows that all keypoints share."""
     return [()] * number
 
 
-def of_each(number, rows=1):
+def of_each(number: int, rows: int = 1) -> Owners:
     """Owners of ``rows`` successive rows for each of ``number`` keypoints or classes."""
     return [(index,) for index in range(number) for _ in range(rows)]
 
 
-def of_generated(spec):
+def of_generated(spec: KPNetSpec) -> Owners:
     """Owners of the parameters of a generated network.
 
     Args:

@@ -2,6 +2,7 @@
 
 import torch
 from detectron2.structures import Boxes
+from torch import Tensor
 
 
 class UncheckedBoxes(Boxes):
@@ -19,24 +20,26 @@ class UncheckedBoxes(Boxes):
         (tensor([[0., 0., 10., 10.], [0., 0., nan, 20.]]), tensor([True, True]))
     """
 
-    def clip(self, box_size):
+    tensor: Tensor
+
+    def clip(self, box_size: tuple[int, int]) -> None:
         """Clip the finite boxes to (height, width), in place."""
         finite = is_finite(self.tensor)
         clipped = Boxes(torch.where(finite, self.tensor, 0))
         clipped.clip(box_size)
         self.tensor = torch.where(finite, clipped.tensor, self.tensor)
 
-    def nonempty(self, threshold=0.0):
+    def nonempty(self, threshold: float = 0.0) -> Tensor:
         """(N,) bool: both sides are longer than ``threshold``, or the box is non-finite."""
         return super().nonempty(threshold) | ~is_finite(self.tensor)[:, 0]
 
 
-def is_finite(boxes):
+def is_finite(boxes: Tensor) -> Tensor:
     """(N, 1) bool: all coordinates of a box (N, 4) are finite."""
     return boxes.isfinite().all(dim=1, keepdim=True)
 
 
-def without_overlap(boxes, scores):
+def without_overlap(boxes: Tensor, scores: Tensor) -> Tensor:
     """Prepare boxes for NMS so that non-finite predictions neither suppress others nor are suppressed.
 
     torchvision's batched NMS shifts boxes by the largest coordinate: a single NaN would disable all suppression.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
+from detectron2.structures import ImageList
 from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
-from torch import nn
+from torch import Tensor, nn
 
 from dynpose.methods import find_method
 
 from .inject_detections import inject_detections
 
 
-def count_parameters(model):
+def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Count the parameters of each top-level module.
 
     Args:
@@ -37,21 +39,23 @@ class FlopsWithPeople(NamedTuple):
     """FLOPs of an image with N people.
 
     Attributes:
-        total (float): the sum.
-        static (dict[str, float]): FLOPs independent of the people, by top-level module; "" = outside of all modules.
-        added (dict[str, float]): FLOPs per unit, by part; {} if nothing depends on the people.
-        unit (str): "generated network" or "person".
-        number (int): number of units.
+        total: the sum.
+        static: FLOPs independent of the people, by top-level module; "" = outside of all modules.
+        added: FLOPs per unit, by part; {} if nothing depends on the people.
+        unit: "generated network" or "person".
+        number: number of units.
     """
 
     total: float
-    static: dict
-    added: dict
+    static: Mapping[str, float]
+    added: Mapping[str, float]
     unit: str
     number: int
 
 
-def count_flops_with_people(model, size, numbers):
+def count_flops_with_people(
+    model: nn.Module, size: tuple[int, int], numbers: Sequence[int]
+) -> dict[int, FlopsWithPeople]:
     """Count the FLOPs of an image for given numbers of people.
 
     Args:
@@ -98,7 +102,7 @@ def _difference(of_one, of_all, num_people):
     return FlopsWithPeople(total, static, by_part, "person", num_people)
 
 
-def count_flops(model, size):
+def count_flops(model: nn.Module, size: tuple[int, int]) -> dict[str, float]:
     """Count the FLOPs of one forward pass on a blank image.
 
     Args:
@@ -108,9 +112,9 @@ def count_flops(model, size):
     Returns:
         dict[str, float]: non-zero FLOPs by top-level module; "" = outside of all modules.
     """
-    analysis = FlopCountAnalysis(_TensorsOnly(model), torch.zeros(3, *size, device=model.device))
+    analysis = FlopCountAnalysis(_TensorsOnly(model), _blank_image(model, size))
     analysis.set_op_handle("torchvision::deform_conv2d", _deformable_flops)
-    # No warnings are needed: element-wise operations are left out on purpose, training branches are not called, and the
+    # No warnings are needed: element-wise operations are omitted on purpose, training branches are not called, and the
     # sizes that tracing turns into constants are the requested ones.
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     with torch.no_grad():
@@ -120,7 +124,7 @@ def count_flops(model, size):
     return {name: value for name, value in flops.items() if value}
 
 
-def count_flops_per_network(model, size):
+def count_flops_per_network(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
     """Count the FLOPs of each generated network (FCPose section 3.1).
 
     Args:
@@ -136,7 +140,7 @@ def count_flops_per_network(model, size):
     return method.count_network_flops(model, padded_size(model, size))
 
 
-def count_networks(model, size, num_people):
+def count_networks(model: nn.Module, size: tuple[int, int], num_people: int) -> int:
     """Count the networks generated for injected people; there may be several for one person.
 
     Args:
@@ -148,18 +152,27 @@ def count_networks(model, size, num_people):
         int
     """
     generated = []
-    handle = model.controller.register_forward_hook(lambda _, inputs, output: generated.append(len(output)))
+    handle = model.get_submodule("controller").register_forward_hook(
+        lambda _, inputs, output: generated.append(len(output))
+    )
     try:
         with inject_detections(model, num_people, size), torch.no_grad():
-            model([{"image": torch.zeros(3, *size, device=model.device)}])
+            model([{"image": _blank_image(model, size)}])
     finally:
         handle.remove()
     return sum(generated)
 
 
-def padded_size(model, size):
+def padded_size(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
     """Return the height and width to which the model pads an image of ``size`` (height, width), pixels."""
-    return tuple(model.preprocess_image([{"image": torch.zeros(3, *size, device=model.device)}]).tensor.shape[-2:])
+    preprocess = cast(Callable[[list[dict[str, Any]]], ImageList], model.preprocess_image)
+    height, width = preprocess([{"image": _blank_image(model, size)}]).tensor.shape[-2:]
+    return height, width
+
+
+def _blank_image(model: nn.Module, size: tuple[int, int]) -> Tensor:
+    """A black image (3, H, W) of ``size`` (height, width) on the model's device."""
+    return torch.zeros(3, *size, device=cast(torch.device, model.device))
 
 
 def _deformable_flops(inputs, outputs):
@@ -171,7 +184,7 @@ def _deformable_flops(inputs, outputs):
 class _TensorsOnly(nn.Module):
     """A detectron2 model with tensors as input and output, as tracing requires."""
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 

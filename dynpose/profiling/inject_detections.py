@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
+from typing import cast
 
 import torch
+from torch import nn
 
 from dynpose.config import ConfigError
 from dynpose.methods import Method, find_method, registered_methods
@@ -22,7 +25,7 @@ _PART_OF_CELL = 0.8
 
 
 @contextlib.contextmanager
-def inject_detections(model, num_people: int, image_size: tuple[int, int]):
+def inject_detections(model: nn.Module, num_people: int, image_size: tuple[int, int]) -> Iterator[None]:
     """Make a model detect exactly N people in every image while the context is entered.
 
     Args:
@@ -40,7 +43,8 @@ def inject_detections(model, num_people: int, image_size: tuple[int, int]):
         5
     """
     method = require_method(type(model))
-    with method.inject_detections(model, spread_boxes(num_people, image_size).to(model.device)):
+    device = cast(torch.device, model.device)
+    with method.inject_detections(model, spread_boxes(num_people, image_size).to(device)):
         yield
 
 
@@ -55,8 +59,8 @@ def require_method(model_class: type) -> Method:
         return method
     known = ", ".join(sorted(method.name for method in registered_methods()))
     raise ConfigError(
-        f"MODEL.META_ARCHITECTURE {model_class.__name__}: no method of that name is registered, so that no detections "
-        "can be injected and it can't be measured over their number. Register one with "
+        f"MODEL.META_ARCHITECTURE {model_class.__name__}: no method of that name is registered, so detections cannot "
+        "be injected and the model cannot be measured over their number. Register one with "
         f"dynpose.methods.register_method (docs/adding_a_method.md); registered are {known}"
     )
 

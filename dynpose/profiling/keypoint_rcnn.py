@@ -1,17 +1,20 @@
 """detectron2's Keypoint R-CNN, the peer of the methods in benchmarks, as an entry in the registry of methods."""
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
+from torch import Tensor
 
 from dynpose.config import ConfigError
 from dynpose.methods import Method, register_method
-from dynpose.modeling.injection import substitute
+from dynpose.modeling.injection import replaced, substitute
 
 
 @contextlib.contextmanager
-def inject_detections(model, boxes):
+def inject_detections(model: GeneralizedRCNN, boxes: Tensor) -> Iterator[None]:
     """Replace the RPN's predictions, and the boxes for the keypoint head.
 
     See :class:`~dynpose.methods.Method`. An untrained RPN proposes almost nothing, a trained one up to its limit (1000
@@ -30,11 +33,10 @@ def inject_detections(model, boxes):
         return with_given_boxes(features, [_rcnn_instances(boxes, each) for each in instances])
 
     handle = model.proposal_generator.rpn_head.register_forward_hook(_RandomProposals())
-    roi_heads.forward_with_given_boxes = injected_boxes
     try:
-        yield
+        with replaced(roi_heads, forward_with_given_boxes=injected_boxes):
+            yield
     finally:
-        del roi_heads.forward_with_given_boxes
         handle.remove()
 
 

@@ -1,4 +1,4 @@
-"""`dynpose benchmark kp-net`: what it measures, by numbers worked out by hand and with implementations that fail."""
+"""`dynpose benchmark kp-net`: its measurements, by numbers worked out by hand and with implementations that fail."""
 
 import itertools
 import json

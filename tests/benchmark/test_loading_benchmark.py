@@ -1,4 +1,4 @@
-"""`dynpose benchmark loading`: the files that it writes, what it compares, and its figures."""
+"""`dynpose benchmark loading`: the files that it writes, its comparisons and its figures."""
 
 import json
 import os
@@ -106,7 +106,7 @@ def test_images_have_the_size_that_is_told(tmp_path):
             assert (image.format, image.size) == ("JPEG", (record["width"], record["height"]))
 
 
-# --- what is compared ---
+# --- comparisons ---
 
 
 def person(x, keypoints):
@@ -127,7 +127,7 @@ def test_summary_by_hand():
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """No new process, which takes seconds to import torch; what one would be sent is pickled."""
+    """No new process, which takes seconds to import torch; the arguments are pickled all the same."""
     calls = []
 
     def call(function, *arguments, environment):

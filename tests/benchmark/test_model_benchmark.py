@@ -254,13 +254,13 @@ def test_an_rcnn_proposes_as_much_as_it_may(built):
 
 
 def test_more_people_than_queries(built):
-    too_many = pytest.raises(ConfigError, match=r"9 people are more than the 8 queries .* MODEL.QUERYPOSE.NUM_QUERIES")
+    too_many = pytest.raises(ConfigError, match=r"9 people exceed the 8 queries .* MODEL.QUERYPOSE.NUM_QUERIES")
     with too_many, inject_detections(built["QueryPose"], 9, SIZE):
         pass
 
 
 def test_querypose_decodes_all_queries_whoever_is_there(built):
-    """So that its FLOPs do not depend on the people; and with several classes everybody still comes out once."""
+    """So that its FLOPs do not depend on the people; and with several classes each person is still output once."""
     counted = built.count_flops("QueryPose", (0, 1, 6))
     assert counted[0] == counted[1] == counted[6] > 0
     model = build_model(small_config(QUERYPOSE, *SMALL_QUERYPOSE, "MODEL.QUERYPOSE.NUM_CLASSES", 3)).eval()
@@ -405,7 +405,7 @@ def test_flops_of_an_rcnn_by_hand(built):
     counted = built.count_flops("Keypoint R-CNN", (5,))
     # 3x3 convolution, 8 -> 12 channels at 14 x 14; 4x4 deconvolution to 4 keypoints; up-sampling to 56 x 56 for 4 each
     per_person = 14 * 14 * (9 * 8 * 12 + 16 * 12 * 4) + 4 * 4 * 56 * 56
-    # what becomes of the proposals is not needed any more, and counted all the same
+    # the outputs of the proposals are no longer needed, but are counted
     with inject_detections(built["Keypoint R-CNN"], 0, SIZE):
         flops = count_flops(built["Keypoint R-CNN"], SIZE)
     assert flops["roi_heads"] == 50 * (8 * 49 * 16 + 16 * 16 + 16 * 2 + 16 * 4)
@@ -514,7 +514,7 @@ def test_every_model_runs_once_in_a_round_on_changing_images(built, monkeypatch)
 
 def test_it_is_told_where_others_than_injected_come_out(quick, small_run, capsys):
     benchmark.run(command(small_run.config, "--people", "5", "--no-peer", "MODEL.FCOS.POST_NMS_TOPK_TEST", "3"))
-    assert "FCPose config: of 5 people that were injected, 3 came out" in capsys.readouterr().out.splitlines()[-1]
+    assert "FCPose config: of 5 injected people, 3 were detected" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_mistakes(small_run, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""`dynpose benchmark train`: its batches, its iterations against detectron2's trainer, and what the command writes."""
+"""`dynpose benchmark train`: its batches, its iterations against detectron2's trainer, and its output."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def test_batches_differ_and_are_the_same_every_time():
 # --- iterations ---
 
 
-# detectron2 averages over no keypoints where nobody is
+# without people, detectron2 averages over no keypoints
 @pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value encountered in scalar divide")
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("num_people", [0, 3])
@@ -115,7 +115,7 @@ def test_every_model_trains(name, num_people):
     model = case["small 0"].model
     assert model.training
     assert any(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in model.parameters())
-    # so that all iterations are alike
+    # so that all iterations do the same work
     assert all(torch.equal(value, before[key]) for key, value in model.named_parameters())
 
 
@@ -344,7 +344,7 @@ def test_it_is_told_where_a_loss_is_not_finite(monkeypatch):
     assert run._notes(rows()) == []
     case.losses["small 0"] = torch.tensor(float("nan"))
     (note,) = run._notes(rows())
-    assert note.startswith("small 0: the loss is not a finite number")
+    assert note.startswith("small 0: the loss is not finite")
 
 
 def test_mistakes(small_run, tmp_path, capsys):

@@ -200,11 +200,11 @@ def cid_outputs(model, images):
 
 def querypose_outputs(model, images):
     features = model.extract_features(images)
-    everybody = DecodedQueries(None, [model.num_queries])
-    part_queries = model.initial_part_queries(everybody)
+    all_queries = DecodedQueries(None, [model.num_queries])
+    part_queries = model.initial_part_queries(all_queries)
     outputs = {}
     for index, stage in enumerate(model.find_people(features, images.image_sizes)):
-        located = model.locate(index, features, stage, everybody, part_queries)
+        located = model.locate(index, features, stage, all_queries, part_queries)
         part_queries = located.part_queries
         outputs |= {f"keypoints {index}": located.keypoints, f"sigmas {index}": located.sigmas}
     return outputs

@@ -128,10 +128,10 @@ def test_loaded_weights_compute_what_was_recorded(test_data):
     assert all(re.match(r"backbone\.|.*num_batches_tracked", key) for key in missing)
 
     features = {f"p{i}": rule_input(410 + i, (2, 256, 128 // 2**i, 192 // 2**i)) for i in range(2, 6)}
-    everybody = modeling.querypose.querypose.DecodedQueries(None, [20, 20])
-    part_queries = model.initial_part_queries(everybody)
+    all_queries = modeling.querypose.querypose.DecodedQueries(None, [20, 20])
+    part_queries = model.initial_part_queries(all_queries)
     for index, stage in enumerate(model.find_people(features, [(120, 180), (128, 192)])):
-        located = model.locate(index, features, stage, everybody, part_queries)
+        located = model.locate(index, features, stage, all_queries, part_queries)
         part_queries = located.part_queries
         poses = torch.cat([located.keypoints, 1 - located.sigmas.mean(dim=2, keepdim=True)], dim=2)
         prefix = f"light/eval/stage{index}/"

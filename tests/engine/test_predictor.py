@@ -80,7 +80,7 @@ def test_resizes_the_shorter_side(predictor):
 def test_affine_resize_is_the_mappers(cfg, tmp_path, monkeypatch):
     cfg = cfg.clone()
     cfg.INPUT.AFFINE_RESIZE_TEST = True
-    with pytest.raises(ConfigError, match="FCPose does not read the way back to the original image"):
+    with pytest.raises(ConfigError, match="FCPose does not support the transform back to the original image"):
         PosePredictor(cfg)
     monkeypatch.setattr(META_ARCH_REGISTRY.get("FCPose"), "reads_to_original", True, raising=False)
     image = photo(90, 120)

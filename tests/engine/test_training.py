@@ -217,7 +217,11 @@ def test_fine_tuning_on_other_keypoints(finished, tmp_path, caplog):
         (["DATASETS.TRAIN", "('keypoints_coco_2017_train',)"], DatasetError, "DETECTRON2_DATASETS"),
         (["MODEL.FCOS.NUM_CLASSES", "3"], ConfigError, r"has 1 classes .* set MODEL.FCOS.NUM_CLASSES to 1"),
         (["SOLVER.IMS_PER_BATCH", "0"], ConfigError, "SOLVER.IMS_PER_BATCH must be at least 1, got 0"),
-        (["INPUT.AFFINE_RESIZE_TEST", "True"], ConfigError, "FCPose does not read the way back to the original image"),
+        (
+            ["INPUT.AFFINE_RESIZE_TEST", "True"],
+            ConfigError,
+            "FCPose does not support the transform back to the original image",
+        ),
         (["MODEL.KEYPOINT_SCHEMA.NAMES", "['a','b']", "MODEL.KEYPOINT_SCHEMA.SIGMAS", "[0.1,0.1]"], DatasetError, "17"),
         (
             ["DATASETS.POSE", "[{'name': 'x', 'json': 'y'}]"],

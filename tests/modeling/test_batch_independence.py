@@ -14,7 +14,7 @@ from dynpose.modeling.batching import padded_size, predict_by_padded_size
 sys.path.append(str(Path(__file__).parents[1] / "engine"))
 from tiny_methods import METHODS, tiny_config
 
-# what docs/evaluation.md promises
+# as docs/evaluation.md states
 PIXELS, SCORE = 1e-3, 1e-4
 
 # untrained scores are those of the prior probability

@@ -30,8 +30,8 @@ CROWDED = {
     "one keypoint": people([[20, 20, 90, 100]], [[(50, 50, 2), *[(0, 0, 0)] * 3]]),
 }
 ALONE = {
-    "nobody": people([], []),
-    "nobody labelled": people([[10, 10, 60, 90]], [[(0, 0, 0)] * 4]),
+    "no-people": people([], []),
+    "no one labelled": people([[10, 10, 60, 90]], [[(0, 0, 0)] * 4]),
     "1 x 1 pixels": someone([0, 0, 1, 1], [(0.5, 0.5)] * 4, size=(1, 1)),
     "1 x 64 pixels": someone([0, 0, 1, 64], [(0.5, 0.5), (0.5, 63), (0.2, 9), (0.7, 30)], size=(64, 1)),
 }

@@ -41,7 +41,7 @@ METHODS = {
 
 @pytest.fixture
 def called(monkeypatch):
-    """The operators that the backend "mine" has run; it does what "torch" does."""
+    """The operators that the backend "mine" has run; it runs "torch"."""
     registry = {name: dict(implementations) for name, implementations in backends._IMPLEMENTATIONS.items()}
     monkeypatch.setattr(backends, "_IMPLEMENTATIONS", registry)
     backends._warn.cache_clear()

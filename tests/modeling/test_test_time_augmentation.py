@@ -38,7 +38,7 @@ SCORES = [0.9, 0.8, 0.7]
 
 
 def picture(people=PEOPLE, size=SIZE):
-    """uint8 (3, H, W): everybody in a colour channel of their own, a soft dot at each keypoint."""
+    """uint8 (3, H, W): a colour channel for each person, a soft dot at each keypoint."""
     y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
     image = torch.zeros(3, *size)
     for channel, person in enumerate(people):
@@ -52,7 +52,7 @@ class DotReader(nn.Module):
 
     Args:
         bias (float): added to every x, pixels of the image that it sees.
-        blind (callable): of an image (3, H, W) -> whether nobody is found in it.
+        blind (callable): of an image (3, H, W) -> whether no person is found in it.
         hands (tuple[float, float]): confidence of the left and the right one.
     """
 
@@ -136,7 +136,7 @@ def test_a_symmetric_and_scale_consistent_model_gives_the_same():
     plain = model([inputs()])[0]["instances"]
     torch.testing.assert_close(plain.pred_keypoints[..., :2], torch.tensor(PEOPLE), rtol=0, atol=0.1)
     augmented = tta(model, min_sizes=(80, 120, 200, 240))([inputs()])[0]["instances"]
-    # what resizing does to round numbers of uint8 pixels
+    # the effect of resizing on round numbers of uint8 pixels
     assert_same(augmented, plain, atol=0.1)
     assert augmented.scores.tolist() == pytest.approx(SCORES)
     assert sorted(augmented.get_fields()) == ["pred_boxes", "pred_classes", "pred_keypoints", "scores"]
@@ -176,7 +176,7 @@ def test_the_result_is_of_the_given_height_and_width():
     torch.testing.assert_close(smaller.pred_keypoints[..., :2], expected, rtol=0, atol=0.1)
 
 
-def test_images_of_several_sizes_and_of_nobody():
+def test_images_of_several_sizes_and_without_people():
     images = [picture(), picture(PEOPLE[:1], (120, 80)), picture([], (50, 90))]
     results = [output["instances"] for output in tta(min_sizes=(120, 100))([inputs(image) for image in images])]
     assert [people.image_size for people in results] == [SIZE, (120, 80), (50, 90)]
@@ -185,7 +185,7 @@ def test_images_of_several_sizes_and_of_nobody():
     assert tta()([]) == []
 
 
-def test_somebody_whom_few_views_show_scores_less():
+def test_a_person_in_few_views_scores_less():
     # the mirrored views, where the right half is the darker one
     model = DotReader(blind=lambda image: image[..., :40].sum() < image[..., -40:].sum()).eval()
     image = picture(PEOPLE[:1])
@@ -256,8 +256,8 @@ def test_keypoints_without_a_twin_keep_their_place():
         ({"min_sizes": ()}, "min_sizes and max_size: expected one or more lengths"),
         ({"min_sizes": (0, 100)}, "min_sizes and max_size: expected one or more lengths"),
         ({"merge": "boxes"}, "merge: expected one of 'poses', 'maps', got 'boxes'"),
-        ({"merge": "maps"}, "merge: DotReader offers no maps .* set it to 'poses'"),
-        ({"affine_resize": True}, "affine_resize: expected False for DotReader, which reads no to_original"),
+        ({"merge": "maps"}, "merge: DotReader provides no maps .* set it to 'poses'"),
+        ({"affine_resize": True}, "affine_resize: expected False for DotReader, which does not read to_original"),
         ({"match_oks": 0.0}, r"match_oks: expected a number above 0 and at most 1, got 0\.0"),
         ({"confidence": "heat"}, "confidence: expected one of 'positive', 'logit', got 'heat'"),
     ],
@@ -270,11 +270,11 @@ def test_refuses_wrong_arguments(arguments, message):
 def test_refuses_what_it_cannot_use():
     with pytest.raises(ValueError, match="160 x 1 pixels is too narrow"):
         tta(min_sizes=(10,), max_size=20)([inputs(torch.zeros(3, 1, 160, dtype=torch.uint8))])
-    with pytest.raises(ValueError, match="proposals, which are of one view: give inputs without them"):
+    with pytest.raises(ValueError, match="proposals, which are of one view: remove them from the inputs"):
         tta()([inputs(proposals=None)])
     with pytest.raises(ValueError, match=r"has been resized by an affine warp \(to_original\): give the image as it"):
         tta()([inputs(to_original=np.eye(2, 3))])
-    with pytest.raises(ValueError, match="the model gives 4 keypoints of 3 numbers, the schema has 17"):
+    with pytest.raises(ValueError, match="the model predicts 4 keypoints of 3 numbers, the schema has 17"):
         tta(schema=COCO_PERSON)([inputs()])
 
     class WithoutKeypoints(DotReader):
@@ -283,7 +283,7 @@ def test_refuses_what_it_cannot_use():
             instances.remove("pred_keypoints")
             return instances
 
-    with pytest.raises(ValueError, match="WithoutKeypoints gives no pred_keypoints"):
+    with pytest.raises(ValueError, match="WithoutKeypoints predicts no pred_keypoints"):
         tta(WithoutKeypoints().eval())([inputs()])
 
 
@@ -297,7 +297,7 @@ class LogitReader(DotReader):
 
 
 def test_logits_weight_keypoints_if_they_are_said_to_be():
-    with pytest.raises(ValueError, match=r"LogitReader gives negative keypoint confidences.*confidence='logit'"):
+    with pytest.raises(ValueError, match=r"LogitReader predicts negative keypoint confidences.*confidence='logit'"):
         tta(LogitReader().eval())([inputs()])
     a, b = [[0.0, 0.0, 0.0], [30.0, 30.0, 2.0]], [[4.0, 0.0, 1.0], [30.0, 30.0, 1.0]]
     merged = merge_poses([found(a, scores=[0.5]), found(b, scores=[0.5])], [0.1, 0.1], weight_of=torch.sigmoid)
@@ -379,7 +379,7 @@ def test_merges_views_without_fields():
 
 
 class Diverged(DotReader):
-    """Of the first person, the size of the view decides what is not finite; the second has an infinite keypoint."""
+    """The size of the view determines which value of the first person is not finite; the second has an infinite keypoint."""
 
     def _read(self, inputs):
         instances = super()._read(inputs)
@@ -404,7 +404,7 @@ def test_what_is_not_finite_takes_no_part_in_the_merging_and_comes_last():
     assert (people.pred_keypoints[:, 1:3, 1] == -math.inf).any(dim=1).sum() == 4
 
 
-def test_of_nobody_who_is_finite():
+def test_no_finite_predictions():
     class Lost(DotReader):
         def _read(self, inputs):
             instances = super()._read(inputs)
@@ -554,7 +554,7 @@ def test_averaged_maps_correct_a_bias():
 
 @pytest.mark.parametrize("size", [(480, 640), (425, 640), (640, 427), (375, 500)])
 def test_affine_views_are_those_of_plain_testing(size):
-    """Canvases of whole cells: what the mirrored view shows is flipped back, and nothing is interpolated."""
+    """Canvases of whole cells: the maps of the mirrored view are flipped back, and nothing is interpolated."""
     model = AffineMapReader().eval()
     image = torch.randint(0, 256, (3, *size), generator=torch.manual_seed(0), dtype=torch.uint8)
     tta(model, MAP_SCHEMA, (512,), 10000, merge="maps", affine_resize=True)([inputs(image)])
@@ -623,7 +623,7 @@ def test_affine_views_are_for_models_that_read_the_way_back():
     assert cfg.INPUT.AFFINE_RESIZE_TEST
     poses = small_config("configs/quick/cid_small.yaml", "TEST.AUG.MERGE", "poses")
     with pytest.raises(
-        ConfigError, match=r"INPUT\.AFFINE_RESIZE_TEST is True, but DotReader does not read the way back"
+        ConfigError, match=r"INPUT\.AFFINE_RESIZE_TEST is True, but DotReader does not support the transform back"
     ):
         PoseTTA(poses, DotReader())
     assert PoseTTA(cfg, AffineMapReader().eval()).view_sizes(120, 160) == [(512, 704)]
@@ -753,5 +753,5 @@ def test_a_run_evaluates_with_and_without_and_so_does_evaluation_alone(tmp_path)
     assert list(again) == list(results)
     for task in results:
         assert again[task] == pytest.approx(results[task], nan_ok=True)
-    with pytest.raises(ConfigError, match=r"TEST\.AUG\.MERGE: merge: FCPose offers no maps"):
+    with pytest.raises(ConfigError, match=r"TEST\.AUG\.MERGE: merge: FCPose provides no maps"):
         main(arguments(tmp_path / "wrong", *root[:2], "TEST.AUG.MERGE", "maps"))

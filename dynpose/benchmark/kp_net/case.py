@@ -5,7 +5,7 @@ Letters of the shapes: N instances, C feature channels, K keypoints, P parameter
 
 from __future__ import annotations
 
-from collections import namedtuple
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ def fused_unavailable_reason(device: torch.device, dtype: torch.dtype) -> str | 
     Kernels in Triton's interpreter are never timed: their times would be meaningless.
     """
     if triton_support.interprets():
-        return "Triton interprets its kernels here, it does not compile them"
+        return "Triton interprets its kernels here and does not compile them"
     return triton_support.triton_unavailable_reason(torch.empty(0, dtype=dtype, device=device))
 
 
@@ -138,7 +138,7 @@ class KPNetCase:
         features, params = torch.autograd.grad(losses.sum(), (inputs.features, inputs.params))
         return Result({"losses": losses.detach()}, {"gradient of features": features, "gradient of params": params})
 
-    def check(self, expected: Result, actual: Result, inputs: Inputs, tolerance: Tolerance):
+    def check(self, expected: Result, actual: Result, inputs: Inputs, tolerance: Tolerance) -> None:
         """Compare a result with the reference's.
 
         Raises:
@@ -203,6 +203,16 @@ def _with_coordinates(inputs, spec):
     return torch.cat([relative.to(features.dtype), features.expand(len(offsets), -1, -1, -1)], dim=1)
 
 
+@dataclass(frozen=True)
+class LossInputs:
+    """The inputs of one call of a loss: tensors by name."""
+
+    tensors: dict[str, torch.Tensor]
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(self.tensors.values())
+
+
 class LossCase:
     """A loss of a method over given heatmaps, forward and backward.
 
@@ -226,20 +236,19 @@ class LossCase:
         """The bytes of the inputs with a gradient and of their gradients; the others are small."""
         return 2 * sum(tensor.nbytes for tensor in self.make_inputs(torch.device("cpu"), 0) if tensor.requires_grad)
 
-    def make_inputs(self, device: torch.device, seed: int) -> NamedTuple:
+    def make_inputs(self, device: torch.device, seed: int) -> LossInputs:
         """Draw inputs; the same for every device."""
         drawn = self.loss.make_inputs(self.loss, torch.Generator().manual_seed(seed))
-        inputs = namedtuple("Inputs", drawn)
-        return inputs(*(x.detach().to(device).requires_grad_(x.requires_grad) for x in drawn.values()))
+        return LossInputs({name: x.detach().to(device).requires_grad_(x.requires_grad) for name, x in drawn.items()})
 
-    def run(self, name: str, inputs: NamedTuple) -> Result:
+    def run(self, name: str, inputs: LossInputs) -> Result:
         """Run an implementation once."""
-        losses = self.loss.losses(_BACKENDS[name], **inputs._asdict())
-        learned = {f"gradient of {key}": x for key, x in inputs._asdict().items() if x.requires_grad}
+        losses = self.loss.losses(_BACKENDS[name], **inputs.tensors)
+        learned = {f"gradient of {key}": x for key, x in inputs.tensors.items() if x.requires_grad}
         gradients = torch.autograd.grad(losses.sum(), tuple(learned.values()))
         return Result({"losses": losses.detach()}, dict(zip(learned, gradients)))
 
-    def check(self, expected: Result, actual: Result, inputs: NamedTuple, tolerance: Tolerance):
+    def check(self, expected: Result, actual: Result, inputs: LossInputs, tolerance: Tolerance) -> None:
         """Compare a result with the reference's.
 
         Raises:

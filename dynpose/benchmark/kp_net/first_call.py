@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ _INFERENCE_INSTANCES = 100
 _MAP_SIZES = ((100, 167), (100, 134), (134, 100), (100, 150), (80, 107))
 
 
-def first_calls(method: str, benchmark: KPNetBenchmark, settings: Settings) -> list[dict]:
+def first_calls(method: str, benchmark: KPNetBenchmark, settings: Settings) -> list[dict[str, Any]]:
     """Time first calls in two fresh processes, which share a Triton cache that is empty before the first of them.
 
     Returns:
@@ -50,7 +51,7 @@ def first_calls(method: str, benchmark: KPNetBenchmark, settings: Settings) -> l
     ]
 
 
-def time_calls(cases: list[list[KPNetCase]], settings: Settings, implementation: str = FUSED) -> list[dict]:
+def time_calls(cases: list[list[KPNetCase]], settings: Settings, implementation: str = FUSED) -> list[dict[str, Any]]:
     """Time calls until their results are available; to be called in a fresh process.
 
     Args:

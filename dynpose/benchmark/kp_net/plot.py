@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -25,7 +28,7 @@ _NOTE = (
 )
 
 
-def draw(report: dict) -> Figure:
+def draw(report: dict[str, Any]) -> Figure:
     """Draw one panel for each method and mode: log time over log N, a line for each implementation, and the floor.
 
     The end of each line is labelled with the speedup over the grouped convolution.
@@ -55,17 +58,17 @@ def draw(report: dict) -> Figure:
     height, width = rows[0]["map_size"]
     title = f"KP-Nets over {height} x {width} cells: {subtitle(report)}"
     image.suptitle(title, x=0.01, ha="left", color=INK, fontsize=11, fontweight="bold")
-    labels = {}
+    handles: dict[str, Artist] = {}
     for axes in panels.flat:
         for handle, label in zip(*axes.get_legend_handles_labels()):
-            labels.setdefault(label, handle)
+            handles.setdefault(label, handle)
     image.legend(
-        labels.values(),
-        labels.keys(),
+        list(handles.values()),
+        list(handles),
         title=_NOTE,
         title_fontsize=8,
         loc="outside lower center",
-        ncols=len(labels),
+        ncols=len(handles),
         frameon=False,
         fontsize=9,
         labelcolor=INK,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dynpose.benchmark.measure import NOT_RUN
 from dynpose.benchmark.report import cell, figure, header, join, ratio, table
 
 from .case import GROUPED
 
 
-def tables(report: dict, style: str) -> str:
+def tables(report: dict[str, Any], style: str) -> str:
     """Write a report as text.
 
     Args:
@@ -42,7 +44,7 @@ def tables(report: dict, style: str) -> str:
     )
 
 
-def speedup(row: dict, key: str, name: str) -> float | None:
+def speedup(row: dict[str, Any], key: str, name: str) -> float | None:
     """Divide a figure of the grouped convolution by another implementation's; None if one is missing."""
     figures = row["implementations"]
     return ratio(figures.get(GROUPED, {}), figures.get(name, {}), key)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import statistics
 import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 
 from dynpose.benchmark.agreement import Tolerance
-from dynpose.benchmark.clocks import Rates, make_clock, measure_rates
+from dynpose.benchmark.clocks import Clock, Rates, make_clock, measure_rates
 from dynpose.benchmark.measure import DISAGREES, NOT_RUN, Measurement, progress
 from dynpose.benchmark.measure import measure as measure_case
 from dynpose.benchmark.settings import Settings, environment
@@ -17,6 +20,9 @@ from dynpose.methods import KPNetBenchmark, registered_methods
 
 from .case import FUSED, GROUPED, REFERENCE, KPNetCase, LossCase, fused_unavailable_reason
 from .first_call import first_calls
+
+# KPNetCase or LossCase
+OneCase = TypeVar("OneCase", KPNetCase, LossCase)
 
 _IMPLEMENTATIONS = (GROUPED, REFERENCE, FUSED)
 
@@ -27,7 +33,7 @@ _TRAINING = {"cuda": (10, 50, 100, 500), "cpu": (10, 50)}
 _EXTRAS = ("first-call", "released-loss", "all-positives")
 
 
-def measure(args) -> dict:
+def measure(args: Namespace) -> dict[str, Any]:
     """Run the measurements that the arguments select.
 
     Args:
@@ -56,13 +62,13 @@ class Run:
         settings: of the run.
     """
 
-    def __init__(self, args, settings: Settings):
+    def __init__(self, args: Namespace, settings: Settings):
         self.args, self.settings, self.device = args, settings, settings.device
         self.on_gpu = self.device.type == "cuda"
         self.benchmarks = kp_net_benchmarks()
 
     @cached_property
-    def clock(self):
+    def clock(self) -> Clock:
         """The clock of the device."""
         return make_clock(self.device)
 
@@ -77,12 +83,12 @@ class Run:
         reason = fused_unavailable_reason(self.device, self.settings.dtype)
         return {FUSED: reason} if reason else {}
 
-    def report(self) -> dict:
+    def report(self) -> dict[str, Any]:
         """Measure everything."""
         extras = self.args.extras
         if extras is None:
             extras = _EXTRAS if self.on_gpu else ()
-        report = {
+        report: dict[str, Any] = {
             "environment": environment(self.device),
             "settings": self.settings.report(),
             "rates": {"tflops": self.rates.flops / 1e12, "gigabytes_per_second": self.rates.bandwidth / 1e9},
@@ -101,7 +107,7 @@ class Run:
         ]
         return report
 
-    def grid(self):
+    def grid(self) -> Iterator[KPNetCase]:
         """Yield the cases measured with all implementations."""
         training = self.args.training_instances
         if training is None:
@@ -111,12 +117,12 @@ class Run:
             yield from (self.case(method, number) for number in inference)
             yield from (self.case(method, number, training=True) for number in training)
 
-    def case(self, method, num_instances, training=False):
+    def case(self, method: str, num_instances: int, training: bool = False) -> KPNetCase:
         """Return the case of a method and a number of instances."""
         channels, size = self.benchmarks[method].channels, tuple(self.args.map_size)
         return KPNetCase(method, channels, num_instances, training, size, self.settings.dtype)
 
-    def all_positives(self):
+    def all_positives(self) -> list[dict[str, Any]]:
         """Train with all positive locations, against the grouped convolution with the number that is sampled."""
         return [
             self.row(self.case(method, number, training=True), names)
@@ -128,12 +134,12 @@ class Run:
             )
         ]
 
-    def losses(self):
+    def losses(self) -> list[dict[str, Any]]:
         """Measure the methods' losses over heatmaps; logits are float32, whatever the dtype of the features."""
         losses = (loss for benchmark in self.benchmarks.values() for loss in benchmark.losses)
         return [self.row(LossCase(loss), (REFERENCE, FUSED)) for loss in losses]
 
-    def first_calls(self):
+    def first_calls(self) -> list[dict[str, Any]]:
         """Time the first calls of the fused kernels, if they run."""
         return [
             row
@@ -142,7 +148,7 @@ class Run:
             for row in first_calls(method, benchmark, self.settings)
         ]
 
-    def row(self, case, names):
+    def row(self, case: OneCase, names: Sequence[str]) -> dict[str, Any]:
         """Measure a case."""
         # TF32 only affects matrix products
         tolerance = Tolerance.of(case.dtype, self.settings.tf32 and case.flops > 0)
@@ -155,7 +161,7 @@ class Run:
         return row
 
 
-def make_row(case, measurements: dict[str, Measurement], rates: Rates) -> dict:
+def make_row(case: KPNetCase | LossCase, measurements: dict[str, Measurement], rates: Rates) -> dict[str, Any]:
     """Compute the figures of a case.
 
     Args:

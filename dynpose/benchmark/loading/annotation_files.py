@@ -6,6 +6,7 @@ import io
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -54,7 +55,7 @@ def write_annotation(json_file: Path, num_images: int, num_people: int, seed: in
     return [image["file_name"] for image in images]
 
 
-def write_images(folder: Path, count: int) -> list[dict]:
+def write_images(folder: Path, count: int) -> list[dict[str, Any]]:
     """Write small JPEG files of noise.
 
     Args:

@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import Callable
 from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from detectron2.data.build import filter_images_with_few_keypoints, filter_images_with_only_crowd_annotations
@@ -18,10 +19,12 @@ from dynpose.benchmark.memory import with_peak_memory
 from dynpose.data import load_pose_json
 from dynpose.data.image_check import check_images
 
+Result = TypeVar("Result")
+
 DETECTRON2, FIRST, SECOND = "detectron2", "dynpose, first start", "dynpose, second start"
 
 
-def read_annotation(name: str, json_file: str, image_root: str) -> dict:
+def read_annotation(name: str, json_file: str, image_root: str) -> dict[str, Any]:
     """Read an annotation once and filter it for training; to be called in a fresh process.
 
     Args:
@@ -51,7 +54,7 @@ def read_annotation(name: str, json_file: str, image_root: str) -> dict:
     return {**figures, "filters_cpu_s": filters_cpu_s, **summarise(records)}
 
 
-def check_image_files(dataset_dicts: list[dict]) -> dict:
+def check_image_files(dataset_dicts: list[dict[str, Any]]) -> dict[str, Any]:
     """Check image files once; to be called in a fresh process.
 
     Args:
@@ -66,7 +69,7 @@ def check_image_files(dataset_dicts: list[dict]) -> dict:
     return with_figures(partial(check_images, dataset_dicts))[1]
 
 
-def summarise(dataset_dicts: list[dict]) -> dict:
+def summarise(dataset_dicts: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the number of images and people, and a checksum of all their ids, classes, boxes and keypoints."""
     checksum = 0
     for record in dataset_dicts:
@@ -76,11 +79,11 @@ def summarise(dataset_dicts: list[dict]) -> dict:
         ]
         checksum = zlib.crc32(np.array([record["image_id"]], np.float64).tobytes(), checksum)
         checksum = zlib.crc32(np.array(people, np.float64).tobytes(), checksum)
-    people = sum(len(record["annotations"]) for record in dataset_dicts)
-    return {"images": len(dataset_dicts), "people": people, "checksum": checksum}
+    num_people = sum(len(record["annotations"]) for record in dataset_dicts)
+    return {"images": len(dataset_dicts), "people": num_people, "checksum": checksum}
 
 
-def with_figures(call: Callable) -> tuple:
+def with_figures(call: Callable[[], Result]) -> tuple[Result, dict[str, float | None]]:
     """Make a call, and measure ``wall_s``, ``cpu_s`` and ``mib``.
 
     Returns:

@@ -6,9 +6,11 @@ import os
 import statistics
 import sys
 import tempfile
+from argparse import Namespace
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import detectron2
 import torch
@@ -23,7 +25,7 @@ _CACHE = "DYNPOSE_CACHE"
 _FIGURES = ("wall_s", "cpu_s", "filters_cpu_s", "mib")
 
 
-def measure(args) -> dict:
+def measure(args: Namespace) -> dict[str, Any]:
     """Run the measurements that the arguments select.
 
     Args:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from detectron2.structures import Instances
+from torch import nn
 
 from dynpose.benchmark import configs
 from dynpose.benchmark.configs import (
@@ -46,7 +49,7 @@ class PoseModel(ComparedConfig):
         """The config key that limits the people in an image; "" = none does."""
         return require_method(self.architecture).detection_limit_key
 
-    def build(self, device: torch.device):
+    def build(self, device: torch.device) -> nn.Module:
         """Build the model in eval mode.
 
         Raises:
@@ -60,14 +63,16 @@ class PoseModel(ComparedConfig):
         return model
 
 
-def load_models(config_files, weights=(), opts=(), peer=True) -> list[PoseModel]:
+def load_models(
+    config_files: Sequence[str], weights: Sequence[str] = (), opts: Sequence[str] = (), peer: bool = True
+) -> list[PoseModel]:
     """Read the configs of the compared models.
 
     Args:
-        config_files (Sequence[str]): YAML files.
-        weights (Sequence[str]): a checkpoint for each of them, or none at all.
-        opts (Sequence[str]): overrides for all of them, KEY VALUE KEY VALUE ...
-        peer (bool): whether to append detectron2's Keypoint R-CNN.
+        config_files: YAML files.
+        weights: a checkpoint for each of them, or none at all.
+        opts: overrides for all of them, KEY VALUE KEY VALUE ...
+        peer: whether to append detectron2's Keypoint R-CNN.
 
     Raises:
         ConfigError: a config is invalid, or the number of weights is not that of the configs.
@@ -81,12 +86,12 @@ def load_models(config_files, weights=(), opts=(), peer=True) -> list[PoseModel]
     if peer:
         models.append(PoseModel(PEER_NAME, configs.peer_config()))
     if not models:
-        raise ConfigError("nothing to measure: give a --config-file, or leave --no-peer out")
+        raise ConfigError("nothing to measure: give a --config-file, or omit --no-peer")
     return models
 
 
 @torch.no_grad()
-def settle_norms(model) -> None:
+def settle_norms(model: nn.Module) -> None:
     """Set the statistics of batch normalisation from one image of noise, with one detection injected into it.
 
     Args:
@@ -116,7 +121,8 @@ class BuiltModels:
     def __init__(self, models: list[PoseModel], device: torch.device, image_size: tuple[int, int]):
         self._models = {model.name: model for model in models}
         self._device, self._image_size = device, image_size
-        self._built, self._people = {}, {}
+        self._built: dict[str, nn.Module] = {}
+        self._people: dict[str, tuple[int, contextlib.ExitStack]] = {}
 
     def __getstate__(self):
         return {**self.__dict__, "_built": {}, "_people": {}}
@@ -125,14 +131,14 @@ class BuiltModels:
         """The models' names."""
         return list(self._models)
 
-    def __getitem__(self, name: str):
+    def __getitem__(self, name: str) -> nn.Module:
         """Return a model without injected detections."""
         self._remove_people(name)
         if name not in self._built:
             self._built[name] = self._models[name].build(self._device)
         return self._built[name]
 
-    def with_people(self, name: str, num_people: int):
+    def with_people(self, name: str, num_people: int) -> nn.Module:
         """Return a model that detects ``num_people`` people, until another number is requested."""
         if name not in self._people or self._people[name][0] != num_people:
             model, context = self[name], contextlib.ExitStack()
@@ -140,7 +146,7 @@ class BuiltModels:
             self._people[name] = num_people, context
         return self._built[name]
 
-    def count_flops(self, name: str, numbers) -> dict[int, float]:
+    def count_flops(self, name: str, numbers: Sequence[int]) -> dict[int, float]:
         """Count FLOPs as ``dynpose model-info`` does, for each number of people."""
         counted = count_flops_with_people(self[name], self._image_size, numbers)
         return {number: flops.total for number, flops in counted.items()}
@@ -181,7 +187,7 @@ class ModelCase:
         return Inputs(_noise(self.image_size, seed).to(device))
 
     @torch.no_grad()
-    def run(self, name: str, inputs: Inputs):
+    def run(self, name: str, inputs: Inputs) -> Instances:
         """Run a model once."""
         instances = self.models.with_people(name, self.num_people)([{"image": inputs.image}])[0]["instances"]
         self.people_found[name].add(len(instances))

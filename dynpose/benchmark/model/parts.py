@@ -6,6 +6,11 @@ import contextlib
 import functools
 import statistics
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
 
 from dynpose.benchmark.clocks import make_wall_clock
 from dynpose.methods import find_method
@@ -13,7 +18,7 @@ from dynpose.methods import find_method
 _OTHER = "other"
 
 
-def time_parts(model, call, device, rounds: int) -> dict[str, float]:
+def time_parts(model: nn.Module, call: Callable[[], Any], device: torch.device, rounds: int) -> dict[str, float]:
     """Time the parts of a model within whole calls.
 
     On a GPU the device is synchronised at both ends of each part, so a whole call takes slightly longer than one timed

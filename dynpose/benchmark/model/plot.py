@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -15,7 +16,7 @@ _COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 _MARKERS = "oD^vP"
 
 
-def draw(report: dict) -> Figure:
+def draw(report: dict[str, Any]) -> Figure:
     """Draw the time of one image over the people in it, a line for each model.
 
     Args:
@@ -33,7 +34,7 @@ def draw(report: dict) -> Figure:
     for row in report["models"]:
         name = row["model"]
         color, marker = next(styles) if name != report["peer"] else (None, None)
-        style = _PEER if color is None else {"color": color, "marker": marker}
+        style: dict[str, Any] = _PEER if color is None else {"color": color, "marker": marker}
         points = [(case["people"], case["models"][name]["ms"]) for case in report["cases"]]
         measured = [point for point in points if point[1] is not None]
         if measured:

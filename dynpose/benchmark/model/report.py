@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dynpose.benchmark.report import cell, figure, header, join, overrides, ratio, table
 
 
-def tables(report: dict, style: str) -> str:
+def tables(report: dict[str, Any], style: str) -> str:
     """Write a report as text.
 
     Args:

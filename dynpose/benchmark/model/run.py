@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
+from typing import Any
 
 from dynpose.benchmark.clocks import make_wall_clock
 from dynpose.benchmark.configs import PEER_NAME, without_folders
@@ -15,7 +17,7 @@ from .case import BuiltModels, ModelCase, load_models
 from .parts import time_parts
 
 
-def measure(args) -> dict:
+def measure(args: Namespace) -> dict[str, Any]:
     """Run the measurements that the arguments select.
 
     Args:
@@ -91,9 +93,9 @@ def _notes(models, cases):
     """Name the models that detected another number of people than were injected."""
     limits = {model.name: model.detection_limit_key for model in models}
     return [
-        f"{name}: of {row['people']} people that were injected, "
-        f"{' or '.join(str(number) for number in figures['people_found'])} came out. The model itself limits them"
-        + (f": look at its {limits[name]}" if limits[name] else "")
+        f"{name}: of {row['people']} injected people, "
+        f"{' or '.join(str(number) for number in figures['people_found'])} were detected. The model limits their number"
+        + (f": check {limits[name]}" if limits[name] else "")
         for row in cases
         for name, figures in row["models"].items()
         if figures["people_found"] not in ([], [row["people"]])

@@ -6,8 +6,10 @@ Letters of the shapes: N and M people, K keypoints.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
+from detectron2.structures import Instances
 from scipy.optimize import linear_sum_assignment
 
 from dynpose.data.synthetic import SyntheticPose
@@ -29,7 +31,7 @@ def images_of_shapes(count: int, num_shapes: int, side: int) -> list[np.ndarray]
     Returns:
         (H, W, 3) uint8, BGR.
     """
-    images = []
+    images: list[list[np.ndarray]] = []
     for ratio in np.geomspace(0.5, 2, num_shapes):
         size = (round(side * max(1, 1 / ratio)), round(side * max(1, ratio)))
         people = SyntheticPose(image_size=size, people=(1, 2), crowding=0.0, scale=(0.5, 0.9), truncation=0.0)
@@ -39,7 +41,9 @@ def images_of_shapes(count: int, num_shapes: int, side: int) -> list[np.ndarray]
     return [mixed[index] for index in np.random.default_rng(0).permutation(len(mixed))]
 
 
-def predict(predictor: PosePredictor, way: str, images: list[np.ndarray], batch_size: int) -> tuple[list, float, float]:
+def predict(
+    predictor: PosePredictor, way: str, images: list[np.ndarray], batch_size: int
+) -> tuple[list[Instances], float, float]:
     """Predict images one by one or in batches.
 
     Args:
@@ -57,11 +61,11 @@ def predict(predictor: PosePredictor, way: str, images: list[np.ndarray], batch_
     return people, time.perf_counter() - wall, time.process_time() - cpu
 
 
-def difference(first, second) -> dict:
+def difference(first: Instances, second: Instances) -> dict[str, Any]:
     """Compare two predictions of one image.
 
     Args:
-        first, second (Instances): N and M people.
+        first, second: N and M people.
 
     Returns:
         ``unmatched``, the difference in the number of people; ``moved``, the number of people with a keypoint more than

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dynpose.benchmark.report import figure, join, source, table
 
 
-def tables(report: dict, style: str) -> str:
+def tables(report: dict[str, Any], style: str) -> str:
     """Write a report as text.
 
     Args:
@@ -43,7 +45,7 @@ def _differences(row):
     return {
         "model": row["model"],
         "people": f"{row['people']:,}",
-        "in one of both only": str(row["unmatched"]),
+        "in only one": str(row["unmatched"]),
         "moved": str(row["moved"]),
         "largest, pixels": f"{row['pixels']:.1e}",
         "largest, score": f"{row['score']:.1e}",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from dynpose.benchmark.settings import Settings, choose_device, environment
 from dynpose.config import ConfigError
@@ -13,7 +15,7 @@ from dynpose.engine.predictor import PosePredictor
 from .case import ALONE, BATCHED, PIXELS, SCORE, difference, images_of_shapes, predict
 
 
-def measure(args) -> dict:
+def measure(args: Namespace) -> dict[str, Any]:
     """Run the measurements that the arguments select.
 
     Args:
@@ -75,6 +77,6 @@ def _name(config_file):
 
 def _disagreement(row):
     return (
-        f"{row['model']}: of {row['people']:,} people, {row['unmatched']} are found in one way only and {row['moved']} "
-        f"differ by more than {PIXELS:g} pixel or {SCORE:g} in score"
+        f"{row['model']}: of {row['people']:,} people, {row['unmatched']} are detected in only one of the two ways "
+        f"and {row['moved']} differ by more than {PIXELS:g} pixel or {SCORE:g} in score"
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from detectron2 import model_zoo
@@ -55,16 +56,22 @@ class TrainingConfig(ComparedConfig):
             raise ConfigError(f"{self.name}: MODEL.MASK_ON: the synthetic people have no masks; set it to False")
 
 
-def load_training_configs(config_files, variants=(), opts=(), peer=False, amp=False) -> list[TrainingConfig]:
+def load_training_configs(
+    config_files: Sequence[str],
+    variants: Sequence[str] = (),
+    opts: Sequence[str] = (),
+    peer: bool = False,
+    amp: bool = False,
+) -> list[TrainingConfig]:
     """Read the compared configs: every variant of every file.
 
     Args:
-        config_files (Sequence[str]): YAML files.
-        variants (Sequence[str]): overrides, each "KEY VALUE KEY VALUE ..." in shell quoting; "" or no variants = the
+        config_files: YAML files.
+        variants: overrides, each "KEY VALUE KEY VALUE ..." in shell quoting; "" or no variants = the
             unchanged file.
-        opts (Sequence[str]): overrides for all of them, KEY VALUE KEY VALUE ..., applied first.
-        peer (bool): whether to append detectron2's Keypoint R-CNN.
-        amp (bool): train all in mixed precision; otherwise SOLVER.AMP.ENABLED decides.
+        opts: overrides for all of them, KEY VALUE KEY VALUE ..., applied first.
+        peer: whether to append detectron2's Keypoint R-CNN.
+        amp: train all in mixed precision; otherwise SOLVER.AMP.ENABLED decides.
 
     Raises:
         ConfigError: a config is invalid.
@@ -101,12 +108,12 @@ class Inputs(NamedTuple):
 class Training:
     """A model in training mode with its optimizer.
 
-    The learning rates are 0. The optimizer's work is unchanged and the weights stay random, so that all iterations are
-    alike and no loss diverges.
+    The learning rates are 0. The optimizer's work is unchanged and the weights stay random, so that all iterations do
+    the same work and no loss diverges.
 
     Args:
-        cfg (CfgNode): of both; with SOLVER.AMP.ENABLED, autocast and a gradient scaler are used as in detectron2.
-        device (torch.device): to run on.
+        cfg: of both; with SOLVER.AMP.ENABLED, autocast and a gradient scaler are used as in detectron2.
+        device: to run on.
 
     Raises:
         ConfigError: a key of the optimizer is invalid.
@@ -114,6 +121,7 @@ class Training:
     """
 
     def __init__(self, cfg: CfgNode, device: torch.device):
+        self.device = device
         self.amp = cfg.SOLVER.AMP.ENABLED
         self.model = build_random(cfg, device).train()
         self.ignore_masks = cfg.INPUT.IGNORE_MASKS
@@ -131,7 +139,7 @@ class Training:
         with torch.no_grad(), settling_norms(self.model), EventStorage():
             self.model(self.ground_truth(settling))
 
-    def ground_truth(self, inputs: Inputs) -> list[dict]:
+    def ground_truth(self, inputs: Inputs) -> list[dict[str, Any]]:
         """Make outputs like the mapper's: images and Instances with boxes, classes, areas and labelled keypoints."""
         size = tuple(inputs.images.shape[-2:])
         generator = torch.Generator().manual_seed(int(inputs.seed))
@@ -151,19 +159,21 @@ class Training:
                 batch[-1]["ignore_mask"] = image.new_zeros(size, dtype=torch.bool)
         return batch
 
-    def forward(self, batch: list[dict]) -> torch.Tensor:
+    def forward(self, batch: list[dict[str, Any]]) -> torch.Tensor:
         """Compute the sum of the losses, as detectron2's trainer does."""
-        device = self.model.device.type
-        with EventStorage(), torch.autocast(device, enabled=self.amp):
+        with EventStorage(), torch.autocast(self.device.type, enabled=self.amp):
             losses = self.model(batch)
-        return sum(losses.values()) if isinstance(losses, dict) else losses
+        if isinstance(losses, torch.Tensor):
+            return losses
+        first, *others = losses.values()
+        return sum(others, start=first)
 
-    def backward(self, loss: torch.Tensor):
+    def backward(self, loss: torch.Tensor) -> None:
         """Compute the gradients; the old ones are cleared after the forward pass, as in detectron2's trainer."""
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
 
-    def update(self):
+    def update(self) -> None:
         """Clip gradients if configured, and step."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -179,7 +189,9 @@ class Training:
         }
 
 
-def make_batch(batch_size: int, image_size: tuple[int, int], num_people: int, seed: int, device) -> Inputs:
+def make_batch(
+    batch_size: int, image_size: tuple[int, int], num_people: int, seed: int, device: torch.device
+) -> Inputs:
     """Make images of noise with people spread evenly over them; the same for every device.
 
     Args:
@@ -195,7 +207,7 @@ def make_batch(batch_size: int, image_size: tuple[int, int], num_people: int, se
     return Inputs(images.to(device), boxes.to(device), torch.tensor(seed))
 
 
-def time_parts(training: Training, inputs: Inputs, device, rounds: int) -> dict[str, float]:
+def time_parts(training: Training, inputs: Inputs, device: torch.device, rounds: int) -> dict[str, float]:
     """Time forward pass, backward pass and step within whole iterations.
 
     On a GPU the device is synchronised after each, so together they take slightly longer than an iteration timed alone.
@@ -210,9 +222,9 @@ def time_parts(training: Training, inputs: Inputs, device, rounds: int) -> dict[
         Median seconds of "forward", "backward" and the optimizer's "step".
     """
     clock = make_wall_clock(device)
-    seconds = {"forward": [], "backward": [], "step": []}
+    seconds: dict[str, list[float]] = {"forward": [], "backward": [], "step": []}
     for _ in range(1 + rounds):
-        loss = []
+        loss: list[torch.Tensor] = []
         forward, _ = clock(lambda: loss.append(training.forward(training.ground_truth(inputs))))  # noqa: B023
         backward, _ = clock(lambda: training.backward(loss.pop()))  # noqa: B023
         step, _ = clock(training.update)
@@ -270,7 +282,7 @@ class TrainingCase:
             self._built[name] = Training(self.configs[name].cfg, self.device)
         return self._built[name]
 
-    def run(self, name: str, inputs: Inputs):
+    def run(self, name: str, inputs: Inputs) -> None:
         """Run one iteration of a config."""
         training = self[name]
         try:

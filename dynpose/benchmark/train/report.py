@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dynpose.benchmark.report import cell, figure, header, join, overrides, ratio, table
 
 # memory that persists across iterations
 _CONSTANT = ("weights and buffers", "gradients", "optimizer state")
 
 
-def tables(report: dict, style: str) -> str:
+def tables(report: dict[str, Any], style: str) -> str:
     """Write a report as text.
 
     Args:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+from argparse import Namespace
+from typing import Any
 
 from dynpose.benchmark.clocks import make_wall_clock
 from dynpose.benchmark.configs import without_folders
@@ -15,7 +17,7 @@ from dynpose.profiling.flops import count_parameters
 from .case import TrainingCase, load_training_configs, time_parts
 
 
-def measure(args) -> dict:
+def measure(args: Namespace) -> dict[str, Any]:
     """Run the measurements that the arguments select.
 
     Args:
@@ -101,7 +103,7 @@ def _figures(case, name, measurement):
 def _notes(rows):
     """Name the configs whose work may differ from real training."""
     return [
-        f"{row['config']}: the loss is not a finite number: its times are not those of a training"
+        f"{row['config']}: the loss is not finite, so its times are not representative of training"
         for row in rows
         if row["ms"] and row["loss"] is None
     ]

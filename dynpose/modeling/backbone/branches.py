@@ -1,14 +1,16 @@
 """Necks that first up-sample all branches of HRNet to its finest resolution: CID's and QueryPose's."""
 
+from collections.abc import Sequence
+
 import torch
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import Backbone
 from fvcore.nn.weight_init import c2_xavier_fill
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def concat_branches(maps):
+def concat_branches(maps: list[Tensor]) -> Tensor:
     """Concatenate maps of several resolutions at the first one's resolution.
 
     Args:
@@ -37,7 +39,7 @@ class BranchConcat(Backbone):
         {'concat': ShapeSpec(channels=480, height=None, width=None, stride=4)}
     """
 
-    def __init__(self, bottom_up, in_features):
+    def __init__(self, bottom_up: Backbone, in_features: Sequence[str]):
         super().__init__()
         self.bottom_up = bottom_up
         self.in_features = tuple(in_features)
@@ -47,15 +49,15 @@ class BranchConcat(Backbone):
         )
 
     @property
-    def size_divisibility(self):
+    def size_divisibility(self) -> int:
         """Of the backbone below."""
         return self.bottom_up.size_divisibility
 
-    def output_shape(self):
+    def output_shape(self) -> dict[str, ShapeSpec]:
         """The single map ``concat``."""
         return {"concat": self._output}
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Compute ``concat`` (B, channels, H / stride, W / stride) of images (B, 3, H, W)."""
         maps = self.bottom_up(images)
         return {"concat": concat_branches([maps[name] for name in self.in_features])}
@@ -77,7 +79,15 @@ class HRFPN(Backbone):
         norm (str): normalisation of the laterals and outputs, as in detectron2's FPN; "" = none.
     """
 
-    def __init__(self, bottom_up, in_features, out_channels, *, laterals=False, norm=""):
+    def __init__(
+        self,
+        bottom_up: Backbone,
+        in_features: Sequence[str],
+        out_channels: int,
+        *,
+        laterals: bool = False,
+        norm: str = "",
+    ):
         super().__init__()
         self.bottom_up = bottom_up
         self.in_features = tuple(in_features)
@@ -101,11 +111,11 @@ class HRFPN(Backbone):
         self._out_features = list(self._out_feature_strides)
 
     @property
-    def size_divisibility(self):
+    def size_divisibility(self) -> int:
         """Of the backbone below."""
         return self.bottom_up.size_divisibility
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the pyramid.
 
         Args:

@@ -1,9 +1,11 @@
 """Builders of the backbones named in a config, registered with detectron2: networks alone or with a neck."""
 
-from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.config import CfgNode
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling import build_backbone as build_registered
 from detectron2.modeling.backbone import FPN, build_resnet_backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
+from torch import nn
 
 from dynpose.config import ConfigError, check_at_least_one, check_choice, check_norm
 
@@ -14,7 +16,7 @@ from .swin import Swin
 from .timm_network import Timm
 
 
-def build_backbone(cfg):
+def build_backbone(cfg: CfgNode) -> Backbone:
     """Build the backbone that ``cfg.MODEL.BACKBONE.NAME`` names, like detectron2's function.
 
     Args:
@@ -34,7 +36,7 @@ def build_backbone(cfg):
     return build_registered(cfg)
 
 
-def plain_fpn(cfg, bottom_up, top_block=None):
+def plain_fpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None = None) -> FPN:
     """Build detectron2's FPN on a backbone, with ``cfg.MODEL.FPN``.
 
     Args:
@@ -60,7 +62,7 @@ def plain_fpn(cfg, bottom_up, top_block=None):
     )
 
 
-def fcos_fpn(cfg, bottom_up):
+def fcos_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
     """Build FCOS's pyramid on a backbone: P6 and P7 are computed from P5 (FCOS section 3.2; FCPose section 4).
 
     detectron2's ``build_retinanet_resnet_fpn_backbone`` computes them from C5. Real-time detectors have neither (FCPose
@@ -87,7 +89,7 @@ def fcos_fpn(cfg, bottom_up):
     return plain_fpn(cfg, bottom_up, LastLevelP6P7(channels, channels, in_feature="p5") if top_levels else None)
 
 
-def hrfpn(cfg, bottom_up):
+def hrfpn(cfg: CfgNode, bottom_up: Backbone) -> HRFPN:
     """Build HRNet's pyramid p2..p5 on all outputs of a backbone, with MODEL.FPN and MODEL.HRNET.HRFPN_LATERALS."""
     _check_out_channels(cfg)
     return HRFPN(
@@ -99,7 +101,7 @@ def hrfpn(cfg, bottom_up):
     )
 
 
-def concat(cfg, bottom_up):
+def concat(cfg: CfgNode, bottom_up: Backbone) -> BranchConcat:
     """Concatenate all outputs of a backbone at stride 4."""
     return BranchConcat(bottom_up, bottom_up.output_shape())
 
@@ -117,17 +119,17 @@ def _check_out_channels(cfg):
     check_norm(cfg, "MODEL.FPN.NORM", cfg.MODEL.FPN.OUT_CHANNELS)
 
 
-def _alone(network):
+def _network_builder(network):
     """Return a builder of res2..res5."""
     return lambda cfg, input_shape: network.from_config(cfg, input_shape)
 
 
-def _with(network, neck):
+def _neck_builder(network, neck):
     """Return a builder of a neck on all outputs."""
     return lambda cfg, input_shape: neck(cfg, network.from_config(cfg, input_shape))
 
 
-def _pyramid(network, neck):
+def _pyramid_builder(network, neck):
     """Return a builder of a neck on MODEL.FPN.IN_FEATURES."""
     return lambda cfg, input_shape: neck(cfg, network.from_config(cfg, input_shape, cfg.MODEL.FPN.IN_FEATURES))
 
@@ -138,13 +140,13 @@ def _builders():
         "build_fcos_resnet_fpn_backbone": lambda cfg, input_shape: fcos_fpn(
             cfg, build_resnet_backbone(cfg, input_shape)
         ),
-        "build_hrnet_hrfpn_backbone": _with(HRNet, hrfpn),
+        "build_hrnet_hrfpn_backbone": _neck_builder(HRNet, hrfpn),
     }
     for name, network in {"hrnet": HRNet, "dla": DLA, "swin": Swin, "timm": Timm}.items():
-        builders[f"build_{name}_backbone"] = _alone(network)
-        builders[f"build_{name}_concat_backbone"] = _with(network, concat)
-        builders[f"build_{name}_fpn_backbone"] = _pyramid(network, plain_fpn)
-        builders[f"build_fcos_{name}_fpn_backbone"] = _pyramid(network, fcos_fpn)
+        builders[f"build_{name}_backbone"] = _network_builder(network)
+        builders[f"build_{name}_concat_backbone"] = _neck_builder(network, concat)
+        builders[f"build_{name}_fpn_backbone"] = _pyramid_builder(network, plain_fpn)
+        builders[f"build_fcos_{name}_fpn_backbone"] = _pyramid_builder(network, fcos_fpn)
     return builders
 
 

@@ -1,11 +1,16 @@
 """DLA (Yu et al., Deep Layer Aggregation, CVPR 2018)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import timm
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
 
 from dynpose.config import check_choice
 from dynpose.utils.arguments import check_one_of
 
-from .timm_backbone import STRIDES, TimmBackbone, check_shared_keys
+from .timm_backbone import STRIDES, TimmBackbone, check_shared_keys, feature_channels
 
 _DEPTHS = (34, 60, 102, 169)
 
@@ -27,15 +32,15 @@ class DLA(TimmBackbone):
         ValueError: if the depth is another; see also :class:`TimmBackbone`.
     """
 
-    def __init__(self, depth=34, *, in_channels=3, **kwargs):
+    def __init__(self, depth: int = 34, *, in_channels: int = 3, **kwargs: Any):
         check_one_of("depth", depth, _DEPTHS)
         body = timm.create_model(
             f"dla{depth}", pretrained=False, features_only=True, out_indices=(2, 3, 4, 5), in_chans=in_channels
         )
-        super().__init__(body, body.feature_info.channels(), stages=_STAGES, **kwargs)
+        super().__init__(body, feature_channels(body), stages=_STAGES, **kwargs)
 
     @classmethod
-    def from_config(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[str] = tuple(STRIDES)) -> "DLA":
         """Build from ``cfg.MODEL.DLA``, for an image of ``input_shape`` (ShapeSpec)."""
         check_choice(cfg, "MODEL.DLA.DEPTH", _DEPTHS)
         check_shared_keys(cfg, out_features, "MODEL.DLA.NORM")

@@ -1,11 +1,16 @@
 """HRNet (Wang et al., TPAMI 2020): four parallel branches, at strides 4, 8, 16 and 32."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import timm
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
 
 from dynpose.config import check_choice
 from dynpose.utils.arguments import check_one_of
 
-from .timm_backbone import STRIDES, TimmBackbone, check_shared_keys
+from .timm_backbone import STRIDES, TimmBackbone, check_shared_keys, feature_channels
 
 _WIDTHS = (18, 30, 32, 40, 44, 48, 64)
 
@@ -39,7 +44,7 @@ class HRNet(TimmBackbone):
         torch.Size([1, 32, 16, 24])
     """
 
-    def __init__(self, width=32, *, in_channels=3, **kwargs):
+    def __init__(self, width: int = 32, *, in_channels: int = 3, **kwargs: Any):
         check_one_of("width", width, _WIDTHS)
         body = timm.create_model(
             f"hrnet_w{width}",
@@ -49,13 +54,14 @@ class HRNet(TimmBackbone):
             out_indices=(1, 2, 3, 4),
             in_chans=in_channels,
         )
-        super().__init__(body, body.feature_info.channels(), stages=_STAGES, **kwargs)
-        for branch, fuse in zip(STRIDES, self.body.stage4[-1].fuse_layers):
+        super().__init__(body, feature_channels(body), stages=_STAGES, **kwargs)
+        *_, last_module = self.body.get_submodule("stage4").children()
+        for branch, fuse in zip(STRIDES, last_module.get_submodule("fuse_layers").children()):
             if branch not in self._out_features:
                 fuse.requires_grad_(False)
 
     @classmethod
-    def from_config(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[str] = tuple(STRIDES)) -> "HRNet":
         """Build from ``cfg.MODEL.HRNET``, for an image of ``input_shape`` (ShapeSpec)."""
         check_choice(cfg, "MODEL.HRNET.WIDTH", _WIDTHS)
         check_shared_keys(cfg, out_features, "MODEL.HRNET.NORM")

@@ -1,8 +1,13 @@
 """Swin Transformer (Liu et al., ICCV 2021) for images of any size."""
 
+from collections.abc import Sequence
+from typing import Any, cast
+
 import timm
-from timm.models.swin_transformer import SwinTransformerBlock
-from torch import nn
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynpose.config import check_at_least_one, check_choice, check_from_0_to_1
@@ -31,7 +36,15 @@ class Swin(TimmBackbone):
         ValueError: if the size is another; see also :class:`TimmBackbone`.
     """
 
-    def __init__(self, size="large", *, window_size=7, drop_path_rate=0.2, in_channels=3, **kwargs):
+    def __init__(
+        self,
+        size: str = "large",
+        *,
+        window_size: int = 7,
+        drop_path_rate: float = 0.2,
+        in_channels: int = 3,
+        **kwargs: Any,
+    ):
         check_one_of("size", size, _SIZES)
         body = timm.create_model(
             f"swin_{size}_patch4_window7_224",
@@ -47,12 +60,12 @@ class Swin(TimmBackbone):
         for module in body.modules():
             if isinstance(module, SwinTransformerBlock):
                 module.__class__ = PaddedSwinBlock
-        channels = [info["num_chs"] for info in body.feature_info]
+        channels = [info["num_chs"] for info in cast(SwinTransformer, body).feature_info]
         super().__init__(body, channels, stages=_STAGES, **kwargs)
         self.norms = nn.ModuleDict({name: nn.LayerNorm(shape.channels) for name, shape in self.output_shape().items()})
 
     @classmethod
-    def from_config(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[str] = tuple(STRIDES)) -> "Swin":
         """Build from ``cfg.MODEL.SWIN``, for an image of ``input_shape`` (ShapeSpec)."""
         check_choice(cfg, "MODEL.SWIN.SIZE", _SIZES)
         check_at_least_one(cfg, "MODEL.SWIN.WINDOW_SIZE")
@@ -67,11 +80,11 @@ class Swin(TimmBackbone):
             freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         )
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the feature maps, as :meth:`TimmBackbone.forward`."""
-        maps = self.body.patch_embed(images)
+        maps = self.body.get_submodule("patch_embed")(images)
         outputs = {}
-        for name, stage in zip(STRIDES, self.body.layers):
+        for name, stage in zip(STRIDES, self.body.get_submodule("layers").children()):
             maps = stage(maps)
             if name in self.norms:
                 outputs[name] = self.norms[name](maps).permute(0, 3, 1, 2).contiguous()

@@ -1,9 +1,14 @@
 """Base class of the adapters for timm's networks: output names, normalisation, frozen stages."""
 
+from collections.abc import Sequence
+from typing import cast
+
+from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import Backbone
 from timm.layers import BatchNormAct2d, DropPath, convert_sync_batchnorm, freeze_batch_norm_2d
-from torch import nn
+from timm.models import FeatureInfo
+from torch import Tensor, nn
 
 from dynpose.config import blame, check_choice
 from dynpose.utils.arguments import check_one_of
@@ -37,7 +42,14 @@ class TimmBackbone(Backbone):
     """
 
     def __init__(
-        self, body, channels, *, stages, out_features=("res2", "res3", "res4", "res5"), norm="BN", freeze_at=0
+        self,
+        body: nn.Module,
+        channels: Sequence[int],
+        *,
+        stages: Sequence[Sequence[str]],
+        out_features: Sequence[str] = ("res2", "res3", "res4", "res5"),
+        norm: str = "BN",
+        freeze_at: int = 0,
     ):
         super().__init__()
         out_features = tuple(out_features)
@@ -53,11 +65,11 @@ class TimmBackbone(Backbone):
         }
 
     @property
-    def size_divisibility(self):
+    def size_divisibility(self) -> int:
         """Divisor of the input's sides, pixels: the branches and trees add maps of several strides."""
         return STRIDES["res5"]
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the feature maps.
 
         Args:
@@ -69,7 +81,12 @@ class TimmBackbone(Backbone):
         return {name: maps for name, maps in zip(STRIDES, self.body(images)) if name in self._out_features}
 
 
-def check_out_features(out_features):
+def feature_channels(body: nn.Module) -> list[int]:
+    """Channels of each feature map of a timm network made with ``features_only``."""
+    return cast(FeatureInfo, body.feature_info).channels()
+
+
+def check_out_features(out_features: Sequence[str]) -> None:
     """Check the outputs of a :class:`TimmBackbone`.
 
     Args:
@@ -85,7 +102,7 @@ def check_out_features(out_features):
         )
 
 
-def check_shared_keys(cfg, out_features, norm_key=None):
+def check_shared_keys(cfg: CfgNode, out_features: Sequence[str], norm_key: str | None = None) -> None:
     """Check the keys that the ``from_config`` of all timm backbones reads.
 
     Args:
@@ -102,7 +119,7 @@ def check_shared_keys(cfg, out_features, norm_key=None):
         check_choice(cfg, norm_key, NORMS)
 
 
-def convert_norm(module, norm):
+def convert_norm(module: nn.Module, norm: str) -> nn.Module:
     """Convert the batch norms of a network to the type that ``norm`` names.
 
     Args:
@@ -123,7 +140,7 @@ def convert_norm(module, norm):
     return freeze_norms(module)
 
 
-def freeze_norms(module):
+def freeze_norms(module: nn.Module) -> nn.Module:
     """Convert batch norms to frozen ones, in place unless ``module`` itself is one.
 
     detectron2's conversion treats timm's norm with an activation (BatchNormAct2d) as a plain one and loses the
@@ -142,15 +159,15 @@ def freeze_norms(module):
     return FrozenBatchNorm2d.convert_frozen_batchnorm(module) if isinstance(module, _PLAIN_NORMS) else module
 
 
-def freeze(body, name):
+def freeze(body: nn.Module, name: str) -> None:
     """Freeze a submodule: no gradients, frozen batch norms, no stochastic depth.
 
     Args:
         body (nn.Module): the network, modified in place.
         name (str): the submodule's name in it.
     """
-    parent, _, leaf = name.rpartition(".")
-    parent = body.get_submodule(parent)
+    path, _, leaf = name.rpartition(".")
+    parent = body.get_submodule(path)
     module = freeze_norms(getattr(parent, leaf))
     setattr(parent, leaf, module)
     module.requires_grad_(False)

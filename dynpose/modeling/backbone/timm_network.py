@@ -1,9 +1,14 @@
 """Any timm network with feature maps of strides 4 to 32, by name."""
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import timm
 import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from torch import Tensor
 
 from dynpose.config import blame, check_from_0_to_1
 
@@ -34,7 +39,9 @@ class Timm(TimmBackbone):
         torch.Size([1, 40, 16, 24])
     """
 
-    def __init__(self, name, *, in_channels=3, drop_path_rate=0.0, freeze_at=0, **kwargs):
+    def __init__(
+        self, name: str, *, in_channels: int = 3, drop_path_rate: float = 0.0, freeze_at: int = 0, **kwargs: Any
+    ):
         body = _create(name, in_channels, drop_path_rate)
         info = body.feature_info
         # the last map of each stride
@@ -54,7 +61,7 @@ class Timm(TimmBackbone):
         self._is_channels_last = getattr(body, "output_fmt", None) == "NHWC"
 
     @classmethod
-    def from_config(cls, cfg, input_shape, out_features=tuple(STRIDES)):
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[str] = tuple(STRIDES)) -> "Timm":
         """Build from ``cfg.MODEL.TIMM``, for an image of ``input_shape`` (ShapeSpec)."""
         check_from_0_to_1(cfg, "MODEL.TIMM.DROP_PATH_RATE")
         check_shared_keys(cfg, out_features, "MODEL.TIMM.NORM")
@@ -69,7 +76,7 @@ class Timm(TimmBackbone):
                 freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
             )
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the feature maps, as :meth:`TimmBackbone.forward`."""
         maps = self.body(images)
         chosen = {name: maps[self._indices[name]] for name in self._out_features}
@@ -77,7 +84,7 @@ class Timm(TimmBackbone):
             return {name: value.permute(0, 3, 1, 2).contiguous() for name, value in chosen.items()}
         return chosen
 
-    def timm_keys(self):
+    def timm_keys(self) -> dict[str, str | None]:
         """Map the parameter names of timm's full network to those in ``body``.
 
         timm joins the names of modules that ``features_only`` takes out of a container: stages.0 becomes stages_0.

@@ -5,11 +5,12 @@ Coordinates are cells of the map: (u, v) is column u of row v.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 # Minimum distance of probabilities from 0 and 1, so that their logarithms are finite
 _MARGIN = 1e-4
@@ -26,20 +27,20 @@ class People:
         scores (Tensor | None): (N,) values of the centre map; None in training.
     """
 
-    image_index: torch.Tensor
-    cells: torch.Tensor
-    features: torch.Tensor
-    scores: torch.Tensor | None = None
+    image_index: Tensor
+    cells: Tensor
+    features: Tensor
+    scores: Tensor | None = None
 
     @classmethod
-    def at(cls, features, image_index, cells, scores=None):
+    def at(cls, features: Tensor, image_index: Tensor, cells: Tensor, scores: Tensor | None = None) -> "People":
         """Read the people's features from a map (B, C, H, W) (Eq. 7)."""
         return cls(image_index, cells, features[image_index, :, cells[:, 1], cells[:, 0]], scores)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.cells)
 
-    def __getitem__(self, chosen):
+    def __getitem__(self, chosen: slice | Tensor) -> "People":
         """Select people by slice, mask or index."""
         scores = None if self.scores is None else self.scores[chosen]
         return replace(
@@ -67,14 +68,14 @@ class InstanceAbstraction(nn.Module):
 
     def __init__(
         self,
-        in_channels,
-        num_keypoints,
+        in_channels: int,
+        num_keypoints: int,
         *,
-        max_proposals=30,
-        score_thresh=0.01,
-        window_thresholds=(200, 300),
-        smoothing=3,
-        prior_prob=0.01,
+        max_proposals: int = 30,
+        score_thresh: float = 0.01,
+        window_thresholds: Sequence[float] = (200, 300),
+        smoothing: int = 3,
+        prior_prob: float = 0.01,
     ):
         super().__init__()
         # the K keypoints, then the centre
@@ -85,16 +86,17 @@ class InstanceAbstraction(nn.Module):
         self.smoothing = smoothing
         init_heatmaps(self.heatmaps, prior_prob)
 
-    def forward(self, features):
+    def forward(self, features: Tensor) -> Tensor:
         """Compute the multi-person heatmaps, H and C of Eq. 6: (B, C, H, W) -> (B, K + 1, H, W) float32 in (0, 1)."""
         return to_probability(self.heatmaps(features))
 
-    def centers(self, features):
+    def centers(self, features: Tensor) -> Tensor:
         """Compute only the centre map, which suffices for inference: (B, C, H, W) -> (B, H, W) in (0, 1)."""
         conv = self.heatmaps
+        assert conv.bias is not None
         return to_probability(F.conv2d(features, conv.weight[-1:], conv.bias[-1:]))[:, 0]
 
-    def find_people(self, features, sizes):
+    def find_people(self, features: Tensor, sizes: list[tuple[int, int]]) -> People:
         """Find the people of a batch.
 
         Args:
@@ -106,7 +108,7 @@ class InstanceAbstraction(nn.Module):
         """
         return People.at(features, *self.peaks(self.centers(features), sizes))
 
-    def peaks(self, centers, sizes):
+    def peaks(self, centers: Tensor, sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
         """Find the peaks of centre maps, averaged with their mean over a window of ``smoothing`` cells a side.
 
         Args:
@@ -134,28 +136,29 @@ class InstanceAbstraction(nn.Module):
         cells = torch.stack([index % width, torch.div(index, width, rounding_mode="floor")], dim=1)
         return image, cells, scores[image, rank]
 
-    def window(self, size):
+    def window(self, size: tuple[int, int]) -> int:
         """Side of the window whose maximum is a peak, in an image of ``size`` (height, width) cells."""
         return 3 + 2 * sum(sum(size) / 2 > threshold for threshold in self.window_thresholds)
 
 
-def init_heatmaps(conv, prior_prob):
+def init_heatmaps(conv: nn.Conv2d, prior_prob: float) -> None:
     """Initialise in place a convolution whose sigmoid is a heatmap, near ``prior_prob`` everywhere."""
+    assert conv.bias is not None
     nn.init.normal_(conv.weight, std=0.001)
     nn.init.constant_(conv.bias, -math.log((1 - prior_prob) / prior_prob))
 
 
-def to_probability(logits):
+def to_probability(logits: Tensor) -> Tensor:
     """Sigmoid in float32, at least 1e-4 away from 0 and 1."""
     return logits.float().sigmoid().clamp(_MARGIN, 1 - _MARGIN)
 
 
-def smooth(maps, window=3):
+def smooth(maps: Tensor, window: int = 3) -> Tensor:
     """Average maps (..., H, W) with their means over ``window`` cells a side, zero-padded; same shape."""
     return (maps + F.avg_pool2d(maps, kernel_size=window, stride=1, padding=window // 2)) / 2
 
 
-def own_cells(sizes, maps):
+def own_cells(sizes: list[tuple[int, int]], maps: Tensor) -> Tensor:
     """Mark the cells of a batch's maps that are not padding.
 
     Args:

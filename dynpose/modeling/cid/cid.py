@@ -8,13 +8,16 @@ The networks of the paper and the release differ in three choices, each a config
 cells (MODEL.CID.INDEX_COORDINATES).
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from dynpose.config import (
@@ -29,12 +32,12 @@ from dynpose.config import (
     check_positive,
     set_plain,
 )
-from dynpose.data import model_schema
+from dynpose.data import KeypointSchema, model_schema
 from dynpose.layers.oks_nms import oks_nms
 from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageModel, pixel_statistics
 from dynpose.modeling.keypoint_maps import enclosing_boxes
-from dynpose.modeling.parameter_rows import layer_rows, of_all, of_each
+from dynpose.modeling.parameter_rows import Owners, layer_rows, of_all, of_each
 from dynpose.modeling.test_time_augmentation import ViewMaps
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes
 from dynpose.utils.arguments import check_one_of
@@ -80,7 +83,7 @@ class CIDOptions:
     max_instances_per_chunk: int = 32
     heatmap_loss_norm: str = "pooled"
     temperature: float = 0.05
-    loss_weights: dict = field(
+    loss_weights: dict[str, float] = field(
         default_factory=lambda: {"multi_heatmap": 1.0, "contrastive": 1.0, "single_heatmap": 4.0}
     )
     smoothing: int = 3
@@ -120,14 +123,14 @@ class CID(ImageModel):
     def __init__(
         self,
         *,
-        backbone,
-        in_features=("concat",),
-        iia,
-        gfd,
-        schema,
-        options=None,
-        pixel_mean,
-        pixel_std,
+        backbone: Backbone,
+        in_features: Sequence[str] = ("concat",),
+        iia: InstanceAbstraction,
+        gfd: FeatureDecoupling,
+        schema: KeypointSchema,
+        options: CIDOptions | None = None,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
     ):
         super().__init__(backbone, pixel_mean=pixel_mean, pixel_std=pixel_std)
         shapes = backbone.output_shape()
@@ -142,7 +145,7 @@ class CID(ImageModel):
         self.register_buffer("flip_indices", torch.as_tensor(schema.flip_indices), persistent=False)
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Read the arguments from cfg.MODEL.CID.
 
         Raises:
@@ -197,7 +200,7 @@ class CID(ImageModel):
             **pixel_statistics(cfg),
         }
 
-    def compute_losses(self, batched_inputs):
+    def compute_losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses of a batch, see :meth:`losses`.
 
         Args:
@@ -214,7 +217,7 @@ class CID(ImageModel):
             features, self.map_sizes(images.image_sizes), gt_instances, self._ignore_masks(batched_inputs)
         )
 
-    def predict(self, batched_inputs):
+    def predict(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Predict the people of a batch of images.
 
         Args:
@@ -233,11 +236,18 @@ class CID(ImageModel):
         keypoints = self.locate(features, people, sizes)
         return self._results(keypoints, people, batched_inputs, images.image_sizes)
 
-    def map_sizes(self, image_sizes):
+    def map_sizes(self, image_sizes: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Height and width of images in cells of the map, rounded up."""
-        return [tuple(-(-int(length) // self.stride) for length in size) for size in image_sizes]
+        return [(-(-int(height) // self.stride), -(-int(width) // self.stride)) for height, width in image_sizes]
 
-    def losses(self, features, sizes, gt_instances, ignore_masks=None, jitter=None):
+    def losses(
+        self,
+        features: Tensor,
+        sizes: list[tuple[int, int]],
+        gt_instances: list[Instances],
+        ignore_masks: list[Tensor | None] | None = None,
+        jitter: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Compute the losses (Eq. 5).
 
         Args:
@@ -251,10 +261,11 @@ class CID(ImageModel):
             dict[str, Tensor]: ``loss_multi_heatmap`` and, unless its weight is 0, ``loss_contrastive`` (L_IIA), and
             ``loss_single_heatmap`` (L_GFD).
         """
+        height, width = features.shape[-2:]
         multi_targets, targets = build_targets(
             gt_instances,
             num_keypoints=self.schema.num_keypoints,
-            size=tuple(features.shape[-2:]),
+            size=(height, width),
             sizes=sizes,
             stride=self.stride,
             min_box_area=self.options.min_box_area,
@@ -275,7 +286,7 @@ class CID(ImageModel):
         losses["single_heatmap"] = single_heatmap_loss(sums, num_labelled, self.options.heatmap_loss_norm)
         return {f"loss_{name}": loss * self.options.loss_weights[name] for name, loss in losses.items()}
 
-    def locate(self, features, people, sizes):
+    def locate(self, features: Tensor, people: People, sizes: list[tuple[int, int]]) -> Tensor:
         """Locate the keypoints of detected people.
 
         Args:
@@ -288,14 +299,14 @@ class CID(ImageModel):
         """
         return self._locate([features], [people], [False], own_cells(sizes, features))
 
-    def keypoint_rows(self, note):
+    def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, Owners]]:
         """Map parameter rows to keypoints, see :mod:`dynpose.modeling.parameter_rows`."""
         number = len(note["keypoints"])
         # the last multi-person map is the centre map
         centers = of_all(1)
         return layer_rows({"iia.heatmaps": of_each(number) + centers}) + layer_rows({"gfd.heatmaps": of_each(number)})
 
-    def tta_maps(self, batched_inputs):
+    def tta_maps(self, batched_inputs: list[dict[str, Any]]) -> dict[str, ViewMaps]:
         """Features and centres of views: :class:`~dynpose.modeling.test_time_augmentation.SupportsMapTTA`."""
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)[self.in_feature]
@@ -304,7 +315,9 @@ class CID(ImageModel):
             "centers": ViewMaps(self.iia.centers(features)[:, None], self.stride, "mean"),
         }
 
-    def tta_decode(self, maps, batched_inputs, mirrored):
+    def tta_decode(
+        self, maps: dict[str, ViewMaps], batched_inputs: list[dict[str, Any]], mirrored: list[bool]
+    ) -> list[dict[str, Any]]:
         """Decode people from the maps of V views (:class:`~dynpose.modeling.test_time_augmentation.SupportsMapTTA`).
 
         The people are the peaks of the mean centre map. Each person's feature is read from every view at the same cell,
@@ -392,7 +405,7 @@ class CID(ImageModel):
         return results
 
 
-def to_result_size(instances, inputs):
+def to_result_size(instances: Instances, inputs: dict[str, Any]) -> Instances:
     """Transform predictions from pixels of the network's input to those of the result.
 
     Args:

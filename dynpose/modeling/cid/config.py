@@ -3,7 +3,7 @@
 from detectron2.config import CfgNode as CN
 
 
-def add_cid_config(cfg):
+def add_cid_config(cfg: CN) -> None:
     """Add the keys of MODEL.CID, in place."""
     # Where paper and release differ, the default is the release, except for INDEX_COORDINATES.
     cfg.MODEL.CID = CN()

@@ -4,11 +4,14 @@ Axes: N people, K keypoints, H x W cells of stride s.
 """
 
 import torch
+from torch import Tensor
 
 from .abstraction import smooth
 
 
-def decode_keypoints(heatmaps, own, scores, stride, *, smoothing=3, origin=0.0):
+def decode_keypoints(
+    heatmaps: Tensor, own: Tensor, scores: Tensor, stride: int, *, smoothing: int = 3, origin: float = 0.0
+) -> Tensor:
     """Decode keypoints from heatmaps: the highest cell, shifted a quarter of a cell towards its higher neighbour.
 
     The maps are first smoothed: averaged with their mean over a window of ``smoothing`` cells a side. A cell at the

@@ -4,15 +4,16 @@ Axes: B images, N people, K keypoints, C_in channels of the backbone's map F, C 
 Coordinates are cells of the map: (u, v) is column u of row v.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from dynpose.utils.arguments import check_one_of
 
-from .abstraction import init_heatmaps, to_probability
+from .abstraction import People, init_heatmaps, to_probability
 
 RECALIBRATIONS = ("spatial", "channel")
 CHANNEL_WEIGHTS = ("linear", "feature")
@@ -27,8 +28,8 @@ class SharedMaps(NamedTuple):
             None without spatial recalibration.
     """
 
-    reduced: torch.Tensor
-    spatial: torch.Tensor | None
+    reduced: Tensor
+    spatial: Tensor | None
 
 
 class FeatureDecoupling(nn.Module):
@@ -56,15 +57,15 @@ class FeatureDecoupling(nn.Module):
 
     def __init__(
         self,
-        in_channels,
-        num_keypoints,
+        in_channels: int,
+        num_keypoints: int,
         *,
-        channels=32,
-        recalibration=("spatial", "channel"),
-        channel_weights="linear",
-        coord_scale=32.0,
-        prior_prob=0.01,
-        init_std=0.001,
+        channels: int = 32,
+        recalibration: Sequence[str] = ("spatial", "channel"),
+        channel_weights: str = "linear",
+        coord_scale: float = 32.0,
+        prior_prob: float = 0.01,
+        init_std: float = 0.001,
     ):
         super().__init__()
         if not recalibration or not set(recalibration) <= set(RECALIBRATIONS):
@@ -91,7 +92,7 @@ class FeatureDecoupling(nn.Module):
                 nn.init.normal_(module.weight, std=std)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, features, people, own):
+    def forward(self, features: Tensor, people: People, own: Tensor) -> Tensor:
         """Compute the heatmaps of N people.
 
         Args:
@@ -104,17 +105,17 @@ class FeatureDecoupling(nn.Module):
         """
         return self.decouple(self.prepare(features), people, own)
 
-    def prepare(self, features):
+    def prepare(self, features: Tensor) -> SharedMaps:
         """Compute the maps that all people of an image share, from F (B, C_in, H, W): SharedMaps."""
         reduced = self.reduce(features)
         spatial = F.conv2d(reduced, self.fuse.weight[:, -reduced.shape[1] :]).flatten(2) if self.spatial else None
         return SharedMaps(reduced, spatial)
 
-    def decouple(self, shared, people, own):
+    def decouple(self, shared: SharedMaps, people: People, own: Tensor) -> Tensor:
         """Compute the heatmaps of N people, like :meth:`forward`, from the ``shared`` maps of :meth:`prepare`."""
         return to_probability(self.heatmaps(self.instance_features(shared, people, own)))
 
-    def instance_features(self, shared, people, own):
+    def instance_features(self, shared: SharedMaps, people: People, own: Tensor) -> Tensor:
         """Compute the instance-aware feature maps (Eq. 12).
 
         A 1x1 convolution of F_c = F-hat x weights equals one of F-hat with other parameters, and one of F_s = M F-hat
@@ -130,6 +131,7 @@ class FeatureDecoupling(nn.Module):
         """
         reduced = shared.reduced
         channels, size = reduced.shape[1], reduced.shape[-2:]
+        assert self.fuse.bias is not None
         fused = self.fuse.bias[:, None]
         if self.channel:
             params = self.fuse.weight[:, :channels, 0, 0] * self._weights(self.channel_weights, people)[:, None]
@@ -138,12 +140,13 @@ class FeatureDecoupling(nn.Module):
             fused = fused + self.masks(reduced, people, own).flatten(2) * _of_people(shared.spatial, people)
         return fused.relu().unflatten(2, size)
 
-    def masks(self, reduced, people, own):
+    def masks(self, reduced: Tensor, people: People, own: Tensor) -> Tensor:
         """Compute the people's foreground masks M (Eq. 10): arguments as above -> (N, 1, H, W) in [0, 1]."""
         return self.mask_logits(reduced, people, own).sigmoid()
 
-    def mask_logits(self, reduced, people, own):
+    def mask_logits(self, reduced: Tensor, people: People, own: Tensor) -> Tensor:
         """Compute the masks before the sigmoid; the 5x5 convolution's input is zero in the padding."""
+        assert self.mask is not None, "without spatial recalibration there are no masks"
         height, width = reduced.shape[-2:]
         weights = self._weights(self.similarity_weights, people)
         similarity = (weights[:, None] @ _of_people(reduced.flatten(2), people)).unflatten(2, (height, width))

@@ -7,6 +7,7 @@ Axes: B images, N people, K keypoints, C channels, H x W cells.
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from dynpose.layers.process_mean import normalizer
 from dynpose.utils.arguments import check_one_of
@@ -14,7 +15,7 @@ from dynpose.utils.arguments import check_one_of
 HEATMAP_LOSS_NORMS = ("pooled", "person")
 
 
-def focal_sums(heatmaps, targets, counted, *, alpha=2.0, beta=4.0):
+def focal_sums(heatmaps: Tensor, targets: Tensor, counted: Tensor, *, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
     """Sum the penalty-reduced focal loss of heatmaps (Eq. 15 without 1 / N).
 
     Args:
@@ -31,7 +32,7 @@ def focal_sums(heatmaps, targets, counted, *, alpha=2.0, beta=4.0):
     return -(torch.where(targets == 1, positive, negative) * counted).sum(dim=(1, 2, 3))
 
 
-def multi_heatmap_loss(heatmaps, targets, counted):
+def multi_heatmap_loss(heatmaps: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
     """Focal loss of the multi-person maps (first term of Eq. 14), divided by the counted cells whose target is one.
 
     Args:
@@ -45,7 +46,7 @@ def multi_heatmap_loss(heatmaps, targets, counted):
     return focal_sums(heatmaps, targets, counted).sum() / normalizer(peaks)
 
 
-def single_heatmap_loss(sums, num_labelled, norm):
+def single_heatmap_loss(sums: Tensor, num_labelled: Tensor, norm: str) -> Tensor:
     """Reduce the focal losses of the single-person maps (L_GFD).
 
     Args:
@@ -66,7 +67,7 @@ def single_heatmap_loss(sums, num_labelled, norm):
     return (sums / num_labelled.clamp(min=1)).sum() / normalizer(len(sums), sums.device)
 
 
-def contrastive_loss(features, image_index, *, temperature=0.05):
+def contrastive_loss(features: Tensor, image_index: Tensor, *, temperature: float = 0.05) -> Tensor:
     """Mean over the people of the loss of Eq. 8, which separates a person from the others of the same image.
 
     Args:

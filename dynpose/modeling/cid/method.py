@@ -1,13 +1,16 @@
 """CID's entry in the registry of methods."""
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from dynpose.config import ConfigError
 from dynpose.methods import Method, register_method
-from dynpose.modeling.injection import corner_keypoints, substitute
+from dynpose.modeling.injection import corner_keypoints, replaced, substitute
 
+from .cid import CID
 from .config import add_cid_config
 from .released_weights import RELEASED_FORMATS
 
@@ -16,7 +19,7 @@ _MIN_DISTANCE = 3
 
 
 @contextlib.contextmanager
-def inject_detections(model, boxes):
+def inject_detections(model: CID, boxes: Tensor) -> Iterator[None]:
     """Replace the centre map and the keypoints: see :class:`~dynpose.methods.Method`.
 
     The heatmaps of all people are computed and decoded. Since random weights may produce the same heatmaps for every
@@ -41,11 +44,8 @@ def inject_detections(model, boxes):
         points = corners[person[people.cells[:, 1], people.cells[:, 0]]]
         return torch.cat([substitute(predicted[..., :2], points), predicted[..., 2:]], dim=2)
 
-    model.iia.centers, model.locate = injected_centers, injected_keypoints
-    try:
+    with replaced(model.iia, centers=injected_centers), replaced(model, locate=injected_keypoints):
         yield
-    finally:
-        del model.iia.centers, model.locate
 
 
 def _check_distances(cells):
@@ -54,7 +54,7 @@ def _check_distances(cells):
     distances.fill_diagonal_(_MIN_DISTANCE + 1)
     if len(cells) and distances.min() <= _MIN_DISTANCE:
         raise ConfigError(
-            f"{len(cells)} people are too close to each other for CID to tell their centres apart: give fewer --people "
+            f"{len(cells)} people are too close to each other for CID to tell their centres apart: use fewer --people "
             "or a larger image"
         )
 

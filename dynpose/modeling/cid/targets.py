@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from detectron2.structures import Instances
+from torch import Tensor
 
 from dynpose.modeling.keypoint_maps import corner_radii, gather_keypoints, keypoint_cells
 
 from .abstraction import own_cells
 
 # People whose Gaussians are drawn at once
-_PAINTED_AT_ONCE = 16
+_DRAWN_AT_ONCE = 16
 
 
 @dataclass
@@ -30,37 +32,37 @@ class InstanceTargets:
         radii (Tensor): (N,) int64, radius of the person's Gaussians.
     """
 
-    image_index: torch.Tensor
-    cells: torch.Tensor
-    keypoint_cells: torch.Tensor
-    labelled: torch.Tensor
-    radii: torch.Tensor
+    image_index: Tensor
+    cells: Tensor
+    keypoint_cells: Tensor
+    labelled: Tensor
+    radii: Tensor
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.cells)
 
-    def __getitem__(self, chosen):
+    def __getitem__(self, chosen: slice | Tensor) -> "InstanceTargets":
         """Select people by slice, mask or index."""
         return replace(self, **{name: values[chosen] for name, values in vars(self).items()})
 
-    def heatmaps(self, size):
+    def heatmaps(self, size: tuple[int, int]) -> Tensor:
         """Draw the people's single-person heatmaps, H^(i)* of Eq. 16: (N, K, H, W) for ``size`` (H, W)."""
         return gaussians(self.keypoint_cells, self.labelled, self.radii, size)
 
 
 def build_targets(
-    gt_instances,
+    gt_instances: list[Instances],
     *,
-    num_keypoints,
-    size,
-    sizes,
-    stride,
-    min_box_area=1024.0,
-    min_overlap=0.7,
-    max_instances=200,
-    origin=0.0,
-    jitter=None,
-):
+    num_keypoints: int,
+    size: tuple[int, int],
+    sizes: list[tuple[int, int]],
+    stride: int,
+    min_box_area: float = 1024.0,
+    min_overlap: float = 0.7,
+    max_instances: int = 200,
+    origin: float = 0.0,
+    jitter: Tensor | None = None,
+) -> tuple[Tensor, InstanceTargets]:
     """Build the targets of a batch.
 
     A person's centre is the mean of the labelled keypoints, including those outside of the image. People without
@@ -131,7 +133,7 @@ def build_targets(
     return multi, people
 
 
-def gaussian_radii(boxes, *, stride, min_overlap=0.7):
+def gaussian_radii(boxes: Tensor, *, stride: int, min_overlap: float = 0.7) -> Tensor:
     """CornerNet's radius: the distance that a box's corners may move before its IoU falls below ``min_overlap``.
 
     The smallest of CornerNet's three cases applies, which is always that of
@@ -149,7 +151,7 @@ def gaussian_radii(boxes, *, stride, min_overlap=0.7):
     return corner_radii(sides, min_overlap)
 
 
-def gaussians(cells, labelled, radii, size):
+def gaussians(cells: Tensor, labelled: Tensor, radii: Tensor, size: tuple[int, int]) -> Tensor:
     """Draw Gaussians around cells (Eq. 13), cropped to squares of 2 r + 1 cells, with sigma = (2 r + 1) / 6.
 
     Args:
@@ -173,7 +175,9 @@ def gaussians(cells, labelled, radii, size):
     return (across * labelled[..., None])[:, :, None] * down[..., None]
 
 
-def multi_person_heatmaps(cells, labelled, radii, image_index, *, num_images, size):
+def multi_person_heatmaps(
+    cells: Tensor, labelled: Tensor, radii: Tensor, image_index: Tensor, *, num_images: int, size: tuple[int, int]
+) -> Tensor:
     """Draw the Gaussians of all people of an image into the same maps, merged by the maximum.
 
     Args:
@@ -189,15 +193,15 @@ def multi_person_heatmaps(cells, labelled, radii, image_index, *, num_images, si
     """
     maps = torch.zeros(num_images, cells.shape[1], *size, device=cells.device)
     for image, merged in enumerate(maps):
-        for people in (image_index == image).nonzero()[:, 0].split(_PAINTED_AT_ONCE):
+        for people in (image_index == image).nonzero()[:, 0].split(_DRAWN_AT_ONCE):
             # split of an empty tensor returns one empty part
             if len(people):
-                painted = gaussians(cells[people], labelled[people], radii[people], size)
-                torch.maximum(merged, painted.amax(dim=0), out=merged)
+                drawn = gaussians(cells[people], labelled[people], radii[people], size)
+                torch.maximum(merged, drawn.amax(dim=0), out=merged)
     return maps
 
 
-def learnt_cells(ignore_masks, sizes, maps, stride):
+def learnt_cells(ignore_masks: list[Tensor | None], sizes: list[tuple[int, int]], maps: Tensor, stride: int) -> Tensor:
     """Mark the cells of multi-person maps that have a loss: neither padding nor mostly inside an ignored region.
 
     Args:

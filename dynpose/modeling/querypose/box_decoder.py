@@ -9,7 +9,8 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from detectron2.config import CfgNode
+from torch import Tensor, nn
 
 from dynpose.config import blame, check_at_least_one, check_between_0_and_1, check_from_0_to_1, check_not_negative
 
@@ -37,7 +38,7 @@ class DynamicInteraction(nn.Module):
         resolution (int): r.
     """
 
-    def __init__(self, hidden_dim=256, *, dynamic_dim=64, resolution=7):
+    def __init__(self, hidden_dim: int = 256, *, dynamic_dim: int = 64, resolution: int = 7):
         super().__init__()
         self.dynamic_dim = dynamic_dim
         self.dynamic_layer = nn.Linear(hidden_dim, 2 * hidden_dim * dynamic_dim)
@@ -46,7 +47,7 @@ class DynamicInteraction(nn.Module):
         self.out_layer = nn.Linear(hidden_dim * resolution**2, hidden_dim)
         self.norm3 = nn.LayerNorm(hidden_dim)
 
-    def forward(self, roi_features, queries):
+    def forward(self, roi_features: Tensor, queries: Tensor) -> Tensor:
         """Compute the updates of queries from their RoIs.
 
         Args:
@@ -72,14 +73,14 @@ class FeedForward(nn.Module):
         dropout (float): rate in training.
     """
 
-    def __init__(self, dim, feedforward_dim, dropout=0.0):
+    def __init__(self, dim: int, feedforward_dim: int, dropout: float = 0.0):
         super().__init__()
         self.linear1 = nn.Linear(dim, feedforward_dim)
         self.linear2 = nn.Linear(feedforward_dim, dim)
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., dim)."""
         return self.norm(x + self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x))))))
 
@@ -103,17 +104,17 @@ class BoxStage(nn.Module):
 
     def __init__(
         self,
-        hidden_dim=256,
+        hidden_dim: int = 256,
         *,
-        num_classes=1,
-        num_heads=8,
-        feedforward_dim=2048,
-        dropout=0.0,
-        dynamic_dim=64,
-        resolution=7,
-        num_cls_layers=1,
-        num_reg_layers=3,
-        prior_prob=0.01,
+        num_classes: int = 1,
+        num_heads: int = 8,
+        feedforward_dim: int = 2048,
+        dropout: float = 0.0,
+        dynamic_dim: int = 64,
+        resolution: int = 7,
+        num_cls_layers: int = 1,
+        num_reg_layers: int = 3,
+        prior_prob: float = 0.01,
     ):
         super().__init__()
         if hidden_dim % num_heads:
@@ -136,7 +137,7 @@ class BoxStage(nn.Module):
         nn.init.constant_(self.class_logits.bias, -math.log((1 - prior_prob) / prior_prob))
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> "BoxStage":
         """Build from ``cfg.MODEL.QUERYPOSE``.
 
         Raises:
@@ -162,7 +163,7 @@ class BoxStage(nn.Module):
                 prior_prob=querypose.PRIOR_PROB,
             )
 
-    def forward(self, roi_features, boxes, queries):
+    def forward(self, roi_features: Tensor, boxes: Tensor, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Refine the boxes.
 
         Args:
@@ -193,7 +194,7 @@ def _tower(dim, num_layers):
     return nn.Sequential(*layers)
 
 
-def apply_box_deltas(deltas, boxes):
+def apply_box_deltas(deltas: Tensor, boxes: Tensor) -> Tensor:
     """Move and scale boxes, in float32 for any dtype of the deltas.
 
     Args:
@@ -209,7 +210,7 @@ def apply_box_deltas(deltas, boxes):
     return boxes_from_centers(centers, sizes * deltas[..., 2:].clamp(max=_MAX_LOG_SCALE).exp())
 
 
-def boxes_from_centers(centers, sizes):
+def boxes_from_centers(centers: Tensor, sizes: Tensor) -> Tensor:
     """Convert boxes from centres and sizes to corners.
 
     Args:

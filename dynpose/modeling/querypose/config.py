@@ -3,7 +3,7 @@
 from detectron2.config import CfgNode as CN
 
 
-def add_querypose_config(cfg):
+def add_querypose_config(cfg: CN) -> None:
     """Add the keys of MODEL.QUERYPOSE, in place."""
     # Queries and boxes, as in Sparse R-CNN
     cfg.MODEL.QUERYPOSE = CN()

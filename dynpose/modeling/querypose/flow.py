@@ -8,7 +8,7 @@ Axes: P matched pairs, K keypoints.
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 # Sigmas are clamped to this: the largest error divided by it, and its square, stay finite in float32
 _MIN_SIGMA = 1e-6
@@ -25,21 +25,23 @@ class RealNVP(nn.Module):
         hidden_dim (int): units of the networks' two hidden layers.
     """
 
-    def __init__(self, num_couplings=6, hidden_dim=64):
+    mask: Tensor
+
+    def __init__(self, num_couplings: int = 6, hidden_dim: int = 64):
         super().__init__()
         # the kept coordinate of each coupling
         self.register_buffer("mask", torch.eye(2).flip(0).repeat(math.ceil(num_couplings / 2), 1)[:num_couplings])
         self.t = nn.ModuleList(_network(hidden_dim) for _ in range(num_couplings))
         self.s = nn.ModuleList(_network(hidden_dim, nn.Tanh()) for _ in range(num_couplings))
 
-    def forward(self, z):
+    def forward(self, z: Tensor) -> Tensor:
         """Map normally distributed points to those of the learned distribution: (..., 2) -> (..., 2)."""
         for keep, shift, scale in zip(self.mask, self.t, self.s):
             kept = z * keep
             z = kept + (1 - keep) * (z * scale(kept).exp() + shift(kept))
         return z
 
-    def inverse(self, x):
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map points of the learned distribution to normally distributed ones.
 
         Args:
@@ -56,7 +58,7 @@ class RealNVP(nn.Module):
             log_det = log_det - log_scale.sum(dim=-1)
         return x, log_det
 
-    def log_prob(self, x):
+    def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of the learned distribution: (..., 2) -> (...), in the parameters' precision under autocast."""
         with torch.autocast(x.device.type, enabled=False):
             z, log_det = self.inverse(x.to(self.mask.dtype))
@@ -74,7 +76,9 @@ def _network(hidden_dim, *last):
     )
 
 
-def residual_log_likelihood(flow, keypoints, sigmas, targets, learnt):
+def residual_log_likelihood(
+    flow: RealNVP, keypoints: Tensor, sigmas: Tensor, targets: Tensor, learnt: Tensor
+) -> Tensor:
     """Negative log-likelihood of the annotated keypoints, per coordinate (Eq. 4).
 
     The density is that of a Laplace distribution around the prediction, times that of the flow, which learns the

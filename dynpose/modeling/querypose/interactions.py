@@ -9,7 +9,7 @@ Axes: U people (decoded queries), M parts, d channels of the features, q of the 
 import torch
 import torch.nn.functional as F
 from detectron2.layers import get_norm
-from torch import nn
+from torch import Tensor, nn
 
 from dynpose.utils.arguments import check_one_of
 
@@ -19,7 +19,17 @@ INTERACTIONS = ("spegm", "mhsa", "dynamic_channel", "dynamic_spatial", "spatial_
 NORMS = ("BN", "SyncBN", "FrozenBN")
 
 
-def build_interaction(name, *, hidden_dim, query_dim, num_parts, resolution, num_heads, dynamic_dim, norm):
+def build_interaction(
+    name: str,
+    *,
+    hidden_dim: int,
+    query_dim: int,
+    num_parts: int,
+    resolution: int,
+    num_heads: int,
+    dynamic_dim: int,
+    norm: str,
+) -> nn.Module:
     """Build the interaction of a row of Table 1.
 
     Args:
@@ -67,7 +77,7 @@ class SpatialAttention(nn.Module):
         ValueError: if ``norm`` is unknown.
     """
 
-    def __init__(self, hidden_dim=256, query_dim=128, *, num_maps=7, norm="BN"):
+    def __init__(self, hidden_dim: int = 256, query_dim: int = 128, *, num_maps: int = 7, norm: str = "BN"):
         super().__init__()
         check_one_of("norm", norm, NORMS)
         self.upsample = nn.ConvTranspose2d(hidden_dim, hidden_dim, kernel_size=4, stride=2, padding=1, bias=False)
@@ -75,17 +85,17 @@ class SpatialAttention(nn.Module):
         self.attention = nn.Conv2d(hidden_dim, num_maps, kernel_size=3, padding=1)
         self.project = nn.Linear(hidden_dim, query_dim)
 
-    def forward(self, features, queries=None):
+    def forward(self, features: Tensor, queries: Tensor | None = None) -> Tensor:
         """Compute the part embeddings E_P: (U, d, r, r) -> (U, M, q). The queries are not used."""
         upsampled = F.relu(normalize_rows(self.norm, self.upsample(features)))
         return self.project(self.maps(upsampled).flatten(2) @ upsampled.flatten(2).transpose(1, 2))
 
-    def maps(self, upsampled):
+    def maps(self, upsampled: Tensor) -> Tensor:
         """Compute the attention maps A: (U, d, 2 r, 2 r) -> (U, M, 2 r, 2 r); each sums to one."""
         return self.attention(upsampled).flatten(2).softmax(dim=2).unflatten(2, upsampled.shape[2:])
 
 
-def normalize_rows(norm, x):
+def normalize_rows(norm: nn.Module, x: Tensor) -> Tensor:
     """Apply a batch normalisation, also to a batch without rows.
 
     In training, a batch without rows has no statistics: the running statistics are used and not updated. With
@@ -101,15 +111,19 @@ def normalize_rows(norm, x):
     """
     if len(x) or not norm.training or not isinstance(norm, nn.modules.batchnorm._BatchNorm):
         return norm(x)
-    shared = isinstance(norm, nn.SyncBatchNorm) and torch.distributed.is_initialized()
-    if shared and torch.distributed.get_world_size(norm.process_group) > 1:
-        mean, var = norm.running_mean.clone(), norm.running_var.clone()
+    if (
+        isinstance(norm, nn.SyncBatchNorm)
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_world_size(norm.process_group) > 1
+    ):
+        running_mean, running_var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+        mean, var = running_mean.clone(), running_var.clone()
         normalized = norm(x)
         with torch.no_grad():
             # without rows the variance is NaN but the mean is 0, so only the variance shows it
-            known = norm.running_var.isfinite()
-            norm.running_mean.copy_(torch.where(known, norm.running_mean, mean))
-            norm.running_var.copy_(torch.where(known, norm.running_var, var))
+            known = running_var.isfinite()
+            running_mean.copy_(torch.where(known, running_mean, mean))
+            running_var.copy_(torch.where(known, running_var, var))
         return normalized
     return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
@@ -123,12 +137,12 @@ class Attention(nn.Module):
         num_heads (int): heads.
     """
 
-    def __init__(self, hidden_dim=256, query_dim=128, *, num_heads=8):
+    def __init__(self, hidden_dim: int = 256, query_dim: int = 128, *, num_heads: int = 8):
         super().__init__()
         self.project = nn.Linear(hidden_dim, query_dim)
         self.attention = nn.MultiheadAttention(query_dim, num_heads, batch_first=True)
 
-    def forward(self, features, queries):
+    def forward(self, features: Tensor, queries: Tensor) -> Tensor:
         """Compute the embeddings: (U, d, r, r), (U, M, q) -> (U, M, q)."""
         tokens = torch.cat([queries, self.project(features.flatten(2).transpose(1, 2))], dim=1)
         return self.attention(queries, tokens, tokens, need_weights=False)[0]
@@ -145,14 +159,14 @@ class DynamicChannelMLP(nn.Module):
         dynamic_dim, resolution (int): see :class:`~dynpose.modeling.querypose.box_decoder.DynamicInteraction`.
     """
 
-    def __init__(self, hidden_dim=256, query_dim=128, *, dynamic_dim=64, resolution=14):
+    def __init__(self, hidden_dim: int = 256, query_dim: int = 128, *, dynamic_dim: int = 64, resolution: int = 14):
         super().__init__()
         same = query_dim == hidden_dim
         self.expand = nn.Identity() if same else nn.Linear(query_dim, hidden_dim)
         self.interaction = DynamicInteraction(hidden_dim, dynamic_dim=dynamic_dim, resolution=resolution)
         self.reduce = nn.Identity() if same else nn.Linear(hidden_dim, query_dim)
 
-    def forward(self, features, queries):
+    def forward(self, features: Tensor, queries: Tensor) -> Tensor:
         """Compute the embeddings: (U, d, r, r), (U, M, q) -> (U, M, q)."""
         learned = self.interaction(
             roi_features=features.repeat_interleave(queries.shape[1], dim=0),
@@ -171,7 +185,7 @@ class DynamicSpatialMLP(nn.Module):
         resolution (int): r.
     """
 
-    def __init__(self, hidden_dim=256, query_dim=128, *, dynamic_dim=64, resolution=14):
+    def __init__(self, hidden_dim: int = 256, query_dim: int = 128, *, dynamic_dim: int = 64, resolution: int = 14):
         super().__init__()
         cells = resolution**2
         self.dynamic_dim = dynamic_dim
@@ -181,7 +195,7 @@ class DynamicSpatialMLP(nn.Module):
         self.out_layer = nn.Linear(hidden_dim * cells, query_dim)
         self.norm3 = nn.LayerNorm(query_dim)
 
-    def forward(self, features, queries):
+    def forward(self, features: Tensor, queries: Tensor) -> Tensor:
         """Compute the embeddings: (U, d, r, r), (U, M, q) -> (U, M, q)."""
         first, second = self.dynamic_layer(queries).chunk(2, dim=2)
         channels = features.flatten(2)[:, None]

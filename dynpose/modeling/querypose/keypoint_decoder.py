@@ -5,16 +5,17 @@ instance queries, d_p of part queries, r x r cells of a RoI.
 Keypoints are relative to the box: from its centre, in units of its width and height, so that the box spans -0.5..0.5.
 """
 
+from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import configurable
-from torch import nn
+from detectron2.config import CfgNode, configurable
+from torch import Tensor, nn
 
 from dynpose.config import blame, check_at_least_one, check_choice, check_from_0_to_1, check_not_negative
-from dynpose.modeling.parameter_rows import layer_rows
+from dynpose.modeling.parameter_rows import Owners, layer_rows
 from dynpose.utils.arguments import check_one_of
 
 from .box_decoder import DynamicInteraction, FeedForward
@@ -34,9 +35,9 @@ class KeypointPrediction(NamedTuple):
         part_queries (Tensor | None): (U, M, d_p) for the next stage; None for a model without.
     """
 
-    keypoints: torch.Tensor
-    sigmas: torch.Tensor
-    part_queries: torch.Tensor | None
+    keypoints: Tensor
+    sigmas: Tensor
+    part_queries: Tensor | None
 
 
 class KeypointStage(nn.Module):
@@ -85,22 +86,22 @@ class KeypointStage(nn.Module):
     def __init__(
         self,
         *,
-        parts,
-        hidden_dim=256,
-        part_dim=128,
-        dynamic_mlp=True,
-        num_convs=6,
-        conv_dim=512,
-        resolution=14,
-        dynamic_dim=64,
-        num_heads=8,
-        feedforward_dim=2048,
-        part_feedforward_dim=2048,
-        dropout=0.0,
-        query="part",
-        interaction="spegm",
-        iteration="selective",
-        norm="BN",
+        parts: Sequence[Sequence[int]],
+        hidden_dim: int = 256,
+        part_dim: int = 128,
+        dynamic_mlp: bool = True,
+        num_convs: int = 6,
+        conv_dim: int = 512,
+        resolution: int = 14,
+        dynamic_dim: int = 64,
+        num_heads: int = 8,
+        feedforward_dim: int = 2048,
+        part_feedforward_dim: int = 2048,
+        dropout: float = 0.0,
+        query: str = "part",
+        interaction: str = "spegm",
+        iteration: str = "selective",
+        norm: str = "BN",
     ):
         super().__init__()
         check_one_of("query", query, _QUERIES)
@@ -158,7 +159,7 @@ class KeypointStage(nn.Module):
         self.register_buffer("part_of", torch.tensor(part_of)[order], persistent=False)
 
     @classmethod
-    def from_config(cls, cfg, *, parts):
+    def from_config(cls, cfg: CfgNode, *, parts: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Read the arguments from cfg.MODEL.QUERYPOSE.
 
         Raises:
@@ -185,7 +186,7 @@ class KeypointStage(nn.Module):
             "norm": querypose.KEYPOINT_NORM,
         }
 
-    def keypoint_rows(self, parts):
+    def keypoint_rows(self, parts: Sequence[tuple[int, ...]]) -> list[dict[str, Owners]]:
         """Map parameter rows to parts or keypoints.
 
         Args:
@@ -196,7 +197,7 @@ class KeypointStage(nn.Module):
         """
         groups = []
         for name in ("coord_heads", "sigma_heads"):
-            of_parts = ([(keypoint,) for keypoint in part for _ in range(2)] for part in parts)
+            of_parts: list[Owners] = [[(keypoint,) for keypoint in part for _ in range(2)] for part in parts]
             groups += layer_rows({f"{name}.{index}": owners for index, owners in enumerate(of_parts)})
         if self.attends_by_part:
             groups += layer_rows({"interaction.attention": list(parts)})
@@ -205,7 +206,7 @@ class KeypointStage(nn.Module):
             groups += layer_rows({f"instance_residuals.{index}": [part] * dim for index, part in enumerate(parts)})
         return groups
 
-    def update_instances(self, roi_features, queries):
+    def update_instances(self, roi_features: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Update instance queries from their RoIs (Figure 3b).
 
         Args:
@@ -222,7 +223,7 @@ class KeypointStage(nn.Module):
             queries = self.instance_ffn(self.instance_norm(queries + self.dropout(learned)))
         return features, queries
 
-    def decode(self, features, queries, part_queries=None):
+    def decode(self, features: Tensor, queries: Tensor, part_queries: Tensor | None = None) -> KeypointPrediction:
         """Regress keypoints.
 
         Args:
@@ -244,16 +245,16 @@ class KeypointStage(nn.Module):
         updated = self.relate_parts(self.iteration(embeddings, part_queries))
         return KeypointPrediction(*self.regress(updated), updated if self.iterates else part_queries)
 
-    def instance_residual(self, queries):
+    def instance_residual(self, queries: Tensor) -> Tensor:
         """Compute the instance query's contribution to each part embedding: (U, d) -> (U, M, d_p)."""
         return F.linear(queries, *_joined(self.instance_residuals)).unflatten(1, self.part_query_shape)
 
-    def relate_parts(self, part_queries):
+    def relate_parts(self, part_queries: Tensor) -> Tensor:
         """Attention across the parts of a person, and the FFN: (U, M, d_p) -> (U, M, d_p)."""
         attended, _ = self.part_attention(part_queries, part_queries, part_queries, need_weights=False)
         return self.part_ffn(self.part_norm(part_queries + self.dropout(attended)))
 
-    def regress(self, part_queries):
+    def regress(self, part_queries: Tensor) -> tuple[Tensor, Tensor]:
         """Regress each part's keypoints with separate linear layers.
 
         As in the release, the query is divided by its norm before the layer of the coordinates.
@@ -285,13 +286,13 @@ class SelectiveIteration(nn.Module):
         dim (int): d_p; the hidden layer has a quarter of it.
     """
 
-    def __init__(self, dim=128):
+    def __init__(self, dim: int = 128):
         super().__init__()
         self.fc1 = nn.Linear(dim, dim // 4, bias=False)
         self.norm = nn.LayerNorm(dim // 4)
         self.fc2 = nn.Linear(dim // 4, 2 * dim)
 
-    def forward(self, embeddings, queries):
+    def forward(self, embeddings: Tensor, queries: Tensor) -> Tensor:
         """Update the queries: E_P and Q_P (U, M, d_p) -> Q_P (U, M, d_p)."""
         gates = self.fc2(F.relu(self.norm(self.fc1(embeddings + queries)))).sigmoid()
         embedding_gate, query_gate = gates.chunk(2, dim=2)
@@ -305,11 +306,11 @@ class ConcatIteration(nn.Module):
         dim (int): d_p.
     """
 
-    def __init__(self, dim=128):
+    def __init__(self, dim: int = 128):
         super().__init__()
         self.fc = nn.Linear(2 * dim, dim)
 
-    def forward(self, embeddings, queries):
+    def forward(self, embeddings: Tensor, queries: Tensor) -> Tensor:
         """Update the queries: E_P and Q_P (U, M, d_p) -> Q_P (U, M, d_p)."""
         return self.fc(torch.cat([embeddings, queries], dim=2))
 
@@ -321,10 +322,10 @@ class SumIteration(nn.Module):
         dim (int): d_p.
     """
 
-    def __init__(self, dim=128):
+    def __init__(self, dim: int = 128):
         super().__init__()
 
-    def forward(self, embeddings, queries):
+    def forward(self, embeddings: Tensor, queries: Tensor) -> Tensor:
         """Update the queries: E_P and Q_P (U, M, d_p) -> Q_P (U, M, d_p)."""
         return embeddings + queries
 

@@ -7,10 +7,11 @@ Boxes and keypoints are in continuous pixels of the network's input unless state
 
 import torch
 from fvcore.nn import sigmoid_focal_loss
+from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 
 
-def class_loss(logits, queries, classes, *, alpha=0.25, gamma=2.0):
+def class_loss(logits: Tensor, queries: Tensor, classes: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Sum of the focal losses of all queries; unmatched queries are background.
 
     Args:
@@ -28,7 +29,7 @@ def class_loss(logits, queries, classes, *, alpha=0.25, gamma=2.0):
     return sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=gamma, reduction="sum")
 
 
-def box_losses(boxes, gt_boxes, image_sizes):
+def box_losses(boxes: Tensor, gt_boxes: Tensor, image_sizes: Tensor) -> tuple[Tensor, Tensor]:
     """Sums over the pairs of the corners' L1 distance, in units of the image's sides, and of 1 - GIoU.
 
     Args:
@@ -43,7 +44,7 @@ def box_losses(boxes, gt_boxes, image_sizes):
     return distance, generalized_box_iou_loss(boxes, gt_boxes, reduction="sum")
 
 
-def to_relative(points, boxes):
+def to_relative(points: Tensor, boxes: Tensor) -> Tensor:
     """Convert keypoints to positions relative to the box's centre, in units of its sides: the box spans -0.5..0.5.
 
     Args:
@@ -54,13 +55,13 @@ def to_relative(points, boxes):
     return (points - (low + high) / 2) / (high - low)
 
 
-def from_relative(points, boxes):
+def from_relative(points: Tensor, boxes: Tensor) -> Tensor:
     """Convert back to pixels, the inverse of :func:`to_relative`."""
     low, high = boxes[..., None, :2], boxes[..., None, 2:]
     return points * (high - low) + (low + high) / 2
 
 
-def keypoint_targets(keypoints, boxes):
+def keypoint_targets(keypoints: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Keypoint targets of matched queries, relative to their predicted boxes.
 
     Args:

@@ -9,11 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from detectron2.structures import Instances
 from scipy.optimize import linear_sum_assignment
+from torch import Tensor
 from torchvision.ops import generalized_box_iou
 
 # Replaces non-finite costs, so that a diverged run ends because of its NaN losses rather than in the matching
-_NOT_A_NUMBER = 1e9
+_LARGE_COST = 1e9
 
 
 class Matches(NamedTuple):
@@ -24,11 +26,11 @@ class Matches(NamedTuple):
         people (Tensor): (P,) int64, indices into the concatenated people of all images.
     """
 
-    queries: torch.Tensor
-    people: torch.Tensor
+    queries: Tensor
+    people: Tensor
 
 
-def class_costs(logits, gt_classes, *, alpha=0.25, gamma=2.0):
+def class_costs(logits: Tensor, gt_classes: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Change of a query's focal loss when it is matched with a person.
 
     Args:
@@ -46,7 +48,17 @@ def class_costs(logits, gt_classes, *, alpha=0.25, gamma=2.0):
     return positive - negative
 
 
-def matching_costs(logits, boxes, gt_classes, gt_boxes, image_size, *, weights, alpha=0.25, gamma=2.0):
+def matching_costs(
+    logits: Tensor,
+    boxes: Tensor,
+    gt_classes: Tensor,
+    gt_boxes: Tensor,
+    image_size: tuple[int, int],
+    *,
+    weights: dict[str, float],
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Tensor:
     """Cost of every pair of a query and a person of one image: class, L1 and GIoU, for S stages.
 
     Keypoints do not contribute.
@@ -73,7 +85,15 @@ def matching_costs(logits, boxes, gt_classes, gt_boxes, image_size, *, weights, 
 
 
 @torch.no_grad()
-def match_stages(logits, boxes, gt_instances, *, weights, alpha=0.25, gamma=2.0):
+def match_stages(
+    logits: Tensor,
+    boxes: Tensor,
+    gt_instances: list[Instances],
+    *,
+    weights: dict[str, float],
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> list[Matches]:
     """Match the queries of every stage with the people at the minimum total cost.
 
     The costs of all stages and images are copied to the CPU together, with a single synchronisation.
@@ -104,9 +124,9 @@ def match_stages(logits, boxes, gt_instances, *, weights, alpha=0.25, gamma=2.0)
     ]
     sizes = [image_costs.numel() for image_costs in costs]
     on_cpu = torch.cat([image_costs.flatten() for image_costs in costs]).cpu()
-    on_cpu = on_cpu.nan_to_num(nan=_NOT_A_NUMBER, posinf=_NOT_A_NUMBER, neginf=-_NOT_A_NUMBER).split(sizes)
+    on_cpu = on_cpu.nan_to_num(nan=_LARGE_COST, posinf=_LARGE_COST, neginf=-_LARGE_COST).split(sizes)
 
-    matches = [[] for _ in range(num_stages)]
+    matches: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(num_stages)]
     first_person = 0
     for image, instances in enumerate(gt_instances):
         image_costs = on_cpu[image].view(num_stages, num_queries, len(instances)).numpy()

@@ -1,17 +1,21 @@
 """QueryPose's entry in the registry of methods."""
 
 import contextlib
+from collections.abc import Iterator
+
+from torch import Tensor
 
 from dynpose.config import ConfigError
 from dynpose.methods import Method, register_method
-from dynpose.modeling.injection import substitute
+from dynpose.modeling.injection import replaced, substitute
 
 from .config import add_querypose_config
+from .querypose import QueryPose
 from .released_weights import RELEASED_FORMATS
 
 
 @contextlib.contextmanager
-def inject_detections(model, boxes):
+def inject_detections(model: QueryPose, boxes: Tensor) -> Iterator[None]:
     """Keep as many queries as there are boxes, and replace their boxes: see :class:`~dynpose.methods.Method`.
 
     QueryPose decodes all queries, for any number of people, and returns those with the highest scores. The last stage's
@@ -21,8 +25,8 @@ def inject_detections(model, boxes):
     select, num_people = model.select, len(boxes)
     if num_people > model.num_queries:
         raise ConfigError(
-            f"{num_people} people are more than the {model.num_queries} queries of QueryPose, each of which finds one "
-            "at most: give fewer --people, or a larger MODEL.QUERYPOSE.NUM_QUERIES"
+            f"{num_people} people exceed the {model.num_queries} queries of QueryPose, each of which detects at most "
+            "one: use fewer --people, or a larger MODEL.QUERYPOSE.NUM_QUERIES"
         )
 
     def select_injected(logits, predicted, keypoints, sigmas, image_sizes):
@@ -31,11 +35,8 @@ def inject_detections(model, boxes):
         # a single class: with several, a query could be selected once per class
         return select(logits[:, first, :1], injected, keypoints[:, first], sigmas[:, first], image_sizes)
 
-    model.select = select_injected
-    try:
+    with replaced(model, select=select_injected):
         yield
-    finally:
-        del model.select
 
 
 register_method(

@@ -3,7 +3,9 @@
 Axes: M parts, K keypoints.
 """
 
-from dynpose.data.schema import COCO_PERSON, CROWDPOSE_PERSON
+from collections.abc import Sequence
+
+from dynpose.data.schema import COCO_PERSON, CROWDPOSE_PERSON, KeypointSchema
 
 _COCO_HEAD = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
 _CROWDPOSE_HEAD = ("head", "neck")
@@ -32,7 +34,9 @@ _LIMBS = {
 }
 
 
-def divide_into_parts(schema, division=None):
+def divide_into_parts(
+    schema: KeypointSchema, division: str | Sequence[Sequence[str]] | None = None
+) -> tuple[tuple[int, ...], ...]:
     """Divide the keypoints of a schema into parts.
 
     The schemes of Figure 4, for schemas with the keypoint names of COCO (17) or CrowdPose (14), in any order:
@@ -102,7 +106,7 @@ def _explicit(schema, names_of_parts):
     part_of = {}
     for index, names in enumerate(names_of_parts):
         if isinstance(names, str) or not names:
-            raise ValueError(f"division: part {index} is {names!r}, and should be a list of one keypoint name or more")
+            raise ValueError(f"division: part {index}: expected a list of at least one keypoint name, got {names!r}")
         for name in names:
             if name not in schema.names:
                 raise ValueError(
@@ -115,5 +119,5 @@ def _explicit(schema, names_of_parts):
             part_of[name] = index
     missing = [name for name in schema.names if name not in part_of]
     if missing:
-        raise ValueError(f"division: in no part: {', '.join(missing)}; put each keypoint into exactly one")
+        raise ValueError(f"division: keypoints in no part: {', '.join(missing)}; put each keypoint into exactly one")
     return tuple(tuple(schema.names.index(name) for name in names) for names in names_of_parts)

@@ -9,17 +9,18 @@ queries whose keypoints are decoded, r x r cells of a RoI.
 Boxes and keypoints are in continuous pixels of the network's input unless stated to be relative to a box.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
-from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Boxes, Instances
-from torch import nn
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -36,13 +37,13 @@ from dynpose.layers.process_mean import normalizer
 from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageModel, pixel_statistics
 from dynpose.modeling.keypoint_maps import gather_keypoints
-from dynpose.modeling.parameter_rows import layer_rows, of_each
+from dynpose.modeling.parameter_rows import Owners, layer_rows, of_each
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes
 from dynpose.utils.arguments import check_one_of
 
 from .box_decoder import BoxStage, boxes_from_centers
 from .flow import RealNVP, residual_log_likelihood
-from .keypoint_decoder import KeypointStage
+from .keypoint_decoder import KeypointPrediction, KeypointStage
 from .losses import box_losses, class_loss, from_relative, keypoint_targets
 from .matching import match_stages
 from .parts import divide_into_parts
@@ -62,13 +63,14 @@ class StagePrediction(NamedTuple):
             has not.
     """
 
-    logits: torch.Tensor
-    boxes: torch.Tensor
-    queries: torch.Tensor
-    features: torch.Tensor | None
+    logits: Tensor
+    boxes: Tensor
+    queries: Tensor
+    features: Tensor | None
 
 
-class DecodedQueries(NamedTuple):
+@dataclass(frozen=True)
+class DecodedQueries:
     """Selection of the queries whose keypoints are decoded.
 
     Attributes:
@@ -76,10 +78,10 @@ class DecodedQueries(NamedTuple):
         per_image (list[int]): B, their number per image.
     """
 
-    index: torch.Tensor | None
-    per_image: list
+    index: Tensor | None
+    per_image: list[int]
 
-    def take(self, values):
+    def take(self, values: Tensor) -> Tensor:
         """Select their rows: (B N, ...) -> (U, ...)."""
         return values if self.index is None else values[self.index]
 
@@ -99,7 +101,7 @@ class RoIPooling:
         sampling_ratio (int): samples per cell along each axis.
     """
 
-    in_features: tuple = ("p2", "p3", "p4", "p5")
+    in_features: tuple[str, ...] = ("p2", "p3", "p4", "p5")
     keypoint_in_feature: str = "p2"
     resolution: int = 7
     keypoint_resolution: int = 14
@@ -130,7 +132,9 @@ class QueryPoseOptions:
     pipeline: str = "keypoint_decoder"
     decode_in_training: str = "matched"
     activation_checkpoint: bool = False
-    loss_weights: dict = field(default_factory=lambda: {"class": 2.0, "l1": 5.0, "giou": 2.0, "keypoint": 1.0})
+    loss_weights: dict[str, float] = field(
+        default_factory=lambda: {"class": 2.0, "l1": 5.0, "giou": 2.0, "keypoint": 1.0}
+    )
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     max_detections: int = 100
@@ -141,7 +145,7 @@ class QueryPoseOptions:
             check_one_of(name, getattr(self, name), choices)
 
     @property
-    def focal(self):
+    def focal(self) -> dict[str, float]:
         """The arguments of the focal loss and of the focal matching cost: dict."""
         return {"alpha": self.focal_alpha, "gamma": self.focal_gamma}
 
@@ -173,17 +177,17 @@ class QueryPose(ImageModel):
     def __init__(
         self,
         *,
-        backbone,
-        pooling=None,
-        box_stages,
-        keypoint_stages,
-        flow,
-        schema,
-        num_queries=100,
-        hidden_dim=256,
-        options=None,
-        pixel_mean,
-        pixel_std,
+        backbone: Backbone,
+        pooling: RoIPooling | None = None,
+        box_stages: Sequence[BoxStage],
+        keypoint_stages: Sequence[KeypointStage],
+        flow: RealNVP,
+        schema: KeypointSchema,
+        num_queries: int = 100,
+        hidden_dim: int = 256,
+        options: QueryPoseOptions | None = None,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
     ):
         super().__init__(backbone, pixel_mean=pixel_mean, pixel_std=pixel_std)
         if num_queries < 1 or not box_stages:
@@ -221,7 +225,7 @@ class QueryPose(ImageModel):
         self.part_queries = None if shape is None else nn.Embedding(*shape)
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Read the arguments from cfg.MODEL.QUERYPOSE.
 
         Raises:
@@ -266,7 +270,7 @@ class QueryPose(ImageModel):
             **pixel_statistics(cfg),
         }
 
-    def compute_losses(self, batched_inputs):
+    def compute_losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses of a batch, see :meth:`losses`.
 
         Args:
@@ -280,7 +284,7 @@ class QueryPose(ImageModel):
         gt_instances = [inputs["instances"].to(self.device) for inputs in batched_inputs]
         return self.losses(self.extract_features(images), images.image_sizes, gt_instances)
 
-    def predict(self, batched_inputs):
+    def predict(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Predict the people of a batch of images.
 
         Args:
@@ -292,10 +296,10 @@ class QueryPose(ImageModel):
         """
         images = self.preprocess_image(batched_inputs)
         features = self.extract_features(images)
-        everybody = DecodedQueries(None, [self.num_queries] * len(batched_inputs))
-        part_queries = self.initial_part_queries(everybody)
+        all_queries = DecodedQueries(None, [self.num_queries] * len(batched_inputs))
+        part_queries = self.initial_part_queries(all_queries)
         for index, stage in enumerate(self.find_people(features, images.image_sizes)):
-            located = self.locate(index, features, stage, everybody, part_queries)
+            located = self.locate(index, features, stage, all_queries, part_queries)
             part_queries = located.part_queries
         shape = stage.boxes.shape[:2]
         results = self.select(
@@ -310,7 +314,7 @@ class QueryPose(ImageModel):
             for instances, inputs, (height, width) in zip(results, batched_inputs, images.image_sizes)
         ]
 
-    def extract_features(self, images):
+    def extract_features(self, images: ImageList) -> dict[str, Tensor]:
         """Run the backbone: name -> (B, d, H, W) of the used levels, in float32.
 
         RoIs are pooled in float32 even under autocast: RoIAlign takes boxes in the features' precision, and bfloat16
@@ -319,19 +323,19 @@ class QueryPose(ImageModel):
         features = self.backbone(images.tensor)
         return {name: features[name].float() for name in {*self.in_features, self.keypoint_in_feature}}
 
-    def initial_boxes(self, image_sizes):
+    def initial_boxes(self, image_sizes: list[tuple[int, int]]) -> Tensor:
         """The learned boxes (B, N, 4), in pixels of B images of the given (height, width)."""
         sizes = self.proposal_boxes.weight.new_tensor([(width, height) for height, width in image_sizes])[:, None]
         centers, extents = self.proposal_boxes.weight.chunk(2, dim=1)
         return boxes_from_centers(centers * sizes, extents * sizes)
 
-    def initial_part_queries(self, decoded):
+    def initial_part_queries(self, decoded: DecodedQueries) -> Tensor | None:
         """The learned part queries (U, M, d_p) of the decoded queries; None for a model without (Table 1)."""
         if self.part_queries is None:
             return None
         return self.part_queries.weight.expand(sum(decoded.per_image), -1, -1)
 
-    def find_people(self, features, image_sizes):
+    def find_people(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Iterator[StagePrediction]:
         """Run the box decoders, and the part of the keypoint decoders that the next box decoder depends on.
 
         Args:
@@ -354,7 +358,14 @@ class QueryPose(ImageModel):
             yield StagePrediction(logits, boxes, queries, updated)
             boxes = boxes.detach()
 
-    def locate(self, index, features, stage, decoded, part_queries):
+    def locate(
+        self,
+        index: int,
+        features: dict[str, Tensor],
+        stage: StagePrediction,
+        decoded: DecodedQueries,
+        part_queries: Tensor | None,
+    ) -> KeypointPrediction:
         """Decode the keypoints of U queries in one stage.
 
         Args:
@@ -376,11 +387,12 @@ class QueryPose(ImageModel):
         return self._run(self._update_and_decode, keypoint_stage, keypoint_map, boxes, queries, part_queries)
 
     @property
-    def part_names(self):
+    def part_names(self) -> list[list[str]]:
         """The names of each part's keypoints, in the order of its heads, as stored in a checkpoint."""
-        return [[self.schema.names[keypoint] for keypoint in part] for part in self.keypoint_stages[0].parts]
+        first = cast(KeypointStage, self.keypoint_stages[0])
+        return [[self.schema.names[keypoint] for keypoint in part] for part in first.parts]
 
-    def keypoint_rows(self, note):
+    def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, Owners]]:
         """Map parameter rows to keypoints or parts, see :mod:`dynpose.modeling.parameter_rows`.
 
         A checkpoint without stored parts, such as the released ones, is assumed to have those of PARTS "auto".
@@ -388,11 +400,11 @@ class QueryPose(ImageModel):
         parts = self._parts_of(note)
         groups = [] if self.part_queries is None else [{"part_queries.weight": list(parts)}]
         for index, stage in enumerate(self.keypoint_stages):
-            for group in stage.keypoint_rows(parts):
+            for group in cast(KeypointStage, stage).keypoint_rows(parts):
                 groups.append({f"keypoint_stages.{index}.{name}": owners for name, owners in group.items()})
         return groups
 
-    def class_rows(self, number):
+    def class_rows(self, number: int) -> list[dict[str, Owners]]:
         """Map parameter rows to classes, see :mod:`dynpose.modeling.parameter_rows`."""
         stages = range(len(self.box_stages))
         return [
@@ -408,7 +420,9 @@ class QueryPose(ImageModel):
             return [tuple(range(len(names)))]
         return divide_into_parts(KeypointSchema(names=names))
 
-    def losses(self, features, image_sizes, gt_instances):
+    def losses(
+        self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]], gt_instances: list[Instances]
+    ) -> dict[str, Tensor]:
         """Compute the losses of all stages (section 3.4).
 
         Args:
@@ -458,7 +472,9 @@ class QueryPose(ImageModel):
                 losses[f"loss_{name}{suffix}"] = loss * self.options.loss_weights[name] / num_people
         return losses
 
-    def select(self, logits, boxes, keypoints, sigmas, image_sizes):
+    def select(
+        self, logits: Tensor, boxes: Tensor, keypoints: Tensor, sigmas: Tensor, image_sizes: list[tuple[int, int]]
+    ) -> list[Instances]:
         """Select the highest-scored people of a stage's predictions, without threshold or NMS (section 3.4).
 
         Args:
@@ -518,7 +534,9 @@ class QueryPose(ImageModel):
         flat = iter(torch.cat([tensor for tensors in lists for tensor in tensors]).to(self.device).split(sizes))
         return [[next(flat) for _ in tensors] for tensors in lists]
 
-    def refine_boxes(self, box_stage, pyramid, boxes, queries):
+    def refine_boxes(
+        self, box_stage: BoxStage, pyramid: list[Tensor], boxes: Tensor, queries: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the box decoder of one stage, including its RoI pooling.
 
         Args:
@@ -532,7 +550,9 @@ class QueryPose(ImageModel):
         """
         return box_stage(_pool(self.box_pooler, pyramid, boxes.detach()), boxes, queries)
 
-    def update_queries(self, keypoint_stage, keypoint_map, boxes, queries):
+    def update_queries(
+        self, keypoint_stage: KeypointStage, keypoint_map: list[Tensor], boxes: Tensor, queries: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Run the part of a stage's keypoint decoder that the next box decoder needs, including its RoI pooling.
 
         Args:

@@ -1,14 +1,18 @@
 """Averaging of the maps of several views before decoding."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import detectron2.data.transforms as T
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from dynpose.data.affine import composed_matrix
+
+from .views import ViewsOfSize
 
 
 @dataclass
@@ -24,7 +28,7 @@ class ViewMaps:
             mean, for features, whose mean is not meaningful).
     """
 
-    values: torch.Tensor
+    values: Tensor
     stride: int
     combine: str
 
@@ -33,7 +37,7 @@ class ViewMaps:
 class SupportsMapTTA(Protocol):
     """The interface of models whose maps can be averaged over views (``TEST.AUG.MERGE`` "maps")."""
 
-    def tta_maps(self, batched_inputs):
+    def tta_maps(self, batched_inputs: list[dict[str, Any]]) -> dict[str, ViewMaps]:
         """Run the network up to the maps that can be averaged.
 
         Args:
@@ -44,7 +48,9 @@ class SupportsMapTTA(Protocol):
             dict[str, ViewMaps]: by name, with V maps each; names, strides and ``combine`` are the same for every call.
         """
 
-    def tta_decode(self, maps, batched_inputs, mirrored):
+    def tta_decode(
+        self, maps: dict[str, ViewMaps], batched_inputs: list[dict[str, Any]], mirrored: list[bool]
+    ) -> list[dict[str, Any]]:
         """Decode the people from the averaged maps.
 
         Args:
@@ -58,7 +64,7 @@ class SupportsMapTTA(Protocol):
         """
 
 
-def average_maps(model, views, flip_indices):
+def average_maps(model: SupportsMapTTA, views: Iterable[ViewsOfSize], flip_indices: Tensor) -> dict[str, Any]:
     """Average the maps of several views and decode the result.
 
     Args:
@@ -72,51 +78,55 @@ def average_maps(model, views, flip_indices):
     Raises:
         ValueError: if a map's ``combine`` is unknown, or is "keypoints" without K channels.
     """
-    average = _MapAverage(flip_indices)
-    for of_size in views:
+    remaining = iter(views)
+    largest = next(remaining)
+    average = _MapAverage(flip_indices, largest, model.tta_maps(largest.inputs))
+    for of_size in remaining:
         average.add(of_size, model.tta_maps(of_size.inputs))
-    return model.tta_decode(average.result(), [average.largest.inputs[0]], average.mirrored)[0]
+    return model.tta_decode(average.result(), [largest.inputs[0]], average.mirrored)[0]
 
 
 class _MapAverage:
     """Sums or stacks the maps of views on the grid of the first."""
 
-    def __init__(self, flip_indices):
+    def __init__(self, flip_indices: Tensor, largest: ViewsOfSize, maps: dict[str, ViewMaps]) -> None:
         self.flip_indices = flip_indices
-        self.largest = None
+        self.largest = largest
         # V flags, whether each view is mirrored
-        self.mirrored = []
-        self._targets, self._sums, self._stacks = None, {}, {}
+        self.mirrored: list[bool] = []
+        self._targets = maps
+        self._sums: dict[str, Tensor] = {}
+        self._stacks: dict[str, list[Tensor]] = {}
+        self.add(largest, maps)
 
-    def add(self, views, maps):
+    def add(self, views: ViewsOfSize, maps: dict[str, ViewMaps]) -> None:
         """Add the maps of views of one size: dict[str, ViewMaps]."""
-        if self.largest is None:
-            self.largest, self._targets = views, maps
         for index in range(len(views.inputs)):
             self.mirrored.append(index > 0)
             for name, of_views in maps.items():
-                values = self._bring_back(name, of_views, index, views)
+                values = self._align(name, of_views, index, views)
                 if of_views.combine == "stack":
                     self._stacks.setdefault(name, []).append(values)
                 else:
                     self._sums[name] = self._sums[name] + values if name in self._sums else values
 
-    def result(self):
+    def result(self) -> dict[str, ViewMaps]:
         """The averaged and the stacked maps: dict[str, ViewMaps]."""
         values = {name: total / len(self.mirrored) for name, total in self._sums.items()}
         values |= {name: torch.cat(stacked) for name, stacked in self._stacks.items()}
         return {name: replace(self._targets[name], values=value) for name, value in values.items()}
 
-    def _bring_back(self, name, maps, index, views):
+    def _align(self, name: str, maps: ViewMaps, index: int, views: ViewsOfSize) -> Tensor:
         """(1, C, H, W) values of view ``index`` (1 is mirrored), mirrored back and on the grid of the largest view."""
         if maps.combine not in ("keypoints", "mean", "stack"):
             raise ValueError(f"map {name!r}: combine must be 'keypoints', 'mean' or 'stack', got {maps.combine!r}")
         if maps.combine == "keypoints" and maps.values.shape[1] != len(self.flip_indices):
             raise ValueError(
-                f"map {name!r} has {maps.values.shape[1]} channels, one for each of the {len(self.flip_indices)} "
-                "keypoints is needed to exchange left and right"
+                f"map {name!r} has {maps.values.shape[1]} channels, but swapping left and right needs one for "
+                f"each of the {len(self.flip_indices)} keypoints"
             )
         target = self._targets[name]
+        height, width = target.values.shape[-2:]
         is_mirrored = index > 0
         between = T.TransformList([self.largest.resize.inverse(), views.resize])
         values = resample_map(
@@ -124,7 +134,7 @@ class _MapAverage:
             stride=maps.stride,
             size=views.size,
             mirrored=is_mirrored,
-            target_shape=tuple(target.values.shape[-2:]),
+            target_shape=(height, width),
             target_stride=target.stride,
             target_size=self.largest.size,
             from_target=None if views.size == self.largest.size else composed_matrix(between),
@@ -134,7 +144,17 @@ class _MapAverage:
         return values
 
 
-def resample_map(values, *, stride, size, mirrored, target_shape, target_stride, target_size, from_target=None):
+def resample_map(
+    values: Tensor,
+    *,
+    stride: int,
+    size: tuple[int, int],
+    mirrored: bool,
+    target_shape: tuple[int, int],
+    target_stride: int,
+    target_size: tuple[int, int],
+    from_target: np.ndarray | None = None,
+) -> Tensor:
     """Resample the map of one view at the cells of another view's map, by bilinear interpolation.
 
     Cells in the padding, outside of the view, get the values at its border.

@@ -1,7 +1,10 @@
 """Merging of several views' predictions as poses."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from detectron2.structures import Boxes, Instances
+from torch import Tensor
 
 from dynpose.layers.oks_nms import group_by_oks, pose_areas
 from dynpose.utils.finite import finite_instances
@@ -9,7 +12,13 @@ from dynpose.utils.finite import finite_instances
 _FIELDS = ("pred_boxes", "scores", "pred_classes", "pred_keypoints")
 
 
-def merge_poses(predictions, sigmas, *, match_oks=0.7, weight_of=lambda confidence: confidence):
+def merge_poses(
+    predictions: list[Instances],
+    sigmas: Sequence[float],
+    *,
+    match_oks: float = 0.7,
+    weight_of: Callable[[Tensor], Tensor] = lambda confidence: confidence,
+) -> Instances:
     """Merge the predictions of several views of an image.
 
     :func:`~dynpose.layers.oks_nms.group_by_oks` groups the predictions by person. For a person predicted in some of the
@@ -78,7 +87,7 @@ def merge_poses(predictions, sigmas, *, match_oks=0.7, weight_of=lambda confiden
     return merged[merged.scores.argsort(descending=True, stable=True)]
 
 
-def mirror_poses(instances, flip_indices):
+def mirror_poses(instances: Instances, flip_indices: Tensor) -> Instances:
     """Mirror predictions from a mirrored image to the original, or vice versa.
 
     Args:
@@ -102,7 +111,7 @@ def mirror_poses(instances, flip_indices):
     return mirrored
 
 
-def split_by_finiteness(instances):
+def split_by_finiteness(instances: Instances) -> tuple[Instances, list[Instances]]:
     """Split predictions into finite ones, which can be merged, and non-finite ones of a diverged model.
 
     Args:
@@ -117,7 +126,7 @@ def split_by_finiteness(instances):
     return instances[finite], [_only_poses(instances[~finite])]
 
 
-def has_predictions(instances):
+def has_predictions(instances: Instances) -> bool:
     """Whether there are predictions; Instances without fields have no length."""
     return bool(instances.get_fields()) and len(instances) > 0
 

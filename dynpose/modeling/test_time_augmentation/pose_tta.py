@@ -1,14 +1,16 @@
 """A drop-in wrapper that adds test-time augmentation to a pose model."""
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.structures import Instances
 from torch import nn
 
 from dynpose.config import ConfigError, blame, check_at_least_one, check_choice
-from dynpose.data import schema_from_cfg
+from dynpose.data import KeypointSchema, schema_from_cfg
 from dynpose.data.schema import infer_flip_pairs
 from dynpose.modeling.base_models import check_reads_to_original, reads_to_original
 from dynpose.utils.arguments import check_one_of
@@ -63,31 +65,33 @@ class PoseTTA(nn.Module):
     @configurable
     def __init__(
         self,
-        model,
+        model: nn.Module,
         *,
-        schema,
-        min_sizes,
-        max_size,
-        affine_resize=False,
-        flip=True,
-        merge="poses",
-        match_oks=0.7,
-        max_detections=100,
-        confidence="positive",
-        image_format="BGR",
+        schema: KeypointSchema,
+        min_sizes: Sequence[int],
+        max_size: int,
+        affine_resize: bool = False,
+        flip: bool = True,
+        merge: str = "poses",
+        match_oks: float = 0.7,
+        max_detections: int = 100,
+        confidence: str = "positive",
+        image_format: str = "BGR",
     ):
         super().__init__()
         model = unwrap_ddp(model)
         if not min_sizes or min(min_sizes) < 1 or max_size < 1:
             raise ValueError(
-                f"min_sizes and max_size: expected one or more lengths in pixels and another, got {min_sizes} and "
-                f"{max_size}"
+                "min_sizes and max_size: expected one or more lengths and one length of at least 1 pixel, got "
+                f"{min_sizes} and {max_size}"
             )
         check_one_of("merge", merge, _MERGES)
         if merge == "maps":
-            _check_offers_maps(model)
+            _check_provides_maps(model)
         if affine_resize and not reads_to_original(type(model)):
-            raise ValueError(f"affine_resize: expected False for {type(model).__name__}, which reads no to_original")
+            raise ValueError(
+                f"affine_resize: expected False for {type(model).__name__}, which does not read to_original"
+            )
         if not 0 < match_oks <= 1:
             raise ValueError(f"match_oks: expected a number above 0 and at most 1, got {match_oks}")
         check_one_of("confidence", confidence, tuple(_WEIGHTS))
@@ -106,7 +110,7 @@ class PoseTTA(nn.Module):
         self.training = model.training
 
     @classmethod
-    def from_config(cls, cfg, model):
+    def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
         """Read the arguments from ``cfg.TEST.AUG``, ``cfg.TEST.DETECTIONS_PER_IMAGE`` and ``cfg.INPUT``.
 
         Raises:
@@ -118,7 +122,7 @@ class PoseTTA(nn.Module):
         if aug.FLIP and cfg.INPUT.RANDOM_FLIP != "horizontal":
             logger.warning(
                 "TEST.AUG.FLIP is True, but INPUT.RANDOM_FLIP is %r: a model that was trained without mirrored images "
-                "takes left for right in them. Set TEST.AUG.FLIP False.",
+                "confuses left and right in them. Set TEST.AUG.FLIP False.",
                 cfg.INPUT.RANDOM_FLIP,
             )
         return {
@@ -135,7 +139,7 @@ class PoseTTA(nn.Module):
         }
 
     @torch.no_grad()
-    def forward(self, batched_inputs):
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Predict the people of a batch of images.
 
         Args:
@@ -154,7 +158,7 @@ class PoseTTA(nn.Module):
         run = self._average_maps if self.merge == "maps" else self._merge_poses
         return [run(complete_inputs(inputs, self.image_format)) for inputs in batched_inputs]
 
-    def view_sizes(self, height, width):
+    def view_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Sizes of an image's views, without their mirror images.
 
         Args:
@@ -191,20 +195,20 @@ class PoseTTA(nn.Module):
         for instances in filter(has_predictions, outputs):
             if not instances.has("pred_keypoints"):
                 raise ValueError(
-                    f"{type(self.model).__name__} gives no pred_keypoints: test-time augmentation of poses needs a "
-                    "pose model (of detectron2's own, one with a keypoint head)"
+                    f"{type(self.model).__name__} predicts no pred_keypoints: test-time augmentation of poses needs "
+                    "a pose model (of detectron2's R-CNNs, one with a keypoint head)"
                 )
             shape = tuple(instances.pred_keypoints.shape[1:])
             if shape != (self.schema.num_keypoints, 3):
                 raise ValueError(
-                    f"the model gives {shape[0]} keypoints of {shape[1]} numbers, the schema has "
-                    f"{self.schema.num_keypoints} (of x, y and confidence): give the schema that the model was trained "
+                    f"the model predicts {shape[0]} keypoints of {shape[1]} numbers, the schema has "
+                    f"{self.schema.num_keypoints} (of x, y and confidence): pass the schema that the model was trained "
                     "with"
                 )
             if self.confidence == "positive" and (instances.pred_keypoints[..., 2] < 0).any():
                 raise ValueError(
-                    f"{type(self.model).__name__} gives negative keypoint confidences, which can't weight the mean of "
-                    "several views: if they are logits, say so with PoseTTA(..., confidence='logit')"
+                    f"{type(self.model).__name__} predicts negative keypoint confidences, which cannot weight the mean "
+                    "of several views: if they are logits, pass PoseTTA(..., confidence='logit')"
                 )
 
 
@@ -219,10 +223,10 @@ def _check_config(cfg, model, schema):
         raise ConfigError(f"TEST.AUG.MATCH_OKS must be above 0 and at most 1, got {aug.MATCH_OKS}")
     if aug.MERGE == "maps":
         with blame("TEST.AUG.MERGE"):
-            _check_offers_maps(model)
+            _check_provides_maps(model)
     if cfg.MODEL.LOAD_PROPOSALS:
         raise ConfigError(
-            "TEST.AUG can't use precomputed proposals, which are of one view: set MODEL.LOAD_PROPOSALS False"
+            "TEST.AUG cannot use precomputed proposals, which are of one view: set MODEL.LOAD_PROPOSALS False"
         )
     if cfg.INPUT.AFFINE_RESIZE_TEST:
         check_reads_to_original(type(model))
@@ -231,10 +235,10 @@ def _check_config(cfg, model, schema):
             _check_pairs(schema)
 
 
-def _check_offers_maps(model):
+def _check_provides_maps(model):
     if not isinstance(model, SupportsMapTTA):
         raise ValueError(
-            f"merge: {type(model).__name__} offers no maps (methods tta_maps and tta_decode); set it to 'poses'"
+            f"merge: {type(model).__name__} provides no maps (methods tta_maps and tta_decode); set it to 'poses'"
         )
 
 
@@ -245,5 +249,5 @@ def _check_pairs(schema):
     if missing:
         raise ValueError(
             f"flip: mirrored views would average {missing[0][0]!r} with {missing[0][1]!r}: {len(missing)} left/right "
-            "pairs by name are no flip pairs of the schema; name them in the schema, or set it to False"
+            "pairs by name are not flip pairs of the schema; add them to the schema, or set it to False"
         )

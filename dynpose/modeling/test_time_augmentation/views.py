@@ -1,6 +1,8 @@
 """The views of an image: copies of several sizes and their mirror images."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -21,9 +23,9 @@ class ViewsOfSize:
         inputs (list[dict]): in detectron2's format: the resized image, then optionally its mirror image.
     """
 
-    size: tuple
+    size: tuple[int, int]
     resize: T.Transform
-    inputs: list
+    inputs: list[dict[str, Any]]
 
 
 class ViewMaker:
@@ -36,13 +38,13 @@ class ViewMaker:
         flip (bool): add the mirror image of every view.
     """
 
-    def __init__(self, min_sizes, max_size, *, affine_resize=False, flip=True):
+    def __init__(self, min_sizes: Sequence[int], max_size: int, *, affine_resize: bool = False, flip: bool = True):
         self.min_sizes = tuple(min_sizes)
         self.max_size = max_size
         self.affine_resizes = [AffineResize(size, max_size=max_size) for size in min_sizes] if affine_resize else None
         self.flip = flip
 
-    def resizes(self, height, width):
+    def resizes(self, height: int, width: int) -> dict[tuple[int, int], T.Transform]:
         """Return the transforms that resize an image to its views.
 
         Args:
@@ -65,7 +67,7 @@ class ViewMaker:
             raise ValueError(f"an image of {width} x {height} pixels is too narrow to be resized to {min(shapes)}")
         return {shape: T.ResizeTransform(height, width, *shape) for shape in shapes}
 
-    def make(self, inputs, *, largest_first=False):
+    def make(self, inputs: dict[str, Any], *, largest_first: bool = False) -> Iterator[ViewsOfSize]:
         """Make the views of an image, one size at a time.
 
         Args:
@@ -97,7 +99,7 @@ class ViewMaker:
             yield ViewsOfSize(size, resize, views)
 
 
-def complete_inputs(inputs, image_format):
+def complete_inputs(inputs: dict[str, Any], image_format: str) -> dict[str, Any]:
     """Copy the inputs of an image, with its pixels and sizes but without the training-only entries.
 
     Args:
@@ -113,12 +115,13 @@ def complete_inputs(inputs, image_format):
     inputs = {name: value for name, value in inputs.items() if name != "instances"}
     if "proposals" in inputs:
         raise ValueError(
-            "test-time augmentation can't use precomputed proposals, which are of one view: give inputs without them"
+            "test-time augmentation cannot use precomputed proposals, which are of one view: remove them from "
+            "the inputs"
         )
     if "to_original" in inputs:
         raise ValueError(
             "test-time augmentation resizes the original image, but an input has been resized by an affine warp "
-            "(to_original): give the image as it was before"
+            "(to_original): pass the image before the warp"
         )
     if "image" not in inputs:
         image = read_image({"file_name": inputs["file_name"]}, image_format)

@@ -14,7 +14,7 @@ from dynpose.modeling.backbone.branches import concat_branches
 from dynpose.modeling.backbone.swin import PaddedSwinBlock
 
 SMALL = ["MODEL.HRNET.WIDTH", "18", "MODEL.SWIN.SIZE", "tiny", "MODEL.BACKBONE.FREEZE_AT", "0"]
-# a block that is left out by chance has no gradient
+# a block that is skipped at random has no gradient
 SMALL += ["MODEL.SWIN.DROP_PATH_RATE", "0.0", "MODEL.TIMM.NAME", "convnext_atto"]
 FINE = ["MODEL.FPN.IN_FEATURES", "['res2', 'res3', 'res4', 'res5']"]
 REAL_TIME = ["MODEL.FCOS.IN_FEATURES", "['p3', 'p4', 'p5']", "MODEL.FCOS.SIZES_OF_INTEREST", "[64, 128]"]
@@ -168,7 +168,7 @@ def test_norms(kind):
 
 @torch.no_grad()
 def test_frozen_norms_keep_their_activation():
-    """detectron2 takes timm's BatchNormAct2d for a norm alone."""
+    """detectron2 treats timm's BatchNormAct2d as a norm without an activation."""
     torch.manual_seed(0)
     plain, frozen = (Timm("regnetx_002", norm=norm).eval() for norm in ("BN", "FrozenBN"))
     missing, unexpected = frozen.load_state_dict(plain.state_dict(), strict=False)

@@ -81,7 +81,7 @@ def test_chunks_make_no_difference_in_inference(chunk):
         assert_same(result, expected)
 
 
-def test_nobody_is_found():
+def test_no_people_are_found():
     results = predict(tiny_model(iia={"score_thresh": 1.0}), [picture(64, 80), picture(40, 40)])
     for result in results:
         assert len(result) == 0
@@ -119,10 +119,10 @@ def test_heatmaps_are_smoothed_over_a_window():
 
 def test_poses_of_the_same_person_are_dropped():
     inputs = [picture(64, 80)]
-    (everybody,) = predict(tiny_model(iia=FIND_ALL, oks_nms_thresh=1.0), inputs)
+    (everyone,) = predict(tiny_model(iia=FIND_ALL, oks_nms_thresh=1.0), inputs)
     (fewer,) = predict(tiny_model(iia=FIND_ALL, oks_nms_thresh=0.01), inputs)
-    assert 0 < len(fewer) < len(everybody)
-    assert fewer.scores[0] == everybody.scores[0]
+    assert 0 < len(fewer) < len(everyone)
+    assert fewer.scores[0] == everyone.scores[0]
 
 
 def test_cells_of_pixel_indices_are_half_an_input_pixel_further():
@@ -170,7 +170,7 @@ def test_an_affine_map_takes_the_place_of_the_resize():
     turned = to_result_size(found(), {"height": 200, "width": 100, "to_original": [[0.0, -1, 100], [1, 0, 0]]})
     assert turned.pred_keypoints[0, :, :2].tolist() == [[80, 10], [40, 50]]
     assert turned.pred_boxes.tensor.tolist() == [[40, 10, 80, 50], [10, 150, 90, 190]]
-    # what was given is as it was
+    # the inputs are unchanged
     assert found().pred_boxes.tensor.tolist() == [[10, 20, 50, 60], [150, 10, 190, 90]]
 
 
@@ -241,7 +241,7 @@ def test_chunks_make_no_difference_in_training(chunk):
 @pytest.mark.parametrize(
     "instances",
     [
-        pytest.param(people([], []), id="nobody"),
+        pytest.param(people([], []), id="no-people"),
         pytest.param(people([[10, 10, 90, 90]], [[(0, 0, 0)] * 4]), id="no-labelled-keypoints"),
         pytest.param(people([[10, 10, 20, 20]], [[(15, 15, 2)] * 4]), id="too-small"),
     ],
@@ -286,7 +286,7 @@ def test_ignored_regions_are_not_learnt():
     plain, _ = losses_and_gradients(model, [inputs])
     nothing = {**inputs, "ignore_mask": torch.zeros(128, 128, dtype=torch.uint8)}
     assert losses_and_gradients(model, [nothing])[0] == plain
-    # the lower half has nobody: as many peaks, half of the background
+    # the lower half has no people: as many peaks, half of the background
     mask = torch.zeros(128, 128, dtype=torch.bool)
     mask[64:] = True
     half, _ = losses_and_gradients(model, [{**inputs, "ignore_mask": mask}])
@@ -384,7 +384,7 @@ def flip_testing(model, **kwargs):
 
 
 def symmetric_model():
-    """A model that sees an image's mirror image as the mirror image of what it sees; all keypoints are one kind."""
+    """A model whose features of a mirrored image are the mirrored features; all keypoints are of one kind."""
     model = tiny_model(iia=FIND_ALL)
     weight = model.backbone.conv.weight.data
     weight.copy_((weight + weight.flip(-1)) / 2)
@@ -414,7 +414,7 @@ def test_an_affine_view_is_plain_testing_exactly(size, merge):
     model = tiny_model(iia=FIND_ALL)
     inputs = picture(*size)
     (plain,) = predict(model, [affine_input(inputs["image"])])
-    # what detectron2 resizes to has other people
+    # the image as resized by detectron2 has other people
     other = PoseTTA(model.eval(), schema=SCHEMA, merge=merge, min_sizes=(96,), max_size=1000, flip=False)
     assert other([inputs])[0]["instances"].pred_keypoints.shape != plain.pred_keypoints.shape
     predictor = PoseTTA(
@@ -470,7 +470,7 @@ def test_one_view_is_the_model_itself(index_coordinates):
 
 
 def test_a_mirrored_image_gives_mirrored_results():
-    """Both views of an image are both views of its mirror image: what is found is the mirror image, left for right."""
+    """An image and its mirror image have the same views: the poses are mirrored, with left and right swapped."""
     # a mask is convolved after the features have been mirrored back, as released: the mirrored views' is another
     predictor = flip_testing(tiny_model(iia=FIND_ALL, oks_nms_thresh=1.0, gfd={"recalibration": ["channel"]}))
     inputs = picture(64, 80)
@@ -489,8 +489,8 @@ def test_several_sizes_and_a_partial_cell():
     assert result.image_size == (70, 97)
     assert len(result) > 0
     assert result.pred_keypoints.isfinite().all()
-    nobody = flip_testing(tiny_model(iia={"score_thresh": 1.0}))([picture(70, 97)])[0]["instances"]
-    assert len(nobody) == 0
+    no_people = flip_testing(tiny_model(iia={"score_thresh": 1.0}))([picture(70, 97)])[0]["instances"]
+    assert len(no_people) == 0
 
 
 # Configs
@@ -601,7 +601,7 @@ def test_ochuman_is_tested_as_released(width):
 
 
 def test_parts_can_be_timed_apart():
-    """What the parts give one after another is what the model gives."""
+    """The parts, run one after another, give the same result as the model."""
     model = tiny_model(iia=FIND_ALL, oks_nms_thresh=1.0).eval()
     assert isinstance(model.iia, InstanceAbstraction)
     inputs = [picture(64, 80)]

@@ -19,8 +19,8 @@ def _batches():
     masked = image(people(_SECOND, points), 1)
     masked["ignore_mask"] = torch.zeros(128, 128, dtype=torch.bool)
     masked["ignore_mask"][90:, 50:] = True
-    nobody = image(people([], []), 2)
-    return [[image(one_person(size=(128, 112)), 0), masked], [nobody, image(one_person(), 0)]]
+    no_people = image(people([], []), 2)
+    return [[image(one_person(size=(128, 112)), 0), masked], [no_people, image(one_person(), 0)]]
 
 
 def _losses(inputs, norm):

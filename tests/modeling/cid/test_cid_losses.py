@@ -44,7 +44,7 @@ def test_single_heatmap_loss_of_release_and_paper():
 
 @pytest.mark.parametrize("temperature", [0.05, 1.0])
 def test_contrastive_loss(temperature):
-    # two alike and one at right angles; lengths do not matter
+    # two equal ones and one at right angles; lengths do not matter
     features = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
     one_image = torch.zeros(3, dtype=torch.int64)
     apart = math.exp(-1 / temperature)

@@ -192,7 +192,7 @@ def test_the_results_file_is_the_releases(fed, outputs, monkeypatch, name, index
     """The released code writes its mapped poses as they are: COCO's pixel indices."""
     model = fed(features_of(1))
     monkeypatch.setattr(model, "origin", 0.5 if index_coordinates else 0.0)
-    # what the mapper gives, of continuous pixels
+    # as from the mapper, in continuous pixels
     transforms = T.AugmentationList([AffineResize(128)])(T.AugInput(np.zeros((300, 420, 3), np.uint8)))
     pixels = {"height": 300, "width": 420, "to_original": matrix_to_original(transforms)}
     inputs = [{"image": torch.zeros(3, 128, 160), **pixels}]

@@ -100,8 +100,8 @@ def test_small_people_stay_in_the_multi_person_maps():
     multi, found = make(gt)
     assert found.cells.tolist() == [[22, 22]]
     assert (multi[0] == 1).sum(dim=(1, 2)).tolist() == [2, 2, 2, 2, 1]
-    _, everybody = make(gt, min_box_area=0)
-    assert everybody.cells.tolist() == [[7, 7], [22, 22]]
+    _, everyone = make(gt, min_box_area=0)
+    assert everyone.cells.tolist() == [[7, 7], [22, 22]]
 
 
 def test_people_without_labelled_keypoints_are_not_there():

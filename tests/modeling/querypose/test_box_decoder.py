@@ -128,7 +128,7 @@ def test_boxes_without_extent_get_one():
 
 
 def test_lower_precision():
-    """Under autocast, boxes are what float32 makes of the same features: they are not rounded to bfloat16."""
+    """Under autocast, boxes are computed in float32 from the same features: they are not rounded to bfloat16."""
     stage = small_stage().eval()
     features, queries = random(3, 8, 3, 3), random(1, 3, 8, seed=1)
     seen = {}

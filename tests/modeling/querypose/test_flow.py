@@ -85,7 +85,7 @@ def test_density_integrates_to_one(flow):
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)
     with torch.no_grad():
         density = flow.log_prob(grid).exp()
-        # what is tested is no standard normal distribution
+        # the tested distribution is not a standard normal one
         normal = (-0.5 * grid.square().sum(dim=-1)).exp() / (2 * math.pi)
         assert (density - normal).abs().max() > 0.01
     assert density.sum().item() * step**2 == pytest.approx(1, abs=1e-3)

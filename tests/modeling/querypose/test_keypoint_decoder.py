@@ -372,7 +372,7 @@ def test_every_parameter_has_a_gradient(variant, num_rows):
 
 
 def test_no_rows_among_processes_that_share_statistics(monkeypatch):
-    """The collective is taken part in; what it makes of no rows at all is put back, of other processes' rows kept."""
+    """Every process takes part in the collective; only statistics of other processes' rows are kept."""
 
     class Shared(nn.SyncBatchNorm):
         def forward(self, x):

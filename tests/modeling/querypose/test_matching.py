@@ -130,7 +130,7 @@ def test_on_a_gpu_nothing_else_waits():
     assert all(torch.equal(a, b) for pairs in zip(matches, expected) for a, b in zip(*pairs))
 
 
-def test_nobody():
+def test_no_people():
     gt = [ground_truth([]), ground_truth([])]
     for queries, people in match_stages(random_logits(3, 2, 5, 1), random_boxes(3, 2, 5), gt, weights=WEIGHTS):
         assert queries.shape == people.shape == (0,)
@@ -168,11 +168,11 @@ def test_several_classes():
 
 
 def test_class_loss_by_hand():
-    """p = 0.5 everywhere: each costs log 2 / 4, times 0.25 where somebody is and 0.75 elsewhere."""
+    """p = 0.5 everywhere: each costs log 2 / 4, times 0.25 for matched queries and 0.75 for others."""
     loss = class_loss(torch.zeros(2, 3, 1), torch.tensor([1, 5]), torch.tensor([0, 0]))
     assert loss.item() == pytest.approx(math.log(2) / 4 * (2 * 0.25 + 4 * 0.75), rel=1e-6)
-    nobody = torch.zeros(0, dtype=torch.int64)
-    loss = class_loss(torch.zeros(2, 3, 2), nobody, nobody)
+    no_people = torch.zeros(0, dtype=torch.int64)
+    loss = class_loss(torch.zeros(2, 3, 2), no_people, no_people)
     assert loss.item() == pytest.approx(math.log(2) / 4 * 12 * 0.75, rel=1e-6)
 
 

@@ -82,12 +82,12 @@ def test_names_of_the_users_own():
     [
         ("e", r"division: expected .* or a list of lists of keypoint names, got 'e'"),
         ("c", r"scheme 'c' needs the keypoints of COCO or CrowdPose, but the schema has nose, left_hoof"),
-        ([["nose", "left_hoof"], ["tail"]], r"division: in no part: right_hoof; put each"),
+        ([["nose", "left_hoof"], ["tail"]], r"division: keypoints in no part: right_hoof; put each"),
         ([["nose", "left_hoof"], ["tail", "nose", "right_hoof"]], r"'nose' is in part 0 and again in part 1"),
         ([["nose", "nose"]], r"'nose' is in part 0 and again in part 0"),
         ([["nose", "mane"]], r"part 0 names an unknown keypoint 'mane'; known are nose, left_hoof"),
-        ([["nose"], []], r"part 1 is \[\], and should be a list"),
-        (["nose", "tail"], r"part 0 is 'nose', and should be a list"),
+        ([["nose"], []], r"part 1: expected a list of at least one keypoint name, got \[\]"),
+        (["nose", "tail"], r"part 0: expected a list of at least one keypoint name, got 'nose'"),
         ([], r"in no part: nose, left_hoof, right_hoof, tail"),
     ],
 )
@@ -98,7 +98,7 @@ def test_faulty_divisions(division, message):
 
 @pytest.mark.parametrize("value", ["b", "auto", [["nose", "tail"], ["left_hoof", "right_hoof"]]])
 def test_config_takes_schemes_and_lists(value, tmp_path):
-    """The key has no type of its own, so that a file can put in either."""
+    """The key has no fixed type, so that a file can set either."""
     cfg = get_cfg()
     add_dynpose_config(cfg)
     assert cfg.MODEL.QUERYPOSE.PARTS is None

@@ -1,4 +1,4 @@
-"""The QueryPose meta-architecture: training and inference on batches, what is decoded, configs and their failures."""
+"""The QueryPose meta-architecture: training and inference on batches, decoded queries, configs and their errors."""
 
 import math
 from dataclasses import replace
@@ -145,7 +145,7 @@ def test_boxes_start_from_the_image():
     )
     assert model.initial_boxes([(60, 80), (128, 40)]).tolist() == [[[0, 0, 80, 60]] * 2, [[0, 0, 40, 128]] * 2]
     with torch.no_grad():
-        # what training may do to it
+        # options of training
         model.proposal_boxes.weight[1] = torch.tensor([0.5, 0.25, -0.1, 0])
     boxes = model.initial_boxes([(60, 80)])[0]
     assert (boxes[:, 2:] > boxes[:, :2]).all()
@@ -202,11 +202,11 @@ def test_every_stage_has_its_losses():
     assert not without
 
 
-NOBODY = image(people([], []))
+NO_PEOPLE = image(people([], []))
 BATCHES = {
-    "nobody": [NOBODY],
-    "nobody-in-either": [NOBODY, image(people([], [], size=(96, 64)))],
-    "nobody-in-one": [NOBODY, crowd(2)],
+    "no-people": [NO_PEOPLE],
+    "no-people-in-either": [NO_PEOPLE, image(people([], [], size=(96, 64)))],
+    "no-people-in-one": [NO_PEOPLE, crowd(2)],
     "no-labelled-keypoints": [image(people([[10, 10, 90, 90]], [[(0, 0, 0)] * 4]))],
     "more-people-than-queries": [crowd(NUM_QUERIES + 3)],
     "box-without-extent": [image(people([[30, 30, 30, 30], [10, 10, 90, 90]], [[(30, 30, 2)] * 4] * 2))],
@@ -226,7 +226,7 @@ def test_losses_and_gradients_are_finite(batch, choices, keypoint):
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
     assert all(buffer.isfinite().all() for buffer in model.buffers())
     assert losses["loss_class"] > 0
-    if batch.startswith("nobody") and not batch.endswith("one"):
+    if batch.startswith("no-people") and not batch.endswith("one"):
         assert losses["loss_l1"] == losses["loss_giou"] == losses["loss_keypoint"] == 0
     if batch in ("no-labelled-keypoints", "keypoints-far-outside"):
         assert losses["loss_keypoint"] == 0
@@ -289,15 +289,15 @@ def test_nothing_is_decoded_for_unmatched_queries(choices, updated_all, monkeypa
         return matched
 
     monkeypatch.setattr(querypose, "match_stages", recording)
-    model.train()([crowd(2), NOBODY, crowd(1)])
-    everybody = {query for queries, _ in matched for query in queries.tolist()}
-    assert 3 <= len(everybody) <= 3 * NUM_STAGES
-    assert calls["decode"] == [len(everybody)] * NUM_STAGES
-    assert calls["update_instances"] == [36 if updated_all else len(everybody)] * NUM_STAGES
+    model.train()([crowd(2), NO_PEOPLE, crowd(1)])
+    everyone = {query for queries, _ in matched for query in queries.tolist()}
+    assert 3 <= len(everyone) <= 3 * NUM_STAGES
+    assert calls["decode"] == [len(everyone)] * NUM_STAGES
+    assert calls["update_instances"] == [36 if updated_all else len(everyone)] * NUM_STAGES
 
     for of_step in calls.values():
         of_step.clear()
-    model.train()([NOBODY, NOBODY])
+    model.train()([NO_PEOPLE, NO_PEOPLE])
     assert calls["decode"] == [0] * NUM_STAGES
 
 
@@ -305,7 +305,7 @@ def test_nothing_is_decoded_for_unmatched_queries(choices, updated_all, monkeypa
 @pytest.mark.parametrize("pipeline", ["keypoint_decoder", "box_decoder"])
 def test_decoding_matched_queries_alone_changes_no_loss(keypoint, pipeline):
     """Provided that batch normalisation takes its running statistics: its own would be those of other queries."""
-    inputs = [crowd(4), NOBODY, crowd(2)]
+    inputs = [crowd(4), NO_PEOPLE, crowd(2)]
     losses, gradients = losses_and_gradients(tiny_model(keypoint=keypoint, pipeline=pipeline), inputs)
     expected, expected_gradients = losses_and_gradients(
         tiny_model(keypoint=keypoint, pipeline=pipeline, decode_in_training="all"), inputs
@@ -345,7 +345,7 @@ def test_a_query_that_changes_hands_takes_its_part_queries_along():
 @pytest.mark.parametrize("pipeline", ["keypoint_decoder", "box_decoder"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_activation_checkpointing_changes_nothing(norm, pipeline, dropout):
-    """Losses, gradients, running statistics; what the first of two steps has left is what the second starts from."""
+    """Losses, gradients and running statistics; the second of two steps starts from the state after the first."""
     results = []
     for checkpointed in (False, True):
         model = tiny_model(
@@ -355,7 +355,7 @@ def test_activation_checkpointing_changes_nothing(norm, pipeline, dropout):
             activation_checkpoint=checkpointed,
         )
         torch.manual_seed(0)
-        for inputs in ([crowd(4), crowd(1)], [crowd(2), NOBODY]):
+        for inputs in ([crowd(4), crowd(1)], [crowd(2), NO_PEOPLE]):
             losses, gradients = losses_and_gradients(model, inputs)
         results.append((losses, gradients, dict(model.named_buffers())))
     torch.testing.assert_close(*results)
@@ -416,7 +416,7 @@ def test_it_learns():
     for result, one in zip(predict(model, [{**one, "height": 128, "width": 128} for one in inputs]), inputs):
         error = (result.pred_keypoints[0, :, :2] - one["instances"].gt_keypoints.tensor[0, :, :2]).norm(dim=1)
         assert error.max() < 5
-        # one of the queries has found the person; nobody has suppressed the others
+        # one of the queries has found the person; the others are not suppressed
         assert result.scores[0] > 1.5 * result.scores[1]
 
 

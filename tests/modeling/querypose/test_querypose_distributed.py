@@ -16,10 +16,10 @@ def _batches():
         [(20, 40, 2), (0, 0, 0), (15, 70, 2), (30, 100, 1)],
         [(0, 0, 0)] * 4,
     ]
-    nobody = image(people([], []), 2)
+    no_people = image(people([], []), 2)
     return [
         [image(one_person(size=(128, 112)), 0), image(people(_SECOND, points), 1)],
-        [nobody, image(one_person(), 0)],
+        [no_people, image(one_person(), 0)],
     ]
 
 
@@ -40,7 +40,7 @@ def _losses(inputs, choice):
 
 
 def _gradients_of_ddp(rank):
-    """The gradients that a process has after two steps; in the first, one of the processes has nobody in its image."""
+    """The gradients of a process after two steps; in the first, one of the processes has no people in its image."""
     results = []
     for checkpointed in (False, True):
         model = tiny_model(activation_checkpoint=checkpointed).train()

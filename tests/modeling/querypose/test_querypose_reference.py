@@ -1,6 +1,6 @@
 """QueryPose against outputs recorded from the authors' code in its two states (reference/querypose{_first,}).
 
-The fixture's features are noise, so that what RoIs show changes with their boxes as fast as it can: rounding grows
+The fixture's features are noise, so that the content of RoIs changes quickly with their boxes: rounding grows
 about threefold from stage to stage, and in the sixth the recorded values themselves are 2e-4 off those of float64.
 Where the outputs of every stage are held to 1e-4 and less, each stage is therefore given the boxes that are recorded
 for the one before, after its own have been compared. One test does without.
@@ -209,7 +209,7 @@ def assert_inference_matches(model, version, outputs, seen):
         name = f"{version}/eval/img{image}"
         instances = result["instances"]
         assert instances.image_size == size
-        # nothing is dropped but what lies outside of the image, here nothing
+        # only people outside of the image are dropped, here none
         raw = {"scores": np.sort(outputs[f"{name}/raw_scores"])[::-1]}
         assert_matches(instances.scores, raw, "scores", rel=1e-4)
         assert_matches(instances.scores, outputs, f"{name}/post_scores_desc", rel=1e-4)
@@ -267,7 +267,7 @@ def train_instances(outputs):
 
 @pytest.fixture
 def training_model(model):
-    """In training; what it changes is put back."""
+    """In training; its changes are undone."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     yield model.train()
     for name, buffer in model.named_buffers():
