@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 import numpy as np
@@ -25,7 +26,7 @@ _UNFINISHED = re.compile(rf"{_ENTRY.pattern}\..*\.tmp")
 _UNFINISHED_SECONDS = 3600
 
 
-def cache_folder():
+def cache_folder() -> str | None:
     """The folder of the cache.
 
     Returns:
@@ -43,7 +44,7 @@ def cache_folder():
     return None if not folder or folder.startswith("~") else folder
 
 
-def load_arrays(kind, key):
+def load_arrays(kind: str, key: str) -> dict[str, np.ndarray] | None:
     """Read the arrays of :func:`store_arrays`.
 
     Args:
@@ -71,7 +72,7 @@ def load_arrays(kind, key):
     return arrays
 
 
-def store_arrays(kind, key, arrays):
+def store_arrays(kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> bool:
     """Store arrays for a later run, replacing those of the same kind and key.
 
     Entries are written atomically; if several processes store the same entry, the last one wins. If the entries exceed

@@ -19,8 +19,11 @@ import logging
 import os
 import re
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -66,31 +69,31 @@ class PoseFile:
     """
 
     json_file: str
-    image_ids: list
+    image_ids: list[int | str]
     file_names: list
     sizes: np.ndarray
-    size_faults: dict
+    size_faults: dict[int, str]
     crowd_indices: list
-    classes: list
-    class_of: dict
+    classes: list[PoseClass]
+    class_of: dict[int, int]
     people: People | None
     remarks: Remarks
 
 
 def load_pose_json(
-    json_file,
-    image_root,
+    json_file: Path | str,
+    image_root: Path | str,
     *,
-    category=None,
-    classes=None,
-    keypoints=None,
-    class_name=None,
-    class_of=None,
-    num_keypoints=None,
-    annotated=True,
-    on_fault=raise_fault,
-    on_remarks=None,
-):
+    category: str | Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    keypoints: Sequence[str] | None = None,
+    class_name: str | None = None,
+    class_of: dict[int, int] | None = None,
+    num_keypoints: int | None = None,
+    annotated: bool = True,
+    on_fault: Callable[[Fault], None] = raise_fault,
+    on_remarks: Callable[[Remarks], None] | None = None,
+) -> list[dict[str, Any]]:
     """Read a COCO-format keypoint file.
 
     Args:
@@ -134,7 +137,8 @@ def load_pose_json(
             num_keypoints=num_keypoints,
             on_fault=on_fault,
         )
-        remarks, with_slashes = pose_file.remarks, []
+        remarks = pose_file.remarks
+        with_slashes: list[str] = []
         records = [_read_image(pose_file, i, image_root, with_slashes, report) for i in range(len(pose_file.image_ids))]
         remarks.add("backslashes", with_slashes)
         _check_image_files(records, image_root, report)
@@ -152,14 +156,14 @@ def load_pose_json(
 
 
 def read_pose_file(
-    json_file,
-    selection=WHOLE_FILE,
+    json_file: str,
+    selection: Selection = WHOLE_FILE,
     *,
-    annotated=True,
-    class_of=None,
-    num_keypoints=None,
-    on_fault=raise_fault,
-):
+    annotated: bool | None = True,
+    class_of: dict[int, int] | None = None,
+    num_keypoints: int | None = None,
+    on_fault: Callable[[Fault], None] = raise_fault,
+) -> PoseFile:
     """Read the images and annotations of a COCO-format file, without the image folder.
 
     Args:
@@ -269,7 +273,7 @@ def _lenient_categories(data):
     return found
 
 
-def read_coco_json(json_file, required=("images", "annotations", "categories")):
+def read_coco_json(json_file: str, required: Sequence[str] = ("images", "annotations", "categories")) -> dict[str, Any]:
     """Parse a COCO-format file, in UTF-8, with or without a byte-order mark, UTF-16 or UTF-32.
 
     Args:
@@ -342,13 +346,13 @@ def _refuse_repeated_item_keys(content, lists, json_file):
         )
 
 
-def expand_path(path):
+def expand_path(path: Path | str) -> str:
     """Convert a path to a string and expand a leading ``~`` to the user's home."""
     path = os.fspath(path)
     return os.path.expanduser(path) if path.startswith("~") else path
 
 
-def log_remarks(source, remarks):
+def log_remarks(source: str, remarks: Remarks) -> None:
     """Log corrected and skipped items as warnings, and reported ones as information, once for each file and content."""
     for level, decisions in ((logging.WARNING, ("mended", "left out")), (logging.INFO, ("remarked on",))):
         for line in remarks.of(*decisions):
@@ -372,13 +376,13 @@ def _log_once(level, source, line):
         logger.log(level, "%s: %s", source, line)
 
 
-def forget_logged():
+def forget_logged() -> None:
     """Let this process repeat its messages about data sets, for a new run with a separate log."""
     _logged.clear()
 
 
 # Messages already logged: a run reads a data set several times
-_logged = set()
+_logged: set[tuple[str, str]] = set()
 
 
 def _read_images(images, json_file, remarks, report):

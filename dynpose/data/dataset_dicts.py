@@ -1,6 +1,8 @@
 """The dicts of registered data sets, including those of custom functions, read by the shared annotation reader."""
 
 import functools
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -18,7 +20,13 @@ __all__ = ["load_dataset_dicts", "mend_dataset_dicts", "pose_file_of_dicts"]
 _XYWH = BoxMode.XYWH_ABS
 
 
-def load_dataset_dicts(name, *, as_registered=False, on_fault=raise_fault, on_remarks=None):
+def load_dataset_dicts(
+    name: str,
+    *,
+    as_registered: bool = False,
+    on_fault: Callable[[Fault], None] = raise_fault,
+    on_remarks: Callable[[Remarks], None] | None = None,
+) -> Iterable[dict[str, Any]]:
     """Load a registered data set, for training or to check its images.
 
     Data sets that detectron2 reads by ``load_coco_json`` (its ``keypoints_coco_*`` and those of
@@ -39,7 +47,7 @@ def load_dataset_dicts(name, *, as_registered=False, on_fault=raise_fault, on_re
         DatasetError: see :func:`load_pose_json` and :func:`mend_dataset_dicts`.
     """
     loader, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
-    options = {"on_fault": on_fault, "on_remarks": on_remarks}
+    options: dict[str, Any] = {"on_fault": on_fault, "on_remarks": on_remarks}
     if hasattr(loader, "read_files"):
         return loader(**options)
     if not metadata.get("keypoint_names"):
@@ -56,7 +64,14 @@ def load_dataset_dicts(name, *, as_registered=False, on_fault=raise_fault, on_re
     return mend_dataset_dicts(dicts, num_keypoints, f"data set {name!r}", **options)
 
 
-def mend_dataset_dicts(dicts, num_keypoints, source, *, on_fault=raise_fault, on_remarks=None):
+def mend_dataset_dicts(
+    dicts: list[dict[str, Any]],
+    num_keypoints: int,
+    source: str,
+    *,
+    on_fault: Callable[[Fault], None] = raise_fault,
+    on_remarks: Callable[[Remarks], None] | None = None,
+) -> list[dict[str, Any]]:
     """Correct the dicts of a custom function by the rules of :mod:`dynpose.data.rules`.
 
     Args:
@@ -77,6 +92,7 @@ def mend_dataset_dicts(dicts, num_keypoints, source, *, on_fault=raise_fault, on
     pose_file = pose_file_of_dicts(dicts, num_keypoints, source, on_fault)
     (on_remarks or functools.partial(log_remarks, source))(pose_file.remarks)
     people = pose_file.people
+    assert people is not None  # dicts are always read as annotated
     originals = [annotation for record in dicts for annotation in record.get("annotations") or ()]
     has_annotations = any("annotations" in record for record in dicts)
     mended = [{**record, "annotations": []} if has_annotations else record for record in dicts]
@@ -89,7 +105,9 @@ def mend_dataset_dicts(dicts, num_keypoints, source, *, on_fault=raise_fault, on
     return mended
 
 
-def pose_file_of_dicts(dicts, num_keypoints, source, on_fault=raise_fault):
+def pose_file_of_dicts(
+    dicts: list[dict[str, Any]], num_keypoints: int, source: str, on_fault: Callable[[Fault], None] = raise_fault
+) -> PoseFile:
     """Read dicts in detectron2's format as :func:`read_pose_file` reads a file.
 
     Args:

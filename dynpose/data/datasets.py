@@ -7,15 +7,20 @@ in the metadata of ``keypoints_coco_*``. It opens no file.
 import functools
 import logging
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from .categories import Selection
-from .coco_json import expand_path, load_pose_json, log_remarks, read_pose_file
+from .coco_json import PoseFile, expand_path, load_pose_json, log_remarks, read_pose_file
 from .faults import short
 from .known_schemas import known_schema
+from .rules import Remarks
 from .schema import COCO_PERSON, CROWDPOSE_PERSON, DatasetError, KeypointSchema
 
 __all__ = [
@@ -35,20 +40,20 @@ _SYNTHETIC = ("synthetic_pose_train", "synthetic_pose_val")
 
 
 def register_pose_dataset(
-    name,
-    json_file,
-    image_root,
+    name: str,
+    json_file: Path | str,
+    image_root: Path | str,
     *,
-    category=None,
-    classes=None,
-    class_name=None,
-    schema=None,
-    keypoints=None,
-    skeleton=None,
-    flip_pairs=None,
-    sigmas=None,
-    protocol="coco",
-):
+    category: str | Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    class_name: str | None = None,
+    schema: str | None = None,
+    keypoints: Sequence[str] | None = None,
+    skeleton: Sequence[Sequence[int | str]] | None = None,
+    flip_pairs: Sequence[Sequence[str]] | None = None,
+    sigmas: Sequence[float] | None = None,
+    protocol: str = "coco",
+) -> KeypointSchema:
     """Register a COCO-format keypoint file with detectron2's DatasetCatalog and MetadataCatalog.
 
     The file is read immediately, for the metadata, and cached for the first use of the data set.
@@ -174,7 +179,9 @@ class _PoseDataset:
         return Selection(self.category, self.classes, keypoints, self.class_name)
 
 
-def remarks_of_protocol(protocol, source, on_remarks=None):
+def remarks_of_protocol(
+    protocol: str, source: str, on_remarks: Callable[[Remarks], None] | None = None
+) -> Callable[[Remarks], None] | None:
     """A callback for the remarks of a data set that drops those its protocol makes pointless.
 
     CrowdPose's annotation has no areas, and its evaluation uses none.
@@ -223,7 +230,13 @@ def _as_tuples(value):
     return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
-def read_schema(json_file, *, category=None, keypoints=None, schema=None):
+def read_schema(
+    json_file: Path | str,
+    *,
+    category: str | Sequence[str] | None = None,
+    keypoints: Sequence[str] | None = None,
+    schema: str | None = None,
+) -> KeypointSchema:
     """Read the keypoint schema of a COCO-format file.
 
     Args:
@@ -262,7 +275,7 @@ def _read_schema(category, dataset):
     return KeypointSchema.from_category(category, skeleton=dataset.skeleton, source=dataset.json_file, **given)
 
 
-def read_crowd_indices(pose_file):
+def read_crowd_indices(pose_file: PoseFile) -> dict[int | str, float]:
     """Read CrowdPose's crowd index of each image: 0 if no box holds keypoints of other people; unbounded above.
 
     Args:
@@ -285,7 +298,7 @@ def read_crowd_indices(pose_file):
     return indices
 
 
-def register_datasets_from_cfg(cfg):
+def register_datasets_from_cfg(cfg: CfgNode) -> None:
     """Register ``cfg.DATASETS.POSE``, and the synthetic people if ``DATASETS.TRAIN`` or ``TEST`` names them.
 
     Data sets that the config uses get the classes of the model: those of ``cfg.MODEL.CLASS_NAMES``, else of the first
@@ -300,7 +313,7 @@ def register_datasets_from_cfg(cfg):
     Raises:
         DatasetError: an entry has unknown or missing keys, or see :func:`register_pose_dataset`.
     """
-    entries = {}
+    entries: dict[str, dict[str, Any]] = {}
     for i, entry in enumerate(cfg.DATASETS.POSE):
         _check_entry(entry, f"DATASETS.POSE[{i}]")
         if entries.setdefault(entry["name"], entry) != entry:
@@ -358,7 +371,7 @@ def _forget(name):
     MetadataCatalog.remove(name)
 
 
-def annotation_files(name):
+def annotation_files(name: str) -> list[str]:
     """List the annotation files of a registered data set.
 
     Args:
@@ -375,7 +388,7 @@ def annotation_files(name):
     return [] if json_file is None else [json_file]
 
 
-def check_dataset_files(name, *, images=True):
+def check_dataset_files(name: str, *, images: bool = True) -> None:
     """Check that the files of a registered data set exist, before a long run is set up.
 
     Meant for the built-in data sets, ``keypoints_coco_*`` and those of :mod:`dynpose.data.crowd_datasets`; data sets of

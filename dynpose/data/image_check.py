@@ -9,10 +9,11 @@ import stat
 import struct
 import time
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Condition
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -62,13 +63,13 @@ class ImageFault(NamedTuple):
         is_turned (bool): the EXIF orientation swaps width and height.
     """
 
-    record: dict
+    record: dict[str, Any]
     problem: str
-    size: tuple | None
+    size: tuple[int, int] | None
     is_turned: bool
 
 
-def check_images(dataset_dicts):
+def check_images(dataset_dicts: list[dict[str, Any]]) -> None:
     """Check that every image of a data set exists, is complete and has the annotated size.
 
     The check reads the header, the EXIF orientation and, of a JPEG or PNG file, the end. A file without the expected
@@ -106,7 +107,9 @@ def check_images(dataset_dicts):
         raise DatasetError(". ".join(messages))
 
 
-def find_broken_images(dataset_dicts, check=None):
+def find_broken_images(
+    dataset_dicts: list[dict[str, Any]], check: Callable[[dict[str, Any]], str | None] | None = None
+) -> list[tuple[str, str]]:
     """Check images in several threads.
 
     Args:
@@ -124,7 +127,7 @@ def find_broken_images(dataset_dicts, check=None):
         return [(record["file_name"], fault) for record, fault in zip(dataset_dicts, found) if fault]
 
 
-def find_image_faults(dataset_dicts):
+def find_image_faults(dataset_dicts: list[dict[str, Any]]) -> list[ImageFault]:
     """Find the images of a data set that training would refuse; see :func:`check_images`.
 
     Args:
@@ -140,13 +143,14 @@ def find_image_faults(dataset_dicts):
             seen = _look_at_changed(dataset_dicts, pool)
     faults = []
     for record, (problem, size, is_turned) in zip(dataset_dicts, seen):
-        differs = size and size_fault(size, record)
-        if problem or differs:
-            faults.append(ImageFault(record, problem or differs, size if differs else None, is_turned))
+        differs = size_fault(size, record) if size else None
+        fault = problem or differs
+        if fault:
+            faults.append(ImageFault(record, fault, size if differs else None, is_turned))
     return faults
 
 
-def size_cause(differing, dataset_dicts):
+def size_cause(differing: list[ImageFault], dataset_dicts: list[dict[str, Any]]) -> str | None:
     """Say why images are not of the annotated size.
 
     Args:
@@ -157,7 +161,7 @@ def size_cause(differing, dataset_dicts):
         str | None: the cause and the remedy; None if the cause is unknown.
     """
     annotated = [(fault.record.get("width"), fault.record.get("height")) for fault in differing]
-    if all(size == fault.size[::-1] for size, fault in zip(annotated, differing)):
+    if all((height, width) == fault.size for (width, height), fault in zip(annotated, differing)):
         if all(fault.is_turned for fault in differing):
             return (
                 "width and height are swapped, since the images' EXIF orientation was not applied in annotating: "
@@ -174,7 +178,7 @@ def size_cause(differing, dataset_dicts):
     return None
 
 
-def image_fault(record, decode=False):
+def image_fault(record: dict[str, Any], decode: bool = False) -> str | None:
     """Check whether training would refuse an image.
 
     Args:
@@ -192,7 +196,7 @@ def image_fault(record, decode=False):
 
 class _Seen(NamedTuple):
     problem: str | None
-    size: tuple | None = None
+    size: tuple[int, int] | None = None
     """(width, height) as displayed, with the EXIF orientation applied; None if the image can't be read"""
     is_turned: bool = False
     """The EXIF orientation swaps width and height"""

@@ -11,10 +11,13 @@ import itertools
 import logging
 import random
 import signal
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetFromList,
     MetadataCatalog,
@@ -46,7 +49,9 @@ _SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrai
 _MAX_LEFT_OUT = 100
 
 
-def build_pose_train_loader(cfg, mapper=None):
+def build_pose_train_loader(
+    cfg: CfgNode, mapper: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
+) -> "PoseTrainLoader":
     """Build the training loader of a config.
 
     Args:
@@ -84,7 +89,9 @@ def build_pose_train_loader(cfg, mapper=None):
         return PoseTrainLoader(dicts, mapper, schedule, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 
-def training_dicts(cfg, *, proposal_files=None, as_registered=False):
+def training_dicts(
+    cfg: CfgNode, *, proposal_files: Sequence[str] | None = None, as_registered: bool = False
+) -> list[dict[str, Any]]:
     """The images of ``DATASETS.TRAIN`` left after detectron2's filtering, as in detectron2's loader.
 
     They are read by :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`.
@@ -135,7 +142,9 @@ def training_dicts(cfg, *, proposal_files=None, as_registered=False):
     return dicts
 
 
-def get_pose_dataset_dicts(names, *, filter_empty=True, min_keypoints=0):
+def get_pose_dataset_dicts(
+    names: str | Sequence[str], *, filter_empty: bool = True, min_keypoints: int = 0
+) -> list[dict[str, Any]]:
     """Load registered data sets for a lazy config, as detectron2's ``get_detection_dataset_dicts`` does.
 
     They are read by :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`.
@@ -224,7 +233,16 @@ class TrainingSchedule:
         array([2, 3])
     """
 
-    def __init__(self, num_images, batch_size, *, seed, groups=None, repeat_factors=None, subset_ratio=1.0):
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        *,
+        seed: int,
+        groups: np.ndarray | None = None,
+        repeat_factors: np.ndarray | None = None,
+        subset_ratio: float = 1.0,
+    ):
         self.num_images = num_images
         self.batch_size = batch_size
         self.seed = seed
@@ -237,7 +255,7 @@ class TrainingSchedule:
             )
         self._subset_size = int(num_images * subset_ratio)
 
-    def batches(self, start_iteration=0):
+    def batches(self, start_iteration: int = 0) -> Iterator[np.ndarray]:
         """Iterate over the batches, endlessly.
 
         Args:
@@ -310,7 +328,14 @@ class PoseTrainLoader:
         ...     losses = model(batch)
     """
 
-    def __init__(self, dicts, mapper, schedule, *, num_workers=0):
+    def __init__(
+        self,
+        dicts: list[dict[str, Any]],
+        mapper: Callable[[dict[str, Any]], dict[str, Any] | None],
+        schedule: TrainingSchedule,
+        *,
+        num_workers: int = 0,
+    ):
         num_processes = comm.get_world_size()
         if schedule.batch_size < 1 or schedule.batch_size % num_processes:
             raise ValueError(
@@ -322,7 +347,7 @@ class PoseTrainLoader:
         self.start_iteration = 0
         self._dataset = _SeededDataset(DatasetFromList(dicts, copy=False), mapper, schedule.seed)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         share = self.schedule.batch_size // comm.get_world_size()
         first = comm.get_rank() * share
         sampler = _Samples(self.schedule, self.start_iteration, slice(first, first + share))
@@ -336,12 +361,12 @@ class PoseTrainLoader:
             generator=torch.Generator().manual_seed(_seed(self.schedule.seed, _WORKERS)),
         )
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, int]:
         """The values that determine the batches, for :meth:`load_state_dict` to compare."""
         schedule = self.schedule
         return {"seed": schedule.seed, "num_images": schedule.num_images, "batch_size": schedule.batch_size}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Resume with the seed of a run; warn if the number of images or the batch size has changed."""
         ours = self.state_dict()
         for key, meaning in (("num_images", "training images"), ("batch_size", "images in a batch")):

@@ -5,7 +5,9 @@ Axes: M annotations, K keypoints, I images. Keypoints are (M, K, 3) x, y, visibi
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_util
@@ -14,6 +16,7 @@ from .faults import short
 from .ignored_regions import read_segmentation, segmentation_area
 from .rules import (
     MIN_EXTENT,
+    Remarks,
     boxes_from_keypoints,
     implausible_areas,
     leaves_image,
@@ -55,7 +58,7 @@ class People:
             keypoints.
     """
 
-    names: list
+    names: list[str]
     rows: np.ndarray
     images: np.ndarray
     classes: np.ndarray
@@ -63,12 +66,12 @@ class People:
     boxes: np.ndarray
     areas: np.ndarray
     keypoints: np.ndarray
-    segmentations: dict = field(default_factory=dict)
+    segmentations: dict[int, list[list[float]] | dict[str, Any]] = field(default_factory=dict)
 
     def __len__(self):
         return len(self.images)
 
-    def select(self, chosen):
+    def select(self, chosen: np.ndarray) -> "People":
         """Select annotations by a (M,) bool mask."""
         if chosen.all():
             return self
@@ -85,14 +88,23 @@ class People:
             segmentations={int(new_index[i]): value for i, value in self.segmentations.items() if chosen[i]},
         )
 
-    def continuous_keypoints(self):
+    def continuous_keypoints(self) -> np.ndarray:
         """(M, K, 3) keypoints in continuous pixels: COCO's index of a pixel + 0.5 is its centre."""
         return self.keypoints + HALF_A_PIXEL
 
 
 def read_people(
-    annotations, image_index, sizes, class_of, categories, num_keypoints, report, remarks, *, keypoint_offset=0.0
-):
+    annotations: list[dict[str, Any]],
+    image_index: dict[int | str, int],
+    sizes: np.ndarray,
+    class_of: dict[int, int],
+    categories: dict[int, str],
+    num_keypoints: int,
+    report: Callable[[str, str, str], None],
+    remarks: Remarks,
+    *,
+    keypoint_offset: float = 0.0,
+) -> People:
     """Read the ``"annotations"`` of a COCO-format file.
 
     Args:
@@ -585,7 +597,7 @@ def _segmentation_box(segmentation, size):
     return np.concatenate([low, high - low])
 
 
-def whole_number(value):
+def whole_number(value: Any) -> int | None:
     """Convert an int, or a float such as 7.0, to int; None for anything else."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)

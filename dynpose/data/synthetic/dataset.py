@@ -7,8 +7,11 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import cv2
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from dynpose.utils.locking import locked, share, stop_sharing
@@ -28,7 +31,7 @@ _JPEG_QUALITY = 95
 _REMEDY = "set DATASETS.SYNTHETIC.ROOT to another folder, or remove it"
 
 
-def write_synthetic_pose(root, split, num_images, params):
+def write_synthetic_pose(root: Path | str, split: str, num_images: int, params: SyntheticPose) -> tuple[str, str]:
     """Write one split of the data set, unless it already exists.
 
     A split with other parameters is replaced, unless another process uses it. Any number of processes may call this at
@@ -171,7 +174,7 @@ def _remove_earlier(json_file, image_root):
         raise DatasetError(f"{image_root}: the folder is there without {json_file} and is not replaced; {_REMEDY}")
 
 
-def register_synthetic_pose(root, *, num_train=1000, num_val=100, **params):
+def register_synthetic_pose(root: Path | str, *, num_train: int = 1000, num_val: int = 100, **params: Any) -> None:
     """Register ``synthetic_pose_train`` and ``synthetic_pose_val`` with detectron2.
 
     The files are written when a data set is first used; its metadata then get ``json_file`` and ``image_root``. A
@@ -190,10 +193,10 @@ def register_synthetic_pose(root, *, num_train=1000, num_val=100, **params):
         >>> register_synthetic_pose("synthetic", num_train=500, image_size=(192, 192))
         >>> dicts = DatasetCatalog.get("synthetic_pose_train")
     """
-    params = SyntheticPose(**params)
+    pose = SyntheticPose(**params)
     for split, num_images in zip(SPLITS, (num_train, num_val)):
         name = f"synthetic_pose_{split}"
-        dataset = _SyntheticDataset(name, os.fspath(root), split, num_images, params)
+        dataset = _SyntheticDataset(name, os.fspath(root), split, num_images, pose)
         if name in DatasetCatalog:
             if DatasetCatalog[name] == dataset:
                 continue
@@ -209,7 +212,7 @@ def register_synthetic_pose(root, *, num_train=1000, num_val=100, **params):
         DatasetCatalog.register(name, dataset)
 
 
-def register_synthetic_pose_from_cfg(cfg):
+def register_synthetic_pose_from_cfg(cfg: CfgNode) -> None:
     """Register the synthetic people that a config describes: see :func:`register_synthetic_pose`.
 
     Args:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,7 +68,7 @@ class SyntheticPose:
             if not valid:
                 raise DatasetError(f"synthetic people: {field} is {getattr(self, field)!r}, but must be {rule}")
 
-    def render(self, index, split="train"):
+    def render(self, index: int, split: str = "train") -> tuple[np.ndarray, list[dict[str, Any]]]:
         """Make one image.
 
         Args:
