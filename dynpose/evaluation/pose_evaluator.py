@@ -6,7 +6,10 @@ import logging
 import math
 import os
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -19,7 +22,7 @@ from dynpose.data.known_schemas import keypoint_groups
 
 from .coco_metrics import BACKENDS, METRICS, category_ap, evaluate_detections, nan_reasons, summarize
 from .config_keys import evaluator_arguments, with_sigmas
-from .ground_truth import read_ground_truth
+from .ground_truth import GroundTruth, read_ground_truth
 from .keypoint_subsets import (
     common_keypoints,
     detections_of_keypoints,
@@ -27,7 +30,7 @@ from .keypoint_subsets import (
     ground_truth_of_keypoints,
 )
 from .pck import evaluate_pck, pck_metric_names
-from .predictions import collect_predictions, to_coco_results
+from .predictions import ImagePredictions, collect_predictions, to_coco_results
 from .reports import first_few, log_nan, log_pck, log_sigmas, warn_of_crowded_images
 
 __all__ = ["PoseEvaluator"]
@@ -79,17 +82,17 @@ class PoseEvaluator(DatasetEvaluator):
 
     def __init__(
         self,
-        dataset_name,
+        dataset_name: str,
         *,
-        tasks=None,
-        sigmas=(),
-        output_dir=None,
-        distributed=True,
-        max_dets=20,
-        max_dets_boxes=100,
-        parts=None,
-        model_schema=None,
-        backend="faster",
+        tasks: Sequence[str] | None = None,
+        sigmas: Sequence[float] = (),
+        output_dir: str | None = None,
+        distributed: bool = True,
+        max_dets: int = 20,
+        max_dets_boxes: int = 100,
+        parts: dict[str, Sequence[int]] | None = None,
+        model_schema: KeypointSchema | None = None,
+        backend: str = "faster",
     ):
         unknown = sorted(set(tasks or ()) - set(_TASKS))
         if unknown:
@@ -109,13 +112,13 @@ class PoseEvaluator(DatasetEvaluator):
         self._model_schema = model_schema
         self._matched = None if model_schema is None else common_keypoints(self._schema, model_schema, dataset_name)
         # The data set's keypoints that the predictions have: 0-based indices, names and sigmas
-        matched = range(self._schema.num_keypoints) if model_schema is None else self._matched
+        matched: Iterable[int | None] = range(self._schema.num_keypoints) if self._matched is None else self._matched
         self._evaluated = [i for i, index in enumerate(matched) if index is not None]
         self._names = [self._schema.names[i] for i in self._evaluated]
         self._sigmas = [self._schema.sigmas[i] for i in self._evaluated]
         self._parts = _check_parts(keypoint_groups(self._schema.names) if parts is None else parts, self._schema)
         # Read now, so that a fault in the file is reported before the model runs over all images
-        self._ground_truth = None
+        self._ground_truth: GroundTruth | None = None
         if not distributed or comm.is_main_process():
             self._ground_truth = read_ground_truth(dataset_name, self._schema.num_keypoints)
             self._leave_out_unknown_keypoints()
@@ -125,7 +128,7 @@ class PoseEvaluator(DatasetEvaluator):
         self.reset()
 
     @classmethod
-    def from_config(cls, cfg, dataset_name, **kwargs):
+    def from_config(cls, cfg: CfgNode, dataset_name: str, **kwargs: Any) -> "PoseEvaluator":
         """An evaluator configured by ``cfg.TEST``, writing to ``<cfg.OUTPUT_DIR>/inference``.
 
         The keys are ``KEYPOINT_OKS_SIGMAS``, ``TASKS``, ``MAX_DETS`` and ``MAP_KEYPOINTS``.
@@ -143,11 +146,11 @@ class PoseEvaluator(DatasetEvaluator):
         return cls(dataset_name, **{**evaluator_arguments(cfg, dataset_name, _TASKS), **kwargs})
 
     @property
-    def has_annotation(self):
+    def has_annotation(self) -> bool:
         """Whether there is ground truth; valid in the first process, or if the evaluator is not distributed."""
-        return self._ground_truth.annotations is not None
+        return self._ground_truth is not None and self._ground_truth.annotations is not None
 
-    def metric_names(self):
+    def metric_names(self) -> dict[str, tuple[str, ...]]:
         """dict[str, tuple[str]]: task -> the metrics that :meth:`evaluate` returns if predictions have boxes."""
         class_names = self._metadata.get("thing_classes", ())
         per_class = [f"AP-{name}" for name in class_names] if len(class_names) > 1 else []
@@ -162,11 +165,11 @@ class PoseEvaluator(DatasetEvaluator):
         }
         return {task: names[task] for task in self._tasks or ("keypoints", "bbox")}
 
-    def reset(self):
+    def reset(self) -> None:
         """Clear all predictions."""
-        self._predictions = []
+        self._predictions: list[ImagePredictions] = []
 
-    def process(self, inputs, outputs):
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Collect the predictions of a batch of images.
 
         Args:
@@ -189,7 +192,7 @@ class PoseEvaluator(DatasetEvaluator):
                 )
             )
 
-    def evaluate(self, img_ids=None):
+    def evaluate(self, img_ids: Sequence[int | str] | None = None) -> OrderedDict[str, dict[str, float]]:
         """Write the results file and compute the metrics.
 
         Args:
@@ -208,16 +211,16 @@ class PoseEvaluator(DatasetEvaluator):
             DatasetError: predictions are of images or classes that the data set does not have.
             ValueError: "bbox" is requested, but some predictions have no boxes.
         """
-        predictions = self._gather()
-        if predictions is None:
+        predictions, ground_truth = self._gather(), self._ground_truth
+        if predictions is None or ground_truth is None:
             return OrderedDict()
         self._check(predictions, everything=img_ids is None)
         detections = []
         for prediction in predictions:
-            detections += to_coco_results(prediction, self._ground_truth.category_ids, self._dataset_name)
+            detections += to_coco_results(prediction, ground_truth.category_ids, self._dataset_name)
         self._write(detections)
-        if self._ground_truth.annotations is None:
-            logger.info("%s has no annotation: there is nothing to evaluate.", self._ground_truth.source)
+        if ground_truth.annotations is None:
+            logger.info("%s has no annotation: there is nothing to evaluate.", ground_truth.source)
             return OrderedDict()
         if self._matched is not None:
             detections = detections_of_keypoints(detections, self._evaluated)

@@ -3,9 +3,11 @@
 N instances in an image, K keypoints.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from detectron2.structures import Instances
 
 from dynpose.data import DatasetError
 
@@ -28,7 +30,13 @@ class ImagePredictions(NamedTuple):
     """number of non-finite instances, which are not among the N"""
 
 
-def collect_predictions(image_id, instances, num_keypoints, dataset_name, matched=None):
+def collect_predictions(
+    image_id: int | str,
+    instances: Instances,
+    num_keypoints: int,
+    dataset_name: str,
+    matched: Sequence[int | None] | None = None,
+) -> ImagePredictions:
     """Extract the fields of a model's instances that evaluation needs.
 
     Args:
@@ -83,7 +91,7 @@ def collect_predictions(image_id, instances, num_keypoints, dataset_name, matche
     )
 
 
-def to_coco_results(predictions, category_ids, dataset_name):
+def to_coco_results(predictions: ImagePredictions, category_ids: list[int], dataset_name: str) -> list[dict[str, Any]]:
     """The predictions of an image in COCO's results format.
 
     Args:
@@ -109,10 +117,10 @@ def to_coco_results(predictions, category_ids, dataset_name):
     keypoints = predictions.keypoints.astype(np.float64)
     keypoints[..., :2] = np.round(keypoints[..., :2] - 0.5, 3)
     keypoints[..., 2] = np.round(keypoints[..., 2], 6)
-    keypoints = keypoints.reshape(len(keypoints), 3 * keypoints.shape[1]).tolist()
+    points = keypoints.reshape(len(keypoints), 3 * keypoints.shape[1]).tolist()
     results = [
         {"image_id": predictions.image_id, "category_id": category_ids[c], "keypoints": k, "score": s}
-        for c, k, s in zip(classes.tolist(), keypoints, predictions.scores.tolist())
+        for c, k, s in zip(classes.tolist(), points, predictions.scores.tolist())
     ]
     if predictions.boxes is not None:
         boxes = predictions.boxes.astype(np.float64)
