@@ -64,7 +64,7 @@ def load_arrays(kind: str, key: str) -> dict[str, np.ndarray] | None:
                 raise ValueError("it has another key")
             arrays = {name[1:]: entry[name] for name in entry.files if name != "key"}
     except Exception as error:  # zip, NumPy and the operating system raise any exception on a corrupt file
-        logger.info("Passing over the cache's %s: %s: %s", path, type(error).__name__, error)
+        logger.info("Ignoring the cache entry %s: %s: %s", path, type(error).__name__, error)
         return None
     # the least recently used entries are removed first
     with suppress(OSError):
@@ -91,7 +91,7 @@ def store_arrays(kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> bool:
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in arrays.items():
         if array.dtype.hasobject:
-            raise TypeError(f"{kind}: {name!r} holds Python objects, which the cache does not keep")
+            raise TypeError(f"{kind}: {name!r} holds Python objects, which can't be cached")
     path = _path(kind, key)
     if path is None or sum(array.nbytes for array in arrays.values()) > _MAX_BYTES:
         return False
@@ -100,7 +100,7 @@ def store_arrays(kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> bool:
         _write(path, key, arrays)
         _remove_oldest(os.path.dirname(path))
     except OSError as error:
-        logger.info("Can't remember %s in %s: %s", kind, path, error)
+        logger.info("Can't cache %s in %s: %s", kind, path, error)
         return False
     return True
 

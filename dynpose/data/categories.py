@@ -126,7 +126,7 @@ def select_classes(data: dict[str, Any], json_file: str, selection: Selection = 
     if len(classes) > 1:
         names = ", ".join(repr(item.name) for item in classes[:5])
         problem = f"class_name {selection.class_name!r} is given for {len(classes)} classes ({names})"
-        raise _fault(json_file, problem, "choose one category, several as one, or leave class_name out")
+        raise _fault(json_file, problem, "choose one category, several as one, or omit class_name")
     return [replace(classes[0], name=selection.class_name)]
 
 

@@ -2,8 +2,8 @@
 
 detectron2's ``load_coco_json`` trusts the file; custom files are rarely that clean. This loader returns the same dicts
 (with the same half-pixel shift) and checks each item first, so that a fault is one message with the file, the item and
-the remedy instead of a shape error in the middle of an epoch. No file outside the image folder is opened, whatever the
-annotation says.
+the remedy instead of a shape error in the middle of an epoch. No file outside the image folder is opened,
+regardless of the annotation.
 
 A file is read in two steps. :func:`read_pose_file` reads images and annotations, corrects them where possible
 (dynpose/data/rules.py) and caches the result, so that the next start does not parse the file again;
@@ -187,7 +187,7 @@ def read_pose_file(
     arguments = repr((selection, annotated is False, class_of, num_keypoints))
     key = json.dumps([_reader_version(), os.path.abspath(json_file), arguments])
     stamp = _stamp(json_file)
-    pose_file = _remembered(key, stamp, json_file)
+    pose_file = _cached(key, stamp, json_file)
     if pose_file is not None and (pose_file.people is not None or annotated is not True):
         return pose_file
     num_faults = 0
@@ -204,7 +204,7 @@ def read_pose_file(
     return pose_file
 
 
-def _remembered(key, stamp, json_file):
+def _cached(key, stamp, json_file):
     """The cached content of the same file; None if there is no valid entry."""
     arrays = load_arrays("annotations", key) if stamp is not None else None
     if arrays is None:
@@ -212,7 +212,7 @@ def _remembered(key, stamp, json_file):
     try:
         return _from_arrays(json_file, arrays) if arrays["stamp"].tolist() == stamp else None
     except Exception as error:  # a corrupt entry may raise any exception
-        logger.info("%s: read again, since what was remembered is damaged (%s)", json_file, type(error).__name__)
+        logger.info("%s: read again, since the cache entry is corrupt (%s)", json_file, type(error).__name__)
         return None
 
 
@@ -315,7 +315,7 @@ def _parse_json(content, json_file):
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; deeply nested brackets
-        raise _fault(json_file, f"the file is no valid JSON ({error})", "it may be cut off: copy it again") from error
+        raise _fault(json_file, f"the file is not valid JSON ({error})", "it may be cut off: copy it again") from error
 
 
 def _refuse_repeated_keys(content, json_file):
@@ -342,7 +342,7 @@ def _refuse_repeated_item_keys(content, lists, json_file):
         raise _fault(
             json_file,
             f"{name}[{index}] has the key {key!r} more than once, of which only the last would be read",
-            "keep the one that is meant",
+            "keep the intended one",
         )
 
 
@@ -354,7 +354,7 @@ def expand_path(path: Path | str) -> str:
 
 def log_remarks(source: str, remarks: Remarks) -> None:
     """Log corrected and skipped items as warnings, and reported ones as information, once for each file and content."""
-    for level, decisions in ((logging.WARNING, ("mended", "left out")), (logging.INFO, ("remarked on",))):
+    for level, decisions in ((logging.WARNING, ("corrected", "skipped")), (logging.INFO, ("reported",))):
         for line in remarks.of(*decisions):
             _log_once(level, source, line)
 
@@ -393,7 +393,7 @@ def _read_images(images, json_file, remarks, report):
         if type(image_id) is not int and not isinstance(image_id, str):
             image_id = whole_number(image_id)
         if image_id is None:
-            report("image ids", f"image {short(image.get('file_name'))} has no 'id'", "give it a number of its own")
+            report("image ids", f"image {short(image.get('file_name'))} has no 'id'", "give it a unique number")
             continue
         if image_id in image_index:
             report("image ids", f"image id {image_id!r} occurs more than once", "give each image its own id")
@@ -436,7 +436,7 @@ def _read_image(pose_file, index, image_root, with_slashes, report):
     ):
         return report(
             "file names",
-            f"image {short(image_id)}: file_name {short(file_name)} is no path inside the image folder",
+            f"image {short(image_id)}: file_name {short(file_name)} is not a path inside the image folder",
             f"write it relative to image_root ({image_root}), without '..', or give the folder that holds all images",
         )
     if index in pose_file.size_faults:
@@ -483,7 +483,7 @@ def _check_image_files(records, image_root, report):
                 report(
                     "file names",
                     f"image {short(records[i]['image_id'])}: {name} is a link that leads out of the image folder",
-                    f"put the image itself into image_root ({image_root}), or let that be the folder that holds all",
+                    f"put the image itself into image_root ({image_root}), or set that to a folder that contains all",
                 )
                 records[i] = None
     if missing:

@@ -75,7 +75,7 @@ def register_pose_dataset(
             :meth:`KeypointSchema.from_category`.
         protocol (str): evaluation protocol: "coco", or "crowdpose" (see docs/evaluation.md), which needs a
             ``crowdIndex`` for each image. With the latter and CrowdPose's 14 keypoints, the limbs and, unless they are
-            given, the sigmas are those of :data:`CROWDPOSE_PERSON`, whatever the file says.
+            given, the sigmas are those of :data:`CROWDPOSE_PERSON`, regardless of the file.
 
     Returns:
         KeypointSchema: the schema of the data set.
@@ -119,7 +119,7 @@ def register_pose_dataset(
         read_crowd_indices(pose_file)
     lacking = [item.name for item in pose_file.classes if not item.category_ids]
     if lacking:
-        logger.warning("%s: it has nobody of the classes %s", dataset.json_file, ", ".join(lacking))
+        logger.warning("%s: it has no instances of the classes %s", dataset.json_file, ", ".join(lacking))
     metadata = MetadataCatalog.get(name)
     keypoint_schema.to_metadata(metadata)
     metadata.set(
@@ -211,7 +211,7 @@ def _check_arguments(name, dataset):
         )
     if dataset.schema is not None and dataset.keypoints is not None:
         raise DatasetError(
-            f"data set {name!r}: schema {dataset.schema!r} has keypoints of its own; give keypoints or schema, not both"
+            f"data set {name!r}: schema {dataset.schema!r} defines the keypoints; give keypoints or schema, not both"
         )
     for key in ("category", "classes", "keypoints"):
         value = getattr(dataset, key)
@@ -292,7 +292,7 @@ def read_crowd_indices(pose_file: PoseFile) -> dict[int | str, float]:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _BEYOND_FLOAT:
             raise DatasetError(
                 f"{pose_file.json_file}: image {image_id!r}: crowdIndex is {short(value)}, but CrowdPose's protocol "
-                "tells easy from hard images by it; write a number of at least 0, or evaluate with protocol: coco"
+                "groups the images by it; write a number of at least 0, or evaluate with protocol: coco"
             )
         indices[image_id] = float(value)
     return indices
@@ -351,7 +351,7 @@ def _register_for_classes(entry, model_classes, may_rename):
         if not may_rename:
             return
         logger.warning(
-            "data set %r calls its one class %r, the model %r: they are taken for the same",
+            "data set %r calls its one class %r, the model %r: they are treated as the same class",
             name,
             *found,
             *model_classes,
@@ -403,9 +403,9 @@ def check_dataset_files(name: str, *, images: bool = True) -> None:
             data set.
     """
     metadata = MetadataCatalog.get(name)
-    mend = metadata.get("how_to_get", "check the paths it was registered with")
+    remedy = metadata.get("how_to_get", "check the paths it was registered with")
     if name.startswith("keypoints_coco_"):
-        mend = (
+        remedy = (
             "download COCO (https://cocodataset.org) and set the environment variable DETECTRON2_DATASETS to the "
             "folder that holds coco/"
         )
@@ -415,8 +415,8 @@ def check_dataset_files(name: str, *, images: bool = True) -> None:
             continue
         instead = ""
         if path in paths and path != metadata.json_file:
-            instead = f", nor does {_absolute(metadata.json_file)}, which is {' and '.join(metadata.parts)} in one"
-        raise DatasetError(f"data set {name!r}: {_absolute(path)} does not exist{instead}; {mend}")
+            instead = f", nor does {_absolute(metadata.json_file)}, which combines {' and '.join(metadata.parts)}"
+        raise DatasetError(f"data set {name!r}: {_absolute(path)} does not exist{instead}; {remedy}")
 
 
 def _absolute(path):
@@ -438,7 +438,7 @@ def _check_entry(entry, where):
         )
     for key in _REQUIRED:
         if key in entry and (not isinstance(entry[key], str) or not entry[key]):
-            raise DatasetError(f"{where}: {key} is {entry[key]!r}; write a text")
+            raise DatasetError(f"{where}: {key} is {entry[key]!r}; write a string")
     missing = [key for key in _REQUIRED if key not in entry]
     if missing:
         raise DatasetError(f"{where} ({entry.get('name', 'without a name')}) lacks {', '.join(missing)}; add it")

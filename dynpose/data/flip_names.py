@@ -51,7 +51,7 @@ def infer_flip_pairs(names: Sequence[str], where: str | None = None) -> tuple[tu
     alone = [name for name in names if name not in paired and side_words(name)]
     if alone and where is not None:
         logger.warning(
-            "%s: %s: one side of a pair whose other side is not there? It keeps its place in a mirrored image. Give "
+            "%s: %s: one side of a pair without the other? It keeps its place in a mirrored image. Give "
             "flip_pairs if that is wrong.",
             where,
             ", ".join(map(repr, alone)),

@@ -49,7 +49,7 @@ _PIXELS_AT_ONCE = 12_600_000
 # Images of more pixels are decoded by one thread: the C library keeps freed memory for each thread
 _LARGE = 1_000_000
 # Data sets with fewer images are not cached: reading them takes no longer
-_REMEMBERED_FROM = 100
+_CACHED_FROM = 100
 
 
 class ImageFault(NamedTuple):
@@ -101,7 +101,7 @@ def check_images(dataset_dicts: list[dict[str, Any]]) -> None:
         listed = _first_three(differing, _both_sizes)
         messages.append(
             f"{len(differing)} of {len(dataset_dicts)} images are not of the annotated size: {listed}: "
-            f"{size_cause(differing, dataset_dicts) or 'correct the annotation, or give the images that belong to it'}"
+            f"{size_cause(differing, dataset_dicts) or 'correct the annotation, or provide the matching images'}"
         )
     if messages:
         raise DatasetError(". ".join(messages))
@@ -137,10 +137,10 @@ def find_image_faults(dataset_dicts: list[dict[str, Any]]) -> list[ImageFault]:
         list[ImageFault]: in order.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        if len(dataset_dicts) < _REMEMBERED_FROM:
-            seen = list(pool.map(_look_at, dataset_dicts))
+        if len(dataset_dicts) < _CACHED_FROM:
+            seen = list(pool.map(_inspect, dataset_dicts))
         else:
-            seen = _look_at_changed(dataset_dicts, pool)
+            seen = _inspect_changed(dataset_dicts, pool)
     faults = []
     for record, (problem, size, is_turned) in zip(dataset_dicts, seen):
         differs = size_fault(size, record) if size else None
@@ -188,7 +188,7 @@ def image_fault(record: dict[str, Any], decode: bool = False) -> str | None:
     Returns:
         str | None: why :func:`~dynpose.data.image_reading.read_image` would refuse the image; None if it would not.
     """
-    seen = _look_at(record, is_decoded_later=decode)
+    seen = _inspect(record, is_decoded_later=decode)
     if seen.problem or not decode:
         return seen.problem
     return _within_memory(math.prod(seen.size), _reading_fault, record)
@@ -202,7 +202,7 @@ class _Seen(NamedTuple):
     """The EXIF orientation swaps width and height"""
 
 
-def _look_at_changed(dataset_dicts, pool):
+def _inspect_changed(dataset_dicts, pool):
     """Check the files that are new or have changed since they were found valid, and cache the valid ones.
 
     Returns:
@@ -214,10 +214,10 @@ def _look_at_changed(dataset_dicts, pool):
     step = -(-len(names) // (4 * _THREADS))
     parts = [names[start : start + step] for start in range(0, len(names), step)]
     files = np.concatenate(list(pool.map(_sizes_and_times, parts)))
-    known = _remembered(key, len(names))
+    known = _cached(key, len(names))
     is_known = (known[:, :2] == files).all(axis=1) & (known[:, 2] > 0)
     unknown = np.flatnonzero(~is_known)
-    found = dict(zip(unknown.tolist(), pool.map(_look_at, [dataset_dicts[index] for index in unknown])))
+    found = dict(zip(unknown.tolist(), pool.map(_inspect, [dataset_dicts[index] for index in unknown])))
     seen = []
     for index, (width, height, is_turned) in enumerate(known[:, 2:].tolist()):
         seen.append(found[index] if index in found else _Seen(None, (width, height), bool(is_turned)))
@@ -229,7 +229,7 @@ def _look_at_changed(dataset_dicts, pool):
     return seen
 
 
-def _remembered(key, count):
+def _cached(key, count):
     """(N, 5) int64 for N files: bytes, time in ns, width, height, whether EXIF swaps the two; 0 if not known."""
     files = (load_arrays("images", key) or {}).get("files")
     is_usable = files is not None and files.shape == (count, 5) and files.dtype == np.int64
@@ -249,7 +249,7 @@ def _sizes_and_times(names):
     return found
 
 
-def _look_at(record, is_decoded_later=False):
+def _inspect(record, is_decoded_later=False):
     """Read the header of an image, and decode the image if only that shows whether it is complete."""
     name = record["file_name"]
     try:
@@ -331,7 +331,7 @@ def _decoding_fault(name, image, has_no_end):
     # all coefficients of a progressive JPEG are in memory at once
     pixels = math.prod(size if image.info.get("progressive") else image.size)
     if pixels > _PIXELS_AT_ONCE:
-        return "it does not end as a file of its kind does: it is truncated" if has_no_end else None
+        return "it does not end as a file of its format does: it is truncated" if has_no_end else None
     return _within_memory(pixels, _loading_fault, name)
 
 

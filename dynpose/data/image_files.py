@@ -198,7 +198,7 @@ def _classify(path):
     try:
         is_file = stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
-        where = "a link that leads to no file" if os.path.islink(path) else "it can't be looked at"
+        where = "a dangling link" if os.path.islink(path) else "it can't be accessed"
         return path, f"{where} ({error.strerror})", is_image
     if not is_file:
         return path, "not a file but a pipe, socket or device", False

@@ -68,9 +68,9 @@ def kind_fault(image: ImageFile.ImageFile) -> str | None:
         str | None: the reason and the remedy; None if the format is supported.
     """
     if image.format in _FOREIGN:
-        return f"the image is {image.format}, which Pillow leaves to another program to read; convert it to JPEG or PNG"
+        return f"the image is {image.format}, which Pillow needs another program to read; convert it to JPEG or PNG"
     if image.format in _CONTAINERS:
-        return f"the image is {image.format}, whose header does not tell what it holds; convert it to JPEG or PNG"
+        return f"the image is {image.format}, whose header does not describe its contents; convert it to JPEG or PNG"
     stored = " ".join(str(tile[3]) for tile in image.tile[:1])
     if image.mode.startswith(("I", "F")) or _DEEP.search(stored):
         return (

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 _SHUFFLE, _SUBSET, _AUGMENTATION, _WORKERS = range(4)
 _SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
 # Number of consecutive samples that a mapper may skip
-_MAX_LEFT_OUT = 100
+_MAX_SKIPPED = 100
 
 
 def build_pose_train_loader(
@@ -113,7 +113,7 @@ def training_dicts(
     for name, dicts in zip(names, loaded):
         if not isinstance(dicts, list):
             raise DatasetError(
-                f"DATASETS.TRAIN {tuple(names)}: {type(dicts).__name__} of {name!r} is no list of dicts; register a "
+                f"DATASETS.TRAIN {tuple(names)}: {type(dicts).__name__} of {name!r} is not a list of dicts; register a "
                 "function that returns one, or override PoseTrainer.build_train_loader"
             )
         if not dicts:
@@ -132,7 +132,7 @@ def training_dicts(
     dicts = _filter(dicts, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, min_keypoints)
     if not dicts:
         raise DatasetError(
-            f"DATASETS.TRAIN {tuple(names)}: no image is left to train on: none has somebody who is no crowd "
+            f"DATASETS.TRAIN {tuple(names)}: no image is left to train on: none has a person who is not a crowd "
             f"(DATALOADER.FILTER_EMPTY_ANNOTATIONS) and at least {min_keypoints} labelled keypoints "
             "(MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE); label some, or change these keys"
         )
@@ -250,7 +250,7 @@ class TrainingSchedule:
         self._repeat_factors = repeat_factors
         if not 1 <= num_images * subset_ratio <= num_images:
             raise ValueError(
-                f"subset_ratio: expected a share of at most 1 that leaves one of {num_images} images or more, got "
+                f"subset_ratio: expected a fraction of at most 1 that keeps at least one of {num_images} images, got "
                 f"{subset_ratio}"
             )
         self._subset_size = int(num_images * subset_ratio)
@@ -372,8 +372,8 @@ class PoseTrainLoader:
         for key, meaning in (("num_images", "training images"), ("batch_size", "images in a batch")):
             if state_dict[key] != ours[key]:
                 logger.warning(
-                    f"The run that is resumed had {state_dict[key]} {meaning}, now there are {ours[key]}: it does not "
-                    "go on with the images that it would have seen"
+                    f"The resumed run had {state_dict[key]} {meaning}, now there are {ours[key]}: it does not "
+                    "continue with the images that it would have seen"
                 )
         if state_dict["seed"] != ours["seed"]:
             logger.warning(f"The images are those of the resumed run's seed {state_dict['seed']}, not {ours['seed']}")
@@ -404,13 +404,13 @@ class _SeededDataset(Dataset):
         index, position = sample
         with preserved_rng(cuda=False):
             seed_rng(_seed(self.seed, _AUGMENTATION, position), cuda=False)
-            for _ in range(_MAX_LEFT_OUT):
+            for _ in range(_MAX_SKIPPED):
                 mapped = self._mapper(self._dicts[index])
                 if mapped is not None:
                     return mapped
                 index = random.randrange(len(self))
         raise DatasetError(
-            f"the mapper left out {_MAX_LEFT_OUT} images in a row, the last of them "
+            f"the mapper skipped {_MAX_SKIPPED} images in a row, the last of them "
             f"{self._dicts[index].get('file_name', index)}; it should return None for few of them"
         )
 

@@ -47,46 +47,46 @@ class Rule(NamedTuple):
 
 
 RULES = {
-    # mended: read with the intended meaning
+    # corrected: read with the intended meaning
     "box": Rule(
-        "mended", "have no box, or one without an extent: a box around their labelled keypoints takes its place"
+        "corrected", "have no box, or one without an extent: replaced by a box around their labelled keypoints"
     ),
     "box from segmentation": Rule(
-        "mended", "have no box, or one without an extent, and no labelled keypoint: their segmentation's is taken"
+        "corrected", "have no box, or one without an extent, and no labelled keypoint: replaced by their segmentation's"
     ),
-    "missing area": Rule("mended", "have no area: that of the segmentation is taken or, without one, that of the box"),
+    "missing area": Rule("corrected", "have no area: replaced by that of the segmentation or, without one, of the box"),
     "implausible area": Rule(
-        "mended",
+        "corrected",
         "have an area that a region of their box cannot have (0, a placeholder of 1, negative, larger than the box): "
         "it is treated as missing",
     ),
-    "annotation ids": Rule("mended", "have no id or one that occurs twice: they are counted anew"),
-    "missing category": Rule("mended", "have no category_id: they are taken for the file's only category"),
-    "missing coordinates": Rule("mended", "have keypoints without coordinates and with visibility 0: not labelled"),
+    "annotation ids": Rule("corrected", "have no id or one that occurs twice: they are renumbered"),
+    "missing category": Rule("corrected", "have no category_id: they are assigned to the file's only category"),
+    "missing coordinates": Rule("corrected", "have keypoints without coordinates and with visibility 0: not labelled"),
     "x and y alone": Rule(
-        "mended", "have keypoints of x and y without a visibility: all are taken as labelled, but for those at (0, 0)"
+        "corrected", "have keypoints of x and y without a visibility: all labelled, except those at (0, 0)"
     ),
-    "backslashes": Rule("mended", "have a file_name with backslashes: read as slashes"),
-    "split fields": Rule("mended", "have keypoints in several fields (foot_kpts, face_kpts, ...): read as one list"),
-    # left out
-    "other categories": Rule("left out", "are of categories that have no keypoints or are not selected"),
-    "nothing annotated": Rule("left out", "have neither a box nor a labelled keypoint nor a segmentation"),
-    # remarked on: read unchanged
-    "num_keypoints": Rule("remarked on", "have another num_keypoints than labelled keypoints: the flags decide"),
+    "backslashes": Rule("corrected", "have a file_name with backslashes: read as slashes"),
+    "split fields": Rule("corrected", "have keypoints in several fields (foot_kpts, face_kpts, ...): read as one list"),
+    # skipped
+    "other categories": Rule("skipped", "are of categories that have no keypoints or are not selected"),
+    "nothing annotated": Rule("skipped", "have neither a box nor a labelled keypoint nor a segmentation"),
+    # reported: read unchanged
+    "num_keypoints": Rule("reported", "have another num_keypoints than labelled keypoints: the flags decide"),
     "outside the image": Rule(
-        "remarked on", "have labelled keypoints outside the image: not learned, and evaluated as pycocotools does"
+        "reported", "have labelled keypoints outside the image: not used in training, and evaluated as in pycocotools"
     ),
-    "far from the box": Rule("remarked on", "have labelled keypoints far outside their box"),
-    "not labelled": Rule("remarked on", "have no labelled keypoint: learned as boxes"),
-    "less than a pixel": Rule("remarked on", "have less than a pixel of their box in the image: not learned"),
+    "far from the box": Rule("reported", "have labelled keypoints far outside their box"),
+    "not labelled": Rule("reported", "have no labelled keypoint: trained as boxes"),
+    "less than a pixel": Rule("reported", "have less than a pixel of their box in the image: not used in training"),
     "leaves the image": Rule(
-        "remarked on", "have a box that leaves the image by more than a tenth of its side: are they corners?"
+        "reported", "have a box that leaves the image by more than a tenth of its side: are they corners?"
     ),
-    "annotated twice": Rule("remarked on", "have the same labelled keypoints as another annotation of their image"),
-    "box from (0, 0)": Rule("remarked on", "have a box that starts at (0, 0), far from their keypoints"),
-    "point at (0, 0)": Rule("remarked on", "have a labelled keypoint at exactly (0, 0): often a missing one"),
-    "unread fields": Rule("remarked on", "have foot_kpts, face_kpts, ...: read with schema: coco_wholebody alone"),
-    "images twice": Rule("remarked on", "are listed more than once, under several ids"),
+    "annotated twice": Rule("reported", "have the same labelled keypoints as another annotation of their image"),
+    "box from (0, 0)": Rule("reported", "have a box that starts at (0, 0), far from their keypoints"),
+    "point at (0, 0)": Rule("reported", "have a labelled keypoint at exactly (0, 0): often a missing one"),
+    "unread fields": Rule("reported", "have foot_kpts, face_kpts, ...: read only with schema: coco_wholebody"),
+    "images twice": Rule("reported", "are listed more than once, under several ids"),
 }  # fmt: skip
 """Name -> rule. The counted items are annotations, except for "backslashes" and "images twice": images."""
 
@@ -144,7 +144,7 @@ class Remarks:
         """Lines such as "3 of 20 annotations have no area: ...", for the rules with the given decisions.
 
         Args:
-            decisions (str): "mended", "left out" or "remarked on".
+            decisions (str): "corrected", "skipped" or "reported".
             num_examples (int): maximum number of examples in a line.
 
         Returns:

@@ -90,7 +90,7 @@ class KeypointSchema:
     sigmas_are_default: bool = False
 
     def __post_init__(self):
-        # Lists from JSON and YAML become tuples, so that schemas compare equal whatever their source.
+        # Lists from JSON and YAML become tuples, so that schemas compare equal regardless of their source.
         for field, value in (
             ("names", tuple(self.names)),
             ("flip_pairs", tuple(tuple(pair) for pair in self.flip_pairs)),
@@ -256,7 +256,7 @@ def _read_file_skeleton(edges, names, where):
     limbs, refused = _read_limbs(edges, names, where)
     if refused:
         logger.warning(
-            "%s: limbs %s of its skeleton are no pairs of its keypoints 1 to %d and are left out. The skeleton may "
+            "%s: limbs %s of its skeleton are not pairs of its keypoints 1 to %d and are skipped. The skeleton may "
             "have been written for another list of keypoints.",
             where,
             ", ".join(map(str, refused))[:200],
@@ -269,7 +269,7 @@ def _read_given_skeleton(edges, names, where):
     limbs, refused = _read_limbs(edges, names, where)
     if refused:
         raise DatasetError(
-            f"skeleton: limb {str(refused[0])[:80]} is no pair of its keypoints: give two numbers from 1 to "
+            f"skeleton: limb {str(refused[0])[:80]} is not a pair of its keypoints: give two numbers from 1 to "
             f"{len(names)}, or two names of {', '.join(names)}"
         )
     return limbs
@@ -339,7 +339,7 @@ def _check_names(names):
         raise DatasetError("a schema needs at least one keypoint name")
     for name in names:
         if not isinstance(name, str):
-            raise DatasetError(f"keypoint name {name!r} is no string")
+            raise DatasetError(f"keypoint name {name!r} is not a string")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DatasetError(f"keypoint names occur more than once: {', '.join(twice)}; give each its own")

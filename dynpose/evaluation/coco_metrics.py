@@ -159,7 +159,7 @@ def nan_reasons(metrics: dict[str, float], iou_type: str) -> dict[str, list[str]
     Returns:
         dict[str, list[str]]: reason, worded to follow "since" -> the metrics that are NaN for it.
     """
-    who = "nobody" if iou_type == "bbox" else "nobody with labelled keypoints"
+    who = "no person" if iou_type == "bbox" else "no person with labelled keypoints"
     reasons: dict[str, list[str]] = {}
     for name, (_, _, area) in METRICS[iou_type].items():
         if not math.isnan(metrics[name]):

@@ -112,17 +112,17 @@ def _read(dataset_name, metadata, num_keypoints):
             pose_file.remarks.drop("missing area")
         log_remarks(pose_file.json_file, pose_file.remarks)
         if pose_file.people is not None and not len(pose_file.people):
-            _check_left_out(pose_file)
+            _refuse_if_all_skipped(pose_file)
             pose_file.people = None
     return pose_files
 
 
-def _check_left_out(pose_file):
-    """Refuse a file whose annotations were all left out; an empty list in the file means that it has none."""
-    left_out = pose_file.remarks.of("left out")
-    if left_out:
+def _refuse_if_all_skipped(pose_file):
+    """Refuse a file whose annotations were all skipped; an empty list in the file means that it has none."""
+    skipped = pose_file.remarks.of("skipped")
+    if skipped:
         raise DatasetError(
-            f"{pose_file.json_file}: nobody is left to evaluate: {'; '.join(left_out)}; choose its categories "
+            f"{pose_file.json_file}: no annotation is left to evaluate: {'; '.join(skipped)}; choose its categories "
             "(category, classes), or another data set"
         )
 
@@ -134,7 +134,7 @@ def _image_ids(pose_files):
         for image_id in pose_file.image_ids:
             if image_id in image_ids:
                 raise DatasetError(
-                    f"{pose_file.json_file}: image {image_id!r} is in {image_ids[image_id]} too; give it to one of them"
+                    f"{pose_file.json_file}: image {image_id!r} is in {image_ids[image_id]} too; keep it in one of them"
                 )
             image_ids[image_id] = pose_file.json_file
     return sorted(image_ids, key=lambda image_id: (isinstance(image_id, str), image_id))

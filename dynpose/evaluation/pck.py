@@ -92,7 +92,7 @@ def evaluate_pck(
 
     The ``max_dets`` best predictions of a class in an image are matched with its people by descending OKS above 0. A
     match needs at least one labelled keypoint predicted within half the longer side of the person's box; other pairs
-    contribute to neither PCK nor AUC. All keypoints of an unmatched person are wrong; NME leaves them out. False
+    contribute to neither PCK nor AUC. All keypoints of an unmatched person are wrong; NME excludes them. False
     positives are not penalised; AP measures them.
 
     Args:

@@ -121,7 +121,7 @@ class PoseEvaluator(DatasetEvaluator):
         self._ground_truth: GroundTruth | None = None
         if not distributed or comm.is_main_process():
             self._ground_truth = read_ground_truth(dataset_name, self._schema.num_keypoints)
-            self._leave_out_unknown_keypoints()
+            self._restrict_to_model_keypoints()
             warn_of_crowded_images(
                 dataset_name, self._ground_truth, self._max_dets, self._tasks or ("keypoints", "bbox")
             )
@@ -234,7 +234,7 @@ class PoseEvaluator(DatasetEvaluator):
     def _iou_type(self):
         return "keypoints_crowd" if self._metadata.get("keypoint_protocol") == "crowdpose" else "keypoints"
 
-    def _leave_out_unknown_keypoints(self):
+    def _restrict_to_model_keypoints(self):
         """Restrict the ground truth to the keypoints that the model has."""
         if self._matched is None:
             return
@@ -274,17 +274,17 @@ class PoseEvaluator(DatasetEvaluator):
                 )
         if everything and len(predictions) < len(ground_truth.image_ids):
             logger.warning(
-                "%s: %d of %d images have not been predicted: everybody in them counts as missed.",
+                "%s: %d of %d images have not been predicted: all people in them count as missed.",
                 self._dataset_name,
                 len(ground_truth.image_ids) - len(predictions),
                 len(ground_truth.image_ids),
             )
         if not any(len(prediction.scores) for prediction in predictions):
-            logger.warning("%s: the model has predicted nobody in any image.", self._dataset_name)
+            logger.warning("%s: no person is predicted in any image.", self._dataset_name)
         dropped = [prediction for prediction in predictions if prediction.num_dropped]
         if dropped:
             logger.warning(
-                "%s: %d predictions with a NaN or infinite score or coordinate were left out, in %d images: %s. The "
+                "%s: %d predictions with a NaN or infinite score or coordinate were skipped, in %d images: %s. The "
                 "model may have diverged.",
                 self._dataset_name,
                 sum(prediction.num_dropped for prediction in dropped),
@@ -328,7 +328,7 @@ class PoseEvaluator(DatasetEvaluator):
         }
         table = tabulate(per_class.items(), headers=("class", "AP"), tablefmt="pipe", floatfmt=".3f")
         logger.info("%s: %s AP per class:\n%s", self._dataset_name, task, table)
-        who = "nobody" if task == "bbox" else "nobody with labelled keypoints"
+        who = "no person" if task == "bbox" else "no person with labelled keypoints"
         reasons[f"the ground truth has {who} of the class"] = list(per_class)
         return per_class
 
@@ -336,7 +336,7 @@ class PoseEvaluator(DatasetEvaluator):
         """AP of each group's images, evaluated separately."""
         groups = self._ground_truth.image_groups
         logger.info(
-            "%s: evaluated as CrowdPose is, on %s images",
+            "%s: evaluated with CrowdPose's protocol, on %s images",
             self._dataset_name,
             ", ".join(f"{len(members)} {group}" for group, members in groups.items()),
         )
@@ -345,8 +345,8 @@ class PoseEvaluator(DatasetEvaluator):
             chosen = set(members) if img_ids is None else set(members).intersection(img_ids)
             here = [detection for detection in detections if detection["image_id"] in chosen]
             metrics[f"AP{group}"] = summarize(*self._accumulate(iou_type, here, chosen), iou_type)["AP"]
-            what = "nobody with labelled keypoints is in the" if chosen else "there are no"
-            reasons[f"{what} {group} images"] = [f"AP{group}"]
+            lack = "no person with labelled keypoints is in the" if chosen else "there are no"
+            reasons[f"{lack} {group} images"] = [f"AP{group}"]
         return metrics
 
     def _metrics_of_parts(self, iou_type, detections, img_ids, reasons):
@@ -367,8 +367,8 @@ class PoseEvaluator(DatasetEvaluator):
                 of_part = summarize(*accumulated, iou_type)
             rows.append((part, *of_part.values()))
             own = {f"{metric}_{part}": of_part[metric] for metric in _PART_METRICS}
-            what = "nobody has a labelled keypoint of" if indices else "the model has no keypoint of"
-            reasons[f"{what} {part}"] = list(own)
+            lack = "no person has a labelled keypoint of" if indices else "the model has no keypoint of"
+            reasons[f"{lack} {part}"] = list(own)
             metrics.update(own)
         table = tabulate(rows, headers=("part", *METRICS[iou_type]), tablefmt="pipe", floatfmt=".3f")
         logger.info("%s: evaluation results for parts of the body:\n%s", self._dataset_name, table)
@@ -385,14 +385,15 @@ class PoseEvaluator(DatasetEvaluator):
         )
         log_pck(self._dataset_name, results, self._names)
         metrics = {**results.metrics, **results.of_keypoints(self._names)}
-        log_nan(self._dataset_name, task, metrics, {"nobody labelled, or found, has what it takes": list(metrics)})
+        reasons = {"no labelled or detected person has the required keypoints": list(metrics)}
+        log_nan(self._dataset_name, task, metrics, reasons)
         return metrics
 
     def _accumulate(self, iou_type, detections, img_ids, *, ground_truth=None, sigmas=None):
         without_box = sum("bbox" not in detection for detection in detections)
         if iou_type == "bbox" and without_box:
             raise ValueError(
-                f"box AP is asked for, but {without_box} of {len(detections)} predictions have no pred_boxes; evaluate "
+                f"box AP is requested, but {without_box} of {len(detections)} predictions have no pred_boxes; evaluate "
                 f'with tasks=("keypoints",)'
             )
         return evaluate_detections(

@@ -50,7 +50,7 @@ def collect_predictions(
 
     Returns:
         ImagePredictions: with the data set's keypoints; those that the model lacks are at (0, 0) in COCO's pixel
-        indices with confidence 0. Instances with a non-finite score, coordinate or confidence are left out.
+        indices with confidence 0. Instances with a non-finite score, coordinate or confidence are skipped.
 
     Raises:
         DatasetError: the instances have no keypoints, or a wrong number of them.
@@ -76,7 +76,7 @@ def collect_predictions(
         raise DatasetError(
             f"{owner} has {num_keypoints} keypoints, but the predictions have {keypoints.shape[1]} (pred_keypoints: "
             f"{'x'.join(map(str, keypoints.shape))}); evaluate the model on a data set with the keypoints that it was "
-            f"trained on, or say which they are (model_schema; TEST.MAP_KEYPOINTS)"
+            f"trained on, or specify the model's keypoints (model_schema; TEST.MAP_KEYPOINTS)"
         )
     finite = np.isfinite(scores) & np.isfinite(keypoints).all(axis=(1, 2))
     if boxes is not None:

@@ -33,8 +33,8 @@ def warn_of_crowded_images(
         if not crowded or not {kind, "pck" if labelled else kind}.intersection(tasks):
             continue
         logger.warning(
-            "%s: %d images hold more than %d people of a class%s: %s. Only so many predictions of each class in an "
-            "image count, the best by score, so that some of these people are missed whatever the model gives. "
+            "%s: %d images hold more than %d people of a class%s: %s. Only that many predictions of each class in an "
+            "image count, the best by score, so that some of these people are always missed. "
             "TEST.MAX_DETS.%s (of the evaluator: max_dets, max_dets_boxes) is the limit.",
             dataset_name,
             len(crowded),
@@ -57,7 +57,7 @@ def log_sigmas(dataset_name: str, names: Sequence[str], sigmas: Sequence[float],
     if are_default:
         logger.warning(
             "%s: the data set has no OKS sigmas. It is evaluated with the default %g for each of its %d keypoints, "
-            "which is no measurement but the strictest of COCO's: AP comes out low, and can be compared on this "
+            "which is not measured but the strictest of COCO's: AP comes out low, and can be compared on this "
             "data set only. Set its own with sigmas= of register_pose_dataset (in DATASETS.POSE) or with "
             "TEST.KEYPOINT_OKS_SIGMAS.",
             dataset_name,
@@ -119,9 +119,9 @@ def first_few(items: Sequence[int | str]) -> str:
 
 def _images_above(annotations, limit, *, labelled):
     """Sorted ``image_id`` of images with more people of a class than a limit, ignoring crowds."""
-    held = Counter(
+    people = Counter(
         (annotation["image_id"], annotation["category_id"])
         for annotation in annotations
         if not annotation["iscrowd"] and (annotation["num_keypoints"] > 0 or not labelled)
     )
-    return sorted({image_id for (image_id, _), number in held.items() if number > limit})
+    return sorted({image_id for (image_id, _), number in people.items() if number > limit})

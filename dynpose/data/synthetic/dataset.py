@@ -78,14 +78,14 @@ def write_synthetic_pose(root: Path | str, split: str, num_images: int, params: 
     try:
         os.makedirs(root, exist_ok=True)
     except OSError as error:
-        raise DatasetError(f"{root}: no folder can be made there ({error.strerror}); {_REMEDY}") from error
+        raise DatasetError(f"{root}: the folder cannot be created ({error.strerror}); {_REMEDY}") from error
     with locked(f"{json_file}.lock", waits=True):
         _finish_earlier(json_file, image_root)
         if not _is_written(json_file, image_root, info):
             if stop_sharing(users) and os.path.exists(json_file):
                 raise DatasetError(
                     f"{json_file}: another process uses these images, which were written with other parameters "
-                    f"(DATASETS.SYNTHETIC); wait for its end, or {_REMEDY}"
+                    f"(DATASETS.SYNTHETIC); wait until it ends, or {_REMEDY}"
                 )
             _write(json_file, image_root, info, params)
         share(users)
@@ -164,14 +164,14 @@ def _remove_earlier(json_file, image_root):
     if os.path.exists(json_file):
         if not _is_ours(read_coco_json(json_file)):
             raise DatasetError(
-                f"{json_file}: the file is no annotation of synthetic people and is not replaced; {_REMEDY}"
+                f"{json_file}: the file is not an annotation of synthetic people and is not replaced; {_REMEDY}"
             )
-        logger.info("%s has other parameters or lacks images: it is written anew", json_file)
+        logger.info("%s has other parameters or lacks images: it is rewritten", json_file)
         # the annotation file last: it identifies the origin of the images
         shutil.rmtree(image_root, ignore_errors=True)
         os.remove(json_file)
     elif os.path.exists(image_root):
-        raise DatasetError(f"{image_root}: the folder is there without {json_file} and is not replaced; {_REMEDY}")
+        raise DatasetError(f"{image_root}: the folder exists without {json_file} and is not replaced; {_REMEDY}")
 
 
 def register_synthetic_pose(root: Path | str, *, num_train: int = 1000, num_val: int = 100, **params: Any) -> None:
