@@ -9,6 +9,8 @@ conventions, and every function here states which:
 Sizes are (width, height), in the order of points.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from detectron2.data import transforms as T
@@ -50,7 +52,13 @@ class AffineTransform(Transform):
             have to be swapped in a mirrored image, which detectron2 does for ``HFlipTransform`` alone.
     """
 
-    def __init__(self, matrix, input_size, output_size, fill=0):
+    def __init__(
+        self,
+        matrix: np.ndarray,
+        input_size: tuple[int, int],
+        output_size: tuple[int, int],
+        fill: float | Sequence[float] = 0,
+    ):
         super().__init__()
         matrix = np.asarray(matrix, dtype=np.float64)
         if matrix.shape != (2, 3) or not np.isfinite(matrix).all():
@@ -59,7 +67,7 @@ class AffineTransform(Transform):
             raise ValueError(f"the affine matrix {matrix.tolist()} mirrors or flattens the image: mirror by RandomFlip")
         self._set_attributes(locals())
 
-    def apply_image(self, img):
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
         """Warp an image with linear interpolation.
 
         Args:
@@ -71,7 +79,7 @@ class AffineTransform(Transform):
         fill = np.broadcast_to(self.fill, 4) if np.ndim(self.fill) == 0 else self.fill
         return self._warp(img, cv2.INTER_LINEAR, tuple(map(float, fill)))
 
-    def apply_coords(self, coords):
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Warp points.
 
         Args:
@@ -82,7 +90,7 @@ class AffineTransform(Transform):
         """
         return np.asarray(coords, dtype=np.float64) @ self.matrix[:, :2].T + self.matrix[:, 2]
 
-    def apply_segmentation(self, segmentation):
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """Warp a mask or a label map.
 
         A mask, of type bool or of uint8 with values 0 and 1 only, is interpolated linearly and thresholded at one half.
@@ -101,7 +109,7 @@ class AffineTransform(Transform):
         # float64 holds labels of the types that OpenCV lacks
         return self._warp(segmentation.astype(np.float64), cv2.INTER_NEAREST).astype(dtype)
 
-    def inverse(self):
+    def inverse(self) -> "AffineTransform":
         """The inverse warp, from an image of ``output_size`` to one of ``input_size``."""
         return AffineTransform(cv2.invertAffineTransform(self.matrix), self.output_size, self.input_size, self.fill)
 
@@ -147,7 +155,16 @@ class RandomAffine(T.Augmentation):
         >>> augmentations = [RandomAffine(512), T.RandomFlip()]
     """
 
-    def __init__(self, size=512, *, rotation=30.0, scale=(0.75, 1.5), translation=40.0, scale_type="short", fill=0):
+    def __init__(
+        self,
+        size: int | tuple[int, int] = 512,
+        *,
+        rotation: float = 30.0,
+        scale: tuple[float, float] = (0.75, 1.5),
+        translation: float = 40.0,
+        scale_type: str = "short",
+        fill: float | Sequence[float] = 0,
+    ):
         super().__init__()
         size = tuple(np.broadcast_to(size, 2).tolist())
         if not all(isinstance(side, int) and side > 0 for side in size):
@@ -159,7 +176,7 @@ class RandomAffine(T.Augmentation):
         check_one_of("scale_type", scale_type, SCALE_TYPES)
         self._init(locals())
 
-    def get_transform(self, image):
+    def get_transform(self, image: np.ndarray) -> AffineTransform:
         """Draw a warp for an image (H, W) or (H, W, C).
 
         Returns:
@@ -193,7 +210,7 @@ class AffineResize(T.Augmentation):
         ValueError: an argument is not positive, or ``max_size`` is below ``multiple``.
     """
 
-    def __init__(self, size, multiple=64, max_size=None):
+    def __init__(self, size: int, multiple: int = 64, max_size: int | None = None):
         super().__init__()
         if min(size, multiple) < 1:
             raise ValueError(f"size and multiple must be positive, got {size} and {multiple}")
@@ -201,7 +218,7 @@ class AffineResize(T.Augmentation):
             raise ValueError(f"max_size ({max_size}) must be at least multiple ({multiple})")
         self._init(locals())
 
-    def get_transform(self, image):
+    def get_transform(self, image: np.ndarray) -> AffineTransform:
         """The warp for an image (H, W) or (H, W, C).
 
         Returns:
@@ -225,7 +242,9 @@ class AffineResize(T.Augmentation):
         return max(1, -(-length // self.multiple)) * self.multiple
 
 
-def affine_matrix(center, scale, rotation, translation, output_size):
+def affine_matrix(
+    center: Sequence[float], scale: float, rotation: float, translation: Sequence[float], output_size: tuple[int, int]
+) -> np.ndarray:
     """The matrix by which CID rotates, scales and shifts an image.
 
     It maps the point ``center`` + ``translation`` of the image to the centre (width / 2, height / 2) of the output. In
@@ -248,7 +267,7 @@ def affine_matrix(center, scale, rotation, translation, output_size):
     return np.column_stack([linear, offset])
 
 
-def index_to_continuous(matrix):
+def index_to_continuous(matrix: np.ndarray) -> np.ndarray:
     """Convert a warp from pixel indices to continuous pixels.
 
     Args:
@@ -260,7 +279,7 @@ def index_to_continuous(matrix):
     return _shift_origin(matrix, 0.5)
 
 
-def composed_matrix(transforms):
+def composed_matrix(transforms: T.TransformList) -> np.ndarray:
     """The composition of affine transforms (flips, crops, resizes, warps).
 
     Args:
@@ -273,7 +292,7 @@ def composed_matrix(transforms):
     return np.column_stack([x - origin, y - origin, origin])
 
 
-def matrix_to_original(transforms):
+def matrix_to_original(transforms: T.TransformList) -> np.ndarray | None:
     """The warp back to the original image, if the image sizes do not determine it.
 
     Args:

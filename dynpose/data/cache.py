@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 import numpy as np
@@ -25,7 +26,7 @@ _UNFINISHED = re.compile(rf"{_ENTRY.pattern}\..*\.tmp")
 _UNFINISHED_SECONDS = 3600
 
 
-def cache_folder():
+def cache_folder() -> str | None:
     """The folder of the cache.
 
     Returns:
@@ -43,7 +44,7 @@ def cache_folder():
     return None if not folder or folder.startswith("~") else folder
 
 
-def load_arrays(kind, key):
+def load_arrays(kind: str, key: str) -> dict[str, np.ndarray] | None:
     """Read the arrays of :func:`store_arrays`.
 
     Args:
@@ -63,7 +64,7 @@ def load_arrays(kind, key):
                 raise ValueError("it has another key")
             arrays = {name[1:]: entry[name] for name in entry.files if name != "key"}
     except Exception as error:  # zip, NumPy and the operating system raise any exception on a corrupt file
-        logger.info("Passing over the cache's %s: %s: %s", path, type(error).__name__, error)
+        logger.info("Ignoring the cache entry %s: %s: %s", path, type(error).__name__, error)
         return None
     # the least recently used entries are removed first
     with suppress(OSError):
@@ -71,7 +72,7 @@ def load_arrays(kind, key):
     return arrays
 
 
-def store_arrays(kind, key, arrays):
+def store_arrays(kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> bool:
     """Store arrays for a later run, replacing those of the same kind and key.
 
     Entries are written atomically; if several processes store the same entry, the last one wins. If the entries exceed
@@ -90,7 +91,7 @@ def store_arrays(kind, key, arrays):
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in arrays.items():
         if array.dtype.hasobject:
-            raise TypeError(f"{kind}: {name!r} holds Python objects, which the cache does not keep")
+            raise TypeError(f"{kind}: {name!r} holds Python objects, which can't be cached")
     path = _path(kind, key)
     if path is None or sum(array.nbytes for array in arrays.values()) > _MAX_BYTES:
         return False
@@ -99,7 +100,7 @@ def store_arrays(kind, key, arrays):
         _write(path, key, arrays)
         _remove_oldest(os.path.dirname(path))
     except OSError as error:
-        logger.info("Can't remember %s in %s: %s", kind, path, error)
+        logger.info("Can't cache %s in %s: %s", kind, path, error)
         return False
     return True
 

@@ -1,6 +1,7 @@
 """Selecting the categories of a file for training, and grouping them into classes."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .faults import Fault, short
 from .people import whole_number
@@ -27,9 +28,9 @@ class Selection:
         class_name (str | None): name of a single class; None = the name described in :class:`PoseClass`.
     """
 
-    category: str | tuple | None = None
-    classes: tuple | None = None
-    keypoints: tuple | None = None
+    category: str | tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    keypoints: tuple[str, ...] | None = None
     class_name: str | None = None
 
 
@@ -49,12 +50,12 @@ class PoseClass:
     """
 
     name: str
-    category_ids: tuple
-    keypoints: tuple
-    category: dict
+    category_ids: tuple[int, ...]
+    keypoints: tuple[str, ...]
+    category: dict[str, Any]
 
 
-def categories_by_id(data, json_file):
+def categories_by_id(data: dict[str, Any], json_file: str) -> dict[int, dict[str, Any]]:
     """Read the categories of a file.
 
     Args:
@@ -87,7 +88,7 @@ def categories_by_id(data, json_file):
     return by_id
 
 
-def select_classes(data, json_file, selection=WHOLE_FILE):
+def select_classes(data: dict[str, Any], json_file: str, selection: Selection = WHOLE_FILE) -> list[PoseClass]:
     """Select the classes to learn.
 
     Categories of the same name and keypoints are one class.
@@ -114,7 +115,7 @@ def select_classes(data, json_file, selection=WHOLE_FILE):
     if selection.category is not None and not _names_one(selection.category):
         classes = [_as_class(_common_name(selected), selected)]
     else:
-        grouped = {}
+        grouped: dict[str, list[dict[str, Any]]] = {}
         for item in selected:
             grouped.setdefault(item["name"], []).append(item)
         classes = [_as_class(name, items) for name, items in grouped.items()]
@@ -125,7 +126,7 @@ def select_classes(data, json_file, selection=WHOLE_FILE):
     if len(classes) > 1:
         names = ", ".join(repr(item.name) for item in classes[:5])
         problem = f"class_name {selection.class_name!r} is given for {len(classes)} classes ({names})"
-        raise _fault(json_file, problem, "choose one category, several as one, or leave class_name out")
+        raise _fault(json_file, problem, "choose one category, several as one, or omit class_name")
     return [replace(classes[0], name=selection.class_name)]
 
 

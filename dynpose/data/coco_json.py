@@ -2,8 +2,8 @@
 
 detectron2's ``load_coco_json`` trusts the file; custom files are rarely that clean. This loader returns the same dicts
 (with the same half-pixel shift) and checks each item first, so that a fault is one message with the file, the item and
-the remedy instead of a shape error in the middle of an epoch. No file outside the image folder is opened, whatever the
-annotation says.
+the remedy instead of a shape error in the middle of an epoch. No file outside the image folder is opened,
+regardless of the annotation.
 
 A file is read in two steps. :func:`read_pose_file` reads images and annotations, corrects them where possible
 (dynpose/data/rules.py) and caches the result, so that the next start does not parse the file again;
@@ -19,8 +19,11 @@ import logging
 import os
 import re
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -66,31 +69,31 @@ class PoseFile:
     """
 
     json_file: str
-    image_ids: list
+    image_ids: list[int | str]
     file_names: list
     sizes: np.ndarray
-    size_faults: dict
+    size_faults: dict[int, str]
     crowd_indices: list
-    classes: list
-    class_of: dict
+    classes: list[PoseClass]
+    class_of: dict[int, int]
     people: People | None
     remarks: Remarks
 
 
 def load_pose_json(
-    json_file,
-    image_root,
+    json_file: Path | str,
+    image_root: Path | str,
     *,
-    category=None,
-    classes=None,
-    keypoints=None,
-    class_name=None,
-    class_of=None,
-    num_keypoints=None,
-    annotated=True,
-    on_fault=raise_fault,
-    on_remarks=None,
-):
+    category: str | Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    keypoints: Sequence[str] | None = None,
+    class_name: str | None = None,
+    class_of: dict[int, int] | None = None,
+    num_keypoints: int | None = None,
+    annotated: bool = True,
+    on_fault: Callable[[Fault], None] = raise_fault,
+    on_remarks: Callable[[Remarks], None] | None = None,
+) -> list[dict[str, Any]]:
     """Read a COCO-format keypoint file.
 
     Args:
@@ -134,7 +137,8 @@ def load_pose_json(
             num_keypoints=num_keypoints,
             on_fault=on_fault,
         )
-        remarks, with_slashes = pose_file.remarks, []
+        remarks = pose_file.remarks
+        with_slashes: list[str] = []
         records = [_read_image(pose_file, i, image_root, with_slashes, report) for i in range(len(pose_file.image_ids))]
         remarks.add("backslashes", with_slashes)
         _check_image_files(records, image_root, report)
@@ -152,14 +156,14 @@ def load_pose_json(
 
 
 def read_pose_file(
-    json_file,
-    selection=WHOLE_FILE,
+    json_file: str,
+    selection: Selection = WHOLE_FILE,
     *,
-    annotated=True,
-    class_of=None,
-    num_keypoints=None,
-    on_fault=raise_fault,
-):
+    annotated: bool | None = True,
+    class_of: dict[int, int] | None = None,
+    num_keypoints: int | None = None,
+    on_fault: Callable[[Fault], None] = raise_fault,
+) -> PoseFile:
     """Read the images and annotations of a COCO-format file, without the image folder.
 
     Args:
@@ -183,7 +187,7 @@ def read_pose_file(
     arguments = repr((selection, annotated is False, class_of, num_keypoints))
     key = json.dumps([_reader_version(), os.path.abspath(json_file), arguments])
     stamp = _stamp(json_file)
-    pose_file = _remembered(key, stamp, json_file)
+    pose_file = _cached(key, stamp, json_file)
     if pose_file is not None and (pose_file.people is not None or annotated is not True):
         return pose_file
     num_faults = 0
@@ -200,7 +204,7 @@ def read_pose_file(
     return pose_file
 
 
-def _remembered(key, stamp, json_file):
+def _cached(key, stamp, json_file):
     """The cached content of the same file; None if there is no valid entry."""
     arrays = load_arrays("annotations", key) if stamp is not None else None
     if arrays is None:
@@ -208,7 +212,7 @@ def _remembered(key, stamp, json_file):
     try:
         return _from_arrays(json_file, arrays) if arrays["stamp"].tolist() == stamp else None
     except Exception as error:  # a corrupt entry may raise any exception
-        logger.info("%s: read again, since what was remembered is damaged (%s)", json_file, type(error).__name__)
+        logger.info("%s: read again, since the cache entry is corrupt (%s)", json_file, type(error).__name__)
         return None
 
 
@@ -269,7 +273,7 @@ def _lenient_categories(data):
     return found
 
 
-def read_coco_json(json_file, required=("images", "annotations", "categories")):
+def read_coco_json(json_file: str, required: Sequence[str] = ("images", "annotations", "categories")) -> dict[str, Any]:
     """Parse a COCO-format file, in UTF-8, with or without a byte-order mark, UTF-16 or UTF-32.
 
     Args:
@@ -311,7 +315,7 @@ def _parse_json(content, json_file):
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; deeply nested brackets
-        raise _fault(json_file, f"the file is no valid JSON ({error})", "it may be cut off: copy it again") from error
+        raise _fault(json_file, f"the file is not valid JSON ({error})", "it may be cut off: copy it again") from error
 
 
 def _refuse_repeated_keys(content, json_file):
@@ -338,19 +342,19 @@ def _refuse_repeated_item_keys(content, lists, json_file):
         raise _fault(
             json_file,
             f"{name}[{index}] has the key {key!r} more than once, of which only the last would be read",
-            "keep the one that is meant",
+            "keep the intended one",
         )
 
 
-def expand_path(path):
+def expand_path(path: Path | str) -> str:
     """Convert a path to a string and expand a leading ``~`` to the user's home."""
     path = os.fspath(path)
     return os.path.expanduser(path) if path.startswith("~") else path
 
 
-def log_remarks(source, remarks):
+def log_remarks(source: str, remarks: Remarks) -> None:
     """Log corrected and skipped items as warnings, and reported ones as information, once for each file and content."""
-    for level, decisions in ((logging.WARNING, ("mended", "left out")), (logging.INFO, ("remarked on",))):
+    for level, decisions in ((logging.WARNING, ("corrected", "skipped")), (logging.INFO, ("reported",))):
         for line in remarks.of(*decisions):
             _log_once(level, source, line)
 
@@ -372,13 +376,13 @@ def _log_once(level, source, line):
         logger.log(level, "%s: %s", source, line)
 
 
-def forget_logged():
+def forget_logged() -> None:
     """Let this process repeat its messages about data sets, for a new run with a separate log."""
     _logged.clear()
 
 
 # Messages already logged: a run reads a data set several times
-_logged = set()
+_logged: set[tuple[str, str]] = set()
 
 
 def _read_images(images, json_file, remarks, report):
@@ -389,7 +393,7 @@ def _read_images(images, json_file, remarks, report):
         if type(image_id) is not int and not isinstance(image_id, str):
             image_id = whole_number(image_id)
         if image_id is None:
-            report("image ids", f"image {short(image.get('file_name'))} has no 'id'", "give it a number of its own")
+            report("image ids", f"image {short(image.get('file_name'))} has no 'id'", "give it a unique number")
             continue
         if image_id in image_index:
             report("image ids", f"image id {image_id!r} occurs more than once", "give each image its own id")
@@ -432,7 +436,7 @@ def _read_image(pose_file, index, image_root, with_slashes, report):
     ):
         return report(
             "file names",
-            f"image {short(image_id)}: file_name {short(file_name)} is no path inside the image folder",
+            f"image {short(image_id)}: file_name {short(file_name)} is not a path inside the image folder",
             f"write it relative to image_root ({image_root}), without '..', or give the folder that holds all images",
         )
     if index in pose_file.size_faults:
@@ -479,7 +483,7 @@ def _check_image_files(records, image_root, report):
                 report(
                     "file names",
                     f"image {short(records[i]['image_id'])}: {name} is a link that leads out of the image folder",
-                    f"put the image itself into image_root ({image_root}), or let that be the folder that holds all",
+                    f"put the image itself into image_root ({image_root}), or set that to a folder that contains all",
                 )
                 records[i] = None
     if missing:

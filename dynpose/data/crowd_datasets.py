@@ -19,7 +19,7 @@ __all__ = ["register_crowd_datasets"]
 _CATEGORY_ID = 1
 
 
-def register_crowd_datasets(root):
+def register_crowd_datasets(root: str) -> None:
     """Register CrowdPose and OCHuman with detectron2's DatasetCatalog and MetadataCatalog.
 
     Both use the files and folders of the authors' downloads::

@@ -1,6 +1,8 @@
 """The dicts of registered data sets, including those of custom functions, read by the shared annotation reader."""
 
 import functools
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -13,12 +15,18 @@ from .people import read_people, whole_number
 from .rules import Remarks
 from .schema import KeypointSchema
 
-__all__ = ["load_dataset_dicts", "mend_dataset_dicts", "pose_file_of_dicts"]
+__all__ = ["correct_dataset_dicts", "load_dataset_dicts", "pose_file_of_dicts"]
 
 _XYWH = BoxMode.XYWH_ABS
 
 
-def load_dataset_dicts(name, *, as_registered=False, on_fault=raise_fault, on_remarks=None):
+def load_dataset_dicts(
+    name: str,
+    *,
+    as_registered: bool = False,
+    on_fault: Callable[[Fault], None] = raise_fault,
+    on_remarks: Callable[[Remarks], None] | None = None,
+) -> Iterable[dict[str, Any]]:
     """Load a registered data set, for training or to check its images.
 
     Data sets that detectron2 reads by ``load_coco_json`` (its ``keypoints_coco_*`` and those of
@@ -36,10 +44,10 @@ def load_dataset_dicts(name, *, as_registered=False, on_fault=raise_fault, on_re
         unchanged.
 
     Raises:
-        DatasetError: see :func:`load_pose_json` and :func:`mend_dataset_dicts`.
+        DatasetError: see :func:`load_pose_json` and :func:`correct_dataset_dicts`.
     """
     loader, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
-    options = {"on_fault": on_fault, "on_remarks": on_remarks}
+    options: dict[str, Any] = {"on_fault": on_fault, "on_remarks": on_remarks}
     if hasattr(loader, "read_files"):
         return loader(**options)
     if not metadata.get("keypoint_names"):
@@ -53,10 +61,17 @@ def load_dataset_dicts(name, *, as_registered=False, on_fault=raise_fault, on_re
     dicts = DatasetCatalog.get(name)
     if not isinstance(dicts, list):
         return dicts
-    return mend_dataset_dicts(dicts, num_keypoints, f"data set {name!r}", **options)
+    return correct_dataset_dicts(dicts, num_keypoints, f"data set {name!r}", **options)
 
 
-def mend_dataset_dicts(dicts, num_keypoints, source, *, on_fault=raise_fault, on_remarks=None):
+def correct_dataset_dicts(
+    dicts: list[dict[str, Any]],
+    num_keypoints: int,
+    source: str,
+    *,
+    on_fault: Callable[[Fault], None] = raise_fault,
+    on_remarks: Callable[[Remarks], None] | None = None,
+) -> list[dict[str, Any]]:
     """Correct the dicts of a custom function by the rules of :mod:`dynpose.data.rules`.
 
     Args:
@@ -77,23 +92,26 @@ def mend_dataset_dicts(dicts, num_keypoints, source, *, on_fault=raise_fault, on
     pose_file = pose_file_of_dicts(dicts, num_keypoints, source, on_fault)
     (on_remarks or functools.partial(log_remarks, source))(pose_file.remarks)
     people = pose_file.people
+    assert people is not None  # dicts are always read as annotated
     originals = [annotation for record in dicts for annotation in record.get("annotations") or ()]
     has_annotations = any("annotations" in record for record in dicts)
-    mended = [{**record, "annotations": []} if has_annotations else record for record in dicts]
+    corrected = [{**record, "annotations": []} if has_annotations else record for record in dicts]
     keypoints = people.continuous_keypoints().reshape(-1, 3 * num_keypoints).tolist()
     columns = people.rows, people.images, people.classes, people.iscrowd.astype(int), people.boxes, people.areas
     for row, image, category, iscrowd, bbox, area, points in zip(*(column.tolist() for column in columns), keypoints):
         changes = {"category_id": category, "iscrowd": iscrowd, "area": area, "keypoints": points}
         changes |= {"bbox": bbox, "bbox_mode": BoxMode.XYWH_ABS}
-        mended[image]["annotations"].append({**originals[row], **changes})
-    return mended
+        corrected[image]["annotations"].append({**originals[row], **changes})
+    return corrected
 
 
-def pose_file_of_dicts(dicts, num_keypoints, source, on_fault=raise_fault):
+def pose_file_of_dicts(
+    dicts: list[dict[str, Any]], num_keypoints: int, source: str, on_fault: Callable[[Fault], None] = raise_fault
+) -> PoseFile:
     """Read dicts in detectron2's format as :func:`read_pose_file` reads a file.
 
     Args:
-        dicts, num_keypoints, source, on_fault: see :func:`mend_dataset_dicts`.
+        dicts, num_keypoints, source, on_fault: see :func:`correct_dataset_dicts`.
 
     Returns:
         PoseFile: its classes are the contiguous ``category_id`` of the dicts.
@@ -102,7 +120,7 @@ def pose_file_of_dicts(dicts, num_keypoints, source, on_fault=raise_fault):
         DatasetError: an annotation is faulty, an image has no id, or ``dicts`` is not a list of dicts.
     """
     if not isinstance(dicts, list) or not all(isinstance(record, dict) for record in dicts):
-        problem = f"{type(dicts).__name__} is no list of dicts"
+        problem = f"{type(dicts).__name__} is not a list of dicts"
         raise Fault(source, "file", problem, "register a function that returns one").error()
 
     def report(kind, problem, remedy):
@@ -115,7 +133,7 @@ def pose_file_of_dicts(dicts, num_keypoints, source, on_fault=raise_fault):
             try:
                 annotations.append(_as_coco(annotation, i, item))
             except (AssertionError, AttributeError, TypeError, ValueError) as error:  # from BoxMode and NumPy
-                problem = f"annotation {item!r} is no annotation of detectron2's ({' '.join(str(error).split())})"
+                problem = f"annotation {item!r} is not in detectron2's format ({' '.join(str(error).split())})"
                 raise Fault(
                     source, "annotations", problem, "see detectron2's standard dataset dicts"
                 ).error() from error
@@ -181,6 +199,6 @@ def _image_id(record, source):
     image_id = _plain(record.get("image_id"))
     if not isinstance(image_id, (int, str)):
         raise Fault(
-            source, "image ids", f"image {short(record.get('file_name'))} has no 'image_id'", "give it one of its own"
+            source, "image ids", f"image {short(record.get('file_name'))} has no 'image_id'", "give it a unique one"
         ).error()
     return image_id

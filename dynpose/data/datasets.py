@@ -7,15 +7,20 @@ in the metadata of ``keypoints_coco_*``. It opens no file.
 import functools
 import logging
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from .categories import Selection
-from .coco_json import expand_path, load_pose_json, log_remarks, read_pose_file
+from .coco_json import PoseFile, expand_path, load_pose_json, log_remarks, read_pose_file
 from .faults import short
 from .known_schemas import known_schema
+from .rules import Remarks
 from .schema import COCO_PERSON, CROWDPOSE_PERSON, DatasetError, KeypointSchema
 
 __all__ = [
@@ -35,20 +40,20 @@ _SYNTHETIC = ("synthetic_pose_train", "synthetic_pose_val")
 
 
 def register_pose_dataset(
-    name,
-    json_file,
-    image_root,
+    name: str,
+    json_file: Path | str,
+    image_root: Path | str,
     *,
-    category=None,
-    classes=None,
-    class_name=None,
-    schema=None,
-    keypoints=None,
-    skeleton=None,
-    flip_pairs=None,
-    sigmas=None,
-    protocol="coco",
-):
+    category: str | Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    class_name: str | None = None,
+    schema: str | None = None,
+    keypoints: Sequence[str] | None = None,
+    skeleton: Sequence[Sequence[int | str]] | None = None,
+    flip_pairs: Sequence[Sequence[str]] | None = None,
+    sigmas: Sequence[float] | None = None,
+    protocol: str = "coco",
+) -> KeypointSchema:
     """Register a COCO-format keypoint file with detectron2's DatasetCatalog and MetadataCatalog.
 
     The file is read immediately, for the metadata, and cached for the first use of the data set.
@@ -70,7 +75,7 @@ def register_pose_dataset(
             :meth:`KeypointSchema.from_category`.
         protocol (str): evaluation protocol: "coco", or "crowdpose" (see docs/evaluation.md), which needs a
             ``crowdIndex`` for each image. With the latter and CrowdPose's 14 keypoints, the limbs and, unless they are
-            given, the sigmas are those of :data:`CROWDPOSE_PERSON`, whatever the file says.
+            given, the sigmas are those of :data:`CROWDPOSE_PERSON`, regardless of the file.
 
     Returns:
         KeypointSchema: the schema of the data set.
@@ -114,7 +119,7 @@ def register_pose_dataset(
         read_crowd_indices(pose_file)
     lacking = [item.name for item in pose_file.classes if not item.category_ids]
     if lacking:
-        logger.warning("%s: it has nobody of the classes %s", dataset.json_file, ", ".join(lacking))
+        logger.warning("%s: it has no instances of the classes %s", dataset.json_file, ", ".join(lacking))
     metadata = MetadataCatalog.get(name)
     keypoint_schema.to_metadata(metadata)
     metadata.set(
@@ -174,7 +179,9 @@ class _PoseDataset:
         return Selection(self.category, self.classes, keypoints, self.class_name)
 
 
-def remarks_of_protocol(protocol, source, on_remarks=None):
+def remarks_of_protocol(
+    protocol: str, source: str, on_remarks: Callable[[Remarks], None] | None = None
+) -> Callable[[Remarks], None] | None:
     """A callback for the remarks of a data set that drops those its protocol makes pointless.
 
     CrowdPose's annotation has no areas, and its evaluation uses none.
@@ -204,7 +211,7 @@ def _check_arguments(name, dataset):
         )
     if dataset.schema is not None and dataset.keypoints is not None:
         raise DatasetError(
-            f"data set {name!r}: schema {dataset.schema!r} has keypoints of its own; give keypoints or schema, not both"
+            f"data set {name!r}: schema {dataset.schema!r} defines the keypoints; give keypoints or schema, not both"
         )
     for key in ("category", "classes", "keypoints"):
         value = getattr(dataset, key)
@@ -223,7 +230,13 @@ def _as_tuples(value):
     return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
-def read_schema(json_file, *, category=None, keypoints=None, schema=None):
+def read_schema(
+    json_file: Path | str,
+    *,
+    category: str | Sequence[str] | None = None,
+    keypoints: Sequence[str] | None = None,
+    schema: str | None = None,
+) -> KeypointSchema:
     """Read the keypoint schema of a COCO-format file.
 
     Args:
@@ -262,7 +275,7 @@ def _read_schema(category, dataset):
     return KeypointSchema.from_category(category, skeleton=dataset.skeleton, source=dataset.json_file, **given)
 
 
-def read_crowd_indices(pose_file):
+def read_crowd_indices(pose_file: PoseFile) -> dict[int | str, float]:
     """Read CrowdPose's crowd index of each image: 0 if no box holds keypoints of other people; unbounded above.
 
     Args:
@@ -279,13 +292,13 @@ def read_crowd_indices(pose_file):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _BEYOND_FLOAT:
             raise DatasetError(
                 f"{pose_file.json_file}: image {image_id!r}: crowdIndex is {short(value)}, but CrowdPose's protocol "
-                "tells easy from hard images by it; write a number of at least 0, or evaluate with protocol: coco"
+                "groups the images by it; write a number of at least 0, or evaluate with protocol: coco"
             )
         indices[image_id] = float(value)
     return indices
 
 
-def register_datasets_from_cfg(cfg):
+def register_datasets_from_cfg(cfg: CfgNode) -> None:
     """Register ``cfg.DATASETS.POSE``, and the synthetic people if ``DATASETS.TRAIN`` or ``TEST`` names them.
 
     Data sets that the config uses get the classes of the model: those of ``cfg.MODEL.CLASS_NAMES``, else of the first
@@ -300,7 +313,7 @@ def register_datasets_from_cfg(cfg):
     Raises:
         DatasetError: an entry has unknown or missing keys, or see :func:`register_pose_dataset`.
     """
-    entries = {}
+    entries: dict[str, dict[str, Any]] = {}
     for i, entry in enumerate(cfg.DATASETS.POSE):
         _check_entry(entry, f"DATASETS.POSE[{i}]")
         if entries.setdefault(entry["name"], entry) != entry:
@@ -338,7 +351,7 @@ def _register_for_classes(entry, model_classes, may_rename):
         if not may_rename:
             return
         logger.warning(
-            "data set %r calls its one class %r, the model %r: they are taken for the same",
+            "data set %r calls its one class %r, the model %r: they are treated as the same class",
             name,
             *found,
             *model_classes,
@@ -358,7 +371,7 @@ def _forget(name):
     MetadataCatalog.remove(name)
 
 
-def annotation_files(name):
+def annotation_files(name: str) -> list[str]:
     """List the annotation files of a registered data set.
 
     Args:
@@ -375,7 +388,7 @@ def annotation_files(name):
     return [] if json_file is None else [json_file]
 
 
-def check_dataset_files(name, *, images=True):
+def check_dataset_files(name: str, *, images: bool = True) -> None:
     """Check that the files of a registered data set exist, before a long run is set up.
 
     Meant for the built-in data sets, ``keypoints_coco_*`` and those of :mod:`dynpose.data.crowd_datasets`; data sets of
@@ -390,9 +403,9 @@ def check_dataset_files(name, *, images=True):
             data set.
     """
     metadata = MetadataCatalog.get(name)
-    mend = metadata.get("how_to_get", "check the paths it was registered with")
+    remedy = metadata.get("how_to_get", "check the paths it was registered with")
     if name.startswith("keypoints_coco_"):
-        mend = (
+        remedy = (
             "download COCO (https://cocodataset.org) and set the environment variable DETECTRON2_DATASETS to the "
             "folder that holds coco/"
         )
@@ -402,8 +415,8 @@ def check_dataset_files(name, *, images=True):
             continue
         instead = ""
         if path in paths and path != metadata.json_file:
-            instead = f", nor does {_absolute(metadata.json_file)}, which is {' and '.join(metadata.parts)} in one"
-        raise DatasetError(f"data set {name!r}: {_absolute(path)} does not exist{instead}; {mend}")
+            instead = f", nor does {_absolute(metadata.json_file)}, which combines {' and '.join(metadata.parts)}"
+        raise DatasetError(f"data set {name!r}: {_absolute(path)} does not exist{instead}; {remedy}")
 
 
 def _absolute(path):
@@ -425,7 +438,7 @@ def _check_entry(entry, where):
         )
     for key in _REQUIRED:
         if key in entry and (not isinstance(entry[key], str) or not entry[key]):
-            raise DatasetError(f"{where}: {key} is {entry[key]!r}; write a text")
+            raise DatasetError(f"{where}: {key} is {entry[key]!r}; write a string")
     missing = [key for key in _REQUIRED if key not in entry]
     if missing:
         raise DatasetError(f"{where} ({entry.get('name', 'without a name')}) lacks {', '.join(missing)}; add it")

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 from .schema import DatasetError
 
@@ -25,7 +26,7 @@ class Fault:
     remedy: str = ""
 
     @classmethod
-    def from_error(cls, kind, error):
+    def from_error(cls, kind: str, error: DatasetError) -> "Fault":
         """The fault behind a DatasetError, under another kind.
 
         Args:
@@ -35,21 +36,21 @@ class Fault:
         return cls("", kind, str(error)) if error.fault is None else replace(error.fault, kind=kind)
 
     @property
-    def reason(self):
+    def reason(self) -> str:
         """The problem and the remedy, without the source."""
         return "; ".join(filter(None, (self.problem, self.remedy)))
 
     def __str__(self):
         return f"{self.source}: {self.reason}" if self.source else self.reason
 
-    def error(self):
+    def error(self) -> DatasetError:
         """The fault as an exception to raise, with the fault in its attribute ``fault``."""
         error = DatasetError(str(self))
         error.fault = self
         return error
 
 
-def raise_fault(fault):
+def raise_fault(fault: Fault) -> NoReturn:
     """Stop at a fault.
 
     Raises:
@@ -77,13 +78,13 @@ class FaultLog:
         {'boxes': 3}
     """
 
-    def __init__(self, num_examples=5):
+    def __init__(self, num_examples: int = 5):
         self.num_examples = num_examples
-        self.counts = defaultdict(int)
-        self.examples = defaultdict(list)
-        self.broken_images = set()
+        self.counts: defaultdict[str, int] = defaultdict(int)
+        self.examples: defaultdict[str, list[Fault]] = defaultdict(list)
+        self.broken_images: set[str] = set()
 
-    def __call__(self, fault):
+    def __call__(self, fault: Fault) -> None:
         """Note a fault."""
         self.counts[fault.kind] += 1
         if len(self.examples[fault.kind]) < self.num_examples:
@@ -93,7 +94,7 @@ class FaultLog:
         return sum(self.counts.values())
 
 
-def short(value):
+def short(value: Any) -> str:
     """Shorten a value of a file for a message, on one line."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,10 +1,17 @@
 """Inferring from keypoint names which keypoints are swapped in a mirrored image."""
 
+from __future__ import annotations
+
 import logging
 from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .keypoint_words import LEFT, LETTERS, RIGHT, SIDE_WORDS, UNMISTAKABLE, glued_words, own_words, side_words
 from .known_schema_data import numbered_flip_pairs, table_by_keypoints
+
+if TYPE_CHECKING:
+    from .schema import KeypointSchema
 
 __all__ = ["flip_pairs_concern", "infer_flip_pairs", "read_sides"]
 
@@ -13,7 +20,7 @@ logger = logging.getLogger(__name__)
 _OPPOSITE = {LEFT: RIGHT, RIGHT: LEFT}
 
 
-def infer_flip_pairs(names, where=None):
+def infer_flip_pairs(names: Sequence[str], where: str | None = None) -> tuple[tuple[str, str], ...]:
     """Pairs of keypoints whose names differ in left/right only.
 
     A name is paired only with a unique name of the list that is otherwise equal. In this order:
@@ -44,7 +51,7 @@ def infer_flip_pairs(names, where=None):
     alone = [name for name in names if name not in paired and side_words(name)]
     if alone and where is not None:
         logger.warning(
-            "%s: %s: one side of a pair whose other side is not there? It keeps its place in a mirrored image. Give "
+            "%s: %s: one side of a pair without the other? It keeps its place in a mirrored image. Give "
             "flip_pairs if that is wrong.",
             where,
             ", ".join(map(repr, alone)),
@@ -52,7 +59,7 @@ def infer_flip_pairs(names, where=None):
     return tuple(pairs)
 
 
-def flip_pairs_concern(schema):
+def flip_pairs_concern(schema: KeypointSchema) -> str | None:
     """Describe doubtful flip pairs of a schema whose images are mirrored in training.
 
     There is a concern if the pairs are not those published for exactly these names, if names that differ in left/right
@@ -94,7 +101,7 @@ def flip_pairs_concern(schema):
     return None
 
 
-def read_sides(names):
+def read_sides(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The words of each name, with :data:`LEFT` and :data:`RIGHT` for the sides found by :func:`infer_flip_pairs`.
 
     Args:

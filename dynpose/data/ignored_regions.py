@@ -4,6 +4,8 @@ Segmentations are COCO's: polygons in continuous pixels, or run-length encodings
 """
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from detectron2.structures import BoxMode, PolygonMasks
@@ -20,7 +22,7 @@ _MAX_LENGTH = 100
 _PLAIN_NUMBERS = {int, float}
 
 
-def draw_ignored_regions(annotations, height, width):
+def draw_ignored_regions(annotations: Iterable[dict[str, Any]], height: int, width: int) -> np.ndarray:
     """Draw crowds, and people without labelled keypoints.
 
     A crowd without a segmentation is drawn as its box. A single person without one is not drawn: the box covers much
@@ -52,15 +54,17 @@ def draw_ignored_regions(annotations, height, width):
     return ignored
 
 
-def has_labelled_keypoints(annotation):
+def has_labelled_keypoints(annotation: dict[str, Any]) -> bool:
     """Whether an annotation in detectron2's format has a keypoint of visibility 1 or 2."""
     keypoints = annotation.get("keypoints")
+    if keypoints is None:
+        return False
     if hasattr(keypoints, "reshape"):  # from a custom loader: K x 3, or flat
         keypoints = keypoints.reshape(-1)
-    return keypoints is not None and any(keypoints[2::3])
+    return any(keypoints[2::3])
 
 
-def segmentation_area(segmentation, height, width):
+def segmentation_area(segmentation: Any, height: float, width: float) -> float | None:
     """The area of a segmentation as COCO counts it.
 
     Args:
@@ -84,7 +88,7 @@ def segmentation_area(segmentation, height, width):
     return float(mask_util.area(segmentation))
 
 
-def read_segmentation(segmentation, height, width):
+def read_segmentation(segmentation: Any, height: int, width: int) -> list[list[float]] | dict[str, Any] | None:
     """Check a segmentation.
 
     Args:

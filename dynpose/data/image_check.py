@@ -9,10 +9,11 @@ import stat
 import struct
 import time
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Condition
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -48,7 +49,7 @@ _PIXELS_AT_ONCE = 12_600_000
 # Images of more pixels are decoded by one thread: the C library keeps freed memory for each thread
 _LARGE = 1_000_000
 # Data sets with fewer images are not cached: reading them takes no longer
-_REMEMBERED_FROM = 100
+_CACHED_FROM = 100
 
 
 class ImageFault(NamedTuple):
@@ -62,13 +63,13 @@ class ImageFault(NamedTuple):
         is_turned (bool): the EXIF orientation swaps width and height.
     """
 
-    record: dict
+    record: dict[str, Any]
     problem: str
-    size: tuple | None
+    size: tuple[int, int] | None
     is_turned: bool
 
 
-def check_images(dataset_dicts):
+def check_images(dataset_dicts: list[dict[str, Any]]) -> None:
     """Check that every image of a data set exists, is complete and has the annotated size.
 
     The check reads the header, the EXIF orientation and, of a JPEG or PNG file, the end. A file without the expected
@@ -100,13 +101,15 @@ def check_images(dataset_dicts):
         listed = _first_three(differing, _both_sizes)
         messages.append(
             f"{len(differing)} of {len(dataset_dicts)} images are not of the annotated size: {listed}: "
-            f"{size_cause(differing, dataset_dicts) or 'correct the annotation, or give the images that belong to it'}"
+            f"{size_cause(differing, dataset_dicts) or 'correct the annotation, or provide the matching images'}"
         )
     if messages:
         raise DatasetError(". ".join(messages))
 
 
-def find_broken_images(dataset_dicts, check=None):
+def find_broken_images(
+    dataset_dicts: list[dict[str, Any]], check: Callable[[dict[str, Any]], str | None] | None = None
+) -> list[tuple[str, str]]:
     """Check images in several threads.
 
     Args:
@@ -124,7 +127,7 @@ def find_broken_images(dataset_dicts, check=None):
         return [(record["file_name"], fault) for record, fault in zip(dataset_dicts, found) if fault]
 
 
-def find_image_faults(dataset_dicts):
+def find_image_faults(dataset_dicts: list[dict[str, Any]]) -> list[ImageFault]:
     """Find the images of a data set that training would refuse; see :func:`check_images`.
 
     Args:
@@ -134,19 +137,20 @@ def find_image_faults(dataset_dicts):
         list[ImageFault]: in order.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        if len(dataset_dicts) < _REMEMBERED_FROM:
-            seen = list(pool.map(_look_at, dataset_dicts))
+        if len(dataset_dicts) < _CACHED_FROM:
+            seen = list(pool.map(_inspect, dataset_dicts))
         else:
-            seen = _look_at_changed(dataset_dicts, pool)
+            seen = _inspect_changed(dataset_dicts, pool)
     faults = []
     for record, (problem, size, is_turned) in zip(dataset_dicts, seen):
-        differs = size and size_fault(size, record)
-        if problem or differs:
-            faults.append(ImageFault(record, problem or differs, size if differs else None, is_turned))
+        differs = size_fault(size, record) if size else None
+        fault = problem or differs
+        if fault:
+            faults.append(ImageFault(record, fault, size if differs else None, is_turned))
     return faults
 
 
-def size_cause(differing, dataset_dicts):
+def size_cause(differing: list[ImageFault], dataset_dicts: list[dict[str, Any]]) -> str | None:
     """Say why images are not of the annotated size.
 
     Args:
@@ -157,7 +161,7 @@ def size_cause(differing, dataset_dicts):
         str | None: the cause and the remedy; None if the cause is unknown.
     """
     annotated = [(fault.record.get("width"), fault.record.get("height")) for fault in differing]
-    if all(size == fault.size[::-1] for size, fault in zip(annotated, differing)):
+    if all((height, width) == fault.size for (width, height), fault in zip(annotated, differing)):
         if all(fault.is_turned for fault in differing):
             return (
                 "width and height are swapped, since the images' EXIF orientation was not applied in annotating: "
@@ -174,7 +178,7 @@ def size_cause(differing, dataset_dicts):
     return None
 
 
-def image_fault(record, decode=False):
+def image_fault(record: dict[str, Any], decode: bool = False) -> str | None:
     """Check whether training would refuse an image.
 
     Args:
@@ -184,7 +188,7 @@ def image_fault(record, decode=False):
     Returns:
         str | None: why :func:`~dynpose.data.image_reading.read_image` would refuse the image; None if it would not.
     """
-    seen = _look_at(record, is_decoded_later=decode)
+    seen = _inspect(record, is_decoded_later=decode)
     if seen.problem or not decode:
         return seen.problem
     return _within_memory(math.prod(seen.size), _reading_fault, record)
@@ -192,13 +196,13 @@ def image_fault(record, decode=False):
 
 class _Seen(NamedTuple):
     problem: str | None
-    size: tuple | None = None
+    size: tuple[int, int] | None = None
     """(width, height) as displayed, with the EXIF orientation applied; None if the image can't be read"""
     is_turned: bool = False
     """The EXIF orientation swaps width and height"""
 
 
-def _look_at_changed(dataset_dicts, pool):
+def _inspect_changed(dataset_dicts, pool):
     """Check the files that are new or have changed since they were found valid, and cache the valid ones.
 
     Returns:
@@ -210,10 +214,10 @@ def _look_at_changed(dataset_dicts, pool):
     step = -(-len(names) // (4 * _THREADS))
     parts = [names[start : start + step] for start in range(0, len(names), step)]
     files = np.concatenate(list(pool.map(_sizes_and_times, parts)))
-    known = _remembered(key, len(names))
+    known = _cached(key, len(names))
     is_known = (known[:, :2] == files).all(axis=1) & (known[:, 2] > 0)
     unknown = np.flatnonzero(~is_known)
-    found = dict(zip(unknown.tolist(), pool.map(_look_at, [dataset_dicts[index] for index in unknown])))
+    found = dict(zip(unknown.tolist(), pool.map(_inspect, [dataset_dicts[index] for index in unknown])))
     seen = []
     for index, (width, height, is_turned) in enumerate(known[:, 2:].tolist()):
         seen.append(found[index] if index in found else _Seen(None, (width, height), bool(is_turned)))
@@ -225,7 +229,7 @@ def _look_at_changed(dataset_dicts, pool):
     return seen
 
 
-def _remembered(key, count):
+def _cached(key, count):
     """(N, 5) int64 for N files: bytes, time in ns, width, height, whether EXIF swaps the two; 0 if not known."""
     files = (load_arrays("images", key) or {}).get("files")
     is_usable = files is not None and files.shape == (count, 5) and files.dtype == np.int64
@@ -245,7 +249,7 @@ def _sizes_and_times(names):
     return found
 
 
-def _look_at(record, is_decoded_later=False):
+def _inspect(record, is_decoded_later=False):
     """Read the header of an image, and decode the image if only that shows whether it is complete."""
     name = record["file_name"]
     try:
@@ -327,7 +331,7 @@ def _decoding_fault(name, image, has_no_end):
     # all coefficients of a progressive JPEG are in memory at once
     pixels = math.prod(size if image.info.get("progressive") else image.size)
     if pixels > _PIXELS_AT_ONCE:
-        return "it does not end as a file of its kind does: it is truncated" if has_no_end else None
+        return "it does not end as a file of its format does: it is truncated" if has_no_end else None
     return _within_memory(pixels, _loading_fault, name)
 
 

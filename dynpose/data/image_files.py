@@ -7,6 +7,7 @@ import itertools
 import os
 import stat
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,14 +33,14 @@ class SkippedFile(NamedTuple):
 class FoundFiles(NamedTuple):
     """The files that a list of inputs leads to."""
 
-    images: list
-    """tuple[str, Path]: the unique name of each image, which is its path below the deepest folder that holds all
+    images: list[tuple[str, Path]]
+    """The unique name of each image, which is its path below the deepest folder that holds all
     inputs, and its absolute path. Every image occurs once, in the order of the inputs."""
-    skipped: list
-    """SkippedFile: all other files."""
+    skipped: list[SkippedFile]
+    """All other files."""
 
 
-def image_endings():
+def image_endings() -> tuple[str, ...]:
     """The file name endings of supported images.
 
     Returns:
@@ -48,7 +49,7 @@ def image_endings():
     return (*_ENDINGS, ".avif") if features.check("avif") else _ENDINGS
 
 
-def find_images(inputs, skip=None):
+def find_images(inputs: Sequence[str], skip: Path | None = None) -> FoundFiles:
     """Find the images of files, folders and globs, and list all other files.
 
     Links to files and folders are followed. A file with several names is returned once, under the name with the fewest
@@ -91,7 +92,7 @@ def find_images(inputs, skip=None):
     return FoundFiles(list(images.items()), list(skipped.values()))
 
 
-def frames_note(path):
+def frames_note(path: Path | str) -> str | None:
     """Say that an image file holds more images than the one that is read.
 
     Args:
@@ -197,7 +198,7 @@ def _classify(path):
     try:
         is_file = stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
-        where = "a link that leads to no file" if os.path.islink(path) else "it can't be looked at"
+        where = "a dangling link" if os.path.islink(path) else "it can't be accessed"
         return path, f"{where} ({error.strerror})", is_image
     if not is_file:
         return path, "not a file but a pipe, socket or device", False

@@ -1,10 +1,12 @@
 """Reading the image of a dataset dict with its EXIF orientation applied, and errors that say why it can't be read."""
 
 import re
+from typing import Any
 
+import numpy as np
 from detectron2.data import detection_utils as utils
 from detectron2.utils.file_io import PathManager
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from .faults import Fault
 
@@ -18,7 +20,7 @@ _CONTAINERS = ("BLP", "ICNS", "ICO", "IPTC")
 _DEEP = re.compile(r";16[BLN]")
 
 
-def read_image(record, image_format):
+def read_image(record: dict[str, Any], image_format: str) -> np.ndarray:
     """Read the image of a dataset dict, with its EXIF orientation applied.
 
     The header is read first: an image whose size differs from the annotated one is not decoded.
@@ -48,27 +50,27 @@ def read_image(record, image_format):
     except Exception as error:  # decoders raise any exception on a corrupt file
         problem = f"the image cannot be read ({error}); it may be damaged: copy it again"
         raise _error(file_name, problem) from error
-    if problem is None:
+    if image is not None:
         height, width = image.shape[:2]
         problem = size_fault((width, height), record)
-    if problem is not None:
+    if image is None or problem is not None:
         raise _error(file_name, problem)
     return image
 
 
-def kind_fault(image):
+def kind_fault(image: ImageFile.ImageFile) -> str | None:
     """Say why an image of this format is refused.
 
     Args:
-        image (PIL.Image.Image): an open file; only the header is used.
+        image (ImageFile): an open file; only the header is used.
 
     Returns:
         str | None: the reason and the remedy; None if the format is supported.
     """
     if image.format in _FOREIGN:
-        return f"the image is {image.format}, which Pillow leaves to another program to read; convert it to JPEG or PNG"
+        return f"the image is {image.format}, which Pillow needs another program to read; convert it to JPEG or PNG"
     if image.format in _CONTAINERS:
-        return f"the image is {image.format}, whose header does not tell what it holds; convert it to JPEG or PNG"
+        return f"the image is {image.format}, whose header does not describe its contents; convert it to JPEG or PNG"
     stored = " ".join(str(tile[3]) for tile in image.tile[:1])
     if image.mode.startswith(("I", "F")) or _DEEP.search(stored):
         return (
@@ -78,7 +80,7 @@ def kind_fault(image):
     return None
 
 
-def size_fault(size, record):
+def size_fault(size: tuple[int, int], record: dict[str, Any]) -> str | None:
     """Say that an image is not of the annotated size.
 
     Args:

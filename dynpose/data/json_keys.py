@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,7 +14,7 @@ _KEY = rb'\s*[{,]\s*("(?:[^"\\]|\\.)*")\s*:\s*'
 _BEFORE_A_VALUE = re.compile(_KEY)
 
 
-def repeated_key(content):
+def repeated_key(content: bytes) -> str | None:
     """Find a key that the outermost object of a JSON text has more than once.
 
     msgspec gives the extent of each key's last value without parsing it; if more than one key stands between two of
@@ -40,7 +42,9 @@ def repeated_key(content):
     return json.loads(key[1]) if key else None
 
 
-def repeated_item_key(content, lists, keys):
+def repeated_item_key(
+    content: bytes, lists: dict[str, list[dict[str, Any]]], keys: Sequence[str]
+) -> tuple[str, int, str] | None:
     """Find an object in some lists that has a key more than once.
 
     If each key occurs as often in the file as in the parsed objects, no further check is needed; this takes a tenth of

@@ -64,7 +64,7 @@ _NOT_DECOMPOSED = str.maketrans("øłđı", "oldi")
 
 
 @lru_cache(maxsize=4096)
-def own_words(name):
+def own_words(name: str) -> tuple[str, ...]:
     """The lower-case words of a name, split at separators, changes of case and digits, without accents.
 
     ``left_eye``, ``Left Eye`` and ``leftEye`` give ``("left", "eye")``, ``LEye2`` gives ``("l", "eye", "2")``, and
@@ -76,12 +76,12 @@ def own_words(name):
 
 
 @lru_cache(maxsize=4096)
-def glued_words(name):
+def glued_words(name: str) -> tuple[str, ...]:
     """:func:`own_words`, with long words for left and right split off longer ones: ``("left", "eye")``."""
     return tuple(part for word in own_words(name) for part in _INSIDE.split(word) if part)
 
 
-def side_words(name):
+def side_words(name: str) -> list[str]:
     """The words of a name that clearly mean a side: separate words, and those at an end of a longer word."""
     return [part for word in own_words(name) for part in _AT_AN_END.split(word) if part in UNMISTAKABLE]
 

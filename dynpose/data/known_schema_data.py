@@ -6,6 +6,7 @@ table names its source.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 __all__ = ["KNOWN_TABLES", "KnownTable", "numbered_flip_pairs", "table_by_keypoints"]
@@ -23,19 +24,19 @@ class KnownTable:
         groups: parts of the body, ``(name, first index, one past the last)``.
     """
 
-    names: tuple
-    flip_pairs: tuple = ()
-    skeleton: tuple = ()
-    sigmas: tuple = ()
-    groups: tuple = ()
+    names: tuple[str, ...]
+    flip_pairs: tuple[tuple[str, str], ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
+    sigmas: tuple[float, ...] = ()
+    groups: tuple[tuple[str, int, int], ...] = ()
 
 
-def table_by_keypoints(names):
+def table_by_keypoints(names: Iterable[str]) -> KnownTable | None:
     """The table with exactly these names in this order, or None."""
     return _BY_NAMES.get(tuple(names))
 
 
-def numbered_flip_pairs(names):
+def numbered_flip_pairs(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """The published pairs of numbered landmarks (``face-0`` to ``face-67``), if a list holds all of a table's names."""
     names = frozenset(names)
     return tuple(

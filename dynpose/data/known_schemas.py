@@ -1,5 +1,7 @@
 """The published keypoint schemas by name: ``known_schema("coco_wholebody")``."""
 
+from collections.abc import Sequence
+
 from .known_schema_data import KNOWN_TABLES, table_by_keypoints
 from .schema import DatasetError, KeypointSchema
 
@@ -9,7 +11,7 @@ KNOWN_SCHEMAS = tuple(KNOWN_TABLES)
 """The names that :func:`known_schema` accepts."""
 
 
-def known_schema(name):
+def known_schema(name: str) -> KeypointSchema:
     """Get a published schema: names in the order of its annotation, flip pairs, limbs, and sigmas if published.
 
     Args:
@@ -32,7 +34,7 @@ def known_schema(name):
     raise DatasetError(f"keypoint schema {name!r} is not known; known are {', '.join(KNOWN_SCHEMAS)}")
 
 
-def schema_by_keypoints(names):
+def schema_by_keypoints(names: Sequence[str]) -> KeypointSchema | None:
     """The published schema with exactly these keypoint names in this order.
 
     Args:
@@ -45,7 +47,7 @@ def schema_by_keypoints(names):
     return None if table is None else _schema(table)
 
 
-def keypoint_groups(names):
+def keypoint_groups(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """The parts of a whole-body schema, which are evaluated separately.
 
     Args:

@@ -11,10 +11,13 @@ import itertools
 import logging
 import random
 import signal
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetFromList,
     MetadataCatalog,
@@ -43,10 +46,12 @@ logger = logging.getLogger(__name__)
 _SHUFFLE, _SUBSET, _AUGMENTATION, _WORKERS = range(4)
 _SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
 # Number of consecutive samples that a mapper may skip
-_MAX_LEFT_OUT = 100
+_MAX_SKIPPED = 100
 
 
-def build_pose_train_loader(cfg, mapper=None):
+def build_pose_train_loader(
+    cfg: CfgNode, mapper: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
+) -> "PoseTrainLoader":
     """Build the training loader of a config.
 
     Args:
@@ -84,7 +89,9 @@ def build_pose_train_loader(cfg, mapper=None):
         return PoseTrainLoader(dicts, mapper, schedule, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 
-def training_dicts(cfg, *, proposal_files=None, as_registered=False):
+def training_dicts(
+    cfg: CfgNode, *, proposal_files: Sequence[str] | None = None, as_registered: bool = False
+) -> list[dict[str, Any]]:
     """The images of ``DATASETS.TRAIN`` left after detectron2's filtering, as in detectron2's loader.
 
     They are read by :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`.
@@ -106,7 +113,7 @@ def training_dicts(cfg, *, proposal_files=None, as_registered=False):
     for name, dicts in zip(names, loaded):
         if not isinstance(dicts, list):
             raise DatasetError(
-                f"DATASETS.TRAIN {tuple(names)}: {type(dicts).__name__} of {name!r} is no list of dicts; register a "
+                f"DATASETS.TRAIN {tuple(names)}: {type(dicts).__name__} of {name!r} is not a list of dicts; register a "
                 "function that returns one, or override PoseTrainer.build_train_loader"
             )
         if not dicts:
@@ -125,7 +132,7 @@ def training_dicts(cfg, *, proposal_files=None, as_registered=False):
     dicts = _filter(dicts, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, min_keypoints)
     if not dicts:
         raise DatasetError(
-            f"DATASETS.TRAIN {tuple(names)}: no image is left to train on: none has somebody who is no crowd "
+            f"DATASETS.TRAIN {tuple(names)}: no image is left to train on: none has a person who is not a crowd "
             f"(DATALOADER.FILTER_EMPTY_ANNOTATIONS) and at least {min_keypoints} labelled keypoints "
             "(MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE); label some, or change these keys"
         )
@@ -135,7 +142,9 @@ def training_dicts(cfg, *, proposal_files=None, as_registered=False):
     return dicts
 
 
-def get_pose_dataset_dicts(names, *, filter_empty=True, min_keypoints=0):
+def get_pose_dataset_dicts(
+    names: str | Sequence[str], *, filter_empty: bool = True, min_keypoints: int = 0
+) -> list[dict[str, Any]]:
     """Load registered data sets for a lazy config, as detectron2's ``get_detection_dataset_dicts`` does.
 
     They are read by :func:`~dynpose.data.dataset_dicts.load_dataset_dicts`.
@@ -224,7 +233,16 @@ class TrainingSchedule:
         array([2, 3])
     """
 
-    def __init__(self, num_images, batch_size, *, seed, groups=None, repeat_factors=None, subset_ratio=1.0):
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        *,
+        seed: int,
+        groups: np.ndarray | None = None,
+        repeat_factors: np.ndarray | None = None,
+        subset_ratio: float = 1.0,
+    ):
         self.num_images = num_images
         self.batch_size = batch_size
         self.seed = seed
@@ -232,12 +250,12 @@ class TrainingSchedule:
         self._repeat_factors = repeat_factors
         if not 1 <= num_images * subset_ratio <= num_images:
             raise ValueError(
-                f"subset_ratio: expected a share of at most 1 that leaves one of {num_images} images or more, got "
+                f"subset_ratio: expected a fraction of at most 1 that keeps at least one of {num_images} images, got "
                 f"{subset_ratio}"
             )
         self._subset_size = int(num_images * subset_ratio)
 
-    def batches(self, start_iteration=0):
+    def batches(self, start_iteration: int = 0) -> Iterator[np.ndarray]:
         """Iterate over the batches, endlessly.
 
         Args:
@@ -310,7 +328,14 @@ class PoseTrainLoader:
         ...     losses = model(batch)
     """
 
-    def __init__(self, dicts, mapper, schedule, *, num_workers=0):
+    def __init__(
+        self,
+        dicts: list[dict[str, Any]],
+        mapper: Callable[[dict[str, Any]], dict[str, Any] | None],
+        schedule: TrainingSchedule,
+        *,
+        num_workers: int = 0,
+    ):
         num_processes = comm.get_world_size()
         if schedule.batch_size < 1 or schedule.batch_size % num_processes:
             raise ValueError(
@@ -322,7 +347,7 @@ class PoseTrainLoader:
         self.start_iteration = 0
         self._dataset = _SeededDataset(DatasetFromList(dicts, copy=False), mapper, schedule.seed)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         share = self.schedule.batch_size // comm.get_world_size()
         first = comm.get_rank() * share
         sampler = _Samples(self.schedule, self.start_iteration, slice(first, first + share))
@@ -336,19 +361,19 @@ class PoseTrainLoader:
             generator=torch.Generator().manual_seed(_seed(self.schedule.seed, _WORKERS)),
         )
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, int]:
         """The values that determine the batches, for :meth:`load_state_dict` to compare."""
         schedule = self.schedule
         return {"seed": schedule.seed, "num_images": schedule.num_images, "batch_size": schedule.batch_size}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Resume with the seed of a run; warn if the number of images or the batch size has changed."""
         ours = self.state_dict()
         for key, meaning in (("num_images", "training images"), ("batch_size", "images in a batch")):
             if state_dict[key] != ours[key]:
                 logger.warning(
-                    f"The run that is resumed had {state_dict[key]} {meaning}, now there are {ours[key]}: it does not "
-                    "go on with the images that it would have seen"
+                    f"The resumed run had {state_dict[key]} {meaning}, now there are {ours[key]}: it does not "
+                    "continue with the images that it would have seen"
                 )
         if state_dict["seed"] != ours["seed"]:
             logger.warning(f"The images are those of the resumed run's seed {state_dict['seed']}, not {ours['seed']}")
@@ -379,13 +404,13 @@ class _SeededDataset(Dataset):
         index, position = sample
         with preserved_rng(cuda=False):
             seed_rng(_seed(self.seed, _AUGMENTATION, position), cuda=False)
-            for _ in range(_MAX_LEFT_OUT):
+            for _ in range(_MAX_SKIPPED):
                 mapped = self._mapper(self._dicts[index])
                 if mapped is not None:
                     return mapped
                 index = random.randrange(len(self))
         raise DatasetError(
-            f"the mapper left out {_MAX_LEFT_OUT} images in a row, the last of them "
+            f"the mapper skipped {_MAX_SKIPPED} images in a row, the last of them "
             f"{self._dicts[index].get('file_name', index)}; it should return None for few of them"
         )
 

@@ -4,10 +4,11 @@ Axes: N people in an image, K keypoints. Coordinates are continuous pixels of th
 """
 
 import logging
+from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
@@ -16,7 +17,7 @@ from .affine import composed_matrix, matrix_to_original
 from .datasets import register_datasets_from_cfg
 from .ignored_regions import draw_ignored_regions, has_labelled_keypoints, segmentation_area
 from .image_reading import read_image
-from .schema import DatasetError
+from .schema import DatasetError, KeypointSchema
 from .schema_config import schema_from_cfg
 from .transforms import build_pose_augmentation
 
@@ -50,7 +51,15 @@ class PoseDatasetMapper:
     """
 
     @configurable
-    def __init__(self, is_train=True, *, augmentations, image_format, schema=None, ignore_masks=False):
+    def __init__(
+        self,
+        is_train: bool = True,
+        *,
+        augmentations: list[T.Augmentation],
+        image_format: str,
+        schema: KeypointSchema | None = None,
+        ignore_masks: bool = False,
+    ):
         if is_train and schema is None:
             raise ValueError("PoseDatasetMapper needs the schema of the data set for training")
         self.is_train = is_train
@@ -63,7 +72,7 @@ class PoseDatasetMapper:
         logger.info("Augmentations used in %s: %s", mode, augmentations)
 
     @classmethod
-    def from_config(cls, cfg, is_train=True):
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Arguments from a config; for training, its data sets are registered first."""
         if is_train:
             register_datasets_from_cfg(cfg)
@@ -75,7 +84,7 @@ class PoseDatasetMapper:
             "ignore_masks": cfg.INPUT.IGNORE_MASKS,
         }
 
-    def __call__(self, dataset_dict):
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Read and augment one image.
 
         Args:

@@ -1,6 +1,7 @@
 """Matching the keypoints of two schemas by name."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from .flip_names import read_sides
 from .keypoint_words import LEFT, RIGHT
@@ -8,7 +9,7 @@ from .keypoint_words import LEFT, RIGHT
 __all__ = ["match_keypoints"]
 
 
-def match_keypoints(names, other_names):
+def match_keypoints(names: Sequence[str], other_names: Sequence[str]) -> tuple[int | None, ...]:
     """For each keypoint, the index of the same keypoint in another list.
 
     Two keypoints match if their names are equal except for case, separators, accents, the order of the words, and the
@@ -40,7 +41,7 @@ def match_keypoints(names, other_names):
         (None, 1, 0)
     """
     left_out = _numbers_of_different_lists(names, other_names)
-    matches = {}
+    matches: dict[str, str] = {}
     for keys_of in (lambda some: {name: name for name in some}, _keys, _joined):
         seen = left_out | matches.keys() | set(matches.values())
         keys, others = (
@@ -48,7 +49,7 @@ def match_keypoints(names, other_names):
         )
         matches |= _same_keys(keys, others)
     index = {name: i for i, name in enumerate(other_names)}
-    return tuple(index.get(matches.get(name)) for name in names)
+    return tuple(index[matches[name]] if name in matches else None for name in names)
 
 
 def _numbers_of_different_lists(names, other_names):

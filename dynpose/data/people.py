@@ -5,7 +5,9 @@ Axes: M annotations, K keypoints, I images. Keypoints are (M, K, 3) x, y, visibi
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_util
@@ -14,6 +16,7 @@ from .faults import short
 from .ignored_regions import read_segmentation, segmentation_area
 from .rules import (
     MIN_EXTENT,
+    Remarks,
     boxes_from_keypoints,
     implausible_areas,
     leaves_image,
@@ -55,7 +58,7 @@ class People:
             keypoints.
     """
 
-    names: list
+    names: list[str]
     rows: np.ndarray
     images: np.ndarray
     classes: np.ndarray
@@ -63,12 +66,12 @@ class People:
     boxes: np.ndarray
     areas: np.ndarray
     keypoints: np.ndarray
-    segmentations: dict = field(default_factory=dict)
+    segmentations: dict[int, list[list[float]] | dict[str, Any]] = field(default_factory=dict)
 
     def __len__(self):
         return len(self.images)
 
-    def select(self, chosen):
+    def select(self, chosen: np.ndarray) -> "People":
         """Select annotations by a (M,) bool mask."""
         if chosen.all():
             return self
@@ -85,14 +88,23 @@ class People:
             segmentations={int(new_index[i]): value for i, value in self.segmentations.items() if chosen[i]},
         )
 
-    def continuous_keypoints(self):
+    def continuous_keypoints(self) -> np.ndarray:
         """(M, K, 3) keypoints in continuous pixels: COCO's index of a pixel + 0.5 is its centre."""
         return self.keypoints + HALF_A_PIXEL
 
 
 def read_people(
-    annotations, image_index, sizes, class_of, categories, num_keypoints, report, remarks, *, keypoint_offset=0.0
-):
+    annotations: list[dict[str, Any]],
+    image_index: dict[int | str, int],
+    sizes: np.ndarray,
+    class_of: dict[int, int],
+    categories: dict[int, str],
+    num_keypoints: int,
+    report: Callable[[str, str, str], None],
+    remarks: Remarks,
+    *,
+    keypoint_offset: float = 0.0,
+) -> People:
     """Read the ``"annotations"`` of a COCO-format file.
 
     Args:
@@ -126,7 +138,7 @@ def read_people(
     kept.clear()
     annotations.clear()
     _check_units(people, sizes, report)
-    people, chosen = _mend(people, sizes, segmentations.__getitem__, remarks)
+    people, chosen = _correct(people, sizes, segmentations.__getitem__, remarks)
     segmentations = [segmentation for segmentation, keep in zip(segmentations, chosen) if keep]
     return _read_segmentations(segmentations, people, sizes, report)
 
@@ -143,7 +155,7 @@ def _needed_segmentations(kept, people):
     return [annotation.get("segmentation") if need else None for annotation, need in zip(kept, needed.tolist())]
 
 
-def _mend(people, sizes, segmentation_of, remarks):
+def _correct(people, sizes, segmentation_of, remarks):
     """Apply the rules of :mod:`dynpose.data.rules` to boxes and areas, and count the remarks.
 
     Args:
@@ -160,11 +172,11 @@ def _mend(people, sizes, segmentation_of, remarks):
     missing = np.isnan(people.boxes).any(axis=1)
     with np.errstate(invalid="ignore"):
         is_flat = (people.boxes[:, 2:] < MIN_EXTENT).any(axis=1)
-    made_up = labelled & (missing | is_flat)
-    if made_up.any():
-        keypoints = people.select(made_up).continuous_keypoints()
-        people.boxes[made_up] = boxes_from_keypoints(keypoints, sizes[made_up])
-    remarks.add("box", _names(people, made_up))
+    is_replaced = labelled & (missing | is_flat)
+    if is_replaced.any():
+        keypoints = people.select(is_replaced).continuous_keypoints()
+        people.boxes[is_replaced] = boxes_from_keypoints(keypoints, sizes[is_replaced])
+    remarks.add("box", _names(people, is_replaced))
     for i in np.flatnonzero((missing | is_flat) & ~labelled):
         box = _segmentation_box(segmentation_of(i), sizes[i])
         if box is not None and (box[2:] >= MIN_EXTENT).all():
@@ -172,13 +184,13 @@ def _mend(people, sizes, segmentation_of, remarks):
             remarks.add("box from segmentation", [people.names[i]])
     chosen = ~missing | labelled
     remarks.add("nothing annotated", _names(people, ~chosen))
-    people.areas = _mend_areas(people, ~made_up, sizes, segmentation_of, remarks)
+    people.areas = _correct_areas(people, ~is_replaced, sizes, segmentation_of, remarks)
     people = people.select(chosen)
     _remark(people, sizes[chosen], remarks)
     return people, chosen
 
 
-def _mend_areas(people, has_own_box, sizes, segmentation_of, remarks):
+def _correct_areas(people, has_own_box, sizes, segmentation_of, remarks):
     """(M,) areas: as in the file if plausible, else those of the segmentation or the box."""
     areas, boxes = people.areas.copy(), people.boxes
     missing = np.isnan(areas)
@@ -252,14 +264,14 @@ def _names(people, mask):
 def _find_images_and_classes(annotations, image_index, class_of, categories, report, remarks):
     """The annotations of known images and selected categories, and People with the columns read so far."""
     kept, names, rows, images, classes, iscrowd = [], [], [], [], [], []
-    seen, anew, left_out, assumed = set(), [], [], []
+    seen, renumbered, skipped, assumed = set(), [], [], []
     only_category = next(iter(class_of)) if len(class_of) == 1 and len(categories) <= 1 else None
     for row, annotation in enumerate(annotations):
         get = annotation.get
         annotation_id, image_id, category_id = get("id"), get("image_id"), get("category_id")
         name = f"annotation {annotation_id}" if type(annotation_id) is int else f"annotation {short(annotation_id)}"
         if (type(annotation_id) is not int and not _is_key(annotation_id)) or annotation_id in seen:
-            anew.append(name)
+            renumbered.append(name)
         else:
             seen.add(annotation_id)
         if (type(image_id) is not int and not _is_key(image_id)) or image_id not in image_index:
@@ -274,7 +286,7 @@ def _find_images_and_classes(annotations, image_index, class_of, categories, rep
             _report_category(name, category_id, categories, report)
             continue
         if category_id not in class_of:
-            left_out.append(categories[category_id])
+            skipped.append(categories[category_id])
             continue
         crowd = get("iscrowd")
         if crowd is not None and crowd != 0 and (crowd != 1 or not isinstance(crowd, (int, float))):
@@ -286,9 +298,9 @@ def _find_images_and_classes(annotations, image_index, class_of, categories, rep
         images.append(image_index[image_id])
         classes.append(class_of[category_id])
         iscrowd.append(bool(crowd))
-    remarks.add("annotation ids", anew)
+    remarks.add("annotation ids", renumbered)
     remarks.add("missing category", assumed)
-    remarks.add("other categories", left_out)
+    remarks.add("other categories", skipped)
     columns = [np.array(column, dtype=np.int64) for column in (rows, images, classes)]
     return kept, People(names, *columns, np.array(iscrowd, dtype=bool), boxes=None, areas=None, keypoints=None)
 
@@ -313,7 +325,7 @@ def _report_category(name, category_id, categories, report):
     return report(
         "unknown categories",
         f"{name} is of category {short(category_id)}, which is not in 'categories' ({known})",
-        "add the category with its keypoints, or write the id of one that is there",
+        "add the category with its keypoints, or write the id of an existing one",
     )
 
 
@@ -424,7 +436,7 @@ def _read_row(row, num_keypoints):
     if values is None or not np.isfinite(values).all() or not np.isin(values[0, 2::3], (0, 1, 2)).all():
         raise ValueError("keypoints are not all numbers with a visibility of 0, 1 or 2")
     if np.abs(values).max() > MAX_COORDINATE:
-        raise ValueError(f"a keypoint is at {np.abs(values).max():g}, in no image")
+        raise ValueError(f"a keypoint is at {np.abs(values).max():g}, outside any image")
     return values[0], how
 
 
@@ -458,7 +470,7 @@ def _read_boxes(kept, names, report):
                 report(
                     "boxes",
                     f"{names[i]}: bbox is {short(row)}",
-                    "write [x, y, width, height] in pixels, or leave it out for a box around the keypoints",
+                    "write [x, y, width, height] in pixels, or omit it for a box around the keypoints",
                 )
                 continue
             boxes[i] = box[0]
@@ -477,18 +489,18 @@ def _check_units(people, sizes, report):
     """
     labelled = people.keypoints[..., 2] > 0
     large = not (sizes[people.images] <= 4).any()  # NaN included
-    if large and labelled.sum() >= _MIN_POINTS and _are_shares(people.keypoints[..., :2], labelled[..., None]):
+    if large and labelled.sum() >= _MIN_POINTS and _are_fractions(people.keypoints[..., :2], labelled[..., None]):
         report(
             "keypoints",
-            f"all {labelled.sum()} labelled keypoints lie between 0 and 1: they are shares of the image's size",
+            f"all {labelled.sum()} labelled keypoints lie between 0 and 1: they are fractions of the image's size",
             "multiply x by the image's width and y by its height (and boxes likewise)",
         )
         return
     boxes = people.boxes[(people.boxes[:, 2:] > 0).all(axis=1)]
-    if large and len(boxes) >= _MIN_BOXES and _are_shares(boxes):
+    if large and len(boxes) >= _MIN_BOXES and _are_fractions(boxes):
         report(
             "boxes",
-            f"all {len(boxes)} boxes lie between 0 and 1: they are shares of the image's size",
+            f"all {len(boxes)} boxes lie between 0 and 1: they are fractions of the image's size",
             "multiply x and width by the image's width, y and height by its height",
         )
         return
@@ -502,7 +514,7 @@ def _check_units(people, sizes, report):
         )
 
 
-def _are_shares(values, chosen=True):
+def _are_fractions(values, chosen=True):
     """Whether all chosen values lie between 0 and 1, not all of them whole numbers."""
     if values.max(where=chosen, initial=-np.inf) > 1 or values.min(where=chosen, initial=np.inf) < 0:
         return False
@@ -585,7 +597,7 @@ def _segmentation_box(segmentation, size):
     return np.concatenate([low, high - low])
 
 
-def whole_number(value):
+def whole_number(value: Any) -> int | None:
     """Convert an int, or a float such as 7.0, to int; None for anything else."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -10,7 +10,8 @@ Boxes are (M, 4) x, y, width, height and keypoints (M, K, 3) x, y, visibility, a
 """
 
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.structures import BoxMode
@@ -46,46 +47,46 @@ class Rule(NamedTuple):
 
 
 RULES = {
-    # mended: read with the intended meaning
+    # corrected: read with the intended meaning
     "box": Rule(
-        "mended", "have no box, or one without an extent: a box around their labelled keypoints takes its place"
+        "corrected", "have no box, or one without an extent: replaced by a box around their labelled keypoints"
     ),
     "box from segmentation": Rule(
-        "mended", "have no box, or one without an extent, and no labelled keypoint: their segmentation's is taken"
+        "corrected", "have no box, or one without an extent, and no labelled keypoint: replaced by their segmentation's"
     ),
-    "missing area": Rule("mended", "have no area: that of the segmentation is taken or, without one, that of the box"),
+    "missing area": Rule("corrected", "have no area: replaced by that of the segmentation or, without one, of the box"),
     "implausible area": Rule(
-        "mended",
+        "corrected",
         "have an area that a region of their box cannot have (0, a placeholder of 1, negative, larger than the box): "
         "it is treated as missing",
     ),
-    "annotation ids": Rule("mended", "have no id or one that occurs twice: they are counted anew"),
-    "missing category": Rule("mended", "have no category_id: they are taken for the file's only category"),
-    "missing coordinates": Rule("mended", "have keypoints without coordinates and with visibility 0: not labelled"),
+    "annotation ids": Rule("corrected", "have no id or one that occurs twice: they are renumbered"),
+    "missing category": Rule("corrected", "have no category_id: they are assigned to the file's only category"),
+    "missing coordinates": Rule("corrected", "have keypoints without coordinates and with visibility 0: not labelled"),
     "x and y alone": Rule(
-        "mended", "have keypoints of x and y without a visibility: all are taken as labelled, but for those at (0, 0)"
+        "corrected", "have keypoints of x and y without a visibility: all labelled, except those at (0, 0)"
     ),
-    "backslashes": Rule("mended", "have a file_name with backslashes: read as slashes"),
-    "split fields": Rule("mended", "have keypoints in several fields (foot_kpts, face_kpts, ...): read as one list"),
-    # left out
-    "other categories": Rule("left out", "are of categories that have no keypoints or are not selected"),
-    "nothing annotated": Rule("left out", "have neither a box nor a labelled keypoint nor a segmentation"),
-    # remarked on: read unchanged
-    "num_keypoints": Rule("remarked on", "have another num_keypoints than labelled keypoints: the flags decide"),
+    "backslashes": Rule("corrected", "have a file_name with backslashes: read as slashes"),
+    "split fields": Rule("corrected", "have keypoints in several fields (foot_kpts, face_kpts, ...): read as one list"),
+    # skipped
+    "other categories": Rule("skipped", "are of categories that have no keypoints or are not selected"),
+    "nothing annotated": Rule("skipped", "have neither a box nor a labelled keypoint nor a segmentation"),
+    # reported: read unchanged
+    "num_keypoints": Rule("reported", "have another num_keypoints than labelled keypoints: the flags decide"),
     "outside the image": Rule(
-        "remarked on", "have labelled keypoints outside the image: not learned, and evaluated as pycocotools does"
+        "reported", "have labelled keypoints outside the image: not used in training, and evaluated as in pycocotools"
     ),
-    "far from the box": Rule("remarked on", "have labelled keypoints far outside their box"),
-    "not labelled": Rule("remarked on", "have no labelled keypoint: learned as boxes"),
-    "less than a pixel": Rule("remarked on", "have less than a pixel of their box in the image: not learned"),
+    "far from the box": Rule("reported", "have labelled keypoints far outside their box"),
+    "not labelled": Rule("reported", "have no labelled keypoint: trained as boxes"),
+    "less than a pixel": Rule("reported", "have less than a pixel of their box in the image: not used in training"),
     "leaves the image": Rule(
-        "remarked on", "have a box that leaves the image by more than a tenth of its side: are they corners?"
+        "reported", "have a box that leaves the image by more than a tenth of its side: are they corners?"
     ),
-    "annotated twice": Rule("remarked on", "have the same labelled keypoints as another annotation of their image"),
-    "box from (0, 0)": Rule("remarked on", "have a box that starts at (0, 0), far from their keypoints"),
-    "point at (0, 0)": Rule("remarked on", "have a labelled keypoint at exactly (0, 0): often a missing one"),
-    "unread fields": Rule("remarked on", "have foot_kpts, face_kpts, ...: read with schema: coco_wholebody alone"),
-    "images twice": Rule("remarked on", "are listed more than once, under several ids"),
+    "annotated twice": Rule("reported", "have the same labelled keypoints as another annotation of their image"),
+    "box from (0, 0)": Rule("reported", "have a box that starts at (0, 0), far from their keypoints"),
+    "point at (0, 0)": Rule("reported", "have a labelled keypoint at exactly (0, 0): often a missing one"),
+    "unread fields": Rule("reported", "have foot_kpts, face_kpts, ...: read only with schema: coco_wholebody"),
+    "images twice": Rule("reported", "are listed more than once, under several ids"),
 }  # fmt: skip
 """Name -> rule. The counted items are annotations, except for "backslashes" and "images twice": images."""
 
@@ -104,11 +105,13 @@ class Remarks:
         totals (dict[str, int]): number of checked items by type, "images" or "annotations".
     """
 
-    def __init__(self, num_examples=50):
+    def __init__(self, num_examples: int = 50):
         self.num_examples = num_examples
-        self.counts, self.examples, self.totals = {}, {}, {}
+        self.counts: dict[str, int] = {}
+        self.examples: dict[str, list[str]] = {}
+        self.totals: dict[str, int] = {}
 
-    def add(self, rule, items):
+    def add(self, rule: str, items: Sequence[str]) -> None:
         """Count items.
 
         Args:
@@ -123,7 +126,7 @@ class Remarks:
             items = [f"{count} of {name!r}" for name, count in Counter(items).most_common()]
         kept.extend(items[: self.num_examples - len(kept)])
 
-    def merge(self, other):
+    def merge(self, other: "Remarks") -> None:
         """Add the counts and examples of other remarks, such as those of another file."""
         for rule, count in other.counts.items():
             self.counts[rule] = self.counts.get(rule, 0) + count
@@ -132,16 +135,16 @@ class Remarks:
         for kind, total in other.totals.items():
             self.totals[kind] = self.totals.get(kind, 0) + total
 
-    def drop(self, rule):
+    def drop(self, rule: str) -> None:
         """Discard the items of a rule that does not apply to a data set."""
         self.counts.pop(rule, None)
         self.examples.pop(rule, None)
 
-    def of(self, *decisions, num_examples=3):
+    def of(self, *decisions: str, num_examples: int = 3) -> list[str]:
         """Lines such as "3 of 20 annotations have no area: ...", for the rules with the given decisions.
 
         Args:
-            decisions (str): "mended", "left out" or "remarked on".
+            decisions (str): "corrected", "skipped" or "reported".
             num_examples (int): maximum number of examples in a line.
 
         Returns:
@@ -159,7 +162,7 @@ class Remarks:
         return lines
 
 
-def boxes_from_keypoints(keypoints, sizes):
+def boxes_from_keypoints(keypoints: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Boxes around labelled keypoints, for people without a box.
 
     The extent of the labelled keypoints grows on each side by :data:`BOX_MARGIN` of its longer side, at least by
@@ -189,7 +192,7 @@ def boxes_from_keypoints(keypoints, sizes):
     return np.concatenate([first, last - first], axis=1)
 
 
-def implausible_areas(areas, boxes, has_own_box, sizes):
+def implausible_areas(areas: np.ndarray, boxes: np.ndarray, has_own_box: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Find areas that are impossible for a region with the given bounding box.
 
     Valid areas are above 0 and at most ``(width + 1) * (height + 1)`` of the box, whose sides may be rounded by a
@@ -217,7 +220,7 @@ def implausible_areas(areas, boxes, has_own_box, sizes):
         return ~np.isnan(areas) & ((areas <= 0) | np.isinf(areas) | too_large | placeholder)
 
 
-def is_learnable(keypoints, boxes, iscrowd, sizes):
+def is_learnable(keypoints: np.ndarray, boxes: np.ndarray, iscrowd: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Which annotations training can learn: no crowds, with a labelled keypoint and a pixel of the box in the image.
 
     Args:
@@ -233,7 +236,7 @@ def is_learnable(keypoints, boxes, iscrowd, sizes):
     return ~iscrowd & inside.any(axis=1) & ~less_than_a_pixel(boxes, sizes)
 
 
-def is_learnable_person(person, record):
+def is_learnable_person(person: dict[str, Any], record: dict[str, Any]) -> bool:
     """:func:`is_learnable` for an annotation of a dataset dict.
 
     Args:
@@ -255,18 +258,18 @@ def is_learnable_person(person, record):
     )
 
 
-def outside_image(keypoints, sizes):
+def outside_image(keypoints: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(M, K) bool: keypoints, labelled or not, outside every cell of the image's feature maps."""
     x, y = keypoints[..., 0], keypoints[..., 1]
     return (x < 0) | (y < 0) | (x >= sizes[:, :1]) | (y >= sizes[:, 1:])
 
 
-def leaves_image(boxes, sizes):
+def leaves_image(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(M,) bool: boxes that exceed the right or the bottom edge by more than a tenth of the image's side."""
     return (boxes[:, :2] + boxes[:, 2:] > sizes * 1.1).any(axis=1)
 
 
-def less_than_a_pixel(boxes, sizes):
+def less_than_a_pixel(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(M,) bool: boxes with less than a pixel of width or height inside the image."""
     low = np.maximum(boxes[:, :2], 0)
     high = np.fmin(boxes[:, :2] + boxes[:, 2:], sizes)

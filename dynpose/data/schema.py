@@ -5,16 +5,25 @@ from a COCO-format category, from detectron2's metadata or from a config (schema
 two.
 """
 
+from __future__ import annotations
+
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .flip_names import infer_flip_pairs
 from .known_schema_data import KNOWN_TABLES, table_by_keypoints
 from .match_names import match_keypoints
+
+if TYPE_CHECKING:
+    from detectron2.data import Metadata
+
+    from .faults import Fault
 
 __all__ = [
     "COCO_PERSON",
@@ -47,7 +56,7 @@ class DatasetError(ValueError):
         fault (Fault | None): the parts of the message (:class:`dynpose.data.faults.Fault`), if it was built from them.
     """
 
-    fault = None
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True)
@@ -74,14 +83,14 @@ class KeypointSchema:
         array([0, 2, 1])
     """
 
-    names: tuple
-    flip_pairs: tuple = ()
-    skeleton: tuple = ()
-    sigmas: tuple = ()
+    names: tuple[str, ...]
+    flip_pairs: tuple[tuple[str, str], ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
+    sigmas: tuple[float, ...] = ()
     sigmas_are_default: bool = False
 
     def __post_init__(self):
-        # Lists from JSON and YAML become tuples, so that schemas compare equal whatever their source.
+        # Lists from JSON and YAML become tuples, so that schemas compare equal regardless of their source.
         for field, value in (
             ("names", tuple(self.names)),
             ("flip_pairs", tuple(tuple(pair) for pair in self.flip_pairs)),
@@ -99,12 +108,12 @@ class KeypointSchema:
         _check_sigmas(self.sigmas, self.names)
 
     @property
-    def num_keypoints(self):
+    def num_keypoints(self) -> int:
         """K."""
         return len(self.names)
 
     @property
-    def flip_indices(self):
+    def flip_indices(self) -> np.ndarray:
         """ndarray (K,) of int64: keypoint ``i`` of a mirrored image is keypoint ``flip_indices[i]`` of the image."""
         indices = np.arange(self.num_keypoints)
         for left, right in self.flip_pairs:
@@ -112,12 +121,21 @@ class KeypointSchema:
             indices[i], indices[j] = j, i
         return indices
 
-    def has_same_keypoints(self, other):
+    def has_same_keypoints(self, other: KeypointSchema) -> bool:
         """Whether one model can serve both schemas: the same names in the same order with the same flip pairs."""
         return self.names == other.names and np.array_equal(self.flip_indices, other.flip_indices)
 
     @classmethod
-    def from_category(cls, category, *, names=None, skeleton=None, flip_pairs=None, sigmas=None, source=""):
+    def from_category(
+        cls,
+        category: dict[str, Any],
+        *,
+        names: Sequence[str] | None = None,
+        skeleton: Sequence[Sequence[int | str]] | None = None,
+        flip_pairs: Sequence[tuple[str, str]] | None = None,
+        sigmas: Sequence[float] | None = None,
+        source: str = "",
+    ) -> KeypointSchema:
         """Read a category of a COCO-format JSON file.
 
         The numbers of a skeleton are COCO's, 1 to K. A skeleton with a 0 and nothing above K - 1 is read as 0-based,
@@ -147,20 +165,20 @@ class KeypointSchema:
         try:
             names = _choose_names(in_file, names)
             return cls(
-                names=names,
-                flip_pairs=infer_flip_pairs(names, where) if flip_pairs is None else flip_pairs,
+                names=tuple(names),
+                flip_pairs=infer_flip_pairs(names, where) if flip_pairs is None else tuple(flip_pairs),
                 skeleton=(
                     _read_file_skeleton(category.get("skeleton") or (), in_file or names, where)
                     if skeleton is None
                     else _read_given_skeleton(skeleton, names, where)
                 ),
-                sigmas=() if sigmas is None else sigmas,
+                sigmas=() if sigmas is None else tuple(sigmas),
             )
         except DatasetError as error:
             raise DatasetError(f"{where}: {error}") from None
 
     @classmethod
-    def from_metadata(cls, metadata):
+    def from_metadata(cls, metadata: Metadata) -> KeypointSchema:
         """Read detectron2's metadata of a data set, including its built-in ``keypoints_coco_*``.
 
         Args:
@@ -183,16 +201,16 @@ class KeypointSchema:
             return cls(
                 names=names,
                 flip_pairs=infer_flip_pairs(names, where) if flip_pairs is None else flip_pairs,
-                skeleton=[
+                skeleton=tuple(
                     (index.get(a, a), index.get(b, b)) for a, b, _ in metadata.get("keypoint_connection_rules", ())
-                ],
+                ),
                 sigmas=metadata.get("keypoint_sigmas", ()),
                 sigmas_are_default=metadata.get("keypoint_sigmas_are_default", False),
             )
         except DatasetError as error:
             raise DatasetError(f"{where}: {error}") from None
 
-    def to_metadata(self, metadata):
+    def to_metadata(self, metadata: Metadata) -> None:
         """Write detectron2's standard keypoint fields, and the sigmas, to the metadata of a data set.
 
         Args:
@@ -238,7 +256,7 @@ def _read_file_skeleton(edges, names, where):
     limbs, refused = _read_limbs(edges, names, where)
     if refused:
         logger.warning(
-            "%s: limbs %s of its skeleton are no pairs of its keypoints 1 to %d and are left out. The skeleton may "
+            "%s: limbs %s of its skeleton are not pairs of its keypoints 1 to %d and are skipped. The skeleton may "
             "have been written for another list of keypoints.",
             where,
             ", ".join(map(str, refused))[:200],
@@ -251,7 +269,7 @@ def _read_given_skeleton(edges, names, where):
     limbs, refused = _read_limbs(edges, names, where)
     if refused:
         raise DatasetError(
-            f"skeleton: limb {str(refused[0])[:80]} is no pair of its keypoints: give two numbers from 1 to "
+            f"skeleton: limb {str(refused[0])[:80]} is not a pair of its keypoints: give two numbers from 1 to "
             f"{len(names)}, or two names of {', '.join(names)}"
         )
     return limbs
@@ -321,7 +339,7 @@ def _check_names(names):
         raise DatasetError("a schema needs at least one keypoint name")
     for name in names:
         if not isinstance(name, str):
-            raise DatasetError(f"keypoint name {name!r} is no string")
+            raise DatasetError(f"keypoint name {name!r} is not a string")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DatasetError(f"keypoint names occur more than once: {', '.join(twice)}; give each its own")

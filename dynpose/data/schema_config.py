@@ -2,6 +2,7 @@
 
 import logging
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .datasets import register_datasets_from_cfg
@@ -12,7 +13,7 @@ __all__ = ["model_schema", "register_datasets_for_schema", "schema_from_cfg", "s
 logger = logging.getLogger(__name__)
 
 
-def schema_to_cfg(cfg, schema):
+def schema_to_cfg(cfg: CfgNode, schema: KeypointSchema) -> None:
     """Write a schema to a config, in place, so that a model can be used without its data set.
 
     Args:
@@ -26,7 +27,7 @@ def schema_to_cfg(cfg, schema):
     node.SIGMAS = [] if schema.sigmas_are_default else list(schema.sigmas)
 
 
-def register_datasets_for_schema(cfg):
+def register_datasets_for_schema(cfg: CfgNode) -> None:
     """Register the config's data sets if its ``MODEL.KEYPOINT_SCHEMA`` is empty, so that they define the schema.
 
     Building a model registers no data set: call this first for a config that :func:`dynpose.engine.setup` has not
@@ -42,7 +43,7 @@ def register_datasets_for_schema(cfg):
         register_datasets_from_cfg(cfg)
 
 
-def schema_from_cfg(cfg):
+def schema_from_cfg(cfg: CfgNode) -> KeypointSchema:
     """Read the schema of the model that a config describes, and register the data sets that it depends on.
 
     It is :func:`register_datasets_for_schema`, then :func:`model_schema`.
@@ -61,7 +62,7 @@ def schema_from_cfg(cfg):
     return model_schema(cfg)
 
 
-def model_schema(cfg):
+def model_schema(cfg: CfgNode) -> KeypointSchema:
     """Read the schema of the model that a config describes, without opening a data set.
 
     It is ``cfg.MODEL.KEYPOINT_SCHEMA`` if that names keypoints, as after :func:`dynpose.engine.setup`; otherwise the

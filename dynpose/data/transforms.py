@@ -4,6 +4,7 @@ Coordinates are continuous pixels throughout.
 """
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
@@ -28,7 +29,7 @@ class ResizeShortestEdge(T.ResizeShortestEdge):
     detectron2's raises an error for an image of 4 x 12000 pixels and a ``max_size`` of 1333.
     """
 
-    def get_transform(self, image):
+    def get_transform(self, image: np.ndarray) -> T.Transform:
         """The resize for an image (H, W) or (H, W, C).
 
         Returns:
@@ -58,12 +59,12 @@ class RandomCropKeepingPeople(T.RandomCrop):
         >>> transform = crop(aug_input)
     """
 
-    def get_crop_size(self, image_size):
+    def get_crop_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Draw the size of a crop, at least one pixel, of an image of ``image_size``: both (height, width)."""
         height, width = super().get_crop_size(image_size)
         return max(1, height), max(1, width)
 
-    def get_transform(self, image, boxes):
+    def get_transform(self, image: np.ndarray, boxes: np.ndarray | None) -> T.CropTransform:
         """Draw a crop.
 
         Args:
@@ -83,7 +84,7 @@ class RandomCropKeepingPeople(T.RandomCrop):
         return T.CropTransform(x0, y0, crop_width, crop_height)
 
 
-def build_pose_augmentation(cfg, is_train):
+def build_pose_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """Build the augmentation of ``cfg.INPUT``: crop (training), resize of the shortest edge, flip (training).
 
     With ``INPUT.CROP_AFTER_RESIZE``, training uses the crop of DETR, Sparse R-CNN and QueryPose (its section 4.1):

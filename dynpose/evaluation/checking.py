@@ -3,6 +3,7 @@
 import math
 from numbers import Real
 
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from dynpose.config import ConfigError
@@ -12,7 +13,7 @@ from .pose_evaluator import PoseEvaluator
 __all__ = ["check_evaluation"]
 
 
-def check_evaluation(cfg, dataset_name, *, eval_only=False):
+def check_evaluation(cfg: CfgNode, dataset_name: str, *, eval_only: bool = False) -> None:
     """Check the keys and the annotation that a run otherwise reads at the first evaluation, or after the last.
 
     The data set's annotation is read as for an evaluation, in the first process only.

@@ -3,17 +3,26 @@
 Axes of the arrays: T similarity thresholds, R recall thresholds, C categories, A area ranges, M limits on detections.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import math
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .ground_truth import GroundTruth
+
+if TYPE_CHECKING:
+    from pycocotools.cocoeval import Params
 
 __all__ = ["BACKENDS", "METRICS", "box_of", "category_ap", "evaluate_detections", "nan_reasons", "summarize"]
 
 BACKENDS = ("faster", "pycocotools")
 
-METRICS = {
+METRICS: dict[str, dict[str, tuple[str, float | None, str]]] = {
     "keypoints": {
         "AP": ("precision", None, "all"),
         "AP50": ("precision", 0.5, "all"),
@@ -47,7 +56,16 @@ METRICS = {
 the area range of the people that count. "keypoints_crowd" is CrowdPose's."""
 
 
-def evaluate_detections(ground_truth, detections, *, iou_type, sigmas, max_dets, backend, image_ids=None):
+def evaluate_detections(
+    ground_truth: GroundTruth,
+    detections: list[dict[str, Any]],
+    *,
+    iou_type: str,
+    sigmas: Sequence[float],
+    max_dets: int,
+    backend: str,
+    image_ids: Collection[int | str] | None = None,
+) -> tuple[dict[str, Any], Params]:
     """Match detections with the ground truth and accumulate precision and recall.
 
     Args:
@@ -75,7 +93,7 @@ def evaluate_detections(ground_truth, detections, *, iou_type, sigmas, max_dets,
         gt, dt = (
             _index(COCO, {"images": images, "categories": categories, "annotations": annotations})
             for annotations in (
-                [dict(annotation) for annotation in ground_truth.annotations],  # both libraries modify them
+                [dict(annotation) for annotation in ground_truth.annotations or ()],  # both libraries modify them
                 [_annotation(detection, i, image_numbers) for i, detection in enumerate(detections, start=1)],
             )
         )
@@ -92,7 +110,7 @@ def evaluate_detections(ground_truth, detections, *, iou_type, sigmas, max_dets,
     return evaluation.eval, params
 
 
-def summarize(accumulated, params, iou_type):
+def summarize(accumulated: dict[str, Any], params: Params, iou_type: str) -> dict[str, float]:
     """The metrics of an evaluation.
 
     Args:
@@ -108,7 +126,7 @@ def summarize(accumulated, params, iou_type):
     }
 
 
-def category_ap(accumulated, params):
+def category_ap(accumulated: dict[str, Any], params: Params) -> dict[int, float]:
     """AP of each category.
 
     Args:
@@ -131,7 +149,7 @@ _AREAS = {
 }
 
 
-def nan_reasons(metrics, iou_type):
+def nan_reasons(metrics: dict[str, float], iou_type: str) -> dict[str, list[str]]:
     """The reasons why metrics of :func:`summarize` are NaN.
 
     Args:
@@ -141,8 +159,8 @@ def nan_reasons(metrics, iou_type):
     Returns:
         dict[str, list[str]]: reason, worded to follow "since" -> the metrics that are NaN for it.
     """
-    who = "nobody" if iou_type == "bbox" else "nobody with labelled keypoints"
-    reasons = {}
+    who = "no person" if iou_type == "bbox" else "no person with labelled keypoints"
+    reasons: dict[str, list[str]] = {}
     for name, (_, _, area) in METRICS[iou_type].items():
         if not math.isnan(metrics[name]):
             continue
@@ -162,7 +180,7 @@ def _mean(values, params, *, threshold, area):
     return float(values.mean()) * 100 if values.size else float("nan")
 
 
-def box_of(detection):
+def box_of(detection: dict[str, Any]) -> list[float]:
     """The box of a detection in COCO's results format, XYWH; if missing, the box around its keypoints, as in COCO."""
     bbox = detection.get("bbox")
     if bbox is None:

@@ -2,7 +2,10 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
+from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from dynpose.config import ConfigError, check_at_least_one
@@ -11,7 +14,7 @@ from dynpose.data import DatasetError, KeypointSchema, schema_from_cfg
 __all__ = ["evaluator_arguments", "with_sigmas"]
 
 
-def evaluator_arguments(cfg, dataset_name, known_tasks):
+def evaluator_arguments(cfg: CfgNode, dataset_name: str, known_tasks: Sequence[str]) -> dict[str, Any]:
     """Arguments of :class:`PoseEvaluator`, from the keys of ``cfg.TEST``.
 
     Args:
@@ -41,7 +44,7 @@ def evaluator_arguments(cfg, dataset_name, known_tasks):
     return arguments
 
 
-def with_sigmas(schema, sigmas):
+def with_sigmas(schema: KeypointSchema, sigmas: Sequence[float]) -> KeypointSchema:
     """A schema with other OKS sigmas.
 
     Args:

@@ -12,7 +12,7 @@ AREA_OF_BOX = 0.53
 _MEDIUM_FROM, _HARD_FROM = 0.2, 0.8
 
 
-def group_by_crowding(crowd_indices):
+def group_by_crowding(crowd_indices: dict[int | str, float]) -> dict[str, list[int | str]]:
     """Group the images for AP easy, medium and hard.
 
     Args:
@@ -26,7 +26,7 @@ def group_by_crowding(crowd_indices):
         >>> group_by_crowding({1: 0.1, 2: 0.2, 3: 0.8})
         {'easy': [1], 'medium': [2], 'hard': [3]}
     """
-    groups = {"easy": [], "medium": [], "hard": []}
+    groups: dict[str, list[int | str]] = {"easy": [], "medium": [], "hard": []}
     for image_id, index in crowd_indices.items():
         groups["easy" if index < _MEDIUM_FROM else "medium" if index < _HARD_FROM else "hard"].append(image_id)
     return groups

@@ -8,6 +8,7 @@ provides every field.
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -38,19 +39,19 @@ class GroundTruth:
     """
 
     source: str
-    image_ids: list
-    category_ids: list
-    annotations: list | None
+    image_ids: list[int | str]
+    category_ids: list[int]
+    annotations: list[dict[str, Any]] | None
     protocol: str = "coco"
-    image_groups: dict = field(default_factory=dict)
+    image_groups: dict[str, list[int | str]] = field(default_factory=dict)
 
     @cached_property
-    def image_numbers(self):
+    def image_numbers(self) -> dict[int | str, int]:
         """dict: the data set's image id -> its ``image_id`` in ``annotations``."""
         return {image_id: i for i, image_id in enumerate(self.image_ids, start=1)}
 
 
-def read_ground_truth(dataset_name, num_keypoints):
+def read_ground_truth(dataset_name: str, num_keypoints: int) -> GroundTruth:
     """Read the ground truth of a registered data set, by the rules of :mod:`dynpose.data.rules`.
 
     With CrowdPose's protocol (``keypoint_protocol`` of the metadata is "crowdpose") the area is 0.53 times that of the
@@ -77,7 +78,7 @@ def read_ground_truth(dataset_name, num_keypoints):
     if any(pose_file.people is not None for pose_file in pose_files):
         annotations = _annotations(pose_files, image_ids, category_ids, crowdpose=protocol == "crowdpose")
         if protocol == "crowdpose":
-            crowd_indices = {}
+            crowd_indices: dict[int | str, float] = {}
             for pose_file in pose_files:
                 crowd_indices.update(read_crowd_indices(pose_file))
             image_groups = group_by_crowding(crowd_indices)
@@ -111,17 +112,17 @@ def _read(dataset_name, metadata, num_keypoints):
             pose_file.remarks.drop("missing area")
         log_remarks(pose_file.json_file, pose_file.remarks)
         if pose_file.people is not None and not len(pose_file.people):
-            _check_left_out(pose_file)
+            _refuse_if_all_skipped(pose_file)
             pose_file.people = None
     return pose_files
 
 
-def _check_left_out(pose_file):
-    """Refuse a file whose annotations were all left out; an empty list in the file means that it has none."""
-    left_out = pose_file.remarks.of("left out")
-    if left_out:
+def _refuse_if_all_skipped(pose_file):
+    """Refuse a file whose annotations were all skipped; an empty list in the file means that it has none."""
+    skipped = pose_file.remarks.of("skipped")
+    if skipped:
         raise DatasetError(
-            f"{pose_file.json_file}: nobody is left to evaluate: {'; '.join(left_out)}; choose its categories "
+            f"{pose_file.json_file}: no annotation is left to evaluate: {'; '.join(skipped)}; choose its categories "
             "(category, classes), or another data set"
         )
 
@@ -133,7 +134,7 @@ def _image_ids(pose_files):
         for image_id in pose_file.image_ids:
             if image_id in image_ids:
                 raise DatasetError(
-                    f"{pose_file.json_file}: image {image_id!r} is in {image_ids[image_id]} too; give it to one of them"
+                    f"{pose_file.json_file}: image {image_id!r} is in {image_ids[image_id]} too; keep it in one of them"
                 )
             image_ids[image_id] = pose_file.json_file
     return sorted(image_ids, key=lambda image_id: (isinstance(image_id, str), image_id))

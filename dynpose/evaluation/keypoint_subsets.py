@@ -6,11 +6,14 @@ over these with their sigmas, and the area is that of the whole person.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
-from dynpose.data import DatasetError
+from dynpose.data import DatasetError, KeypointSchema
 from dynpose.data.schema import match_keypoints
 
 from .coco_metrics import box_of
+from .ground_truth import GroundTruth
 
 __all__ = [
     "common_keypoints",
@@ -20,7 +23,7 @@ __all__ = [
 ]
 
 
-def common_keypoints(schema, model_schema, dataset_name):
+def common_keypoints(schema: KeypointSchema, model_schema: KeypointSchema, dataset_name: str) -> tuple[int | None, ...]:
     """Match the keypoints of a data set with those of a model, by name.
 
     Args:
@@ -43,7 +46,7 @@ def common_keypoints(schema, model_schema, dataset_name):
     return matched
 
 
-def ground_truth_of_keypoints(ground_truth, indices):
+def ground_truth_of_keypoints(ground_truth: GroundTruth, indices: Sequence[int]) -> GroundTruth:
     """Keep some of the keypoints. A person with none of them labelled does not count, as without keypoints in COCO.
 
     Args:
@@ -54,14 +57,14 @@ def ground_truth_of_keypoints(ground_truth, indices):
         GroundTruth: with ``len(indices)`` keypoints and recounted ``num_keypoints``.
     """
     annotations = []
-    for annotation in ground_truth.annotations:
+    for annotation in ground_truth.annotations or ():
         keypoints = _select(annotation["keypoints"], indices)
         num_labelled = sum(v > 0 for v in keypoints[2::3])
         annotations.append({**annotation, "keypoints": keypoints, "num_keypoints": num_labelled})
     return dataclasses.replace(ground_truth, annotations=annotations)
 
 
-def detections_of_keypoints(detections, indices):
+def detections_of_keypoints(detections: list[dict[str, Any]], indices: Sequence[int]) -> list[dict[str, Any]]:
     """Keep some of the keypoints.
 
     Args:
@@ -74,7 +77,7 @@ def detections_of_keypoints(detections, indices):
     return [{**detection, "keypoints": _select(detection["keypoints"], indices)} for detection in detections]
 
 
-def detections_of_part(detections, indices):
+def detections_of_part(detections: list[dict[str, Any]], indices: Sequence[int]) -> list[dict[str, Any]]:
     """Keep the keypoints of a part, and the box of the whole person.
 
     Args:

@@ -15,12 +15,16 @@ Axes: N predictions, P people, K keypoints. Coordinates and distances are pixels
 
 import re
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from dynpose.layers.oks_nms import pairwise_oks
+
+from .ground_truth import GroundTruth
 
 __all__ = ["PCK_THRESHOLDS", "PCKResults", "evaluate_pck", "pck_metric_names"]
 
@@ -47,13 +51,13 @@ class PCKResults:
         nme_unit (str): the normalising distance of NME.
     """
 
-    metrics: dict
-    per_keypoint: dict
+    metrics: dict[str, float]
+    per_keypoint: dict[str, np.ndarray]
     num_people: int
     num_found: int
     nme_unit: str
 
-    def of_keypoints(self, names):
+    def of_keypoints(self, names: Sequence[str]) -> dict[str, float]:
         """dict[str, float]: "<metric>-<keypoint>" -> its value."""
         return {
             f"{metric}-{name}": float(value)
@@ -62,7 +66,7 @@ class PCKResults:
         }
 
 
-def pck_metric_names(names):
+def pck_metric_names(names: Sequence[str]) -> tuple[str, ...]:
     """The metrics of :func:`evaluate_pck`.
 
     Args:
@@ -75,12 +79,20 @@ def pck_metric_names(names):
     return (*(f"PCK@{threshold:g}" for threshold in PCK_THRESHOLDS), *own, "AUC", "NME")
 
 
-def evaluate_pck(ground_truth, detections, *, names, sigmas, max_dets, image_ids=None):
+def evaluate_pck(
+    ground_truth: GroundTruth,
+    detections: list[dict[str, Any]],
+    *,
+    names: Sequence[str],
+    sigmas: Sequence[float],
+    max_dets: int,
+    image_ids: Collection[int | str] | None = None,
+) -> PCKResults:
     """Compare predictions with labelled keypoints, one by one.
 
     The ``max_dets`` best predictions of a class in an image are matched with its people by descending OKS above 0. A
     match needs at least one labelled keypoint predicted within half the longer side of the person's box; other pairs
-    contribute to neither PCK nor AUC. All keypoints of an unmatched person are wrong; NME leaves them out. False
+    contribute to neither PCK nor AUC. All keypoints of an unmatched person are wrong; NME excludes them. False
     positives are not penalised; AP measures them.
 
     Args:
@@ -96,7 +108,7 @@ def evaluate_pck(ground_truth, detections, *, names, sigmas, max_dets, image_ids
     """
     image_ids = ground_truth.image_ids if image_ids is None else image_ids
     numbers = {ground_truth.image_numbers[image_id] for image_id in image_ids}
-    people = [person for person in ground_truth.annotations if person["image_id"] in numbers and _counts(person)]
+    people = [person for person in ground_truth.annotations or () if person["image_id"] in numbers and _counts(person)]
     keypoints = np.array([person["keypoints"] for person in people], dtype=np.float64).reshape(-1, len(names), 3)
     boxes = np.array([person["bbox"] for person in people], dtype=np.float64).reshape(-1, 4)
     areas = np.array([person["area"] for person in people], dtype=np.float64)
@@ -116,7 +128,9 @@ def evaluate_pck(ground_truth, detections, *, names, sigmas, max_dets, image_ids
     return _summarize(distances, keypoints, boxes, names)
 
 
-def match_people(poses, people, areas, sides, sigmas):
+def match_people(
+    poses: np.ndarray, people: np.ndarray, areas: np.ndarray, sides: np.ndarray, sigmas: Sequence[float]
+) -> tuple[list[int], list[int]]:
     """Match predictions with people, by descending OKS.
 
     Args:
@@ -130,8 +144,13 @@ def match_people(poses, people, areas, sides, sigmas):
         tuple[list[int], list[int]]: the indices of the matched predictions and people.
     """
     labelled = people[..., 2] > 0
-    tensors = (torch.from_numpy(values) for values in (poses, people, areas))
-    oks = pairwise_oks(*tensors, sigmas, visible=torch.from_numpy(labelled)).numpy()
+    oks = pairwise_oks(
+        torch.from_numpy(poses),
+        torch.from_numpy(people),
+        torch.from_numpy(areas),
+        sigmas,
+        visible=torch.from_numpy(labelled),
+    ).numpy()
     near = _distances(poses[:, None], people[None]) <= _AUC_LIMIT * sides[:, None]
     possible = (oks > 0) & (near & labelled).any(axis=2)
     matched, found = [], []

@@ -6,7 +6,10 @@ import logging
 import math
 import os
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -19,7 +22,7 @@ from dynpose.data.known_schemas import keypoint_groups
 
 from .coco_metrics import BACKENDS, METRICS, category_ap, evaluate_detections, nan_reasons, summarize
 from .config_keys import evaluator_arguments, with_sigmas
-from .ground_truth import read_ground_truth
+from .ground_truth import GroundTruth, read_ground_truth
 from .keypoint_subsets import (
     common_keypoints,
     detections_of_keypoints,
@@ -27,7 +30,7 @@ from .keypoint_subsets import (
     ground_truth_of_keypoints,
 )
 from .pck import evaluate_pck, pck_metric_names
-from .predictions import collect_predictions, to_coco_results
+from .predictions import ImagePredictions, collect_predictions, to_coco_results
 from .reports import first_few, log_nan, log_pck, log_sigmas, warn_of_crowded_images
 
 __all__ = ["PoseEvaluator"]
@@ -79,17 +82,17 @@ class PoseEvaluator(DatasetEvaluator):
 
     def __init__(
         self,
-        dataset_name,
+        dataset_name: str,
         *,
-        tasks=None,
-        sigmas=(),
-        output_dir=None,
-        distributed=True,
-        max_dets=20,
-        max_dets_boxes=100,
-        parts=None,
-        model_schema=None,
-        backend="faster",
+        tasks: Sequence[str] | None = None,
+        sigmas: Sequence[float] = (),
+        output_dir: str | None = None,
+        distributed: bool = True,
+        max_dets: int = 20,
+        max_dets_boxes: int = 100,
+        parts: dict[str, Sequence[int]] | None = None,
+        model_schema: KeypointSchema | None = None,
+        backend: str = "faster",
     ):
         unknown = sorted(set(tasks or ()) - set(_TASKS))
         if unknown:
@@ -109,23 +112,23 @@ class PoseEvaluator(DatasetEvaluator):
         self._model_schema = model_schema
         self._matched = None if model_schema is None else common_keypoints(self._schema, model_schema, dataset_name)
         # The data set's keypoints that the predictions have: 0-based indices, names and sigmas
-        matched = range(self._schema.num_keypoints) if model_schema is None else self._matched
+        matched: Iterable[int | None] = range(self._schema.num_keypoints) if self._matched is None else self._matched
         self._evaluated = [i for i, index in enumerate(matched) if index is not None]
         self._names = [self._schema.names[i] for i in self._evaluated]
         self._sigmas = [self._schema.sigmas[i] for i in self._evaluated]
         self._parts = _check_parts(keypoint_groups(self._schema.names) if parts is None else parts, self._schema)
         # Read now, so that a fault in the file is reported before the model runs over all images
-        self._ground_truth = None
+        self._ground_truth: GroundTruth | None = None
         if not distributed or comm.is_main_process():
             self._ground_truth = read_ground_truth(dataset_name, self._schema.num_keypoints)
-            self._leave_out_unknown_keypoints()
+            self._restrict_to_model_keypoints()
             warn_of_crowded_images(
                 dataset_name, self._ground_truth, self._max_dets, self._tasks or ("keypoints", "bbox")
             )
         self.reset()
 
     @classmethod
-    def from_config(cls, cfg, dataset_name, **kwargs):
+    def from_config(cls, cfg: CfgNode, dataset_name: str, **kwargs: Any) -> "PoseEvaluator":
         """An evaluator configured by ``cfg.TEST``, writing to ``<cfg.OUTPUT_DIR>/inference``.
 
         The keys are ``KEYPOINT_OKS_SIGMAS``, ``TASKS``, ``MAX_DETS`` and ``MAP_KEYPOINTS``.
@@ -143,11 +146,11 @@ class PoseEvaluator(DatasetEvaluator):
         return cls(dataset_name, **{**evaluator_arguments(cfg, dataset_name, _TASKS), **kwargs})
 
     @property
-    def has_annotation(self):
+    def has_annotation(self) -> bool:
         """Whether there is ground truth; valid in the first process, or if the evaluator is not distributed."""
-        return self._ground_truth.annotations is not None
+        return self._ground_truth is not None and self._ground_truth.annotations is not None
 
-    def metric_names(self):
+    def metric_names(self) -> dict[str, tuple[str, ...]]:
         """dict[str, tuple[str]]: task -> the metrics that :meth:`evaluate` returns if predictions have boxes."""
         class_names = self._metadata.get("thing_classes", ())
         per_class = [f"AP-{name}" for name in class_names] if len(class_names) > 1 else []
@@ -162,11 +165,11 @@ class PoseEvaluator(DatasetEvaluator):
         }
         return {task: names[task] for task in self._tasks or ("keypoints", "bbox")}
 
-    def reset(self):
+    def reset(self) -> None:
         """Clear all predictions."""
-        self._predictions = []
+        self._predictions: list[ImagePredictions] = []
 
-    def process(self, inputs, outputs):
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Collect the predictions of a batch of images.
 
         Args:
@@ -189,7 +192,7 @@ class PoseEvaluator(DatasetEvaluator):
                 )
             )
 
-    def evaluate(self, img_ids=None):
+    def evaluate(self, img_ids: Sequence[int | str] | None = None) -> OrderedDict[str, dict[str, float]]:
         """Write the results file and compute the metrics.
 
         Args:
@@ -208,16 +211,16 @@ class PoseEvaluator(DatasetEvaluator):
             DatasetError: predictions are of images or classes that the data set does not have.
             ValueError: "bbox" is requested, but some predictions have no boxes.
         """
-        predictions = self._gather()
-        if predictions is None:
+        predictions, ground_truth = self._gather(), self._ground_truth
+        if predictions is None or ground_truth is None:
             return OrderedDict()
         self._check(predictions, everything=img_ids is None)
         detections = []
         for prediction in predictions:
-            detections += to_coco_results(prediction, self._ground_truth.category_ids, self._dataset_name)
+            detections += to_coco_results(prediction, ground_truth.category_ids, self._dataset_name)
         self._write(detections)
-        if self._ground_truth.annotations is None:
-            logger.info("%s has no annotation: there is nothing to evaluate.", self._ground_truth.source)
+        if ground_truth.annotations is None:
+            logger.info("%s has no annotation: there is nothing to evaluate.", ground_truth.source)
             return OrderedDict()
         if self._matched is not None:
             detections = detections_of_keypoints(detections, self._evaluated)
@@ -231,7 +234,7 @@ class PoseEvaluator(DatasetEvaluator):
     def _iou_type(self):
         return "keypoints_crowd" if self._metadata.get("keypoint_protocol") == "crowdpose" else "keypoints"
 
-    def _leave_out_unknown_keypoints(self):
+    def _restrict_to_model_keypoints(self):
         """Restrict the ground truth to the keypoints that the model has."""
         if self._matched is None:
             return
@@ -271,17 +274,17 @@ class PoseEvaluator(DatasetEvaluator):
                 )
         if everything and len(predictions) < len(ground_truth.image_ids):
             logger.warning(
-                "%s: %d of %d images have not been predicted: everybody in them counts as missed.",
+                "%s: %d of %d images have not been predicted: all people in them count as missed.",
                 self._dataset_name,
                 len(ground_truth.image_ids) - len(predictions),
                 len(ground_truth.image_ids),
             )
         if not any(len(prediction.scores) for prediction in predictions):
-            logger.warning("%s: the model has predicted nobody in any image.", self._dataset_name)
+            logger.warning("%s: no person is predicted in any image.", self._dataset_name)
         dropped = [prediction for prediction in predictions if prediction.num_dropped]
         if dropped:
             logger.warning(
-                "%s: %d predictions with a NaN or infinite score or coordinate were left out, in %d images: %s. The "
+                "%s: %d predictions with a NaN or infinite score or coordinate were skipped, in %d images: %s. The "
                 "model may have diverged.",
                 self._dataset_name,
                 sum(prediction.num_dropped for prediction in dropped),
@@ -325,7 +328,7 @@ class PoseEvaluator(DatasetEvaluator):
         }
         table = tabulate(per_class.items(), headers=("class", "AP"), tablefmt="pipe", floatfmt=".3f")
         logger.info("%s: %s AP per class:\n%s", self._dataset_name, task, table)
-        who = "nobody" if task == "bbox" else "nobody with labelled keypoints"
+        who = "no person" if task == "bbox" else "no person with labelled keypoints"
         reasons[f"the ground truth has {who} of the class"] = list(per_class)
         return per_class
 
@@ -333,7 +336,7 @@ class PoseEvaluator(DatasetEvaluator):
         """AP of each group's images, evaluated separately."""
         groups = self._ground_truth.image_groups
         logger.info(
-            "%s: evaluated as CrowdPose is, on %s images",
+            "%s: evaluated with CrowdPose's protocol, on %s images",
             self._dataset_name,
             ", ".join(f"{len(members)} {group}" for group, members in groups.items()),
         )
@@ -342,8 +345,8 @@ class PoseEvaluator(DatasetEvaluator):
             chosen = set(members) if img_ids is None else set(members).intersection(img_ids)
             here = [detection for detection in detections if detection["image_id"] in chosen]
             metrics[f"AP{group}"] = summarize(*self._accumulate(iou_type, here, chosen), iou_type)["AP"]
-            what = "nobody with labelled keypoints is in the" if chosen else "there are no"
-            reasons[f"{what} {group} images"] = [f"AP{group}"]
+            lack = "no person with labelled keypoints is in the" if chosen else "there are no"
+            reasons[f"{lack} {group} images"] = [f"AP{group}"]
         return metrics
 
     def _metrics_of_parts(self, iou_type, detections, img_ids, reasons):
@@ -364,8 +367,8 @@ class PoseEvaluator(DatasetEvaluator):
                 of_part = summarize(*accumulated, iou_type)
             rows.append((part, *of_part.values()))
             own = {f"{metric}_{part}": of_part[metric] for metric in _PART_METRICS}
-            what = "nobody has a labelled keypoint of" if indices else "the model has no keypoint of"
-            reasons[f"{what} {part}"] = list(own)
+            lack = "no person has a labelled keypoint of" if indices else "the model has no keypoint of"
+            reasons[f"{lack} {part}"] = list(own)
             metrics.update(own)
         table = tabulate(rows, headers=("part", *METRICS[iou_type]), tablefmt="pipe", floatfmt=".3f")
         logger.info("%s: evaluation results for parts of the body:\n%s", self._dataset_name, table)
@@ -382,14 +385,15 @@ class PoseEvaluator(DatasetEvaluator):
         )
         log_pck(self._dataset_name, results, self._names)
         metrics = {**results.metrics, **results.of_keypoints(self._names)}
-        log_nan(self._dataset_name, task, metrics, {"nobody labelled, or found, has what it takes": list(metrics)})
+        reasons = {"no labelled or detected person has the required keypoints": list(metrics)}
+        log_nan(self._dataset_name, task, metrics, reasons)
         return metrics
 
     def _accumulate(self, iou_type, detections, img_ids, *, ground_truth=None, sigmas=None):
         without_box = sum("bbox" not in detection for detection in detections)
         if iou_type == "bbox" and without_box:
             raise ValueError(
-                f"box AP is asked for, but {without_box} of {len(detections)} predictions have no pred_boxes; evaluate "
+                f"box AP is requested, but {without_box} of {len(detections)} predictions have no pred_boxes; evaluate "
                 f'with tasks=("keypoints",)'
             )
         return evaluate_detections(

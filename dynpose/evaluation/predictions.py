@@ -3,9 +3,11 @@
 N instances in an image, K keypoints.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from detectron2.structures import Instances
 
 from dynpose.data import DatasetError
 
@@ -28,7 +30,13 @@ class ImagePredictions(NamedTuple):
     """number of non-finite instances, which are not among the N"""
 
 
-def collect_predictions(image_id, instances, num_keypoints, dataset_name, matched=None):
+def collect_predictions(
+    image_id: int | str,
+    instances: Instances,
+    num_keypoints: int,
+    dataset_name: str,
+    matched: Sequence[int | None] | None = None,
+) -> ImagePredictions:
     """Extract the fields of a model's instances that evaluation needs.
 
     Args:
@@ -42,7 +50,7 @@ def collect_predictions(image_id, instances, num_keypoints, dataset_name, matche
 
     Returns:
         ImagePredictions: with the data set's keypoints; those that the model lacks are at (0, 0) in COCO's pixel
-        indices with confidence 0. Instances with a non-finite score, coordinate or confidence are left out.
+        indices with confidence 0. Instances with a non-finite score, coordinate or confidence are skipped.
 
     Raises:
         DatasetError: the instances have no keypoints, or a wrong number of them.
@@ -68,7 +76,7 @@ def collect_predictions(image_id, instances, num_keypoints, dataset_name, matche
         raise DatasetError(
             f"{owner} has {num_keypoints} keypoints, but the predictions have {keypoints.shape[1]} (pred_keypoints: "
             f"{'x'.join(map(str, keypoints.shape))}); evaluate the model on a data set with the keypoints that it was "
-            f"trained on, or say which they are (model_schema; TEST.MAP_KEYPOINTS)"
+            f"trained on, or specify the model's keypoints (model_schema; TEST.MAP_KEYPOINTS)"
         )
     finite = np.isfinite(scores) & np.isfinite(keypoints).all(axis=(1, 2))
     if boxes is not None:
@@ -83,7 +91,7 @@ def collect_predictions(image_id, instances, num_keypoints, dataset_name, matche
     )
 
 
-def to_coco_results(predictions, category_ids, dataset_name):
+def to_coco_results(predictions: ImagePredictions, category_ids: list[int], dataset_name: str) -> list[dict[str, Any]]:
     """The predictions of an image in COCO's results format.
 
     Args:
@@ -109,10 +117,10 @@ def to_coco_results(predictions, category_ids, dataset_name):
     keypoints = predictions.keypoints.astype(np.float64)
     keypoints[..., :2] = np.round(keypoints[..., :2] - 0.5, 3)
     keypoints[..., 2] = np.round(keypoints[..., 2], 6)
-    keypoints = keypoints.reshape(len(keypoints), 3 * keypoints.shape[1]).tolist()
+    points = keypoints.reshape(len(keypoints), 3 * keypoints.shape[1]).tolist()
     results = [
         {"image_id": predictions.image_id, "category_id": category_ids[c], "keypoints": k, "score": s}
-        for c, k, s in zip(classes.tolist(), keypoints, predictions.scores.tolist())
+        for c, k, s in zip(classes.tolist(), points, predictions.scores.tolist())
     ]
     if predictions.boxes is not None:
         boxes = predictions.boxes.astype(np.float64)

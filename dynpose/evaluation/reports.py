@@ -3,16 +3,22 @@
 import logging
 import math
 from collections import Counter
+from collections.abc import Collection, Sequence
 
 from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
+
+from .ground_truth import GroundTruth
+from .pck import PCKResults
 
 __all__ = ["first_few", "log_nan", "log_pck", "log_sigmas", "warn_of_crowded_images"]
 
 logger = logging.getLogger(__name__)
 
 
-def warn_of_crowded_images(dataset_name, ground_truth, max_dets, tasks):
+def warn_of_crowded_images(
+    dataset_name: str, ground_truth: GroundTruth, max_dets: dict[str, int], tasks: Collection[str]
+) -> None:
     """Warn of images with more people of a class than the limit on detections.
 
     Args:
@@ -27,8 +33,8 @@ def warn_of_crowded_images(dataset_name, ground_truth, max_dets, tasks):
         if not crowded or not {kind, "pck" if labelled else kind}.intersection(tasks):
             continue
         logger.warning(
-            "%s: %d images hold more than %d people of a class%s: %s. Only so many predictions of each class in an "
-            "image count, the best by score, so that some of these people are missed whatever the model gives. "
+            "%s: %d images hold more than %d people of a class%s: %s. Only that many predictions of each class in an "
+            "image count, the best by score, so that some of these people are always missed. "
             "TEST.MAX_DETS.%s (of the evaluator: max_dets, max_dets_boxes) is the limit.",
             dataset_name,
             len(crowded),
@@ -39,7 +45,7 @@ def warn_of_crowded_images(dataset_name, ground_truth, max_dets, tasks):
         )
 
 
-def log_sigmas(dataset_name, names, sigmas, *, are_default):
+def log_sigmas(dataset_name: str, names: Sequence[str], sigmas: Sequence[float], *, are_default: bool) -> None:
     """Log the OKS sigmas, and warn of the default.
 
     Args:
@@ -51,7 +57,7 @@ def log_sigmas(dataset_name, names, sigmas, *, are_default):
     if are_default:
         logger.warning(
             "%s: the data set has no OKS sigmas. It is evaluated with the default %g for each of its %d keypoints, "
-            "which is no measurement but the strictest of COCO's: AP comes out low, and can be compared on this "
+            "which is not measured but the strictest of COCO's: AP comes out low, and can be compared on this "
             "data set only. Set its own with sigmas= of register_pose_dataset (in DATASETS.POSE) or with "
             "TEST.KEYPOINT_OKS_SIGMAS.",
             dataset_name,
@@ -63,7 +69,7 @@ def log_sigmas(dataset_name, names, sigmas, *, are_default):
         logger.info("%s: OKS sigmas: %s", dataset_name, listed)
 
 
-def log_pck(dataset_name, results, names):
+def log_pck(dataset_name: str, results: PCKResults, names: Sequence[str]) -> None:
     """Log tables of PCK, AUC and NME.
 
     Args:
@@ -84,7 +90,7 @@ def log_pck(dataset_name, results, names):
     logger.info("%s: pck of each keypoint:\n%s", dataset_name, table)
 
 
-def log_nan(dataset_name, task, metrics, reasons):
+def log_nan(dataset_name: str, task: str, metrics: dict[str, float], reasons: dict[str, list[str]]) -> None:
     """Log why metrics are NaN; a warning for AP itself.
 
     Args:
@@ -106,16 +112,16 @@ def log_nan(dataset_name, task, metrics, reasons):
             )
 
 
-def first_few(items):
+def first_few(items: Sequence[int | str]) -> str:
     """The first five of a list, for a message."""
     return ", ".join(map(str, items[:5])) + (", ..." if items[5:] else "")
 
 
 def _images_above(annotations, limit, *, labelled):
     """Sorted ``image_id`` of images with more people of a class than a limit, ignoring crowds."""
-    held = Counter(
+    people = Counter(
         (annotation["image_id"], annotation["category_id"])
         for annotation in annotations
         if not annotation["iscrowd"] and (annotation["num_keypoints"] > 0 or not labelled)
     )
-    return sorted({image_id for (image_id, _), number in held.items() if number > limit})
+    return sorted({image_id for (image_id, _), number in people.items() if number > limit})

@@ -170,7 +170,7 @@ def check(data_set, num_examples=5, decode=False):
         decode (bool): see :func:`dynpose.data.image_check.image_fault`.
 
     Returns:
-        tuple[FaultLog, Remarks, list[dict]]: the faults, the corrected, left-out and reported items, and the valid part
+        tuple[FaultLog, Remarks, list[dict]]: the faults, the corrected, skipped and reported items, and the valid part
         of the data set as dataset dicts.
     """
     from dynpose.data import DatasetError
@@ -249,9 +249,9 @@ def _report(data_set, log, remarks, records, num_examples):
         if count > len(log.examples[kind]):
             print("      ...")
     for decision, title in (
-        ("mended", "mended"),
-        ("left out", "left out"),
-        ("remarked on", "remarks, with which training goes on"),
+        ("corrected", "corrected"),
+        ("skipped", "skipped"),
+        ("reported", "reported, read unchanged"),
     ):
         lines = remarks.of(decision, num_examples=num_examples)
         if lines:

@@ -1,6 +1,6 @@
 """Hostile data sets: a small one that is sound, and seeded ways to spoil its annotation, its images and its file names.
 
-A case is a data set on disk. ``attempt`` loads and maps it as a training run does, under watch: whatever is opened is
+A case is a data set on disk. ``attempt`` loads and maps it as a training run does, under watch: every opened file is
 noted, and a case that takes too long ends the tests with a traceback.
 """
 
@@ -97,7 +97,7 @@ def sound_annotation():
     }
 
 
-# What a value of the file is replaced by
+# Replacements for a value of the file
 HOSTILE_VALUES = (
     *(None, True, False, 0, 1, -1, 2, 3, 7, -0.0, 0.5, 1e-320, 1e7, -1e9, 1e39, 1e308, -1e308),
     *(float("nan"), float("inf"), -float("inf"), 65536, 2**31, 2**32, 2**63, 2**64, 10**19, 10**30, -(10**400)),
@@ -205,7 +205,7 @@ def attempt(files, seed=0):
     Raises:
         AssertionError: a file outside the image folder was opened, values are not finite or out of range, or the
             message does not name a file.
-        Exception: whatever else the code raises.
+        Exception: any other that the code raises.
     """
     with _time_limit(), opened_files() as opened:
         try:

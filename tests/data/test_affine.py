@@ -194,7 +194,7 @@ class TestTransform:
 
     def test_turns_counter_clockwise(self):
         transform = AffineTransform(affine_matrix((5, 5), 10 / 200, 90, (0, 0), (10, 10)), (10, 10), (10, 10))
-        # What is right of the middle comes to lie above it, where y is smaller
+        # The part right of the middle is moved above it, where y is smaller
         np.testing.assert_allclose(transform.apply_coords(np.array([[8.0, 5.0]])), [[5.0, 2.0]], atol=1e-12)
         image = make_image(10, 10)
         assert np.array_equal(transform.apply_image(image), np.rot90(image))
@@ -314,7 +314,7 @@ class TestRandomAffine:
         with pytest.raises(ValueError, match=message):
             RandomAffine(**arguments)
 
-    def test_says_what_it_is(self):
+    def test_repr(self):
         assert "rotation=15" in repr(RandomAffine(256, rotation=15))
 
 

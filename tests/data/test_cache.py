@@ -1,4 +1,4 @@
-"""What is remembered comes back unchanged, and nothing that is wrong with the cache is an error."""
+"""Cached arrays are returned unchanged, and no fault of the cache is an error."""
 
 import hashlib
 import logging
@@ -41,7 +41,7 @@ def test_folder(environment, expected, monkeypatch):
     assert cache_folder() == expected
 
 
-def test_a_user_without_a_home_remembers_nothing(monkeypatch):
+def test_a_user_without_a_home_has_no_cache(monkeypatch):
     monkeypatch.delenv("DYNPOSE_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
@@ -120,8 +120,8 @@ def test_damaged_and_foreign_entries_are_passed_over(folder, caplog, how, is_log
     _damage(path, how)
     with caplog.at_level(logging.INFO, logger="dynpose"):
         assert load_arrays("sizes", "a") is None
-    assert (f"Passing over the cache's {path}" in caplog.text) is is_logged
-    if how != "folder":  # written anew
+    assert (f"Ignoring the cache entry {path}" in caplog.text) is is_logged
+    if how != "folder":  # rewritten
         assert store_arrays("sizes", "a", {"x": np.ones(2)}) is True
         np.testing.assert_array_equal(load_arrays("sizes", "a")["x"], 1)
 

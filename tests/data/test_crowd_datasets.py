@@ -37,7 +37,7 @@ OCHUMAN = ("ochuman_val", "ochuman_test")
 def root(tmp_path, monkeypatch):
     """The folder that the built-in names look in; empty at first."""
 
-    def register_anew():
+    def register_again():
         for name in CROWDPOSE + OCHUMAN:
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
@@ -45,9 +45,9 @@ def root(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-        register_anew()
+        register_again()
     yield tmp_path
-    register_anew()
+    register_again()
 
 
 def crowdpose_file(root, split):

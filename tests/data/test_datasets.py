@@ -66,7 +66,7 @@ class TestLoad:
             ],
         }
 
-    def test_what_an_annotation_may_lack(self, pose_files):
+    def test_optional_fields_of_an_annotation(self, pose_files):
         annotation = pose_files.data["annotations"][0]
         for key in ("area", "keypoints", "iscrowd"):
             del annotation[key]
@@ -76,7 +76,7 @@ class TestLoad:
         assert person["keypoints"][2::3] == [0, 0, 0]
         assert person["iscrowd"] == 0
 
-    def test_other_categories_are_left_out(self, pose_files):
+    def test_other_categories_are_skipped(self, pose_files):
         pose_files.data["categories"].append({"id": 2, "name": "car"})
         pose_files.data["annotations"].append({"id": 12, "image_id": 7, "category_id": 2, "bbox": [0, 0, 1, 1]})
         pose_files.save()
@@ -100,7 +100,7 @@ class TestLoad:
             for i, changes in enumerate(
                 [
                     {},
-                    {"segmentation": "of the labelled, not looked at"},
+                    {"segmentation": "of the labelled, not checked"},
                     {"iscrowd": 1},
                     {"keypoints": [0] * 9},
                     {"keypoints": [], "segmentation": [*triangle, [1, 1, 2, 2]]},
@@ -230,7 +230,7 @@ class TestBadInput:
             (_ignored({"size": [30, 40], "counts": [1199]}), "annotation 11: segmentation .* do not make .*; write"),
         ],
     )  # fmt: skip
-    def test_fault_names_file_item_and_mend(self, pose_files, change, message):
+    def test_fault_names_file_item_and_remedy(self, pose_files, change, message):
         change(pose_files.data)
         pose_files.save()
         with pytest.raises(DatasetError, match=message) as error:
@@ -348,10 +348,10 @@ class TestRegister:
         cfg = make_cfg(POSE=[entry], TEST=("test_one",))
         cfg.MODEL.CLASS_NAMES = ["pedestrian"]
         register_datasets_from_cfg(cfg)
-        assert "'test_one' calls its one class 'person', the model 'pedestrian': they are taken" in caplog.text
+        assert "'test_one' calls its one class 'person', the model 'pedestrian': they are treated" in caplog.text
         assert MetadataCatalog.get("test_one").thing_classes == ["pedestrian"]
 
-    def test_other_classes_stay_for_whoever_compares_them(self, pose_files):
+    def test_other_classes_stay_for_the_comparison(self, pose_files):
         pose_files.data["categories"].append({**pose_files.data["categories"][0], "id": 6, "name": "statue"})
         pose_files.save()
         entry = {"name": "test_two", "json_file": pose_files.json_file, "image_root": pose_files.image_root}

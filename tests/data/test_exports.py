@@ -1,6 +1,6 @@
 """Files that annotation tools wrote are read as people annotated them, or refused with the reason.
 
-tests/data/exports/README.md says where the files and what is expected of them come from.
+tests/data/exports/README.md gives the origin of the files and of the expected values.
 """
 
 import json
@@ -84,9 +84,9 @@ def test_rules(name, image_root):
     export, remarks = EXPECTED[name], []
     load(export, image_root(export), remarks.append)
     [counted] = remarks
-    for key, decision in (("mended", "mended"), ("left_out", "left out"), ("remarked", "remarked on")):
+    for decision in ("corrected", "skipped", "reported"):
         applied = {rule for rule in counted.counts if RULES[rule].decision == decision}
-        assert applied == set(export[key]), key
+        assert applied == set(export[decision]), decision
 
 
 @pytest.mark.usefixtures("catalogs")

@@ -129,7 +129,7 @@ def test_spellings(names, expected, caplog):
         "face-0 face-16",
     ],
 )
-def test_what_only_looks_like_a_pair(names):
+def test_names_that_only_look_like_a_pair(names):
     assert infer_flip_pairs(names.split()) == ()
 
 
@@ -206,7 +206,7 @@ class TestConcern:
             ("vase1 vase2 top bottom", (), "no flip pairs among 4"),
         ],
     )
-    def test_says_what_is_missing(self, names, pairs, words):
+    def test_names_the_missing_pair(self, names, pairs, words):
         concern = flip_pairs_concern(KeypointSchema(names.split(), flip_pairs=pairs))
         assert re.search(words, concern)
         assert "give flip_pairs" in concern

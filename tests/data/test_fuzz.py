@@ -108,7 +108,7 @@ def test_kinds_of_images(files, name):
 def test_files_that_hold_images_of_other_sizes(files, name, kind):
     """Icons: the header of an .ico file tells 16 x 16 where an image of 32 x 32 may follow."""
     save_as(files, name, Image.new("RGBA", (32, 32)), format=kind)
-    assert f"{kind}, whose header does not tell what it holds; convert it to JPEG or PNG" in attempt(files)
+    assert f"{kind}, whose header does not describe its contents; convert it to JPEG or PNG" in attempt(files)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (2, 1), (12000, 1), (1, 12000), (12000, 4), (12000, 40), (4, 12000)])
@@ -164,12 +164,12 @@ class TestOutsideTheImageFolder:
     def test_written_paths(self, files, file_name):
         message = image_named(files, file_name)
         assert message.startswith(
-            f"{files.json_file}: image 7: file_name {file_name!r} is no path inside the image folder"
+            f"{files.json_file}: image 7: file_name {file_name!r} is not a path inside the image folder"
         )
         assert "write it relative to image_root" in message
 
     def test_absolute_paths(self, files):
-        assert "is no path inside the image folder" in image_named(files, str(files.folder / "secret.png"))
+        assert "is not a path inside the image folder" in image_named(files, str(files.folder / "secret.png"))
         assert image_named(files, str(files.image_root / "a.png")) == "loaded"
 
     def test_detours_that_stay_inside(self, files):
@@ -210,7 +210,7 @@ class TestOutsideTheImageFolder:
         for image_root in ("", ".", "../images"):
             assert len(load_pose_json(files.json_file, image_root)) == 2
 
-    def test_what_is_no_file(self, files):
+    def test_pipes_and_devices(self, files):
         """A pipe would never end, a folder is no image."""
         os.mkfifo(files.image_root / "pipe.png")
         assert "1 of its 2 images are missing" in image_named(files, "pipe.png")
@@ -218,7 +218,7 @@ class TestOutsideTheImageFolder:
         with pytest.raises(DatasetError, match=r"pipe\.png \(no such file\)"):
             check_images([{"file_name": str(files.image_root / "pipe.png")}])
 
-    def test_the_watch_sees_what_is_opened(self, files):
+    def test_the_watch_sees_opened_files(self, files):
         with opened_files() as opened:
             (files.folder / "secret.png").read_bytes()
         assert opened == [os.path.realpath(files.folder / "secret.png")]
@@ -230,7 +230,7 @@ IGNORED = ("annotations", 1, "segmentation")
 
 
 class TestFindings:
-    """What crashed or hung without a message, or was taken for something else, until the fuzz test met it."""
+    """Cases that the fuzz test found: they crashed or hung without a message, or were misread."""
 
     @pytest.mark.parametrize(
         ("path", "value", "message"),
@@ -276,7 +276,7 @@ class TestFindings:
         assert load_pose_json(files.json_file, files.image_root)[1]["annotations"][0]["area"] == 24 * 20
 
     @pytest.mark.parametrize("edge", [5, None, "12", {"1": 2}, [1], [1, 2, 3], [1.0, 2.0]])
-    def test_odd_limbs_are_left_out(self, files, edge):
+    def test_odd_limbs_are_skipped(self, files, edge):
         data = sound_annotation()
         data["categories"][0]["skeleton"].append(edge)
         files.write(data)
@@ -284,7 +284,7 @@ class TestFindings:
 
     def test_deep_brackets(self, files):
         files.write(DEEP)
-        assert f"{files.json_file}: the file is no valid JSON" in attempt(files)
+        assert f"{files.json_file}: the file is not valid JSON" in attempt(files)
 
     @pytest.mark.parametrize(
         ("change", "message"),

@@ -66,7 +66,7 @@ def test_good_images_pass_and_are_not_decoded(images, decoded):
     check_images(images)
     check_images([])
     assert decoded == [("BMP", (WIDTH, HEIGHT))]
-    # what a file is counts, not how it is called
+    # the content of a file counts, not its name
     decoded.clear()
     for name in ("good.jpg", "good.png"):
         folder = os.path.dirname(images[0]["file_name"])
@@ -276,7 +276,7 @@ def test_other_kinds_are_decoded_only_if_their_size_is_right(tmp_path, decoded, 
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])
-def test_what_has_no_end_is_decoded_only_if_its_size_is_right(tmp_path, decoded, ending):
+def test_an_image_without_end_is_decoded_only_if_its_size_is_right(tmp_path, decoded, ending):
     path = tmp_path / f"a.{ending}"
     noise().save(path)
     path.write_bytes(path.read_bytes()[:-1500])
@@ -300,14 +300,14 @@ def test_a_truncated_jpeg_is_found_at_an_eighth_of_its_size(tmp_path, progressiv
 @pytest.mark.parametrize(
     ("name", "keywords", "expected"),
     [
-        ("a.png", {}, "it does not end as a file of its kind does: it is truncated"),
-        ("a.jpg", {"progressive": True}, "it does not end as a file of its kind does: it is truncated"),
+        ("a.png", {}, "it does not end as a file of its format does: it is truncated"),
+        ("a.jpg", {"progressive": True}, "it does not end as a file of its format does: it is truncated"),
         # 8 x 5 pixels are not too many
         ("a.jpg", {}, "OSError: image file is truncated"),
         ("a.bmp", {}, None),
     ],
 )
-def test_what_is_too_large_is_not_decoded(tmp_path, decoded, monkeypatch, name, keywords, expected):
+def test_a_too_large_image_is_not_decoded(tmp_path, decoded, monkeypatch, name, keywords, expected):
     monkeypatch.setattr(image_check, "_PIXELS_AT_ONCE", WIDTH * HEIGHT - 1)
     noise().save(tmp_path / name, **keywords)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-1500])
@@ -339,7 +339,7 @@ def test_only_so_many_pixels_are_decoded_at_once(tmp_path, monkeypatch, decode):
     assert find_broken_images(records, lambda one: image_fault(one, decode)) == []
     assert max(most) == 2
     assert budget.free == 5000
-    # whoever wants more than there is comes alone
+    # a request above the total waits until all is free
     budget.total = budget.free = 1000
     most.clear()
     assert find_broken_images(records[:5], lambda one: image_fault(one, decode)) == []
@@ -446,7 +446,7 @@ def test_text_of_a_png_does_not_matter(tmp_path, decoded):
 
 @pytest.fixture
 def many(tmp_path):
-    """120 images of 16 x 12, the fewest that are remembered being 100."""
+    """120 images of 16 x 12, the fewest that are cached being 100."""
     noise(16, 12).save(tmp_path / "0.jpg")
     content = (tmp_path / "0.jpg").read_bytes()
     for index in range(120):
@@ -477,7 +477,7 @@ def test_a_second_start_opens_nothing(many, opened, cache, caplog):
     assert len(list(cache.iterdir())) == 1
 
 
-def test_a_few_images_are_not_remembered(many, opened, cache):
+def test_a_few_images_are_not_cached(many, opened, cache):
     for _ in range(2):
         check_images(many[:99])
     assert len(opened) == 2 * 99
@@ -491,7 +491,7 @@ def test_without_a_cache_all_are_read_again(many, opened, monkeypatch):
     assert len(opened) == 2 * 120
 
 
-def test_what_has_changed_is_read_again(many, opened, tmp_path):
+def test_changed_images_are_read_again(many, opened, tmp_path):
     check_images(many)
     opened.clear()
     # of the same length, at another time
@@ -508,7 +508,7 @@ def test_what_has_changed_is_read_again(many, opened, tmp_path):
         assert [os.path.basename(fault.record["file_name"]) for fault in faults] == ["5.jpg", "6.jpg", "7.jpg"]
         assert [fault.size for fault in faults] == [None, (12, 16), None]
         assert faults[2].problem == "no such file"
-        # faults are looked at again, in case they have been mended
+        # faulty images are checked again, in case they have been repaired
         assert sorted(opened) == ["5.jpg", "6.jpg"]
         opened.clear()
     for name in ("5.jpg", "6.jpg", "7.jpg"):
@@ -520,7 +520,7 @@ def test_what_has_changed_is_read_again(many, opened, tmp_path):
     assert opened == []
 
 
-def test_another_annotation_is_compared_with_what_is_remembered(many, opened, tmp_path):
+def test_another_annotation_is_compared_with_the_cached_sizes(many, opened, tmp_path):
     noise(16, 12).save(tmp_path / "3.jpg", exif=exif_bytes(6))
     many[3] = record(tmp_path / "3.jpg", 12, 16)
     check_images(many)
@@ -596,7 +596,7 @@ def test_no_cause_is_made_up(sizes):
     records = sizes((60, 40), (50, 30), (20, 20))
     records[0]["width"] = 61
     records[2]["height"] = 10
-    assert message_of(records).endswith(": correct the annotation, or give the images that belong to it")
+    assert message_of(records).endswith(": correct the annotation, or provide the matching images")
 
 
 def test_one_image_of_another_size(sizes):

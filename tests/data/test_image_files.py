@@ -1,4 +1,4 @@
-"""Which files of folders and globs are images to read, under which names, and what is said of all others."""
+"""Which files of folders and globs are images to read, under which names, and the reasons for skipping all others."""
 
 import glob
 import os
@@ -112,9 +112,9 @@ def test_every_other_file_has_its_reason(photos):
         "anim.gif": (f"{not_read} (.gif)", False),
         "b/deep/notes.txt": (f"{not_read} (.txt)", False),
         "film.mp4": (f"{not_read} (.mp4)", False),
-        "gone.jpg": ("a link that leads to no file (No such file or directory)", True),
+        "gone.jpg": ("a dangling link (No such file or directory)", True),
         "pipe.png": ("not a file but a pipe, socket or device", False),
-        "self.txt": ("a link that leads to no file (Too many levels of symbolic links)", False),
+        "self.txt": ("a dangling link (Too many levels of symbolic links)", False),
     }
 
 
@@ -150,7 +150,7 @@ def test_links_that_lead_out_are_followed(photos, tmp_path):
     assert list(skipped(photos)) == ["link/back/", "link/"]
 
 
-def test_files_that_can_not_be_looked_at(photos, monkeypatch):
+def test_files_that_can_not_be_accessed(photos, monkeypatch):
     """A folder that may be listed but not entered (r--)."""
     stat, lstat = os.stat, os.lstat
 
@@ -165,7 +165,7 @@ def test_files_that_can_not_be_looked_at(photos, monkeypatch):
     monkeypatch.setattr(os, "stat", refusing(stat))
     monkeypatch.setattr(os, "lstat", refusing(lstat))
     assert found(photos) == ["a/x.png", "b/x.png"]
-    assert skipped(photos) == {"b/deep/y.jpg": ("it can't be looked at (Permission denied)", True)}
+    assert skipped(photos) == {"b/deep/y.jpg": ("it can't be accessed (Permission denied)", True)}
 
 
 def test_a_folder_that_can_not_be_entered_is_named(photos, monkeypatch):

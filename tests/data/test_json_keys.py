@@ -19,7 +19,7 @@ COCO = '"images": [{"id": 1}], "categories": []'
         ('[{"a": 1, "a": 2}]', None),
         ("{", None),
         ('{"a": 1, "b": {"c": [1, "a"]}}', None),
-        # keys inside are not looked at here
+        # keys of nested objects are not checked here
         ('{"a": {"b": 1, "b": 2}}', None),
         ('{"a": "\\"a\\": 1, \\"b\\": 2", "b": 1}', None),
         ('{"a": 1, "a": 2}', "a"),
@@ -60,7 +60,7 @@ def test_a_second_list_of_annotations_is_refused(tmp_path, second):
         ('{"id": 1, "note": "\\"area\\": 5", "area": 5, "bbox": [NaN]}', None),
         ('{"id": 1, "attributes": {"area": 1, "area": 2}, "area": 5}', None),
         ('{"id": 1, "area": NaN, "area": 5}', "area"),
-        # nobody reads it
+        # it is not read
         ('{"id": 1, "colour": 1, "colour": 2}', None),
     ],
 )

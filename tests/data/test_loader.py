@@ -46,7 +46,7 @@ def test_every_epoch_shows_every_image_once(batch_size):
     shown = shown_in(TrainingSchedule(10, batch_size, seed=0), 160 // batch_size)
     epochs = [shown[i : i + 10] for i in range(0, len(shown) - 9, 10)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    # each in an order of its own
+    # each in a separate order
     assert len({tuple(epoch) for epoch in epochs}) == len(epochs) > 10
 
 
@@ -60,7 +60,7 @@ def test_starting_anywhere_is_going_on(start, grouped):
         np.testing.assert_array_equal(ours, expected)
 
 
-def test_a_batch_is_of_one_group_and_none_is_left_out():
+def test_a_batch_is_of_one_group_and_none_is_omitted():
     groups = np.array([0, 1, 1, 1, 1, 1, 1])
     schedule = TrainingSchedule(7, 3, seed=0, groups=groups)
     batches = take(schedule.batches(), 70)
@@ -132,12 +132,12 @@ def test_processes_share_the_batch_of_one(monkeypatch):
         loader_of(batch_size=3)
 
 
-def test_what_a_mapper_leaves_out_is_replaced():
+def test_an_image_that_the_mapper_skips_is_replaced():
     loader = loader_of(lambda item: draws(item) if item["width"] == 60 else None)
     batches = take(iter(loader), 5)
     assert all(item["width"] == 60 for batch in batches for item in batch)
     assert take(iter(loader), 5) == batches
-    with pytest.raises(DatasetError, match=r"the mapper left out 100 images in a row, the last of them \d\.jpg"):
+    with pytest.raises(DatasetError, match=r"the mapper skipped 100 images in a row, the last of them \d\.jpg"):
         next(iter(loader_of(lambda item: None)))
 
 
@@ -171,7 +171,7 @@ def test_a_config_decides(cfg):
     cfg.DATALOADER.NUM_WORKERS = 0
     batches = take(iter(build_pose_train_loader(cfg, draws)), 40)
     assert all(len({item["width"] > item["height"] for item in batch}) == 1 for batch in batches)
-    # the two without annotations are left out
+    # the two without annotations are skipped
     assert {item["file_name"] for batch in batches for item in batch} == {f"{i}.jpg" for i in range(8)}
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
     batches = take(iter(build_pose_train_loader(cfg, draws)), 5)

@@ -176,7 +176,7 @@ class TestAreas:
         instances = make_mapper(T.Resize((60, 80)))(record)["instances"]
         assert instances.gt_areas.tolist() == [4 * 300, 4 * 42]
 
-    def test_of_nobody(self, record):
+    def test_of_no_people(self, record):
         record["annotations"] = []
         assert make_mapper()(record)["instances"].gt_areas.shape == (0,)
 
@@ -224,7 +224,7 @@ class TestAffine:
         expected[66:78, 7:21] = True
         assert torch.equal(result["ignore_mask"], expected)
 
-    def test_what_cutting_and_upright_boxes_lose(self, record):
+    def test_values_that_cutting_and_upright_boxes_lose(self, record):
         """A turn by 45 degrees and twice as large, of which the right half is cut off; two people without keypoints."""
         record["annotations"].append(unlabelled(None))
         add_person(record, bbox=[12, 10, 4.5, 2])
@@ -245,7 +245,7 @@ class TestAffine:
         assert instances.gt_keypoints.tensor[0].tolist() == [[46, 51, 2], [20, 21, 1], [22, 57, 2]]
         assert instances.gt_areas[0] == 4 * 300
 
-    def test_drawn_again_until_somebody_is_left(self, record):
+    def test_drawn_again_until_a_person_is_left(self, record):
         """Of 30 of the 40 columns most warps show the middle, and not the four where the person is."""
         record["annotations"][0].update(bbox=[36, 12, 4, 6], keypoints=[38.5, 15.5, 2] * 3)
         augmentation = RandomAffine(64, scale=(1.0, 1.0))
@@ -274,13 +274,13 @@ class TestIgnoreMask:
         assert "ignore_mask" not in make_mapper()(record)
         assert "ignore_mask" not in make_mapper(is_train=False, ignore_masks=True)(record)
 
-    def test_nobody_to_ignore(self, record):
+    def test_no_people_to_ignore(self, record):
         mask = make_mapper(T.ResizeShortestEdge((60, 60), 1000), ignore_masks=True)(record)["ignore_mask"]
         assert mask.dtype == torch.bool
         assert mask.shape == (60, 80)
         assert not mask.any()
 
-    def test_nobody_at_all(self, record):
+    def test_no_annotations(self, record):
         record["annotations"] = []
         assert not make_mapper(ignore_masks=True)(record)["ignore_mask"].any()
 
@@ -396,7 +396,7 @@ class TestPeople:
         assert make_mapper()(record)["instances"].gt_boxes.tensor.tolist() == [[10, 5, 34, 25]]
 
     @pytest.mark.parametrize("iscrowd", [None, 1])
-    def test_nobody(self, record, iscrowd):
+    def test_no_people(self, record, iscrowd):
         record["annotations"] = []
         if iscrowd:
             add_person(record, bbox=[0, 0, 30, 30], iscrowd=1)
@@ -406,7 +406,7 @@ class TestPeople:
         assert instances.gt_keypoints.tensor.shape == (0, 3, 3)
         assert instances.gt_classes.dtype == torch.int64
 
-    def test_crop_keeps_somebody_with_keypoints(self, record):
+    def test_crop_keeps_a_person_with_keypoints(self, record):
         """Over many seeds; a person without labelled keypoints does not count as long as there is another."""
         add_person(record, bbox=[0, 20, 4, 10], keypoints=[0.5, 0.5, 0] * 3, category_id=1)
         mapper = PoseDatasetMapper(make_cfg(crop=0.2), True)
@@ -419,7 +419,7 @@ class TestPeople:
             assert inside.all()
             assert (keypoints[keypoints[..., 2] == 0] == 0).all()
 
-    def test_redrawn_until_somebody_is_left(self, record):
+    def test_redrawn_until_a_person_is_left(self, record):
         class CropsAwayAtFirst(T.Augmentation):
             draws = 0
 
@@ -440,7 +440,7 @@ class TestPeople:
 
 
 def as_arrays(annotation, integer, dtype):
-    """What a loader of one's own may give: NumPy's numbers, and arrays in the place of lists."""
+    """A custom loader may give NumPy numbers, and arrays instead of lists."""
     arrays = {key: np.array(annotation[key], dtype) for key in ("bbox", "keypoints") if key in annotation}
     numbers = {key: integer(annotation[key]) for key in ("category_id", "iscrowd")}
     return {**annotation, **arrays, **numbers}
@@ -449,7 +449,7 @@ def as_arrays(annotation, integer, dtype):
 class TestArrays:
     @pytest.mark.parametrize(("integer", "dtype"), [(np.int64, np.float64), (np.int32, np.float32)])
     def test_as_lists(self, record, integer, dtype):
-        """With a crowd without a segmentation, somebody without keypoints, and a box by its corners."""
+        """With a crowd without a segmentation, a person without keypoints, and a box by its corners."""
         add_person(record, bbox=[0, 0, 5, 6], iscrowd=1)
         add_person(record, bbox=[20, 3, 5, 6])
         add_person(record, bbox=[1, 2, 9, 8], keypoints=[3.5, 4.5, 2, 0.5, 0.5, 0, 5.5, 6.5, 1])

@@ -16,7 +16,7 @@ from pycocotools import mask as mask_util
 
 from dynpose.data import DatasetError, load_pose_json, register_pose_dataset
 from dynpose.data.coco_json import read_coco_json, read_pose_file
-from dynpose.data.dataset_dicts import load_dataset_dicts, mend_dataset_dicts
+from dynpose.data.dataset_dicts import correct_dataset_dicts, load_dataset_dicts
 from dynpose.data.datasets import read_schema
 from dynpose.data.rules import RULES, Remarks, boxes_from_keypoints, implausible_areas
 from dynpose.evaluation.ground_truth import read_ground_truth
@@ -41,14 +41,14 @@ class TestAreas:
     """The box of the sound annotation is 24 x 20 = 480 square pixels."""
 
     @pytest.mark.parametrize("area", [0, 0.0, 1, 1.0, -5, -1, 0.4, 40 * 30, 526, float("inf")])
-    def test_what_a_region_of_the_box_cannot_have(self, pose_files, area):
+    def test_impossible_area(self, pose_files, area):
         change(pose_files, area=area)
         (person,), rules = load(pose_files)
         assert person["area"] == 480
         assert rules == {"missing area" if area == float("inf") else "implausible area": 1}
 
     @pytest.mark.parametrize("area", [2, 1.5, 300, 480, 525])
-    def test_what_it_can_have(self, pose_files, area):
+    def test_possible_area(self, pose_files, area):
         # up to (24 + 1) * (20 + 1) = 525: both sides may be rounded
         change(pose_files, area=area)
         assert load(pose_files) == ([{**load(pose_files)[0][0], "area": area}], {})
@@ -131,8 +131,8 @@ class TestBoxes:
         (box,) = boxes_from_keypoints(np.array([[[-30.0, 50, 2], [10, 50, 2]]]), np.array([[640.0, 480.0]]))
         np.testing.assert_allclose(box, [-46, 34, 72, 32])
 
-    def test_nobody_has_keypoints(self, pose_files):
-        """A box without extent stays; a missing one is the segmentation's; whoever has neither is left out."""
+    def test_no_person_has_keypoints(self, pose_files):
+        """A box without extent stays; a missing one is the segmentation's; a person with neither is skipped."""
         person = {**pose_files.data["annotations"][0], "keypoints": [0] * 9}
         pose_files.data["annotations"] += [
             {**person, "id": 12, "bbox": [1, 2, 0, 3]},
@@ -145,7 +145,7 @@ class TestBoxes:
 
     @pytest.mark.parametrize("bbox", [None, [], [0, 0, 0, 0], [4, 3, 16, 0]])
     @pytest.mark.parametrize("iscrowd", [0, 1])
-    def test_the_box_of_a_mask_of_whom_nothing_is_labelled(self, pose_files, bbox, iscrowd):
+    def test_the_box_of_a_mask_without_labelled_keypoints(self, pose_files, bbox, iscrowd):
         mask = np.zeros((30, 40), np.uint8, order="F")
         mask[3:9, 4:20] = 1
         rle = {"size": [30, 40], "counts": mask_util.encode(mask)["counts"].decode()}
@@ -258,13 +258,13 @@ class TestRemarks:
             ("point at (0, 0)", {"keypoints": [0, 0, 1, *LABELLED[3:]]}),
         ],
     )
-    def test_what_is_odd(self, pose_files, rule, fields):
+    def test_oddities(self, pose_files, rule, fields):
         change(pose_files, **fields)
         people, rules = load(pose_files)
         assert rules.get(rule) == 1
         assert people[0]["bbox"] == fields.get("bbox", [10, 5, 24, 20])
 
-    def test_somebody_twice(self, pose_files):
+    def test_a_person_twice(self, pose_files):
         pose_files.data["annotations"].append({**pose_files.data["annotations"][0], "id": 12, "bbox": [9, 5, 25, 20]})
         assert load(pose_files)[1] == {"annotated twice": 1}
 
@@ -389,7 +389,7 @@ class TestCategories:
         with pytest.raises(DatasetError, match=r"two categories are called 'person', ids 5 and 6, with different"):
             load(pose_files)
 
-    def test_those_left_out_are_named(self, pose_files, caplog):
+    def test_skipped_categories_are_named(self, pose_files, caplog):
         self.add(pose_files, ("car", False), ("tree", False))
         pose_files.data["annotations"].append({**pose_files.data["annotations"][1], "id": 30})
         pose_files.save()
@@ -469,7 +469,7 @@ class TestCategories:
 
 
 class TestMemory:
-    """A second start reads what the first remembered."""
+    """A second start reads the cache of the first."""
 
     @pytest.fixture(autouse=True)
     def cache(self, tmp_path, monkeypatch):
@@ -493,18 +493,18 @@ class TestMemory:
         segmentations = [person.get("segmentation") for person in first[0]]
         assert [type(s["counts"]) for s in segmentations if isinstance(s, dict)] == [bytes, str]
 
-    def test_a_changed_file_is_read_anew(self, pose_files):
+    def test_a_changed_file_is_read_again(self, pose_files):
         load(pose_files)
         change(pose_files, area=123)
         assert load(pose_files)[0][0]["area"] == 123
 
-    def test_a_faulty_file_is_not_remembered(self, pose_files):
+    def test_a_faulty_file_is_not_cached(self, pose_files):
         change(pose_files, bbox=[1, 2, 3])
         for _ in range(2):
             with pytest.raises(DatasetError, match=r"bbox is \[1, 2, 3\]"):
                 load(pose_files)
 
-    def test_a_replaced_file_of_the_same_size_and_time_is_read_anew(self, pose_files):
+    def test_a_replaced_file_of_the_same_size_and_time_is_read_again(self, pose_files):
         load(pose_files)
         path = Path(pose_files.json_file)
         status = path.stat()
@@ -527,7 +527,7 @@ class TestMemory:
         assert load(pose_files) == first
         assert len(load(pose_files)[0]) == 1
 
-    def test_what_no_json_has_is_remembered_as_it_is(self, pose_files):
+    def test_values_outside_json_are_cached_unchanged(self, pose_files):
         for image in pose_files.data["images"]:
             image["crowdIndex"] = float("nan")
         pose_files.save()
@@ -556,7 +556,7 @@ class TestMemory:
 
 
 @pytest.mark.usefixtures("catalogs")
-def test_what_register_coco_instances_registers_is_read_from_its_file(pose_files, caplog):
+def test_data_sets_of_register_coco_instances_are_read_from_their_file(pose_files, caplog):
     """detectron2's dicts have no areas: training took the box's where evaluation took the file's."""
     register_coco_instances("test_instances", {}, pose_files.json_file, pose_files.image_root)
     schema = read_schema(pose_files.json_file)
@@ -575,7 +575,7 @@ def test_what_register_coco_instances_registers_is_read_from_its_file(pose_files
 
 
 class TestDicts:
-    """What a user's own function gives."""
+    """The dicts of a custom function."""
 
     def dicts(self, **fields):
         person = {
@@ -588,14 +588,14 @@ class TestDicts:
         }
         return [{"file_name": "a.png", "image_id": np.int64(7), "height": 30, "width": 40, "annotations": [person]}]
 
-    def mend(self, dicts):
+    def correct(self, dicts):
         remarks = Remarks()
-        records = mend_dataset_dicts(dicts, 3, "mine", on_remarks=remarks.merge)
+        records = correct_dataset_dicts(dicts, 3, "mine", on_remarks=remarks.merge)
         return records[0]["annotations"], remarks.counts
 
     def test_arrays(self):
         dicts = self.dicts()
-        (person,), rules = self.mend(dicts)
+        (person,), rules = self.correct(dicts)
         assert person["bbox"] == [10, 5, 24, 20]
         assert person["bbox_mode"] == BoxMode.XYWH_ABS
         assert person["keypoints"] == [15.5, 8.5, 2, 12.5, 20.5, 2, 30.5, 21.5, 1]
@@ -604,7 +604,7 @@ class TestDicts:
         assert isinstance(dicts[0]["annotations"][0]["bbox"], np.ndarray)
 
     def test_the_rules_are_the_same(self):
-        (person,), rules = self.mend(self.dicts(bbox=[0, 0, 0, 0], area=0))
+        (person,), rules = self.correct(self.dicts(bbox=[0, 0, 0, 0], area=0))
         assert person["bbox"] == pytest.approx([10.7, 6.7, 21.6, 16.6])
         assert set(rules) == {"box", "implausible area"}
 
@@ -613,7 +613,7 @@ class TestDicts:
         mask[3:9, 4:20] = True
         dicts = self.dicts(segmentation=mask, keypoints=np.reshape(LABELLED, (3, 3)) + np.array([0.5, 0.5, 0]))
         dicts += [{**dicts[0], "annotations": None}, {k: v for k, v in dicts[0].items() if k != "annotations"}]
-        records = mend_dataset_dicts(dicts, 3, "mine")
+        records = correct_dataset_dicts(dicts, 3, "mine")
         assert [len(record["annotations"]) for record in records] == [1, 0, 0]
         assert records[0]["annotations"][0]["area"] == 96
 
@@ -629,4 +629,4 @@ class TestDicts:
     )
     def test_faults(self, fields, message):
         with pytest.raises(DatasetError, match=f"mine: {message}"):
-            mend_dataset_dicts(self.dicts(**fields), 3, "mine")
+            correct_dataset_dicts(self.dicts(**fields), 3, "mine")

@@ -9,7 +9,7 @@ from dynpose.data import DatasetError, coco_json, load_pose_json, people
 
 @pytest.fixture
 def five_people(pose_files):
-    """Three of them alike; keypoints of the second are not labelled, one of the fourth's lies outside the image."""
+    """Three of them equal; keypoints of the second are not labelled, one of the fourth's lies outside the image."""
     (template,) = pose_files.data["annotations"]
     keypoints = [
         template["keypoints"],
@@ -32,10 +32,10 @@ def test_any_chunk_gives_the_same(five_people, monkeypatch, size):
     remarks = []
     records = load_pose_json(five_people.json_file, five_people.image_root, on_remarks=remarks.append)
     # the centres of the annotated pixels
-    alike = [15.5, 8.5, 2, 12.5, 20.5, 2, 30.5, 21.5, 1]
+    equal = [15.5, 8.5, 2, 12.5, 20.5, 2, 30.5, 21.5, 1]
     nothing, outside = [0.5, 0.5, 0] * 3, [41.5, 8.5, 2, 0.5, 0.5, 0, 0.5, 0.5, 0]
     found = [person["keypoints"] for person in records[1]["annotations"]]
-    assert found == [alike, nothing, alike, outside, alike]
+    assert found == [equal, nothing, equal, outside, equal]
     assert all(type(visibility) is int for numbers in found for visibility in numbers[2::3])
     assert remarks[0].counts == {"annotated twice": 2, "not labelled": 1, "outside the image": 1}
     assert remarks[0].examples == {
@@ -55,7 +55,7 @@ def test_lists_of_people_without_keypoints_are_their_own(five_people):
 
 
 @pytest.mark.parametrize(
-    ("keypoints", "are_shares"),
+    ("keypoints", "are_fractions"),
     [
         ([0.5, 0.25, 2, 1, 0, 2, 0, 1, 1], True),
         ([0.5, 0.25, 2, 1, 0, 2, 900, 900, 0], False),  # two alone may be what they are
@@ -65,10 +65,10 @@ def test_lists_of_people_without_keypoints_are_their_own(five_people):
         ([0, 0, 0] * 3, False),
     ],
 )
-def test_only_labelled_keypoints_decide_whether_they_are_shares_of_the_image(pose_files, keypoints, are_shares):
+def test_only_labelled_keypoints_decide_whether_they_are_fractions_of_the_image(pose_files, keypoints, are_fractions):
     pose_files.data["annotations"][0]["keypoints"] = keypoints
     pose_files.save()
-    if are_shares:
+    if are_fractions:
         with pytest.raises(DatasetError, match="all 3 labelled keypoints lie between 0 and 1"):
             load_pose_json(pose_files.json_file, pose_files.image_root)
     else:
@@ -92,7 +92,7 @@ class TestGarbageCollection:
         finally:
             gc.enable()
 
-    def test_what_a_program_has_frozen_stays_frozen(self, pose_files):
+    def test_frozen_objects_stay_frozen(self, pose_files):
         gc.freeze()
         try:
             frozen = gc.get_freeze_count()

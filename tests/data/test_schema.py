@@ -93,7 +93,7 @@ KEYPOINTS = ["head", "left_hip", "right_hip", "tail"]
         ([[1, 2], [3, 4]], ((0, 1), (2, 3))),
         ([[0, 1], [2, 3]], ((0, 1), (2, 3))),  # 0-based: a 0, and no 4
         ([[0, 1]], ((0, 1),)),
-        ([[1, 2], [2, 3]], ((0, 1), (1, 2))),  # could be either, and is taken for COCO's
+        ([[1, 2], [2, 3]], ((0, 1), (1, 2))),  # could be either, and is read as COCO's
         ([[1.0, 2.0]], ((0, 1),)),
         ([[0.0, 3]], ((0, 3),)),
         ([["head", "left_hip"], ["tail", "right_hip"]], ((0, 1), (3, 2))),
@@ -140,7 +140,7 @@ def test_skeleton_that_fits_no_reading():
 
 
 @pytest.mark.parametrize(
-    ("skeleton", "left_out"),
+    ("skeleton", "skipped"),
     [
         ([[1, 5], [1, 2]], "[1, 5]"),
         ([[1, 2], [1, 2, 3]], "[1, 2, 3]"),
@@ -152,12 +152,12 @@ def test_skeleton_that_fits_no_reading():
         ([[1, 2], [-1, 2]], "[-1, 2]"),
     ],
 )
-def test_limbs_that_are_none(skeleton, left_out, caplog):
+def test_limbs_that_are_none(skeleton, skipped, caplog):
     category = {"name": "x", "keypoints": KEYPOINTS, "skeleton": skeleton}
     assert KeypointSchema.from_category(category).skeleton == ((0, 1),)
-    assert f"limbs {left_out} of its skeleton are no pairs of its keypoints 1 to 4" in caplog.text
+    assert f"limbs {skipped} of its skeleton are not pairs of its keypoints 1 to 4" in caplog.text
     with pytest.raises(
-        DatasetError, match="is no pair of its keypoints: give two numbers from 1 to 4, or two names of head"
+        DatasetError, match="is not a pair of its keypoints: give two numbers from 1 to 4, or two names of head"
     ):
         KeypointSchema.from_category({"name": "x", "keypoints": KEYPOINTS}, skeleton=skeleton)
 
@@ -198,8 +198,8 @@ class TestGivenNames:
             (["a", "b"], "2 names are given for its 3 keypoints: give one for each"),
             ("abc", "keypoint names are 'abc': give a list"),
             (["a", "b", "b"], "more than once: b"),
-            (["a", "b", 3], "keypoint name 3 is no string"),
-            (["a", ["b"], "c"], r"keypoint name \['b'\] is no string"),
+            (["a", "b", 3], "keypoint name 3 is not a string"),
+            (["a", ["b"], "c"], r"keypoint name \['b'\] is not a string"),
         ],
     )
     def test_faults(self, names, message):

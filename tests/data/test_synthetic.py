@@ -46,7 +46,7 @@ OUTFIT = Outfit(
     shoes=(40, 38, 42),
     accent=ACCENT,
 )
-# Nothing hides the hands or the face of somebody who stands like this
+# Nothing hides the hands or the face of a person in this pose
 OPEN = Pose(left_arm=Arm(0, 45, 0, 0), right_arm=Arm(0, 45, 0, 0), left_leg=Leg(0, 10, 0), right_leg=Leg(0, 10, 0))
 
 
@@ -115,7 +115,7 @@ def test_accent_is_worn_on_the_left_only(yaw, columns):
     assert marked[:, columns].sum() == marked.sum()
 
 
-def test_part_map_covers_what_is_painted():
+def test_part_map_covers_the_painted_pixels():
     person = place(make_figure())
     painted = (paint_people(np.full((200, 200, 3), 255, np.uint8), [person]) < 250).any(axis=-1)
     mask = silhouette(part_map(person, (200, 200)))
@@ -161,7 +161,7 @@ def test_keypoints_outside_the_image_are_0():
     }
 
 
-def test_nearer_person_hides_what_is_behind():
+def test_nearer_person_hides_those_behind():
     far = place(make_figure(), x=100.0)
     near = place(make_figure(Pose()), x=145.0)
     hidden = part_map(near, (200, 200)) > 0
@@ -324,7 +324,7 @@ def test_images_on_disk_are_the_rendered_ones(tmp_path):
     assert [{k: v for k, v in a.items() if k not in ("id", "image_id")} for a in of_image] == annotations
 
 
-def test_same_parameters_are_reused_and_others_written_anew(tmp_path, rendered):
+def test_same_parameters_are_reused_and_others_rewritten(tmp_path, rendered):
     params = SyntheticPose(**SMALL)
     json_file, image_root = write_synthetic_pose(tmp_path, "train", 4, params)
     first = Path(json_file).read_text()
@@ -344,7 +344,7 @@ def test_same_parameters_are_reused_and_others_written_anew(tmp_path, rendered):
     assert json.loads(Path(json_file).read_text())["annotations"] != shorter["annotations"]
 
 
-def test_missing_image_is_written_anew(tmp_path, rendered):
+def test_missing_image_is_rewritten(tmp_path, rendered):
     params = SyntheticPose(**SMALL)
     _, image_root = write_synthetic_pose(tmp_path, "train", 3, params)
     victim = next(Path(image_root).iterdir())
@@ -426,7 +426,7 @@ def contents(root):
 
 @pytest.fixture(scope="module")
 def left_alone(tmp_path_factory):
-    """What an uninterrupted writing leaves."""
+    """The files of an uninterrupted run."""
     root = tmp_path_factory.mktemp("left_alone")
     write_synthetic_pose(root, "train", 3, SyntheticPose(**SMALL))
     return contents(root)
@@ -446,7 +446,7 @@ def left_alone(tmp_path_factory):
         (True, "os.remove", 4),
     ],
 )
-def test_what_a_killed_process_left_mends_itself(tmp_path, left_alone, earlier, event, number):
+def test_unfinished_files_of_a_killed_process_are_completed(tmp_path, left_alone, earlier, event, number):
     if earlier:
         assert ended_by(start_writing(tmp_path, SyntheticPose(seed=1, **SMALL))) == 0
     params = SyntheticPose(**SMALL)
@@ -471,7 +471,7 @@ def test_images_are_not_rendered_again_for_the_name_of_the_annotation(tmp_path, 
     assert rendered == []
 
 
-def test_what_another_process_uses_is_not_replaced(tmp_path):
+def test_images_in_use_by_another_process_are_not_replaced(tmp_path):
     write_synthetic_pose(tmp_path, "train", 3, SyntheticPose(seed=1, **SMALL))
     written = contents(tmp_path)
     reader, writer = os.pipe()
@@ -489,9 +489,9 @@ def test_what_another_process_uses_is_not_replaced(tmp_path):
         message = file.read()
     assert ended_by(pid) == 0
     assert "train.json: another process uses these images, which were written with other parameters" in message
-    assert "wait for its end, or set DATASETS.SYNTHETIC.ROOT to another folder" in message
+    assert "wait until it ends, or set DATASETS.SYNTHETIC.ROOT to another folder" in message
     assert contents(tmp_path) == written
-    # this process may replace what it uses itself
+    # this process may replace images that only it uses
     write_synthetic_pose(tmp_path, "train", 2, SyntheticPose(seed=1, **SMALL))
     assert contents(tmp_path) != written
 

@@ -1,4 +1,4 @@
-"""The rules of reading in an evaluation: a sound file gives pycocotools' figures, a mended one those made by hand."""
+"""The rules of reading in an evaluation: a valid file gives pycocotools' figures, a corrected one hand-made ones."""
 
 import contextlib
 import io
@@ -76,7 +76,7 @@ def as_coco(rng, image_id):
 
 
 def as_ochuman(rng, image_id):
-    """Whole boxes for areas, and nobody without keypoints."""
+    """Whole boxes for areas, and no person without keypoints."""
     box = [*rng.integers(0, 200, 2).tolist(), *rng.integers(30, 280, 2).tolist()]
     return person(some_keypoints(rng, box), bbox=box, area=box[2] * box[3], image_id=image_id)
 
@@ -94,7 +94,7 @@ def test_a_sound_file_gives_pycocotools_figures(make_dataset, tmp_path, make_up,
     data, predictions = sound_people(5, make_up)
     name = make_dataset(data, num_keypoints=3, sigmas=SIGMAS)
     results = evaluate(name, predictions, output_dir=str(tmp_path), backend=backend)
-    assert not any(RULES[rule].text in caplog.text for rule in RULES if RULES[rule].decision == "mended")
+    assert not any(RULES[rule].text in caplog.text for rule in RULES if RULES[rule].decision == "corrected")
     with contextlib.redirect_stdout(io.StringIO()):
         gt = COCO(MetadataCatalog.get(name).json_file)
         dt = gt.loadRes(str(tmp_path / "coco_instances_results.json"))

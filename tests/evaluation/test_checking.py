@@ -88,7 +88,7 @@ def test_sound_configs(make_dataset, tmp_path):
 
 
 @pytest.mark.parametrize("tasks", [(), ("keypoints",), ("pck",)])
-def test_what_is_known_is_what_an_evaluation_gives(make_dataset, tasks):
+def test_known_metrics_are_those_of_an_evaluation(make_dataset, tasks):
     name = make_dataset(coco(PEOPLE))
     results = evaluate(name, {1: predict([POINTS], boxes=[[0, 0, 100, 100]])}, tasks=tasks or None)
     assert {task: tuple(metrics) for task, metrics in results.items()} == PoseEvaluator(

@@ -99,7 +99,7 @@ def evaluate(name, detections, img_ids=None, **kwargs):
     return evaluator.evaluate(img_ids)["keypoints"]
 
 
-# An OKS AP written from https://cocodataset.org/#keypoints-eval and CrowdPose's paper, with nobody's code.
+# An OKS AP written from https://cocodataset.org/#keypoints-eval and CrowdPose's paper, without other code.
 
 
 _known = {}
@@ -307,11 +307,11 @@ class TestByHand:
         assert math.isnan(metrics["APmedium"])
 
     @pytest.mark.parametrize("backend", BACKENDS)
-    def test_nobody_predicted(self, register, backend):
+    def test_no_person_predicted(self, register, backend):
         metrics = evaluate(register(self.data(0.1, 0.9), self.ONE), {1: [], 2: []}, backend=backend)
         assert metrics["AP"] == metrics["APeasy"] == metrics["APhard"] == 0
 
-    def test_nobody_annotated_in_a_group(self, register):
+    def test_no_person_annotated_in_a_group(self, register):
         data = self.data(0.1, 0.9)
         del data["annotations"][1]
         metrics = evaluate(register(data, self.ONE), {1: [], 2: []})

@@ -1,4 +1,4 @@
-"""Models whose weights are NaN, in part or all, are evaluated: what they predict is left out and counted."""
+"""Models whose weights are NaN, in part or all, are evaluated: their predictions are skipped and counted."""
 
 import json
 import logging
@@ -72,7 +72,7 @@ def dataset(tmp_path, catalogs):
 
 
 @pytest.mark.parametrize(("method", "options", "prefix"), POISONED)
-def test_what_a_diverged_model_predicts_is_left_out_and_counted(dataset, caplog, method, options, prefix):
+def test_predictions_of_a_diverged_model_are_skipped_and_counted(dataset, caplog, method, options, prefix):
     model = tiny_model(method, *_ANYBODY, *options).eval()
     poisoned = [parameter for name, parameter in model.named_parameters() if name.startswith(prefix)]
     assert poisoned
@@ -90,10 +90,10 @@ def test_what_a_diverged_model_predicts_is_left_out_and_counted(dataset, caplog,
     assert metrics["AP"] == 0
     predicted = sum(len(output["instances"]) for output in outputs)
     assert predicted > 0
-    assert f"{predicted} predictions with a NaN or infinite score or coordinate were left out, in 2 images: 1, 2." in (
+    assert f"{predicted} predictions with a NaN or infinite score or coordinate were skipped, in 2 images: 1, 2." in (
         caplog.text
     )
-    assert "has predicted nobody" in caplog.text
+    assert "no person is predicted" in caplog.text
 
 
 def test_cid_in_a_padded_image_with_an_affine_map():
@@ -133,7 +133,7 @@ def test_nms_of_finite_boxes_does_not_notice_the_others(classes):
     assert sorted(kept.tolist()) == [0, 2, 3, 4]
 
 
-def test_fcos_decoder_hands_on_what_is_not_finite():
+def test_fcos_decoder_returns_nonfinite_predictions():
     candidates = Candidates(
         torch.arange(5), torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.int64), torch.arange(5) / 5
     )

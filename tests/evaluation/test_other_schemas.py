@@ -12,7 +12,7 @@ from dynpose.config import ConfigError, load_config
 from dynpose.data import COCO_PERSON, CROWDPOSE_PERSON, DatasetError, KeypointSchema
 from dynpose.evaluation import PoseEvaluator
 
-# In another order and spelling than the data set's, with one keypoint of its own
+# In another order and spelling than the data set's, with one more keypoint
 MODEL = KeypointSchema(names=("tail", "LEye", "REye", "nose"))
 NAMES = ("nose", "left_eye", "right_eye", "left_ear")
 LABELLED = [(30, 40, 2), (60, 70, 2), (0, 0, 0), (80, 20, 2)]
@@ -38,8 +38,8 @@ def test_keypoints_are_matched_by_name(make_dataset, tmp_path, caplog):
 
 
 def test_who_has_nothing_in_common_is_neither_found_nor_missed(make_dataset):
-    nobody = person([(0, 0, 0)] * 3 + [(30, 40, 2)], id=2, image_id=2)
-    name = make(make_dataset, [person(LABELLED), nobody])
+    unlabelled = person([(0, 0, 0)] * 3 + [(30, 40, 2)], id=2, image_id=2)
+    name = make(make_dataset, [person(LABELLED), unlabelled])
     found = predict([[(0, 0), (60, 70), (0, 0), (30, 40)]], [0.5])
     # within the box of the other, hence not wrong, wherever keypoints are that the model does not have
     beside = predict([[(600, 600), (20, 20), (30, 40), (50, 50)]], [0.9])

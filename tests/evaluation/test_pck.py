@@ -33,7 +33,7 @@ PEOPLE = [
     pytest.param([(30, 40), (60, 90)], [50, 100, 100, 90, 100 * 10 / 160], id="0 and 20 pixels, a limit itself"),
     pytest.param([(60, 80), (60, 109)], [0, 0, 50, 55.5, 100 * 44.5 / 160], id="50 and 39 pixels"),
     pytest.param([(30, 40), (60, 370)], [50, 50, 50, 50, 100 * 150 / 160], id="0 and 300 pixels: AUC is not below 0"),
-    # far from everything: as if nobody had been found
+    # far from everything: as if no person had been detected
     pytest.param([(330, 340), (360, 370)], [0, 0, 0, 0, NAN], id="424 pixels"),
 ]
 
@@ -87,7 +87,7 @@ class TestWhoseItIs:
         return make_dataset(coco(people, categories=2, num_images=2), sigmas=(0.1, 0.1))
 
     def test_each_prediction_has_one_person(self, make_dataset):
-        # One pose between them, nearer to the first: 5 pixels from A, 25 from B, who has nobody else
+        # One pose between them, nearer to the first: 5 pixels from A, 25 from B, which has no other
         metrics = pck(self.make(make_dataset), {1: predict([np.add(self.A, (5, 0))])})
         assert means(metrics) == pytest.approx([50, 50, 50, 47.5, 100 * 5 / 160], abs=1e-4)
 
@@ -175,7 +175,7 @@ def test_nme_of_faces(make_dataset, caplog, names, corners):
     assert ("outer corners of the eyes" in caplog.text) == bool(corners)
 
 
-def test_nobody_to_evaluate(make_dataset, caplog):
+def test_no_people_to_evaluate(make_dataset, caplog):
     name = make_dataset(coco([person([(0, 0, 0), (0, 0, 0)])]))
     with caplog.at_level(logging.INFO):
         assert np.isnan(list(pck(name, {1: predict([[(1, 2), (3, 4)]])}).values())).all()

@@ -228,7 +228,7 @@ class TestAgainstOthers:
                 evaluation.evaluate()
                 evaluation.accumulate()
                 precision = evaluation.eval["precision"]
-                # AP of everybody, and of the large
+                # AP of all people, and of the large
                 for metric, area in (("AP", 0), ("APl", -1)):
                     expected = precision[:, :, :, area][precision[:, :, :, area] > -1].mean() * 100
                     assert results[task][metric] == pytest.approx(expected, abs=1e-9)
@@ -276,7 +276,7 @@ class TestMessyGroundTruth:
     @pytest.mark.parametrize("backend", BACKENDS)
     @pytest.mark.parametrize("key", ["area", "iscrowd", "num_keypoints", "id", "category_id"])
     @pytest.mark.parametrize("null", [False, True])
-    def test_what_an_annotation_may_lack(self, make_dataset, backend, key, null):
+    def test_optional_fields_of_an_annotation(self, make_dataset, backend, key, null):
         # One of the two is found, 5 pixels off: exp(-25 / (2 * 4800 * (2 * 0.05)^2)) = 0.771 passes 6 thresholds
         data = self.make()
         for annotation in data["annotations"]:
@@ -363,7 +363,7 @@ class TestMessyGroundTruth:
             ),
         ],
     )
-    def test_what_cannot_be_mended(self, make_dataset, change, message):
+    def test_faults_that_are_not_corrected(self, make_dataset, change, message):
         data = self.make()
         change(data)
         name = make_dataset(data)
@@ -414,9 +414,9 @@ class TestPredictions:
         for metrics in results.values():
             assert metrics["AP"] == 0
             assert math.isnan(metrics["APm"])
-        assert "predicted nobody" in caplog.text
+        assert "no person is predicted" in caplog.text
 
-    def test_images_that_were_left_out_count_as_missed(self, name, caplog):
+    def test_skipped_images_count_as_missed(self, name, caplog):
         assert evaluate(name, {1: predict([self.POINTS])})["keypoints"]["AR"] == pytest.approx(50)
         assert "1 of 2 images have not been predicted" in caplog.text
 
@@ -432,7 +432,7 @@ class TestPredictions:
 
     @pytest.mark.parametrize("field", ["scores", "pred_keypoints", "pred_boxes"])
     @pytest.mark.parametrize("value", [math.nan, math.inf])
-    def test_what_is_not_finite_is_left_out(self, name, caplog, field, value):
+    def test_nonfinite_predictions_are_skipped(self, name, caplog, field, value):
         instances = predict([[(600, 600), (600, 600)], self.POINTS], boxes=[[0, 0, 100, 100]] * 2)
         tensor = instances.pred_boxes.tensor if field == "pred_boxes" else instances.get(field)
         tensor.view(2, -1)[0, 0] = value
@@ -592,20 +592,20 @@ class TestWhyNaN:
         assert num_nan == sum(len(line.rsplit(": ", 1)[1].split(", ")) for line in said)
         return said
 
-    def test_nobody_labelled(self, make_dataset, caplog):
+    def test_no_person_labelled(self, make_dataset, caplog):
         name = make_dataset(coco([person([(0, 0, 0)] * 2)]))
         (line,) = self.reasons(caplog, name, {1: predict([self.POINTS])})
         assert line == (
-            f"{name}: keypoints: NaN since the ground truth has nobody with labelled keypoints among the images that "
-            f"are evaluated: {', '.join(KEYPOINT_METRICS)}"
+            f"{name}: keypoints: NaN since the ground truth has no person with labelled keypoints among the images "
+            f"that are evaluated: {', '.join(KEYPOINT_METRICS)}"
         )
         assert "WARNING" in caplog.text
 
     def test_only_crowds(self, make_dataset, caplog):
         name = make_dataset(coco([person([(*p, 2) for p in self.POINTS], iscrowd=1)]))
         keypoints, boxes = self.reasons(caplog, name, {1: predict([self.POINTS], boxes=[[0, 0, 9, 9]])})
-        assert "the ground truth has nobody with labelled keypoints among" in keypoints
-        assert "bbox: NaN since the ground truth has nobody among" in boxes
+        assert "the ground truth has no person with labelled keypoints among" in keypoints
+        assert "bbox: NaN since the ground truth has no person among" in boxes
 
     @pytest.mark.parametrize(
         ("area", "keypoints", "boxes"),
@@ -617,14 +617,14 @@ class TestWhyNaN:
             (1000, ["APm, ARm", "APl, ARl"], ["APm", "APl"]),
         ],
     )
-    def test_nobody_of_a_size(self, make_dataset, caplog, area, keypoints, boxes):
+    def test_no_person_of_a_size(self, make_dataset, caplog, area, keypoints, boxes):
         name = make_dataset(coco([person([(*p, 2) for p in self.POINTS], area=area)]))
         said = self.reasons(caplog, name, {1: predict([self.POINTS], boxes=[[0, 0, 100, 100]])})
         said = [line.replace(" among the images that are evaluated", "") for line in said]
         assert len(said) == len(keypoints) + len(boxes)
         for line, end in zip(said, keypoints + boxes):
             assert line.endswith(end)
-            assert ("nobody with labelled keypoints" in line) == ("keypoints:" in line)
+            assert ("no person with labelled keypoints" in line) == ("keypoints:" in line)
 
     def test_a_class_without_anybody(self, make_dataset, caplog):
         name = make_dataset(
@@ -634,7 +634,7 @@ class TestWhyNaN:
         )
         said = self.reasons(caplog, name, {1: predict([self.POINTS])})
         assert said[-1].endswith(
-            "nobody with labelled keypoints of the class among the images that are evaluated: AP-bird"
+            "no person with labelled keypoints of the class among the images that are evaluated: AP-bird"
         )
 
     def test_chosen_images(self, make_dataset, caplog):
@@ -643,7 +643,7 @@ class TestWhyNaN:
         evaluator.process([{"image_id": 2}], [{"instances": predict([self.POINTS])}])
         with caplog.at_level(logging.INFO):
             assert math.isnan(evaluator.evaluate(img_ids=[2])["keypoints"]["AP"])
-        assert "nobody with labelled keypoints among the images that are evaluated: AP, AP50" in caplog.text
+        assert "no person with labelled keypoints among the images that are evaluated: AP, AP50" in caplog.text
 
 
 class TestSigmas:
@@ -742,7 +742,7 @@ def _evaluate_in_process(rank, folder, seed):
     return evaluator.evaluate()
 
 
-def test_two_processes_give_what_one_gives(make_dataset, tmp_path):
+def test_two_processes_give_the_same_as_one(make_dataset, tmp_path):
     first, second = run_in_processes(_evaluate_in_process, str(tmp_path), 7, folder=tmp_path)
     data, predictions = random_people(7, 5, num_images=11)
     expected = evaluate(make_dataset(data, 5, sigmas=[0.05] * 5), predictions)

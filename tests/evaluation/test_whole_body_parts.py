@@ -1,4 +1,4 @@
-"""AP of the parts of a whole body, against what the tool of COCO-WholeBody has given, and against values by hand."""
+"""AP of the parts of a whole body, against results of COCO-WholeBody's tool, and against values by hand."""
 
 import logging
 import math
@@ -234,13 +234,14 @@ class TestByHand:
         assert metrics["AP_first"] == pytest.approx(100 * 51 / 101 / 2)
         assert metrics["AR_first"] == pytest.approx(50)
 
-    def test_a_part_that_nobody_has(self, make_dataset, caplog):
+    def test_a_part_that_no_person_has(self, make_dataset, caplog):
         name = make_dataset(coco([person([(30, 40, 2), (0, 0, 0)])], num_images=1), sigmas=(0.05, 0.05))
         with caplog.at_level(logging.INFO):
             metrics = evaluate(name, [DETECTION], parts=HALVES)
         assert metrics["AP_first"] == pytest.approx(100)
         assert math.isnan(metrics["AP_second"])
-        assert "NaN since nobody has a labelled keypoint of second among the images that are evaluated" in caplog.text
+        reason = "no person has a labelled keypoint of second among the images that are evaluated"
+        assert f"NaN since {reason}" in caplog.text
         assert "AP_second, AR_second" in caplog.text
 
     def test_parts_of_a_known_schema(self, make_dataset):

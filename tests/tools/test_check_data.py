@@ -35,7 +35,7 @@ def test_a_sound_data_set(files, capsys):
     assert "people.json: 2 images, 3 people, 2 of them with labelled keypoints" in out
     assert "change places in a flipped image: left_wrist / right_wrist" in out
     assert "faults" not in out
-    assert "1 of 5 annotations have no labelled keypoint: learned as boxes (annotation 12)" in out
+    assert "1 of 5 annotations have no labelled keypoint: trained as boxes (annotation 12)" in out
     assert out.endswith("training can start\n")
     assert Image.open(files.folder / "page.png").size[0] > 900
 
@@ -98,7 +98,7 @@ def test_all_faults_at_once(files, capsys, options):
         "unknown categories: 1",
         "unknown images: 1",
     ]
-    assert "1 of 18 annotations have no id or one that occurs twice: they are counted anew (annotation 11)" in out
+    assert "1 of 18 annotations have no id or one that occurs twice: they are renumbered (annotation 11)" in out
     assert "images are listed more than once, under several ids (a.png)" in out
     assert out.count("bbox is [0, 0, -1, 5]; write") == 3
     assert "more than 8 bits per channel" in out

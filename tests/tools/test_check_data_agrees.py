@@ -374,7 +374,7 @@ FAULTY = {
     ),
     "nobody left to test on": (
         {"test.categories": [CATEGORY, {"id": 7, "name": "bag"}], "test.annotations.*.category_id": 7},
-        "nobody is left to evaluate: 3 of 3 annotations are of categories",
+        "no annotation is left to evaluate: 3 of 3 annotations are of categories",
     ),
     # where a run computes and writes
     "an unknown device": ({"config.MODEL.DEVICE": "cudaa"}, "MODEL.DEVICE 'cudaa': PyTorch knows no such device"),
@@ -382,7 +382,7 @@ FAULTY = {
     "no output folder": ({"config.OUTPUT_DIR": ""}, "OUTPUT_DIR is empty"),
     "an output folder that is a file": ({"config.OUTPUT_DIR": "/dev/null"}, "/dev/null is no folder"),
     "an unknown flip": ({"config.INPUT.RANDOM_FLIP": "both"}, "INPUT.RANDOM_FLIP must be 'horizontal' or 'none'"),
-    "a number for a file": ({"train_entry.json_file": 5}, "json_file is 5; write a text"),
+    "a number for a file": ({"train_entry.json_file": 5}, "json_file is 5; write a string"),
     # names, limbs, pairs, sigmas
     "no names": ({"train.categories.0.keypoints": GONE}, "none of its categories has keypoints"),
     "too few names": ({**with_keypoints(3), "both_entries.keypoints": NAMES[:2]}, "2 keypoints make 6"),
@@ -408,8 +408,8 @@ FAULTY = {
         {"train.annotations.1.keypoints": [None, None, 2, 6, 20, 1, 0, 0, 0]},
         "not all numbers",
     ),
-    "keypoints in shares": ({"train.annotations.*.keypoints": shares}, "they are shares of the image's size"),
-    "boxes in shares": ({"train.annotations.*.bbox": [0.1, 0.1, 0.6, 0.7]}, "they are shares of the image's size"),
+    "keypoints in shares": ({"train.annotations.*.keypoints": shares}, "they are fractions of the image's size"),
+    "boxes in shares": ({"train.annotations.*.bbox": [0.1, 0.1, 0.6, 0.7]}, "they are fractions of the image's size"),
     "boxes of corners": (
         # as x, y, width and height it would reach to (92, 66)
         {
@@ -573,7 +573,7 @@ FAULTY = {
     "dicts with too few keypoints": (own(keypoints=lambda points: points[:6]), "6 numbers where"),
     "dicts without sizes": (own(sizes=False), "has no width and height"),
     "two images of an id": (own(lambda root: own_dicts(root) * 2), "image 0 is in data set 'own' too"),
-    "no list of dicts": (own(lambda root: iter(own_dicts(root))), "is no list of dicts"),
+    "no list of dicts": (own(lambda root: iter(own_dicts(root))), "is not a list of dicts"),
     "a function that fails": (own(raising), "no such column"),
     "no names in the metadata": (own(metadata={"keypoint_names": None}), "has no keypoints"),
     "too few sigmas in the metadata": (own(metadata={"keypoint_sigmas": [0.1]}), "1 OKS sigmas for 3 keypoints"),

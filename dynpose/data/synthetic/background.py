@@ -15,7 +15,7 @@ _FLOORS = (
 _GROUNDS = ((118, 156, 86), (158, 158, 156), (212, 192, 152), (134, 170, 106), (176, 160, 140))
 
 
-def paint_background(rng, height, width, horizon):
+def paint_background(rng: np.random.Generator, height: int, width: int, horizon: float) -> np.ndarray:
     """Paint a room or an outdoor scene.
 
     Args:

@@ -7,8 +7,11 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import cv2
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from dynpose.utils.locking import locked, share, stop_sharing
@@ -28,7 +31,7 @@ _JPEG_QUALITY = 95
 _REMEDY = "set DATASETS.SYNTHETIC.ROOT to another folder, or remove it"
 
 
-def write_synthetic_pose(root, split, num_images, params):
+def write_synthetic_pose(root: Path | str, split: str, num_images: int, params: SyntheticPose) -> tuple[str, str]:
     """Write one split of the data set, unless it already exists.
 
     A split with other parameters is replaced, unless another process uses it. Any number of processes may call this at
@@ -75,14 +78,14 @@ def write_synthetic_pose(root, split, num_images, params):
     try:
         os.makedirs(root, exist_ok=True)
     except OSError as error:
-        raise DatasetError(f"{root}: no folder can be made there ({error.strerror}); {_REMEDY}") from error
+        raise DatasetError(f"{root}: the folder cannot be created ({error.strerror}); {_REMEDY}") from error
     with locked(f"{json_file}.lock", waits=True):
         _finish_earlier(json_file, image_root)
         if not _is_written(json_file, image_root, info):
             if stop_sharing(users) and os.path.exists(json_file):
                 raise DatasetError(
                     f"{json_file}: another process uses these images, which were written with other parameters "
-                    f"(DATASETS.SYNTHETIC); wait for its end, or {_REMEDY}"
+                    f"(DATASETS.SYNTHETIC); wait until it ends, or {_REMEDY}"
                 )
             _write(json_file, image_root, info, params)
         share(users)
@@ -161,17 +164,17 @@ def _remove_earlier(json_file, image_root):
     if os.path.exists(json_file):
         if not _is_ours(read_coco_json(json_file)):
             raise DatasetError(
-                f"{json_file}: the file is no annotation of synthetic people and is not replaced; {_REMEDY}"
+                f"{json_file}: the file is not an annotation of synthetic people and is not replaced; {_REMEDY}"
             )
-        logger.info("%s has other parameters or lacks images: it is written anew", json_file)
+        logger.info("%s has other parameters or lacks images: it is rewritten", json_file)
         # the annotation file last: it identifies the origin of the images
         shutil.rmtree(image_root, ignore_errors=True)
         os.remove(json_file)
     elif os.path.exists(image_root):
-        raise DatasetError(f"{image_root}: the folder is there without {json_file} and is not replaced; {_REMEDY}")
+        raise DatasetError(f"{image_root}: the folder exists without {json_file} and is not replaced; {_REMEDY}")
 
 
-def register_synthetic_pose(root, *, num_train=1000, num_val=100, **params):
+def register_synthetic_pose(root: Path | str, *, num_train: int = 1000, num_val: int = 100, **params: Any) -> None:
     """Register ``synthetic_pose_train`` and ``synthetic_pose_val`` with detectron2.
 
     The files are written when a data set is first used; its metadata then get ``json_file`` and ``image_root``. A
@@ -190,10 +193,10 @@ def register_synthetic_pose(root, *, num_train=1000, num_val=100, **params):
         >>> register_synthetic_pose("synthetic", num_train=500, image_size=(192, 192))
         >>> dicts = DatasetCatalog.get("synthetic_pose_train")
     """
-    params = SyntheticPose(**params)
+    pose = SyntheticPose(**params)
     for split, num_images in zip(SPLITS, (num_train, num_val)):
         name = f"synthetic_pose_{split}"
-        dataset = _SyntheticDataset(name, os.fspath(root), split, num_images, params)
+        dataset = _SyntheticDataset(name, os.fspath(root), split, num_images, pose)
         if name in DatasetCatalog:
             if DatasetCatalog[name] == dataset:
                 continue
@@ -209,7 +212,7 @@ def register_synthetic_pose(root, *, num_train=1000, num_val=100, **params):
         DatasetCatalog.register(name, dataset)
 
 
-def register_synthetic_pose_from_cfg(cfg):
+def register_synthetic_pose_from_cfg(cfg: CfgNode) -> None:
     """Register the synthetic people that a config describes: see :func:`register_synthetic_pose`.
 
     Args:

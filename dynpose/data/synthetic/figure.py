@@ -66,10 +66,10 @@ class Figure:
             self._pelvis @ rotation(x=t * pose.lean) @ rotation(z=-t * pose.tilt) @ rotation(y=t * pose.turn)
             for t in (0.5, 1.0)
         )
-        self._joints = {}
-        self.turned_away = set()
+        self._joints: dict[str, np.ndarray] = {}
+        self.turned_away: set[str] = set()
         # Lowest points of the soles, along the person's up
-        self._soles = []
+        self._soles: list[float] = []
 
         # (depth, patches) pairs
         trunk_depth, trunk = self._make_trunk()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .looks import shade
+from .looks import Outfit, shade
 from .patches import Patch, cap, rod
 from .poses import SIDES, rotation
 
@@ -31,7 +31,17 @@ class Head:
         depth (float): position of the head's centre towards the camera.
     """
 
-    def __init__(self, *, outfit, base, up, frame, height, neck, girth):
+    def __init__(
+        self,
+        *,
+        outfit: Outfit,
+        base: np.ndarray,
+        up: np.ndarray,
+        frame: np.ndarray,
+        height: float,
+        neck: float,
+        girth: float,
+    ):
         self._outfit, self._frame, self._base, self._girth = outfit, frame, base, girth
         self._size = height / _MODEL_HEIGHT
         self._skull = base + up * (0.75 * neck) + frame @ (np.array([0, 0.089, 0.008]) * self._size)
@@ -46,7 +56,7 @@ class Head:
             self._toward[f"{side}_ear"] = float(frame[2] @ (sign, 0, 0))
         self.turned_away = {name for name, cosine in self._toward.items() if cosine < _SEEN[name.split("_")[-1]]}
 
-    def patches(self):
+    def patches(self) -> list[Patch]:
         """The head, from far to near: list[Patch]."""
         outfit = self._outfit
         neck = Patch(
@@ -61,7 +71,7 @@ class Head:
             [self._at(0, 0.004, 0), self._at(0, -0.04, 0.017)],
             [self._axes(0.055, 0.066, 0.062), self._axes(0.037, 0.034, 0.04)],
         )
-        ears = {True: [], False: []}
+        ears: dict[bool, list[Patch]] = {True: [], False: []}
         for side, sign in zip(SIDES, (1, -1)):
             ear = self._ball(outfit.skin, (sign * 0.056, -0.012, -0.004), (0.009, 0.018, 0.013))
             ears[self._toward[f"{side}_ear"] < -0.2].append(ear)
@@ -69,7 +79,7 @@ class Head:
         behind, before = self._ornament()
         return [*behind, *head, *before]
 
-    def long_hair(self):
+    def long_hair(self) -> list[Patch]:
         """Hair that hangs down to the shoulders: list[Patch], empty for other styles."""
         if self._outfit.hair_style != "long":
             return []

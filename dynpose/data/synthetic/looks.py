@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Body:
@@ -24,7 +26,7 @@ class Body:
     waist: float = 1.0
 
 
-def sample_body(rng):
+def sample_body(rng: np.random.Generator) -> Body:
     """Draw an adult's or, occasionally, a child's proportions."""
     child = rng.random() < 0.12
     head = rng.uniform(0.185, 0.21) if child else rng.uniform(0.143, 0.16)
@@ -49,17 +51,17 @@ class Outfit:
     """Colours (RGB, 0..255) and cut of the clothes. ``sleeves`` is the covered fraction of the arm; ``trim`` is the
     second colour of the shirt. ``accent`` is worn on the left only, see :func:`sample_outfit`."""
 
-    skin: tuple
-    hair: tuple
+    skin: tuple[float, ...]
+    hair: tuple[float, ...]
     hair_style: str
-    shirt: tuple
+    shirt: tuple[float, ...]
     shirt_pattern: str
-    trim: tuple
+    trim: tuple[float, ...]
     sleeves: float
-    bottom: tuple
+    bottom: tuple[float, ...]
     bottom_style: str
-    shoes: tuple
-    accent: tuple
+    shoes: tuple[float, ...]
+    accent: tuple[float, ...]
 
 
 # fmt: off
@@ -85,7 +87,7 @@ _SHIRT_PATTERNS = {"plain": 0.3, "stripes": 0.2, "chest": 0.2, "yoke": 0.15, "zi
 _BOTTOM_STYLES = {"trousers": 0.62, "shorts": 0.26, "skirt": 0.12}
 
 
-def sample_outfit(rng):
+def sample_outfit(rng: np.random.Generator) -> Outfit:
     """Draw skin, hair and clothes.
 
     Everyone wears a bright colour on the left only: an armband, a wristband, a band below the knee and a shoe. This
@@ -112,7 +114,7 @@ def sample_outfit(rng):
     )
 
 
-def shade(color, factor):
+def shade(color: tuple[float, ...], factor: float) -> tuple[float, ...]:
     """Make an RGB colour darker (factor < 1) or lighter."""
     return tuple(min(255.0, value * factor) for value in color)
 

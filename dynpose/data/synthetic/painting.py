@@ -4,6 +4,7 @@ Positions are continuous pixels of the final image: ``x``, ``y`` is the position
 ``height`` the length of a body height.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -27,12 +28,12 @@ class PlacedFigure(NamedTuple):
     y: float
     height: float
 
-    def to_pixels(self, points):
+    def to_pixels(self, points: np.ndarray) -> np.ndarray:
         """Body heights (..., 2), y up, to continuous image pixels, y down."""
         return points * (self.height, -self.height) + (self.x, self.y)
 
 
-def paint_people(image, people):
+def paint_people(image: np.ndarray, people: Sequence[PlacedFigure]) -> np.ndarray:
     """Paint people over an image.
 
     Args:
@@ -54,7 +55,7 @@ def paint_people(image, people):
     return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def paint_shadows(image, people, strength=0.45):
+def paint_shadows(image: np.ndarray, people: Sequence[PlacedFigure], strength: float = 0.45) -> None:
     """Darken the ground under people's feet, in place.
 
     Args:
@@ -74,7 +75,7 @@ def paint_shadows(image, people, strength=0.45):
     cv2.multiply(image, 255 - darkness, dst=image, scale=1 / 255)
 
 
-def part_map(person, shape):
+def part_map(person: PlacedFigure, shape: tuple[int, int]) -> np.ndarray:
     """The part of a person that covers each pixel, ignoring other people.
 
     Args:
@@ -93,12 +94,12 @@ def part_map(person, shape):
     return parts
 
 
-def silhouette(parts):
+def silhouette(parts: np.ndarray) -> np.ndarray:
     """The pixels of a :func:`part_map` that belong to the person, without the seat: (H, W) bool."""
     return (parts > 0) & (parts != _VALUES["seat"])
 
 
-def keypoint_visibility(person, parts, hidden):
+def keypoint_visibility(person: PlacedFigure, parts: np.ndarray, hidden: np.ndarray) -> dict[str, int]:
     """COCO's visibility flags of a person.
 
     Args:

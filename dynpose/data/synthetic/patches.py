@@ -43,7 +43,7 @@ class Patch(NamedTuple):
     """
 
     part: str
-    color: tuple
+    color: tuple[float, ...]
     centers: Sequence[np.ndarray] = ()
     axes: Sequence[np.ndarray] = ()
     outline: np.ndarray | None = None
@@ -62,10 +62,10 @@ class Outlines(NamedTuple):
         order (list[tuple[int, int]]): (tone, outline) pairs in the order of painting.
     """
 
-    parts: list
+    parts: list[str]
     colors: np.ndarray
     points: np.ndarray
-    order: list
+    order: list[tuple[int, int]]
 
 
 class Bone(NamedTuple):
@@ -77,15 +77,23 @@ class Bone(NamedTuple):
     radii: tuple[float, float]
 
     @property
-    def end(self):
+    def end(self) -> np.ndarray:
         """The next joint: (3,)."""
         return self.at(1.0)
 
-    def at(self, t):
+    def at(self, t: float) -> np.ndarray:
         """The point at fraction ``t`` of the length: (3,)."""
         return self.start - self.frame[:, 1] * (self.length * t)
 
-    def wrap(self, part, color, t0=0.0, t1=1.0, grow=1.0, straight=(False, False)):
+    def wrap(
+        self,
+        part: str,
+        color: tuple[float, ...],
+        t0: float = 0.0,
+        t1: float = 1.0,
+        grow: float = 1.0,
+        straight: tuple[bool, bool] = (False, False),
+    ) -> Patch:
         """A patch around the bone.
 
         Args:
@@ -104,13 +112,15 @@ class Bone(NamedTuple):
 _DISC = np.array([1.0, 0.15, 1.0])
 
 
-def rod(part, color, start, end, radius):
+def rod(part: str, color: tuple[float, ...], start: np.ndarray, end: np.ndarray, radius: float) -> Patch:
     """A thin flat patch between two points (3,)."""
     ball = np.eye(3) * radius
     return Patch(part, color, [start, end], [ball, ball], shaded=False)
 
 
-def cap(part, color, center, axes, frame, angle):
+def cap(
+    part: str, color: tuple[float, ...], center: np.ndarray, axes: np.ndarray, frame: np.ndarray, angle: float
+) -> Patch | None:
     """The visible part of a cap of an ellipsoid, or None.
 
     Args:
@@ -146,7 +156,7 @@ def _arc(ring, chosen):
     return np.roll(ring, -first, axis=0)[: int(chosen.sum())]
 
 
-def project(groups, origin, light):
+def project(groups: list[list[Patch]], origin: np.ndarray, light: float) -> Outlines:
     """Turn patches into outlines.
 
     Args:
@@ -158,7 +168,9 @@ def project(groups, origin, light):
     Returns:
         Outlines
     """
-    pieces, centers, axes, grains, surface, previous = [], [], [], [], -1, None
+    centers: list[np.ndarray] = []
+    axes: list[np.ndarray] = []
+    pieces, grains, surface, previous = [], [], -1, None
     for group, patches in enumerate(groups):
         for patch in patches:
             surface += previous is None or patch.surface is None or patch.surface != previous.surface
@@ -172,8 +184,8 @@ def project(groups, origin, light):
             previous = patch
         previous = None
 
-    centers, axes, grains = (np.array(items)[:, :2] for items in (centers, axes, grains))
-    points = _hulls(centers, axes, grains, np.array([piece.pair for piece in pieces]), light)
+    centers_2d, axes_2d, grains_2d = (np.array(items)[:, :2] for items in (centers, axes, grains))
+    points = _hulls(centers_2d, axes_2d, grains_2d, np.array([piece.pair for piece in pieces]), light)
     for i, (patch, *_) in enumerate(pieces):
         if patch.outline is not None:
             points[:, i] = _shade_outline(patch.outline, light)
@@ -194,7 +206,7 @@ class _Piece(NamedTuple):
     patch: Patch
     group: int
     surface: int
-    pair: tuple
+    pair: tuple[int, int]
 
 
 def _hulls(centers, axes, grains, pairs, light):

@@ -239,7 +239,7 @@ _ACTIVITIES: dict[str, _Activity] = {
 }
 
 
-def rotation(x=0.0, y=0.0, z=0.0):
+def rotation(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> np.ndarray:
     """The matrix (3, 3) of a right-handed rotation about one axis, degrees; only one angle is given."""
     angle = np.deg2rad(x or y or z)
     c, s = np.cos(angle), np.sin(angle)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from .poses import sample_pose
 SPLITS = ("train", "val")
 CATEGORY_ID = 1
 
-# A person with fewer visible keypoints is moved, and finally left out, as no model could be expected to detect them.
+# A person with fewer visible keypoints is moved, and finally omitted, as no model could be expected to detect them.
 _MIN_VISIBLE_KEYPOINTS = 5
 _MIN_VISIBLE_AREA = 0.3
 _MAX_MOVES = 12
@@ -30,7 +31,7 @@ class SyntheticPose:
         seed (int): seed of all random numbers, not negative.
         image_size (tuple[int, int]): height and width, pixels, at least 32.
         people (tuple[int, int]): minimum and maximum number of people in an image. A person for whom no visible
-            position is found is left out, so a crowded image may have fewer.
+            position is found is omitted, so a crowded image may have fewer.
         crowding (float): 0 = people keep apart where there is room, 1 = they all gather around one point.
         scale (tuple[float, float]): height of a standing person as a fraction of the image's height.
         truncation (float): fraction of the people cut by the image's border.
@@ -67,7 +68,7 @@ class SyntheticPose:
             if not valid:
                 raise DatasetError(f"synthetic people: {field} is {getattr(self, field)!r}, but must be {rule}")
 
-    def render(self, index, split="train"):
+    def render(self, index: int, split: str = "train") -> tuple[np.ndarray, list[dict[str, Any]]]:
         """Make one image.
 
         Args:
