@@ -12,7 +12,7 @@ import sys
 from dynpose.tools.ending import exit_code
 
 
-def run():
+def run() -> None:
     """Do it; the results are in OUTPUT_DIR."""
     from detectron2.engine import default_argument_parser
 

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode as CN
 from dynpose.methods import add_registered_config
 
 
-def add_dynpose_config(cfg):
+def add_dynpose_config(cfg: CN) -> None:
     """Add dynpose's keys and those of all registered methods to a detectron2 config, in place.
 
     Args:

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Sequence
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
@@ -11,7 +12,7 @@ from .errors import ConfigError
 from .files import find_config_file, find_named_config, suggest_names
 
 
-def load_config(config_file="", opts=()):
+def load_config(config_file: str | os.PathLike[str] = "", opts: Sequence[str] = ()) -> CfgNode:
     """Read a config.
 
     Args:
