@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,16 +57,25 @@ class PoseCheckpointer(DetectionCheckpointer):
         >>> PoseCheckpointer(model).load("R_50_3X.pth")
     """
 
-    def __init__(self, model, save_dir="", *, new_keypoints=False, complete=False, class_names=None, **kwargs):
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        new_keypoints: bool = False,
+        complete: bool = False,
+        class_names: Sequence[str] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(model, save_dir, **kwargs)
-        self.path_manager = AtomicPathManager(self.path_manager)
+        self.path_manager: AtomicPathManager = AtomicPathManager(self.path_manager)
         self.new_keypoints = new_keypoints
         self.complete = complete
         self.class_names = list(getattr(self.model, "class_names", ()) if class_names is None else class_names)
         self._path = ""
         self._resumes = False
 
-    def save(self, name, **kwargs):
+    def save(self, name: str, **kwargs: Any) -> None:
         """Save like detectron2, with a note of the method, its keypoints and classes.
 
         Args:
@@ -78,7 +89,7 @@ class PoseCheckpointer(DetectionCheckpointer):
         if self._write(name, {**states, **kwargs}):
             self.tag_last_checkpoint(f"{name}.pth")
 
-    def save_weights(self, name, **kwargs):
+    def save_weights(self, name: str, **kwargs: Any) -> None:
         """Save the weights, the note of :meth:`save` and ``kwargs``, without the training state.
 
         The file is not recorded as the last checkpoint, since no run resumes from it. Raises the errors of
@@ -96,7 +107,7 @@ class PoseCheckpointer(DetectionCheckpointer):
         write_checkpoint(path, content, self.path_manager.open)
         return True
 
-    def load(self, path, checkpointables=None):
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load like detectron2.
 
         Args:

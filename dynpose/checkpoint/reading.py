@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import zipfile
+from typing import Any
 
 import torch
 from detectron2.utils.file_io import PathManager
@@ -49,12 +50,12 @@ class DamagedCheckpointError(ValueError):
     """A checkpoint that is missing or incomplete; the message gives the reason without the file name."""
 
 
-def trusts_checkpoints():
+def trusts_checkpoints() -> bool:
     """Whether :data:`TRUST_VARIABLE` allows checkpoints to run code."""
     return os.environ.get(TRUST_VARIABLE, "0").lower() in ("1", "y", "yes", "true")
 
 
-def load_checkpoint(path):
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint as :func:`read_checkpoint` does, with errors for users.
 
     Args:
@@ -79,7 +80,7 @@ def load_checkpoint(path):
         ) from error
 
 
-def read_verified(path):
+def read_verified(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint of ``torch.save`` and verify its checksums, which ``torch.load`` does not.
 
     Args:
@@ -112,7 +113,7 @@ def read_verified(path):
         raise DamagedCheckpointError(f"it is no checkpoint ({reason})") from error
 
 
-def read_checkpoint(path):
+def read_checkpoint(path: str) -> dict[str, Any]:
     """Read a checkpoint of dynpose, detectron2 (including its model zoo), Detectron or pycls, or a safetensors file.
 
     Args:

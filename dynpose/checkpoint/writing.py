@@ -3,7 +3,9 @@
 import errno
 import os
 import shutil
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import IO, Any
 
 import torch
 
@@ -19,7 +21,9 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OVERHEAD = 64 * 1024
 
 
-def write_checkpoint(path, content, opener=atomic_open):
+def write_checkpoint(
+    path: str, content: dict[str, Any], opener: Callable[[str, str], AbstractContextManager[IO[Any]]] = atomic_open
+) -> None:
     """Write content to a file with ``torch.save``.
 
     Args:
@@ -35,7 +39,7 @@ def write_checkpoint(path, content, opener=atomic_open):
 
 
 @contextmanager
-def explain_write_errors(path, content=None):
+def explain_write_errors(path: str, content: Any = None) -> Iterator[None]:
     """Turn the error of a failed write into a CheckpointError that states the needed and the free bytes.
 
     Args:
