@@ -5,7 +5,9 @@ import atexit
 import contextlib
 import logging
 import os
+from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
@@ -32,10 +34,10 @@ _held = contextlib.ExitStack()
 
 _LOGGERS = tuple(map(logging.getLogger, ("dynpose", "detectron2", "fvcore")))
 # (logger, handler) pairs attached by this process's latest setup
-_attached = []
+_attached: list[tuple[logging.Logger, logging.Handler]] = []
 
 
-def setup(args):
+def setup(args: argparse.Namespace) -> CfgNode:
     """Read the config, register its data sets, check that they fit the model, and prepare the output folder.
 
     The keypoint schema is written into the config; for training also the iterations of a schedule in epochs, the
@@ -107,9 +109,9 @@ def _alike_in_all_processes():
     except (ConfigError, DatasetError) as error:
         mistake = error
         _held.close()
-    for error in comm.all_gather(mistake):
-        if error is not None:
-            raise error
+    for failure in comm.all_gather(mistake):
+        if failure is not None:
+            raise failure
 
 
 def _hold(folder):
@@ -149,7 +151,7 @@ def _log_to(folder):
     setup_logger(folder or None, distributed_rank=comm.get_rank(), name="dynpose")
 
 
-def main(args):
+def main(args: argparse.Namespace) -> dict[str, Any]:
     """Train, or evaluate with ``--eval-only``.
 
     Args:

@@ -6,6 +6,7 @@ import os
 import tempfile
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
@@ -36,7 +37,7 @@ __all__ = ["check_affine_resize", "check_and_complete", "check_first_step", "che
 logger = logging.getLogger(__name__)
 
 
-def check_and_complete(cfg, *, eval_only=False):
+def check_and_complete(cfg: CfgNode, *, eval_only: bool = False) -> None:
     """Check for faults that would otherwise stop a run later, and complete the config from its data.
 
     The keypoint schema and the class names are filled in; for training also the iterations of a schedule in epochs and
@@ -93,7 +94,7 @@ def check_and_complete(cfg, *, eval_only=False):
             )
 
 
-def check_first_step(cfg):
+def check_first_step(cfg: CfgNode) -> None:
     """Run training up to its first step: build the model and the trainer, and load the first batch.
 
     Args:
@@ -128,7 +129,7 @@ def _without_set_up_of_logs():
         detectron2_logger.setLevel(level)
 
 
-def check_affine_resize(cfg):
+def check_affine_resize(cfg: CfgNode) -> None:
     """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a meta-architecture that does not read ``to_original``.
 
     Raises:
@@ -138,7 +139,7 @@ def check_affine_resize(cfg):
         check_reads_to_original(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE))
 
 
-def check_machine(cfg):
+def check_machine(cfg: CfgNode) -> None:
     """Check the keys for the device, the workers and the output; not whether this machine has the device.
 
     Raises:

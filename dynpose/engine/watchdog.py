@@ -4,6 +4,8 @@ Every few seconds each process writes a heartbeat with its progress to the proce
 no progress for a while reads the heartbeats of the others, and logs which are silent and which are behind.
 """
 
+from __future__ import annotations
+
 import atexit
 import json
 import logging
@@ -12,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -40,11 +43,11 @@ _ORDER = (_SET_UP, "waiting for images", _TRAINING, "checkpoint", "evaluation")
 _MAX_SECONDS_BETWEEN_BEATS = 5.0
 _NAMED = 8
 # The watchdog of this process, if any
-_running = []
+_running: list[_Watchdog] = []
 
 
 @contextmanager
-def watched(seconds, iteration=None):
+def watched(seconds: float, iteration: Callable[[], int] | None = None) -> Iterator[None]:
     """Log which processes hold up the job while the block runs in all of them; with one process, do nothing.
 
     A nested block only replaces the source of the iteration.
