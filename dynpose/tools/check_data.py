@@ -13,17 +13,26 @@ right ones orange, and keypoints are numbered. A person who faces the camera has
 colour or a number that changes sides with the body, or a limb that crosses it, indicates a wrong flip pair.
 """
 
+from __future__ import annotations
+
+import argparse
 import dataclasses
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from .cli import positive_int
+
+if TYPE_CHECKING:
+    from dynpose.data import KeypointSchema
+    from dynpose.data.faults import FaultLog
+    from dynpose.data.rules import Remarks
 
 NAME = "check-data"
 HELP = "report all faults of a data set, and draw samples with their flipped twins"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.add_argument("--json", help="an annotation file in COCO's format")
     parser.add_argument("--images", help="with --json: the folder that its file names start from")
@@ -41,7 +50,7 @@ def add_arguments(parser):
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after another option")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Check, report and draw; return 1 if training would fail."""
     from dynpose.config import ConfigError
 
@@ -83,9 +92,9 @@ class DataSet:
     """
 
     name: str
-    load: Callable
+    load: Callable[..., list[dict[str, Any]]]
     source: str
-    schema: object = None
+    schema: KeypointSchema | None = None
     is_train: bool = True
     is_flipped: bool = True
     checks_images: bool = True
@@ -161,7 +170,9 @@ def _schema(metadata):
         return None  # training would report the fault
 
 
-def check(data_set, num_examples=5, decode=False):
+def check(
+    data_set: DataSet, num_examples: int = 5, decode: bool = False
+) -> tuple[FaultLog, Remarks, list[dict[str, Any]]]:
     """Find all faults of a data set, with the checks of the loader and the mapper.
 
     Args:

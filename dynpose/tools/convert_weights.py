@@ -16,6 +16,7 @@ removes everything but the weights and their description from a checkpoint of a 
 to two times as large as the weights. model_final.pth and model_best.pth of a run are already stripped.
 """
 
+import argparse
 import fnmatch
 import os
 from pathlib import Path
@@ -24,7 +25,7 @@ NAME = "convert-weights"
 HELP = "convert released weights into a dynpose checkpoint, or strip one to its weights"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.add_argument("--input", required=True, help="the released file, or with --strip a dynpose checkpoint")
     parser.add_argument("--output", required=True, help="the file to write, .pth")
@@ -33,7 +34,7 @@ def add_arguments(parser):
     what.add_argument("--strip", action="store_true", help="keep a dynpose checkpoint's weights and note alone")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Convert, report and write."""
     from dynpose.checkpoint import CheckpointError, convert_released
 

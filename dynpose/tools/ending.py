@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 __all__ = ["exit_code"]
@@ -11,7 +12,7 @@ __all__ = ["exit_code"]
 _INSTALLER = Path(__file__).with_name("install_detectron2.py")
 
 
-def exit_code(program, function, *, is_run=False):
+def exit_code(program: str, function: Callable[[], int | None], *, is_run: bool = False) -> int:
     """Run a program, and print a ConfigError, DatasetError, CheckpointError or OSError as one line.
 
     Args:

@@ -42,7 +42,7 @@ _MENDS = {
 }
 
 
-def main():
+def main() -> None:
     """Install detectron2 unless it is installed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--constraint", help="pip constraints file for detectron2's own requirements")

@@ -15,6 +15,7 @@ prediction held a NaN or infinite number, as from a diverged model; 2 = invalid 
 130 and 143 = ended by SIGINT (Ctrl-C) or SIGTERM. docs/prediction.md has the details.
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -35,7 +36,7 @@ _COORDINATES = (
 _TERMINATED = 143
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.add_argument("--config-file", required=True, help="config.yaml of a run, or a config by path or name")
     parser.add_argument("--weights", required=True, help="dynpose's or released weights")
@@ -56,7 +57,7 @@ def add_arguments(parser):
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after another option")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Predict; see the module for the exit code."""
     try:
         with _sigterm_raises():
