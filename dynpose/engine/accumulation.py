@@ -28,7 +28,7 @@ def check_ims_per_process(cfg: CfgNode) -> int:
     limit = cfg.SOLVER.IMS_PER_PROCESS
     if not limit >= 0:
         raise ConfigError(
-            "SOLVER.IMS_PER_PROCESS must be the most images that a process takes at once, or 0 for all of its batch, "
+            "SOLVER.IMS_PER_PROCESS must be the maximum number of images of a forward pass, or 0 for no limit, "
             f"got {limit}"
         )
     return limit

@@ -44,8 +44,8 @@ def check_best_checkpoint(cfg: CfgNode, build_evaluator: Callable[[CfgNode, str]
     known = _known_metrics(cfg, build_evaluator)
     if known is not None and metric not in known:
         raise ConfigError(
-            f"SOLVER.BEST_METRIC {metric!r} is none that this evaluation gives; it has "
-            f"{', '.join(known[:20]) or 'none, for DATASETS.TEST has no annotation'}{', ...' if known[20:] else ''}"
+            f"SOLVER.BEST_METRIC {metric!r} is not a metric of this evaluation, which reports "
+            f"{', '.join(known[:20]) or 'none, since DATASETS.TEST has no annotation'}{', ...' if known[20:] else ''}"
         )
 
 
@@ -138,12 +138,12 @@ class BestHook(HookBase):
             return
         best = self._find_best(values)
         if best is not None and values[best][0] == done:
-            logger.info(f"{self._metric} {values[best][1]:.4f} is the best so far: its weights are kept")
+            logger.info(f"{self._metric} {values[best][1]:.4f} is the best so far: its weights are saved")
             self._save_best(*values[best])
         without_better = len(values) - (0 if best is None else best + 1)
         if self._patience and without_better >= self._patience and done < self.trainer.max_iter:
             logger.info(
-                f"{self._metric} has not got better in {without_better} evaluations (SOLVER.EARLY_STOPPING_PATIENCE): "
+                f"{self._metric} has not improved in {without_better} evaluations (SOLVER.EARLY_STOPPING_PATIENCE): "
                 f"training ends after {done} iterations"
             )
             self._stops = True

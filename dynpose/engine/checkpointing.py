@@ -94,7 +94,7 @@ class TrainingCheckpointer(PoseCheckpointer):
             if not resume and comm.is_main_process() and (self.has_checkpoint() or self._find_numbered()):
                 logger.warning(
                     f"{self.save_dir} holds the checkpoints of an earlier run, which this one will overwrite. Until "
-                    "its first checkpoint is written, --resume goes on with the earlier run"
+                    "its first checkpoint is written, --resume continues the earlier run"
                 )
             self.load(path, checkpointables=[])
             return {}
@@ -126,7 +126,7 @@ class TrainingCheckpointer(PoseCheckpointer):
             damage = find_damage(os.path.join(self.save_dir, name), required=self.checkpointables)
             if damage is None:
                 if faults:
-                    logger.warning(f"The newest checkpoint can't be taken ({'; '.join(faults)}): going on from {name}")
+                    logger.warning(f"The newest checkpoint can't be used ({'; '.join(faults)}): resuming from {name}")
                 self._numbered = [kept for kept in older if kept != name] + [name] * bool(_NUMBERED.fullmatch(name))
                 self._repair_notes(name, last)
                 return name
@@ -179,7 +179,7 @@ class TrainingCheckpointer(PoseCheckpointer):
             os.rename(path, moved)
         except OSError as error:
             raise CheckpointError(f"{path}: is a folder that can't be renamed ({error}); move it away") from error
-        return f"{_LAST} is a folder, which is called {os.path.basename(moved)} now"
+        return f"{_LAST} is a folder, which was renamed to {os.path.basename(moved)}"
 
     def _find_numbered(self):
         """The numbered checkpoints of the run, oldest first: those listed, or else all in the folder."""
@@ -198,11 +198,11 @@ class TrainingCheckpointer(PoseCheckpointer):
         except FileNotFoundError:
             return []  # a run of detectron2, or of an earlier dynpose
         except (OSError, ValueError, RecursionError) as error:
-            logger.warning(f"{path}: can't be read ({error}); the checkpoints are those of the folder")
+            logger.warning(f"{path}: can't be read ({error}); the checkpoints in the folder are used")
             return []
         is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
         if not is_list or not all(map(_NUMBERED.fullmatch, names)):
-            logger.warning(f"{path}: is no list of numbered checkpoints; they are those of the folder")
+            logger.warning(f"{path}: is not a list of numbered checkpoints; those in the folder are used")
             return []
         return names
 
@@ -253,7 +253,7 @@ def find_damage(path: str, required: Collection[str] = ()) -> str | None:
         return None
     iteration = checkpoint.get("iteration")
     if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
-        return "it does not say its iteration"
+        return "it has no iteration"
     # each required entry is a non-empty dict
     lacking = [name for name in required if not isinstance(checkpoint.get(name), dict) or not checkpoint[name]]
     return f"it has weights, but no state of the {lacking[0]}" if lacking else None

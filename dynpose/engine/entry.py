@@ -57,8 +57,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         ConfigError: MODEL.DEVICE is unavailable, OUTPUT_DIR can't be written, or another run is using it.
     """
     cfg = load_config(args.config_file, args.opts)
-    with _log_of_its_own():
-        with _alike_in_all_processes():
+    with _separate_log_handlers():
+        with _same_error_in_all_processes():
             check_machine(cfg)
             check_device(cfg.MODEL.DEVICE, "MODEL.DEVICE", "set MODEL.DEVICE cpu (at the end of the command)")
             _hold(cfg.OUTPUT_DIR)
@@ -79,7 +79,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 @contextlib.contextmanager
-def _log_of_its_own():
+def _separate_log_handlers():
     """Detach the log handlers of this process's previous setup, and record those that this one attaches.
 
     Otherwise a second run's lines appear twice on the screen, and in the first run's ``log.txt`` too.
@@ -98,18 +98,18 @@ def _log_of_its_own():
 
 
 @contextlib.contextmanager
-def _alike_in_all_processes():
+def _same_error_in_all_processes():
     """Raise an error of one process in the block in all processes, which would otherwise wait for it.
 
     The block must not communicate between processes.
     """
-    mistake = None
+    own_error = None
     try:
         yield
     except (ConfigError, DatasetError) as error:
-        mistake = error
+        own_error = error
         _held.close()
-    for failure in comm.all_gather(mistake):
+    for failure in comm.all_gather(own_error):
         if failure is not None:
             raise failure
 

@@ -37,7 +37,7 @@ class Evaluations:
         self._config = _digest(cfg)
         self._entries: list[dict[str, Any]] = []
 
-    def go_on_from(self, start_iter: int) -> None:
+    def resume_from(self, start_iter: int) -> None:
         """Read the results of a run that resumes after ``start_iter`` iterations, and drop later ones.
 
         All processes must call it.
@@ -85,7 +85,7 @@ class Evaluations:
             metric (str): its name in ``metrics.json``, such as "keypoints/AP".
 
         Returns:
-            list[tuple[int, float]]: iterations and value; evaluations without the metric are left out.
+            list[tuple[int, float]]: iterations and value; evaluations without the metric are omitted.
         """
         flat = [(entry["iterations"], flatten_results_dict(entry["results"])) for entry in self._entries]
         return sorted((iterations, results[metric]) for iterations, results in flat if metric in results)
@@ -98,7 +98,7 @@ class Evaluations:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError) as error:
-            logger.warning(f"{self.path}: can't be read ({error}); it is begun anew")
+            logger.warning(f"{self.path}: can't be read ({error}); it is written from scratch")
             return []
 
     def _write(self):
@@ -140,7 +140,7 @@ class EvaluationHook(hooks.EvalHook):
     def before_train(self) -> None:
         """Catch up on a missed evaluation at the iteration where the run resumes."""
         start = self.trainer.start_iter
-        self._evaluations.go_on_from(start)
+        self._evaluations.resume_from(start)
         if 0 < start < self.trainer.max_iter and self._is_due(start):
             storage = self.trainer.storage
             storage.iter = start - 1

@@ -93,7 +93,7 @@ def launch(
         if num_processes > 1:
             raise ConfigError(
                 f"--num-gpus {args.num_gpus} --num-machines {args.num_machines} under torchrun, which starts the "
-                "processes itself: leave these flags out and give torchrun --nproc-per-node and --nnodes. (Without "
+                "processes itself: omit these flags, and pass --nproc-per-node and --nnodes to torchrun. (Without "
                 "torchrun: unset RANK, WORLD_SIZE and LOCAL_RANK)"
             )
         return run_as(rank_of_torchrun(os.environ), main, args, timeout)
@@ -204,7 +204,7 @@ def run_as(
     if rank.restarts:
         if rank.rank == 0:
             # a warning, since no handler shows lower levels yet
-            logger.warning(f"Start {rank.restarts + 1} of this run: it goes on from its last checkpoint")
+            logger.warning(f"Start {rank.restarts + 1} of this run: it resumes from its last checkpoint")
         args.resume = True
     cfg = load_config(args.config_file, args.opts)
     timeout = timeout or _timeout(cfg)

@@ -24,7 +24,7 @@ def storage_state(storage: EventStorage) -> dict[str, dict[str, Any]]:
         storage (EventStorage)
 
     Returns:
-        dict[str, dict]: by metric, for :func:`load_storage_state`. Timings are left out.
+        dict[str, dict]: by metric, for :func:`load_storage_state`. Timings are omitted.
     """
     smoothed = storage.smoothing_hints()
     return {
@@ -68,7 +68,9 @@ def cut_metrics(path: str, start_iteration: int) -> int:
     except FileNotFoundError:
         return -1
     except OSError as error:
-        logger.warning(f"{path}: can't be cut ({error}): some of its iterations will be there twice, the later count")
+        logger.warning(
+            f"{path}: repeated iterations can't be removed ({error}): they appear twice, and the later lines count"
+        )
         return -1
     return max((iterations[i] for i in kept), default=-1)
 

@@ -146,10 +146,10 @@ class NonFiniteGuard(HookBase):
         if self.in_a_row > self.max_in_a_row:
             raise NonFiniteError(
                 f"{message}. These were {self.in_a_row} steps in a row, more than SOLVER.MAX_NONFINITE_STEPS "
-                f"({self.max_in_a_row}). dynpose.engine.replay computes them again; a lower SOLVER.BASE_LR, more "
+                f"({self.max_in_a_row}). dynpose.engine.replay recomputes them; a lower SOLVER.BASE_LR, more "
                 "SOLVER.WARMUP_ITERS, SOLVER.CLIP_GRADIENTS or, for float16, SOLVER.AMP.DTYPE 'bfloat16' may help"
             )
-        logger.warning(f"{message}. The step is left out ({self.in_a_row} in a row)")
+        logger.warning(f"{message}. The step is skipped ({self.in_a_row} in a row)")
         return False
 
     def _files(self):
@@ -170,7 +170,7 @@ class NonFiniteGuard(HookBase):
             os.makedirs(self.folder, exist_ok=True)
             write_checkpoint(path, case)
         except (OSError, CheckpointError) as error:  # a full disk must not end the run
-            logger.warning(f"The report is not kept: {error}")
+            logger.warning(f"The case is not saved: {error}")
             return None
         return path
 

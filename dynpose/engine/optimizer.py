@@ -176,7 +176,7 @@ def _scale_learning_rates(groups, model, factors, name):
         if not hits[pattern]:
             raise ConfigError(
                 f"{name}: no parameter of {type(model).__name__} has {pattern!r} in its name (or an earlier "
-                "entry has taken it); remove the entry, or correct it"
+                "entry matches it); remove the entry, or correct it"
             )
     groups = [
         {**group, "params": [parameter], "lr": group["lr"] * of_parameter.get(parameter, 1.0)}

@@ -51,7 +51,7 @@ class Precision:
         lacks_it = device_type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
         if amp.DTYPE == "bfloat16" and lacks_it:
             raise ConfigError(
-                f"SOLVER.AMP.DTYPE is 'bfloat16', which {torch.cuda.get_device_name()} does not have: set it to "
+                f"SOLVER.AMP.DTYPE is 'bfloat16', which {torch.cuda.get_device_name()} does not support: set it to "
                 "'float16', or SOLVER.AMP.ENABLED to False"
             )
         return cls(device_type, _DTYPES[amp.DTYPE])

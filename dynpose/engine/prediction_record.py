@@ -54,7 +54,7 @@ class PredictionRecord:
         resume (bool): continue with the results in the folder, if any.
 
     Attributes:
-        damaged (int): number of unreadable lines of an earlier run, which are left out.
+        damaged (int): number of unreadable lines of an earlier run, which are skipped.
 
     Raises:
         CheckpointError, ConfigError: the results in the folder are of other weights or another config, or, without
@@ -80,7 +80,7 @@ class PredictionRecord:
             self._begin(info, made_with)
         elif not resume:
             raise ConfigError(
-                f"--output: {self.path} holds {len(lines.places)} images of a run that did not end; go on with "
+                f"--output: {self.path} holds {len(lines.places)} images of an unfinished run; continue with "
                 "--resume, delete the file, or give another folder"
             )
         else:
@@ -164,7 +164,7 @@ class PredictionRecord:
         """Read results back, one at a time.
 
         Args:
-            names (Iterable[str]): of images; those without results are left out.
+            names (Iterable[str]): of images; those without results are skipped.
 
         Yields:
             dict: see :meth:`add_image`.
@@ -249,7 +249,9 @@ def _read_lines(path):
             return None
         header = _parse(first)
         if not _is_header(header):
-            raise ConfigError(f"--output: {path} is not of dynpose predict, or of another version; give another folder")
+            raise ConfigError(
+                f"--output: {path} was not written by this version of dynpose predict; give another folder"
+            )
         end = len(first)
         for line in iter(file.readline, b""):
             value = _parse(line)
@@ -315,8 +317,8 @@ def _explained(path):
         yield
     except OSError as error:
         raise OSError(
-            f"{path}: can't be written ({error.strerror or error}); {LINES_FILE} keeps what was found until then: make "
-            "room, and go on with --resume"
+            f"{path}: can't be written ({error.strerror or error}); {LINES_FILE} keeps the results so far: free "
+            "disk space, and continue with --resume"
         ) from error
 
 
@@ -348,7 +350,7 @@ def _check_same_run(path, header, info, made_with):
     old, new = header["made_with"], made_with
     if old["weights"]["sha256"] != new["weights"]["sha256"]:
         raise CheckpointError(
-            f"{_describe_weights(new['weights'])}: --resume needs the weights that {path} was begun with, "
+            f"{_describe_weights(new['weights'])}: --resume needs the weights that {path} was started with, "
             f"{_describe_weights(old['weights'])}; give these, or another --output"
         )
     values = {**old["config"], **_names(header["info"])}, {**new["config"], **_names(info)}
@@ -357,7 +359,7 @@ def _check_same_run(path, header, info, made_with):
         shown = [f"{key} is {values[1].get(key)}, was {values[0].get(key)}" for key in differing[:3]]
         more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise ConfigError(
-            f"{', '.join(shown)}{more}: --resume needs the config that {path} was begun with; give it, or another "
+            f"{', '.join(shown)}{more}: --resume needs the config that {path} was started with; give it, or another "
             "--output"
         )
 

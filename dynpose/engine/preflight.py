@@ -202,7 +202,7 @@ def _check_classes(cfg, names, eval_only):
             continue
         if len(classes) == len(expected) == 1 and not is_train:
             logger.warning(
-                "data set %r calls its one class %r, the model %r: they are taken for the same",
+                "data set %r calls its one class %r, the model %r: they are treated as the same",
                 name, *classes, *expected,
             )  # fmt: skip
             continue
@@ -219,10 +219,12 @@ def _difference(classes, expected):
             f"the model's classes in another order ({', '.join(classes[:5])}, ... for {', '.join(expected[:5])}, ...): "
             "register it with the model's order (key classes in DATASETS.POSE)"
         )
-    told = [f"{', '.join(map(repr, some[:5]))} {where}" for some, where in ((more, "more"), (less, "less")) if some]
+    differences = [
+        f"{', '.join(map(repr, some[:5]))} {where}" for some, where in ((more, "more"), (less, "less")) if some
+    ]
     return (
-        f"other classes than the model: {' and '.join(told)}. Give the categories the same names, or name one class "
-        "with class_name, or choose categories with classes, which leaves the others out (keys in DATASETS.POSE)"
+        f"other classes than the model: {' and '.join(differences)}. Give the categories the same names, or name one "
+        "class with class_name, or choose categories with classes, which excludes the others (keys in DATASETS.POSE)"
     )
 
 
@@ -265,8 +267,8 @@ def _check_learnable(dicts, cfg):
         is_learnable_person(person, record) for record in dicts for person in record["annotations"]
     ):
         raise DatasetError(
-            f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}: nobody is left to learn from: none of {len(dicts)} images "
-            "has a person who is no crowd, with a labelled keypoint (visibility 1 or 2) and a pixel of the box in the "
-            "image; dynpose check-data says what was left out"
+            f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}: there is no person to train on: none of {len(dicts)} images "
+            "has a person who is not a crowd, with a labelled keypoint (visibility 1 or 2) and a pixel of the box in "
+            "the image; dynpose check-data lists the skipped annotations"
         )
     return dicts

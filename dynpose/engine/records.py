@@ -65,7 +65,7 @@ def write_records(cfg: CfgNode, start_iteration: int) -> None:
     if starts:
         for key, meaning in (("datasets", "the data sets"), ("git", "the code")):
             if starts[0].get(key) != start[key]:
-                logger.warning(f"{path}: since the run was started, {meaning} changed: {key} of its starts say how")
+                logger.warning(f"{path}: {meaning} changed since the start of the run; compare {key} of its starts")
     with explain_write_errors(path), atomic_open(path) as f:
         json.dump({"starts": [*starts, start]}, f, indent=1)
 
@@ -98,7 +98,7 @@ def environment() -> dict[str, Any]:
 
 
 def fingerprint(name: str) -> dict[str, Any]:
-    """Information that tells a data set from another one of the same name.
+    """Information that distinguishes a data set from another one of the same name.
 
     Args:
         name (str): a registered data set.

@@ -51,7 +51,7 @@ def _saved_seed(config_file):
 def trainer_state(trainer: DefaultTrainer) -> dict[str, Any]:
     """The state of a DefaultTrainer's hooks (with the scheduler), optimizer, scaler, and its EMA.
 
-    detectron2 0.6 leaves the optimizer out.
+    detectron2 0.6 omits the optimizer.
 
     Args:
         trainer (DefaultTrainer): may have an attribute ``ema``, which is None or has a ``state_dict``.
@@ -72,12 +72,12 @@ def load_trainer_state(trainer: DefaultTrainer, state: dict[str, Any]) -> None:
     if "_trainer" in state:
         trainer._trainer.load_state_dict(state["_trainer"])
     else:
-        logger.warning("The checkpoint has no state of the optimizer, which starts afresh")
+        logger.warning("The checkpoint has no state of the optimizer, which starts from scratch")
     if getattr(trainer, "ema", None) is not None:
         if "ema" in state:
             trainer.ema.load_state_dict(state["ema"])
         else:
-            logger.warning("The checkpoint has no EMA, which starts afresh")
+            logger.warning("The checkpoint has no EMA, which starts from scratch")
 
 
 def process_state(model: nn.Module) -> dict[str, Any]:
@@ -127,7 +127,9 @@ class ResumeHook(HookBase):
         """Set the generators and the data."""
         trainer, rank = self.trainer, comm.get_rank()
         if trainer.start_iter >= max(trainer.max_iter, 1):
-            logger.info(f"All {trainer.max_iter} iterations are done: what the end of the run lacks is made up for")
+            logger.info(
+                f"All {trainer.max_iter} iterations are done: the missing final evaluation and files are completed"
+            )
             # detectron2 increments it at the end of its loop, even if no iteration ran
             trainer.iter = trainer.start_iter - 1
         processes = self.checkpoint.get("processes", ())
@@ -137,7 +139,7 @@ class ResumeHook(HookBase):
             if trainer.start_iter:
                 logger.warning(
                     f"The checkpoint has the random states of {len(processes)} processes, now there are "
-                    f"{comm.get_world_size()}: they are seeded afresh"
+                    f"{comm.get_world_size()}: they are seeded again"
                 )
             key = (self._seed, trainer.start_iter, rank)
             seed_rng(int(np.random.SeedSequence(key).generate_state(1)[0]))
@@ -150,7 +152,9 @@ class ResumeHook(HookBase):
             if "data" in self.checkpoint:
                 loader.load_state_dict(self.checkpoint["data"])
         elif trainer.start_iter:
-            logger.warning(f"{type(loader).__name__} can't go on where it was: it starts again with its first images")
+            logger.warning(
+                f"{type(loader).__name__} can't resume at its position: it starts again with its first images"
+            )
         for hook in trainer._hooks:
             # PreciseBN reads images from a separate loader every ``_period`` iterations
             if isinstance(hook, hooks.PreciseBN) and not hook._disabled and hook._period > 0:

@@ -90,7 +90,7 @@ class StopHook(HookBase):
         comm.synchronize()
         name = signal.Signals(self._request.number).name if self._request.number else "A signal to another process"
         logger.warning(
-            f"{name}: stopped after iteration {self.trainer.iter}, which is saved; --resume goes on from there. Exit "
+            f"{name}: stopped after iteration {self.trainer.iter}, which is saved; --resume continues from there. Exit "
             f"code {RESUMABLE_EXIT_CODE}"
         )
         raise SystemExit(RESUMABLE_EXIT_CODE)

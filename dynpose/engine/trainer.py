@@ -141,7 +141,7 @@ class PoseTrainer(DefaultTrainer):
             try:
                 return super().train()
             except StoppedEarly:
-                logger.info("Training has ended early; what comes after the last iteration is done")
+                logger.info("Training has stopped early; the last evaluation and the final files follow")
         if len(self.cfg.TEST.EXPECTED_RESULTS) and comm.is_main_process():
             verify_results(self.cfg, self._last_eval_results)
         return self._last_eval_results
