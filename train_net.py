@@ -13,7 +13,7 @@ from dynpose.tools.ending import exit_code
 
 
 def run() -> None:
-    """Do it; the results are in OUTPUT_DIR."""
+    """Train or evaluate; the results are in OUTPUT_DIR."""
     from detectron2.engine import default_argument_parser
 
     from dynpose.engine import launch, main

@@ -1,7 +1,7 @@
 """ImageNet weights of the backbones that detectron2 lacks: the files of the original releases, and timm's.
 
 They are recognised by their keys, renamed to the adapters of :mod:`dynpose.modeling.backbone`, and must fill the whole
-network; the classifier's weights are left out.
+network; the classifier's weights are skipped.
 """
 
 import re
@@ -41,7 +41,7 @@ class ImageNetFormat:
 _SWIN_UNUSED = (
     (r"head\..+", "classifier"),
     (r"norm\..+", "norm before the classifier"),
-    (r".+\.(relative_position_index|attn_mask)", "computed anew"),
+    (r".+\.(relative_position_index|attn_mask)", "recomputed"),
 )
 
 # the first match is used
@@ -66,7 +66,7 @@ IMAGENET_FORMATS = (
         signature=("base_layer.0.weight", "level5.root.conv.weight"),
         unused=(
             (r"fc\..+", "classifier"),
-            (r"level[345](\.tree\d)*\.project\..+", "output thrown away by the release"),
+            (r"level[345](\.tree\d)*\.project\..+", "output discarded by the release"),
         ),
     ),
     ImageNetFormat(

@@ -53,14 +53,14 @@ def explain_write_errors(path: str, content: Any = None) -> Iterator[None]:
         if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
             error = error.__context__
         reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
-        room, remedy = "", "make the folder writable and remove what is in the file's place"
+        room, remedy = "", "make the folder writable and remove any folder of that name"
         if isinstance(error, RuntimeError) or error.errno in _NO_ROOM:
             needed, free = _count_bytes(content) + _OVERHEAD, _free_bytes(path)
-            room = f": it takes {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free on its disk" if free else ""
-            remedy = "make room"
+            room = f": it needs {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free on its disk" if free else ""
+            remedy = "free disk space"
         raise CheckpointError(
-            f"{path}: can't be written ({reason}){room}. An earlier file of that name is unchanged; {remedy}, and do "
-            "again what was to write it (a training: with --resume)"
+            f"{path}: can't be written ({reason}){room}. An earlier file of that name is unchanged; {remedy}, and run "
+            "the command again (training: with --resume)"
         ) from error
 
 

@@ -60,7 +60,7 @@ def check_at_least_one(cfg: CfgNode, *keys: str) -> None:
 
 def check_between_0_and_1(cfg: CfgNode, *keys: str) -> None:
     """Numbers between 0 and 1, both excluded."""
-    _check_numbers(cfg, keys, lambda value: 0 < value < 1, "between 0 and 1, and neither of them")
+    _check_numbers(cfg, keys, lambda value: 0 < value < 1, "between 0 and 1, both excluded")
 
 
 def check_from_0_to_1(cfg: CfgNode, *keys: str) -> None:
@@ -89,7 +89,7 @@ def check_increasing(cfg: CfgNode, *keys: str) -> None:
     for key in keys:
         values = read_key(cfg, key)
         if any(second <= first for first, second in zip(values, values[1:])):
-            raise ConfigError(f"{key} must increase from number to number, got {values}")
+            raise ConfigError(f"{key} must be strictly increasing, got {values}")
 
 
 def check_length(cfg: CfgNode, key: str, length: int) -> None:
@@ -126,11 +126,11 @@ def check_norm(cfg: CfgNode, key: str, channels: int) -> None:
         get_norm(norm, channels)
     except KeyError:
         raise ConfigError(
-            f"{key} must be 'GN', 'BN', 'SyncBN' or 'FrozenBN' (or another name that detectron2's get_norm knows), or "
-            f"'' for none, got {norm!r}"
+            f"{key} must be 'GN', 'BN', 'SyncBN' or 'FrozenBN' (or another name that detectron2's get_norm supports), "
+            f"or '' for none, got {norm!r}"
         ) from None
     except ValueError as error:
-        raise ConfigError(f"{key} {norm!r} does not go with layers of {channels} channels: {error}") from error
+        raise ConfigError(f"{key} {norm!r} does not support layers of {channels} channels: {error}") from error
 
 
 def read_key(cfg: CfgNode, key: str) -> Any:

@@ -182,7 +182,7 @@ def _add_distributed(cfg):
     cfg.DISTRIBUTED = CN()
     # Timeout of a collective operation between the processes, minutes; the run then ends
     cfg.DISTRIBUTED.TIMEOUT_MINUTES = 30
-    # Seconds without an iteration after which each process repeatedly logs what it waits for; 0 = never
+    # Seconds without an iteration after which each process repeatedly logs which processes it waits for; 0 = never
     cfg.DISTRIBUTED.REPORT_SECONDS = 60
 
 

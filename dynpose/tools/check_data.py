@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dynpose.data.rules import Remarks
 
 NAME = "check-data"
-HELP = "report all faults of a data set, and draw samples with their flipped twins"
+HELP = "report all faults of a data set, and draw samples with their flipped copies"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 # The kind of fault that may occur only after the first step
-_MET_LATER = "images that can't be read, and are not looked for (DATASETS.CHECK_IMAGES)"
+_MET_LATER = "images that can't be read, which training does not check for (DATASETS.CHECK_IMAGES)"
 
 
 @dataclasses.dataclass
@@ -195,18 +195,19 @@ def check(
     except DatasetError as error:
         log(Fault.from_error("file", error))
     except Exception as error:  # a custom dataset function may raise anything
-        log(Fault(data_set.source, "file", f"{type(error).__name__}: {error}", "correct what the data set is read by"))
+        remedy = "correct the function that reads the data set"
+        log(Fault(data_set.source, "file", f"{type(error).__name__}: {error}", remedy))
     if not isinstance(records, list):  # an iterable can be used for evaluation, but not checked
         records = []
-    remedy = "copy it again, correct it, or take it out of the annotation"
+    remedy = "copy it again, correct it, or remove it from the annotation"
     broken = find_broken_images(records, (lambda record: image_fault(record, True)) if decode else None)
     for name, problem in broken:
         log(Fault(name, "images" if data_set.checks_images else _MET_LATER, problem, remedy))
     log.broken_images = {name for name, _ in broken}
     if data_set.is_train and not len(log) and not any(True for _ in _learnable_people(records, log)):
-        what = "nobody is left to learn from"
-        remedy = "label keypoints with visibility 1 or 2 of people who are no crowd and in the image"
-        log(Fault(data_set.source, "people", what, remedy))
+        problem = "there is no person to train on"
+        remedy = "label keypoints with visibility 1 or 2 of people who are not crowds and are in the image"
+        log(Fault(data_set.source, "people", problem, remedy))
     return log, remarks, records
 
 
@@ -276,7 +277,7 @@ def _draw(samples, args):
     import random
 
     if not samples:
-        print("no page: nobody with labelled keypoints to draw")
+        print("no page: there is no person with labelled keypoints")
         return
     from .flip_page import MAX_PIXELS, draw_page
 
@@ -285,12 +286,12 @@ def _draw(samples, args):
         num_large = len(samples) - len(drawable)
         print(f"not drawn: {num_large} people in images of more than {MAX_PIXELS:,} pixels", file=sys.stderr)
     chosen = random.Random(args.seed).sample(drawable, min(args.samples, len(drawable)))
-    page, left_out = draw_page(chosen)
-    for reason in left_out:
+    page, skipped = draw_page(chosen)
+    for reason in skipped:
         print(_printable(f"not drawn: {reason}"), file=sys.stderr)
     if page is not None:
         page.save(args.output)
-        print(f"{args.output}: {len(chosen) - len(left_out)} people, each with the flipped twin on the right")
+        print(f"{args.output}: {len(chosen) - len(skipped)} people, each with the flipped copy on the right")
 
 
 def _printable(text):

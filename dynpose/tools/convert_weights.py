@@ -63,7 +63,9 @@ def _check_output(path, output):
     from dynpose.checkpoint import CheckpointError
 
     if not output.endswith(".pth"):
-        raise CheckpointError(f"--output {output}: the name must end in .pth, which tells detectron2 the format")
+        raise CheckpointError(
+            f"--output {output}: the name must end in .pth, by which detectron2 recognises the format"
+        )
     if os.path.abspath(path) == os.path.abspath(output):
         raise CheckpointError(f"--output {output}: would overwrite the input; give another name")
 
@@ -79,15 +81,15 @@ def _strip(path, output):
     checkpoint = load_checkpoint(path)
     if "dynpose" not in checkpoint or not _are_weights(checkpoint.get("model")):
         raise CheckpointError(
-            f"{path}: is no checkpoint of a dynpose run; without --strip, released weights are converted"
+            f"{path}: is not a checkpoint of a dynpose run; without --strip, released weights are converted"
         )
     kept = {name: checkpoint[name] for name in _KEPT if name in checkpoint}
     # a view would be written with its whole storage
     kept["model"] = {name: value.clone() for name, value in kept["model"].items()}
     _write(output, kept)
-    left_out = [name for name in checkpoint if name not in kept]
+    removed = [name for name in checkpoint if name not in kept]
     print(f"{path}: {checkpoint['dynpose']['method']}, {os.path.getsize(path) / 1e6:.1f} MB")
-    print(f"  left out: {', '.join(left_out) or 'nothing'}")
+    print(f"  removed: {', '.join(removed) or 'nothing'}")
     print(f"{output}: written, {os.path.getsize(output) / 1e6:.1f} MB")
 
 

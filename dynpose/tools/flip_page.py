@@ -35,15 +35,15 @@ def draw_page(
             keypoints, which are the same for all.
 
     Returns:
-        tuple[Image | None, list[str]]: the page, None without pictures, and the reasons why people were left out.
+        tuple[Image | None, list[str]]: the page, None without pictures, and the reasons why people were skipped.
     """
-    rows, left_out = [], []
+    rows, skipped = [], []
     for record, person, schema in samples:
         try:
             rows.append([_picture(*flipped(record, person, schema, flip), schema) for flip in (False, True)])
         except DatasetError as error:
-            left_out.append(str(error))
-    return (_compose(rows, samples[0][2]) if rows else None), left_out
+            skipped.append(str(error))
+    return (_compose(rows, samples[0][2]) if rows else None), skipped
 
 
 def flipped(

@@ -115,7 +115,7 @@ def stop_sharing(path: str) -> bool:
 
 
 def _take(path, waits):
-    has_told = False
+    has_logged = False
     while True:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  open as long as it is locked
         _open_files.add(file)
@@ -130,9 +130,9 @@ def _take(path, waits):
             _close(file)
             if not waits:
                 raise
-            if not has_told:
+            if not has_logged:
                 logger.info("%s: waiting for %s", path, error.owner)
-                has_told = True
+                has_logged = True
             time.sleep(_SECONDS_BETWEEN_TRIES)
         except BaseException:
             _close(file)
@@ -147,7 +147,7 @@ def _lock(file, path):
         if _is_held(error):
             raise LockedError(_read_owner(file)) from None
         logger.warning(
-            "%s: the file system has no locks (%s): that no other process uses the folder is not checked", path, error
+            "%s: the file system has no locks (%s): other processes may use the folder unnoticed", path, error
         )
         return False
     return True
