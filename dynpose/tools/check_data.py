@@ -3,7 +3,7 @@
     dynpose check-data --json hands/train.json --images hands/images --output hands.jpg
     dynpose check-data --config-file my_hands.yaml
 
-Faults stop training; they are counted, with a few examples of each kind. Corrected and left-out items, and items that
+Faults stop training; they are counted, with a few examples of each kind. Corrected and skipped items, and items that
 are valid but perhaps not intended, are listed too (docs/datasets.md has the rules). With a config, everything that
 training does before its first step is done, except downloading weights. The exit code is 1 if training would fail
 before its first step.
