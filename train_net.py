@@ -12,8 +12,8 @@ import sys
 from dynpose.tools.ending import exit_code
 
 
-def run():
-    """Do it; the results are in OUTPUT_DIR."""
+def run() -> None:
+    """Train or evaluate; the results are in OUTPUT_DIR."""
     from detectron2.engine import default_argument_parser
 
     from dynpose.engine import launch, main

@@ -1,9 +1,14 @@
+from collections.abc import Sequence
+
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import MultiStepParamScheduler
+from omegaconf import DictConfig
 
 
-def multi_step(max_iter, milestones, *, warmup_iters, warmup_factor=0.001):
+def multi_step(
+    max_iter: int, milestones: Sequence[int], *, warmup_iters: int, warmup_factor: float = 0.001
+) -> DictConfig:
     """Multiply the learning rate by 0.1 at each milestone, after a linear warm-up.
 
     Args:

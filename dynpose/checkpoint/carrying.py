@@ -4,9 +4,14 @@ The model assigns rows to keypoints or classes, as in :mod:`dynpose.modeling.par
 "groups" and "owners". This module is independent of the methods.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
+
+# Owners of the rows of each parameter of a group, by the parameter's name
+RowGroup = Mapping[str, Sequence[tuple[int, ...]]]
 
 
 class CarriedRows(NamedTuple):
@@ -18,12 +23,18 @@ class CarriedRows(NamedTuple):
         exact (bool): whether every row of the model was transferred, each from the same owner.
     """
 
-    changed: list
-    unknown: list
+    changed: list[str]
+    unknown: list[str]
     exact: bool
 
 
-def carry_rows(weights, state, ours, theirs, match):
+def carry_rows(
+    weights: dict[str, Tensor],
+    state: Mapping[str, Tensor],
+    ours: Sequence[RowGroup],
+    theirs: Sequence[RowGroup],
+    match: Sequence[int | None],
+) -> CarriedRows:
     """Rearrange weights of other keypoints or classes for a model, in place.
 
     A row receives the values of the row with the same owner. A row of several keypoints, such as that of a part,
@@ -38,7 +49,9 @@ def carry_rows(weights, state, ours, theirs, match):
     Returns:
         CarriedRows
     """
-    changed, unknown, exact = [], [], True
+    changed: list[str] = []
+    unknown: list[str] = []
+    exact = True
     for our_group, their_group in zip(ours, theirs, strict=True):
         old = [torch.as_tensor(weights[name]) for name in their_group if name in weights]
         new = [state[name] for name in our_group]
@@ -58,7 +71,7 @@ def carry_rows(weights, state, ours, theirs, match):
     return CarriedRows(changed, unknown, exact)
 
 
-def fits(weights, group):
+def fits(weights: Mapping[str, Tensor], group: RowGroup) -> bool:
     """Whether weights have all parameters of a group, with its numbers of rows."""
     return all(name in weights and weights[name].shape[:1] == (len(owners),) for name, owners in group.items())
 

@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,16 +57,25 @@ class PoseCheckpointer(DetectionCheckpointer):
         >>> PoseCheckpointer(model).load("R_50_3X.pth")
     """
 
-    def __init__(self, model, save_dir="", *, new_keypoints=False, complete=False, class_names=None, **kwargs):
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        new_keypoints: bool = False,
+        complete: bool = False,
+        class_names: Sequence[str] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(model, save_dir, **kwargs)
-        self.path_manager = AtomicPathManager(self.path_manager)
+        self.path_manager: AtomicPathManager = AtomicPathManager(self.path_manager)
         self.new_keypoints = new_keypoints
         self.complete = complete
         self.class_names = list(getattr(self.model, "class_names", ()) if class_names is None else class_names)
         self._path = ""
         self._resumes = False
 
-    def save(self, name, **kwargs):
+    def save(self, name: str, **kwargs: Any) -> None:
         """Save like detectron2, with a note of the method, its keypoints and classes.
 
         Args:
@@ -78,7 +89,7 @@ class PoseCheckpointer(DetectionCheckpointer):
         if self._write(name, {**states, **kwargs}):
             self.tag_last_checkpoint(f"{name}.pth")
 
-    def save_weights(self, name, **kwargs):
+    def save_weights(self, name: str, **kwargs: Any) -> None:
         """Save the weights, the note of :meth:`save` and ``kwargs``, without the training state.
 
         The file is not recorded as the last checkpoint, since no run resumes from it. Raises the errors of
@@ -96,7 +107,7 @@ class PoseCheckpointer(DetectionCheckpointer):
         write_checkpoint(path, content, self.path_manager.open)
         return True
 
-    def load(self, path, checkpointables=None):
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load like detectron2.
 
         Args:
@@ -188,7 +199,7 @@ class PoseCheckpointer(DetectionCheckpointer):
                 "was trained with another config; use the config.yaml of its run"
             )
         if fresh:
-            logger.warning(f"Other keypoints than in {self._path}: initialised afresh: {', '.join(fresh)}")
+            logger.warning(f"Other keypoints than in {self._path}: initialised from scratch: {', '.join(fresh)}")
 
     def _check_use(self, keys, incompatible):
         """Refuse weights if none were loaded or, if they must be complete, if any learned values are missing."""
@@ -200,8 +211,8 @@ class PoseCheckpointer(DetectionCheckpointer):
                 f"{key} {tuple(theirs)}, not {tuple(ours)}" for key, theirs, ours in incompatible.incorrect_shapes
             ]
             raise CheckpointError(
-                f"{self._path}: nothing of it fits the model: it holds other parameters ({_few(shapes or keys)}) than "
-                f"{self._description()['method']} ({_few(parameters)}). Give weights of this model, or ImageNet "
+                f"{self._path}: none of its weights fit the model: it holds other parameters ({_few(shapes or keys)}) "
+                f"than {self._description()['method']} ({_few(parameters)}). Give weights of this model, or ImageNet "
                 f"weights of its backbone, {self._backbone_name()}, with {names} and no other prefix than 'module.'"
             )
         if not self.complete:
@@ -228,10 +239,10 @@ class PoseCheckpointer(DetectionCheckpointer):
         for name, value, key in released.expects:
             if getattr(self.model, name, value) == value:
                 continue
-            message = f"{self._path}: {released.name} weights give what they gave their authors with {key} alone"
+            message = f"{self._path}: {released.name} weights reproduce the authors' results only with {key}"
             if self.complete:
                 raise CheckpointError(f"{message}; set it, or use {released.config}")
-            logger.warning(f"{message}: training has to learn the difference")
+            logger.warning(f"{message}: training must learn the difference")
 
     def _carry_keypoints(self, weights, theirs, ours):
         """Rearrange weights of other keypoints, or of the same in another order, to the model's order, in place."""
@@ -244,14 +255,14 @@ class PoseCheckpointer(DetectionCheckpointer):
             return
         match = _match_names(ours["keypoints"], theirs["keypoints"], exactly=reordered)
         if len(theirs["keypoints"]) == len(ours["keypoints"]) and not any(index is not None for index in match):
-            logger.warning(f"{self._path}: as many keypoints as the model, but other names; all layers are taken over")
+            logger.warning(f"{self._path}: the model's number of keypoints under other names; all layers are loaded")
             return
         rows = self.model.keypoint_rows(ours), self.model.keypoint_rows(theirs)
         carried = carry_rows(weights, self.model.state_dict(), *rows, match)
         if self.complete and not carried.exact:
             raise CheckpointError(
                 f"{self._path}: it has the model's keypoints in another order or in other parts, and its parameters do "
-                f"not go with them ({_few(carried.unknown or carried.changed)}). It was trained with another config; "
+                f"not match them ({_few(carried.unknown or carried.changed)}). It was trained with another config; "
                 "use the config.yaml of its run"
             )
         self._report("keypoints", ours["keypoints"], match, carried, reordered)
@@ -265,7 +276,7 @@ class PoseCheckpointer(DetectionCheckpointer):
         )
         if self._resumes:
             raise CheckpointError(
-                f"{self._path}: {lists}. A run goes on with the keypoints and parts that it began with, in their "
+                f"{self._path}: {lists}. A run continues with the keypoints and parts that it started with, in their "
                 "order; to learn others, train with these MODEL.WEIGHTS in another OUTPUT_DIR"
             )
         reason = getattr(self.model, "fixed_keypoint_order", "")
@@ -279,9 +290,9 @@ class PoseCheckpointer(DetectionCheckpointer):
                 "keypoints, train with these MODEL.WEIGHTS"
             )
         if not reason and not hasattr(self.model, "keypoint_rows"):
-            reason = "it does not say which of its parameters are for which keypoint"
+            reason = "it does not map its parameters to keypoints"
         if not reason and "parts" in ours and "parts" not in theirs:
-            reason = "the weights do not say which parts the keypoints are in"
+            reason = "the weights do not record the parts of the keypoints"
         if reason:
             raise CheckpointError(
                 f"{self._path}: {lists}: the same in another order, in which {ours['method']} can't use them, since "
@@ -296,8 +307,8 @@ class PoseCheckpointer(DetectionCheckpointer):
         lists = f"the checkpoint has the classes {', '.join(theirs)}, the model {', '.join(ours)}"
         if self._resumes:
             raise CheckpointError(
-                f"{self._path}: {lists}. A run goes on with the classes that it began with, in their order; to learn "
-                "others, train with these MODEL.WEIGHTS in another OUTPUT_DIR"
+                f"{self._path}: {lists}. A run continues with the classes that it started with, in their order; to "
+                "learn others, train with these MODEL.WEIGHTS in another OUTPUT_DIR"
             )
         if self.complete and not reordered:
             raise CheckpointError(
@@ -306,7 +317,7 @@ class PoseCheckpointer(DetectionCheckpointer):
             )
         match = _match_names(ours, theirs, exactly=True)
         if len(theirs) == len(ours) and not any(index is not None for index in match):
-            logger.warning(f"{self._path}: {lists}: as many, but other names; all layers are taken over")
+            logger.warning(f"{self._path}: {lists}: the same number under other names; all layers are loaded")
             return
         if not hasattr(self.model, "class_rows"):
             return
@@ -320,15 +331,16 @@ class PoseCheckpointer(DetectionCheckpointer):
             return
         if carried.unknown:
             logger.warning(
-                f"{self._path}: trained with another config: nothing can be carried over by name in "
+                f"{self._path}: trained with another config: these can't be transferred by name: "
                 f"{', '.join(carried.unknown)}"
             )
         if carried.changed:
             known = [name for name, index in zip(names, match) if index is not None]
             fresh = [name for name, index in zip(names, match) if index is None]
             logger.warning(
-                f"Other {kind} than in {self._path}: carried over: {', '.join(known) or 'none'}; initialised afresh: "
-                f"{', '.join(fresh) or 'none'} (in {len(carried.changed)} parameters: {_few(carried.changed, 8)})"
+                f"Other {kind} than in {self._path}: transferred: {', '.join(known) or 'none'}; initialised from "
+                f"scratch: {', '.join(fresh) or 'none'} (in {len(carried.changed)} parameters: "
+                f"{_few(carried.changed, 8)})"
             )
 
     def _backbone_name(self):
@@ -359,11 +371,13 @@ class PoseCheckpointer(DetectionCheckpointer):
                 f"{imagenet.backbone}, or incomplete; see the keys of MODEL.{imagenet.backbone.upper()}"
             )
         for reason, keys in report.lacking.items():
-            logger.warning(f"{self._path}: {reason}: {len(keys)} parameters initialised afresh: {', '.join(keys)}")
+            logger.warning(
+                f"{self._path}: {reason}: {len(keys)} parameters initialised from scratch: {', '.join(keys)}"
+            )
         if report.resized:
             logger.warning(
                 f"{self._path}: {len(report.resized)} relative-position tables of another window interpolated; set "
-                "MODEL.SWIN.WINDOW_SIZE (12 for weights trained at 384 pixels) to take them over as they are"
+                "MODEL.SWIN.WINDOW_SIZE (12 for weights trained at 384 pixels) to load them unchanged"
             )
         return report.converted
 

@@ -1,12 +1,14 @@
 """ImageNet weights of the backbones that detectron2 lacks: the files of the original releases, and timm's.
 
 They are recognised by their keys, renamed to the adapters of :mod:`dynpose.modeling.backbone`, and must fill the whole
-network; the classifier's weights are left out.
+network; the classifier's weights are skipped.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 _TABLE = "relative_position_bias_table"
@@ -29,17 +31,17 @@ class ImageNetFormat:
 
     name: str
     backbone: str
-    signature: tuple
-    renames: tuple = ()
-    names: dict = field(default_factory=dict)
-    unused: tuple = ()
-    may_lack: tuple = ()
+    signature: tuple[str, ...]
+    renames: tuple[tuple[str, str], ...] = ()
+    names: dict[str, str] = field(default_factory=dict)
+    unused: tuple[tuple[str, str], ...] = ()
+    may_lack: tuple[tuple[str, str], ...] = ()
 
 
 _SWIN_UNUSED = (
     (r"head\..+", "classifier"),
     (r"norm\..+", "norm before the classifier"),
-    (r".+\.(relative_position_index|attn_mask)", "computed anew"),
+    (r".+\.(relative_position_index|attn_mask)", "recomputed"),
 )
 
 # the first match is used
@@ -64,7 +66,7 @@ IMAGENET_FORMATS = (
         signature=("base_layer.0.weight", "level5.root.conv.weight"),
         unused=(
             (r"fc\..+", "classifier"),
-            (r"level[345](\.tree\d)*\.project\..+", "output thrown away by the release"),
+            (r"level[345](\.tree\d)*\.project\..+", "output discarded by the release"),
         ),
     ),
     ImageNetFormat(
@@ -83,6 +85,9 @@ IMAGENET_FORMATS = (
     ),
 )
 
+# Class names of the timm networks
+_BACKBONES = (*(imagenet.backbone for imagenet in IMAGENET_FORMATS), "Timm")
+
 
 @dataclass
 class ImageNetReport:
@@ -98,21 +103,21 @@ class ImageNetReport:
         resized (list[str]): relative-position tables of another window, interpolated.
     """
 
-    converted: dict
-    unused: dict
-    unknown: list
-    missing: list
-    lacking: dict
-    misfits: list
-    resized: list
+    converted: dict[str, Tensor]
+    unused: dict[str, list[str]]
+    unknown: list[str]
+    missing: list[str]
+    lacking: dict[str, list[str]]
+    misfits: list[str]
+    resized: list[str]
 
     @property
-    def fits(self):
+    def fits(self) -> bool:
         """Whether the weights fill the whole backbone and all of them are recognised."""
         return not (self.unknown or self.missing or self.misfits)
 
 
-def detect_imagenet(state_dict, model=None):
+def detect_imagenet(state_dict: Mapping[str, Tensor], model: nn.Module | None = None) -> ImageNetFormat | None:
     """Recognise a backbone's ImageNet weights.
 
     Args:
@@ -150,7 +155,7 @@ def _timm_format(model):
     )
 
 
-def find_backbone(model, names=(*(imagenet.backbone for imagenet in IMAGENET_FORMATS), "Timm")):
+def find_backbone(model: nn.Module, names: Sequence[str] = _BACKBONES) -> tuple[str, nn.Module] | None:
     """Find the timm network inside a model.
 
     Args:
@@ -166,7 +171,9 @@ def find_backbone(model, names=(*(imagenet.backbone for imagenet in IMAGENET_FOR
     return None
 
 
-def convert_imagenet(state_dict, imagenet, prefix, body):
+def convert_imagenet(
+    state_dict: Mapping[str, Tensor], imagenet: ImageNetFormat, prefix: str, body: nn.Module
+) -> ImageNetReport:
     """Rename a backbone's ImageNet weights, and check that they fit.
 
     Relative-position tables of another window size are interpolated (bicubic, as in Swin's code).
@@ -201,7 +208,7 @@ def convert_imagenet(state_dict, imagenet, prefix, body):
     return report
 
 
-def resize_position_table(table, rows):
+def resize_position_table(table: Tensor, rows: int) -> Tensor:
     """Interpolate a relative-position table to another window size.
 
     Args:

@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import zipfile
+from typing import Any
 
 import torch
 from detectron2.utils.file_io import PathManager
@@ -49,12 +50,12 @@ class DamagedCheckpointError(ValueError):
     """A checkpoint that is missing or incomplete; the message gives the reason without the file name."""
 
 
-def trusts_checkpoints():
+def trusts_checkpoints() -> bool:
     """Whether :data:`TRUST_VARIABLE` allows checkpoints to run code."""
     return os.environ.get(TRUST_VARIABLE, "0").lower() in ("1", "y", "yes", "true")
 
 
-def load_checkpoint(path):
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint as :func:`read_checkpoint` does, with errors for users.
 
     Args:
@@ -74,12 +75,12 @@ def load_checkpoint(path):
         raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # a truncated archive, a text file and others raise different errors
         raise CheckpointError(
-            f"{path}: can't be read as a checkpoint ({type(error).__name__}: {error}). It may be truncated or no "
-            "checkpoint at all; copy it again or give another file"
+            f"{path}: can't be read as a checkpoint ({type(error).__name__}: {error}). It may be truncated or not a "
+            "checkpoint; copy it again or give another file"
         ) from error
 
 
-def read_verified(path):
+def read_verified(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint of ``torch.save`` and verify its checksums, which ``torch.load`` does not.
 
     Args:
@@ -109,10 +110,10 @@ def read_verified(path):
         raise
     except Exception as error:  # torch.load may raise any exception on another type of file
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DamagedCheckpointError(f"it is no checkpoint ({reason})") from error
+        raise DamagedCheckpointError(f"it is not a checkpoint ({reason})") from error
 
 
-def read_checkpoint(path):
+def read_checkpoint(path: str) -> dict[str, Any]:
     """Read a checkpoint of dynpose, detectron2 (including its model zoo), Detectron or pycls, or a safetensors file.
 
     Args:
@@ -167,8 +168,8 @@ def _read_pickle(path):
 
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
-        if (module, name) in _STAND_INS:
-            return _STAND_INS[module, name]
+        if (module, name) in _SAFE_REPLACEMENTS:
+            return _SAFE_REPLACEMENTS[module, name]
         if (module, name) not in _ARRAY_GLOBALS:
             raise UnsafeCheckpointError(_unsafe(f"it refers to {module}.{name}"))
         return super().find_class(module, name)
@@ -185,7 +186,7 @@ def _empty_bytes():
 
 
 # Names that Python 3 writes in pickles of bytes for Python 2
-_STAND_INS = {
+_SAFE_REPLACEMENTS = {
     ("_codecs", "encode"): _encode,
     ("builtins", "bytes"): _empty_bytes,
     ("__builtin__", "bytes"): _empty_bytes,

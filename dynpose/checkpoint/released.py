@@ -1,18 +1,21 @@
 """The authors' released checkpoints: recognised by their keys, renamed to dynpose's."""
 
 import re
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from dynpose.methods import ReleasedFormat, registered_methods
 
 __all__ = ["ReleasedFormat", "convert_released", "detect_released", "released_formats"]
 
 
-def released_formats():
+def released_formats() -> list[ReleasedFormat]:
     """Return the formats of all registered methods: a list of ReleasedFormat."""
     return [released for method in registered_methods() for released in method.released_formats]
 
 
-def detect_released(state_dict):
+def detect_released(state_dict: Mapping[str, Tensor]) -> ReleasedFormat | None:
     """Recognise a released checkpoint.
 
     Args:
@@ -27,7 +30,7 @@ def detect_released(state_dict):
     return None
 
 
-def convert_released(state_dict, released):
+def convert_released(state_dict: Mapping[str, Tensor], released: ReleasedFormat) -> tuple[dict[str, Tensor], list[str]]:
     """Rename the parameters of a released checkpoint to dynpose's.
 
     Args:

@@ -3,7 +3,9 @@
 import errno
 import os
 import shutil
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import IO, Any
 
 import torch
 
@@ -19,7 +21,9 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OVERHEAD = 64 * 1024
 
 
-def write_checkpoint(path, content, opener=atomic_open):
+def write_checkpoint(
+    path: str, content: dict[str, Any], opener: Callable[[str, str], AbstractContextManager[IO[Any]]] = atomic_open
+) -> None:
     """Write content to a file with ``torch.save``.
 
     Args:
@@ -35,7 +39,7 @@ def write_checkpoint(path, content, opener=atomic_open):
 
 
 @contextmanager
-def explain_write_errors(path, content=None):
+def explain_write_errors(path: str, content: Any = None) -> Iterator[None]:
     """Turn the error of a failed write into a CheckpointError that states the needed and the free bytes.
 
     Args:
@@ -49,14 +53,14 @@ def explain_write_errors(path, content=None):
         if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
             error = error.__context__
         reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
-        room, remedy = "", "make the folder writable and remove what is in the file's place"
+        room, remedy = "", "make the folder writable and remove any folder of that name"
         if isinstance(error, RuntimeError) or error.errno in _NO_ROOM:
             needed, free = _count_bytes(content) + _OVERHEAD, _free_bytes(path)
-            room = f": it takes {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free on its disk" if free else ""
-            remedy = "make room"
+            room = f": it needs {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free on its disk" if free else ""
+            remedy = "free disk space"
         raise CheckpointError(
-            f"{path}: can't be written ({reason}){room}. An earlier file of that name is unchanged; {remedy}, and do "
-            "again what was to write it (a training: with --resume)"
+            f"{path}: can't be written ({reason}){room}. An earlier file of that name is unchanged; {remedy}, and run "
+            "the command again (training: with --resume)"
         ) from error
 
 

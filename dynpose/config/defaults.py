@@ -9,7 +9,7 @@ from detectron2.config import CfgNode as CN
 from dynpose.methods import add_registered_config
 
 
-def add_dynpose_config(cfg):
+def add_dynpose_config(cfg: CN) -> None:
     """Add dynpose's keys and those of all registered methods to a detectron2 config, in place.
 
     Args:
@@ -182,7 +182,7 @@ def _add_distributed(cfg):
     cfg.DISTRIBUTED = CN()
     # Timeout of a collective operation between the processes, minutes; the run then ends
     cfg.DISTRIBUTED.TIMEOUT_MINUTES = 30
-    # Seconds without an iteration after which each process repeatedly logs what it waits for; 0 = never
+    # Seconds without an iteration after which each process repeatedly logs which processes it waits for; 0 = never
     cfg.DISTRIBUTED.REPORT_SECONDS = 60
 
 

@@ -9,7 +9,7 @@ from .errors import ConfigError
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def config_folder():
+def config_folder() -> Path:
     """Return the folder of the configs that come with dynpose.
 
     An installed package holds a copy of them; in a checkout they are ``configs/`` beside the package.
@@ -21,7 +21,7 @@ def config_folder():
     return installed if installed.is_dir() else _PACKAGE.parent / "configs"
 
 
-def config_names():
+def config_names() -> list[str]:
     """List the configs that come with dynpose.
 
     Returns:
@@ -32,7 +32,7 @@ def config_names():
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
-def find_config_file(path_or_name):
+def find_config_file(path_or_name: str | os.PathLike[str]) -> str:
     """Find a config file.
 
     Args:
@@ -60,7 +60,7 @@ def find_config_file(path_or_name):
     return named
 
 
-def find_named_config(name):
+def find_named_config(name: str) -> str | None:
     """Find a config that comes with dynpose.
 
     Args:
@@ -72,7 +72,7 @@ def find_named_config(name):
     return str(config_folder() / name) if Path(name).as_posix() in config_names() else None
 
 
-def suggest_names(name):
+def suggest_names(name: str) -> str:
     """Suggest configs for a name that no config has.
 
     Args:

@@ -1,9 +1,15 @@
 """Helpers for detectron2's LazyConfig: values derived from others, and components without omegaconf containers."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
-def get_attribute(of, name):
+def get_attribute(of: Any, name: str) -> Any:
     """Read an attribute of an object when a config is instantiated.
 
     Values of a lazy config that follow from another part of it, such as K from the keypoint schema, are thus written
@@ -23,7 +29,7 @@ def get_attribute(of, name):
     return getattr(of, name)
 
 
-def set_plain(instance, *names):
+def set_plain(instance: DataclassInstance, *names: str) -> None:
     """Convert sequences to tuples and mappings to dicts, in place, in a dataclass that may be frozen.
 
     detectron2's ``instantiate`` passes lists and dicts of a config as omegaconf containers, which are slow to read and

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Sequence
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
@@ -11,7 +12,7 @@ from .errors import ConfigError
 from .files import find_config_file, find_named_config, suggest_names
 
 
-def load_config(config_file="", opts=()):
+def load_config(config_file: str | os.PathLike[str] = "", opts: Sequence[str] = ()) -> CfgNode:
     """Read a config.
 
     Args:
@@ -75,7 +76,7 @@ def _read(path, including=()):
     absolute = os.path.abspath(path)
     chain = (*including, absolute)
     if absolute in including:
-        raise ConfigError(f"{path}: _BASE_ leads back to the file itself: {' -> '.join(chain)}; take one out")
+        raise ConfigError(f"{path}: _BASE_ leads back to the file itself: {' -> '.join(chain)}; remove one of them")
     try:
         with open(absolute, encoding="utf-8") as f:
             content = yaml.load(f, _UniqueKeyLoader)
@@ -85,7 +86,7 @@ def _read(path, including=()):
         raise ConfigError(f"{path}: {' '.join(str(error).split())}; correct the file") from error
     if not isinstance(content, dict):
         found = "is empty" if content is None else f"holds a {type(content).__name__}"
-        raise ConfigError(f"{path}: the file {found}; write KEY: value, or leave the config file out")
+        raise ConfigError(f"{path}: the file {found}; write KEY: value, or omit the config file")
     bases = content.pop("_BASE_", ())
     merged = {}
     for base in bases if isinstance(bases, (list, tuple)) else [bases]:

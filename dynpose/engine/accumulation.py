@@ -1,14 +1,19 @@
 """Gradient accumulation: batches too large for a device are split into micro-batches whose gradients are summed."""
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
+from detectron2.config import CfgNode
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dynpose.config import ConfigError
 
+_Image = TypeVar("_Image")
 
-def check_ims_per_process(cfg):
+
+def check_ims_per_process(cfg: CfgNode) -> int:
     """Check ``SOLVER.IMS_PER_PROCESS``.
 
     Args:
@@ -23,13 +28,13 @@ def check_ims_per_process(cfg):
     limit = cfg.SOLVER.IMS_PER_PROCESS
     if not limit >= 0:
         raise ConfigError(
-            "SOLVER.IMS_PER_PROCESS must be the most images that a process takes at once, or 0 for all of its batch, "
+            "SOLVER.IMS_PER_PROCESS must be the maximum number of images of a forward pass, or 0 for no limit, "
             f"got {limit}"
         )
     return limit
 
 
-def split_batch(batch, limit):
+def split_batch(batch: list[_Image], limit: int) -> list[tuple[list[_Image], float]]:
     """Split a batch into as few micro-batches as a limit allows, with sizes as equal as possible.
 
     Args:
@@ -54,7 +59,7 @@ def split_batch(batch, limit):
     return [(batch[start:end], (end - start) / len(batch)) for start, end in zip(bounds[:-1], bounds[1:])]
 
 
-def synchronised(model, is_last):
+def synchronised(model: nn.Module, is_last: bool) -> AbstractContextManager[None]:
     """The context of a micro-batch: DistributedDataParallel synchronises gradients only in the last one.
 
     Args:

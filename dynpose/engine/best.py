@@ -2,11 +2,16 @@
 
 import logging
 import math
+from collections.abc import Callable
 
+from detectron2.config import CfgNode
 from detectron2.engine import HookBase
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from dynpose.config import ConfigError
+
+from .evaluating import Evaluations
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +20,7 @@ _EMA = "_EMA"
 _LOWER_IS_BETTER = ("NME",)
 
 
-def check_best_checkpoint(cfg, build_evaluator):
+def check_best_checkpoint(cfg: CfgNode, build_evaluator: Callable[[CfgNode, str], DatasetEvaluator]) -> None:
     """Check SOLVER.BEST_METRIC and SOLVER.EARLY_STOPPING_PATIENCE before training.
 
     Args:
@@ -39,8 +44,8 @@ def check_best_checkpoint(cfg, build_evaluator):
     known = _known_metrics(cfg, build_evaluator)
     if known is not None and metric not in known:
         raise ConfigError(
-            f"SOLVER.BEST_METRIC {metric!r} is none that this evaluation gives; it has "
-            f"{', '.join(known[:20]) or 'none, for DATASETS.TEST has no annotation'}{', ...' if known[20:] else ''}"
+            f"SOLVER.BEST_METRIC {metric!r} is not a metric of this evaluation, which reports "
+            f"{', '.join(known[:20]) or 'none, since DATASETS.TEST has no annotation'}{', ...' if known[20:] else ''}"
         )
 
 
@@ -61,7 +66,7 @@ def _known_metrics(cfg, build_evaluator):
     return names
 
 
-def is_of_average(metric):
+def is_of_average(metric: str) -> bool:
     """Whether a metric name of ``metrics.json`` belongs to the averaged weights (SOLVER.EMA)."""
     return metric.split("/")[0].endswith(_EMA)
 
@@ -84,19 +89,26 @@ class BestHook(HookBase):
         save (Callable[[], None]): saves a checkpoint. All processes call it.
     """
 
-    def __init__(self, metric, patience, evaluations, save_best, save):
+    def __init__(
+        self,
+        metric: str,
+        patience: int,
+        evaluations: Evaluations,
+        save_best: Callable[[int, float], None],
+        save: Callable[[], None],
+    ):
         self._metric, self._patience = metric, patience
         self._evaluations = evaluations
         self._save_best, self._save = save_best, save
         self._stops = False
 
-    def before_train(self):
+    def before_train(self) -> None:
         """Catch up if the run was killed after the last evaluation."""
         start = self.trainer.start_iter
         if 0 < start < self.trainer.max_iter:
             self._update(start)
 
-    def before_step(self):
+    def before_step(self) -> None:
         """End training if the last evaluation exhausted the patience.
 
         Raises:
@@ -106,7 +118,7 @@ class BestHook(HookBase):
             self.trainer.max_iter = self.trainer.iter
             raise StoppedEarly
 
-    def after_step(self):
+    def after_step(self) -> None:
         """Compare if there was an evaluation."""
         done = self.trainer.iter + 1
         if done < self.trainer.max_iter:
@@ -114,7 +126,7 @@ class BestHook(HookBase):
             if self._stops:
                 self._save()
 
-    def after_train(self):
+    def after_train(self) -> None:
         """Compare the last evaluation if all iterations are done."""
         if self.trainer.iter >= self.trainer.max_iter:
             self._update(self.trainer.iter)
@@ -126,12 +138,12 @@ class BestHook(HookBase):
             return
         best = self._find_best(values)
         if best is not None and values[best][0] == done:
-            logger.info(f"{self._metric} {values[best][1]:.4f} is the best so far: its weights are kept")
+            logger.info(f"{self._metric} {values[best][1]:.4f} is the best so far: its weights are saved")
             self._save_best(*values[best])
         without_better = len(values) - (0 if best is None else best + 1)
         if self._patience and without_better >= self._patience and done < self.trainer.max_iter:
             logger.info(
-                f"{self._metric} has not got better in {without_better} evaluations (SOLVER.EARLY_STOPPING_PATIENCE): "
+                f"{self._metric} has not improved in {without_better} evaluations (SOLVER.EARLY_STOPPING_PATIENCE): "
                 f"training ends after {done} iterations"
             )
             self._stops = True

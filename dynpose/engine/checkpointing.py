@@ -4,12 +4,15 @@ import json
 import logging
 import os
 import re
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from typing import Any
 
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
+from torch import nn
 
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer
 from dynpose.checkpoint.reading import DamagedCheckpointError, UnsafeCheckpointError, read_verified
@@ -46,14 +49,14 @@ class TrainingCheckpointer(PoseCheckpointer):
         ConfigError: ``kept`` is negative.
     """
 
-    def __init__(self, model, save_dir="", *, kept=0, **kwargs):
+    def __init__(self, model: nn.Module, save_dir: str = "", *, kept: int = 0, **kwargs: Any):
         super().__init__(model, save_dir, **kwargs)
         if kept < 0:
             raise ConfigError(f"SOLVER.CHECKPOINTS_KEPT must be a number of checkpoints, or 0 for all, got {kept}")
         self.kept = kept
-        self._numbered = []
+        self._numbered: list[str] = []
 
-    def tag_last_checkpoint(self, last_filename_basename):
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Record a complete checkpoint as the newest, and delete the oldest ones.
 
         Raises:
@@ -67,7 +70,7 @@ class TrainingCheckpointer(PoseCheckpointer):
             super().tag_last_checkpoint(last_filename_basename)
         self._delete_old()
 
-    def resume_or_load(self, path, *, resume=True):
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Load the newest intact checkpoint of the folder, or else weights.
 
         This is the one that ``last_checkpoint`` names. If that file is missing or invalid, it is the newest numbered
@@ -91,7 +94,7 @@ class TrainingCheckpointer(PoseCheckpointer):
             if not resume and comm.is_main_process() and (self.has_checkpoint() or self._find_numbered()):
                 logger.warning(
                     f"{self.save_dir} holds the checkpoints of an earlier run, which this one will overwrite. Until "
-                    "its first checkpoint is written, --resume goes on with the earlier run"
+                    "its first checkpoint is written, --resume continues the earlier run"
                 )
             self.load(path, checkpointables=[])
             return {}
@@ -123,7 +126,7 @@ class TrainingCheckpointer(PoseCheckpointer):
             damage = find_damage(os.path.join(self.save_dir, name), required=self.checkpointables)
             if damage is None:
                 if faults:
-                    logger.warning(f"The newest checkpoint can't be taken ({'; '.join(faults)}): going on from {name}")
+                    logger.warning(f"The newest checkpoint can't be used ({'; '.join(faults)}): resuming from {name}")
                 self._numbered = [kept for kept in older if kept != name] + [name] * bool(_NUMBERED.fullmatch(name))
                 self._repair_notes(name, last)
                 return name
@@ -176,7 +179,7 @@ class TrainingCheckpointer(PoseCheckpointer):
             os.rename(path, moved)
         except OSError as error:
             raise CheckpointError(f"{path}: is a folder that can't be renamed ({error}); move it away") from error
-        return f"{_LAST} is a folder, which is called {os.path.basename(moved)} now"
+        return f"{_LAST} is a folder, which was renamed to {os.path.basename(moved)}"
 
     def _find_numbered(self):
         """The numbered checkpoints of the run, oldest first: those listed, or else all in the folder."""
@@ -195,11 +198,11 @@ class TrainingCheckpointer(PoseCheckpointer):
         except FileNotFoundError:
             return []  # a run of detectron2, or of an earlier dynpose
         except (OSError, ValueError, RecursionError) as error:
-            logger.warning(f"{path}: can't be read ({error}); the checkpoints are those of the folder")
+            logger.warning(f"{path}: can't be read ({error}); the checkpoints in the folder are used")
             return []
         is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
         if not is_list or not all(map(_NUMBERED.fullmatch, names)):
-            logger.warning(f"{path}: is no list of numbered checkpoints; they are those of the folder")
+            logger.warning(f"{path}: is not a list of numbered checkpoints; those in the folder are used")
             return []
         return names
 
@@ -231,7 +234,7 @@ def _number(name):
     return int(re.sub(r"\D", "", name))
 
 
-def find_damage(path, required=()):
+def find_damage(path: str, required: Collection[str] = ()) -> str | None:
     """Check whether a run can resume from a checkpoint, by reading the whole file.
 
     Args:
@@ -250,13 +253,13 @@ def find_damage(path, required=()):
         return None
     iteration = checkpoint.get("iteration")
     if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
-        return "it does not say its iteration"
+        return "it has no iteration"
     # each required entry is a non-empty dict
     lacking = [name for name in required if not isinstance(checkpoint.get(name), dict) or not checkpoint[name]]
     return f"it has weights, but no state of the {lacking[0]}" if lacking else None
 
 
-def keep_weights(model, folder, name, class_names, **note):
+def keep_weights(model: nn.Module, folder: str, name: str, class_names: Sequence[str], **note: Any) -> None:
     """Write weights for prediction from the main process, unless the file already holds them.
 
     Args:
@@ -302,12 +305,12 @@ class CheckpointHook(HookBase):
         period (int): iterations.
     """
 
-    def __init__(self, checkpointer, period):
+    def __init__(self, checkpointer: PoseCheckpointer, period: int):
         self._checkpointer = checkpointer
         self._period = period
         self._saved = None
 
-    def before_train(self):
+    def before_train(self) -> None:
         """Save a numbered checkpoint if only the final file, about to be reduced to weights, holds the run's state."""
         trainer = self.trainer
         if trainer.start_iter >= max(trainer.max_iter, 1):
@@ -315,13 +318,13 @@ class CheckpointHook(HookBase):
             if not comm.all_gather(os.path.isfile(path))[0]:
                 self.save()
 
-    def after_step(self):
+    def after_step(self) -> None:
         """Save a checkpoint if one is due."""
         next_iter = self.trainer.iter + 1
         if next_iter % self._period == 0 or next_iter >= self.trainer.max_iter:
             self.save()
 
-    def after_train(self):
+    def after_train(self) -> None:
         """Save the final weights if all iterations are done."""
         done = self.trainer.iter
         if done >= max(self.trainer.max_iter, 1):
@@ -330,7 +333,7 @@ class CheckpointHook(HookBase):
                 checkpointer.model, checkpointer.save_dir, _FINAL, checkpointer.class_names, iteration=done - 1
             )
 
-    def save(self):
+    def save(self) -> None:
         """Save ``model_<iteration>`` unless it is already saved."""
         if self._saved == self.trainer.iter:
             return

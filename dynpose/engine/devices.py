@@ -7,7 +7,7 @@ from dynpose.config import ConfigError
 __all__ = ["check_device", "missing_device"]
 
 
-def missing_device(name):
+def missing_device(name: str) -> str | None:
     """Return the reason why a device can't be used.
 
     Args:
@@ -29,7 +29,7 @@ def missing_device(name):
     return None
 
 
-def check_device(name, source, remedy):
+def check_device(name: str, source: str, remedy: str) -> None:
     """Refuse a device that can't be used.
 
     Args:

@@ -1,7 +1,10 @@
 """An exponential moving average of a model's weights."""
 
+from typing import Any
+
 import torch
 from detectron2.engine import HookBase
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dynpose.config import ConfigError
@@ -33,18 +36,18 @@ class ModelEMA:
         >>> ema.model(inputs)
     """
 
-    def __init__(self, model, decay):
+    def __init__(self, model: nn.Module, decay: float):
         if not 0 <= decay < 1:
             raise ConfigError(f"SOLVER.EMA.DECAY must be at least 0 and below 1, got {decay}")
         self._averaged = AveragedModel(unwrap_ddp(model), multi_avg_fn=_average_of_floats(decay), use_buffers=True)
         self._averaged.eval().requires_grad_(False)
 
     @property
-    def model(self):  # noqa: D102  see the class
+    def model(self) -> nn.Module:  # noqa: D102  see the class
         return self._averaged.module
 
     @torch.no_grad()
-    def update(self, model):
+    def update(self, model: nn.Module) -> None:
         """Update the average with the model's current weights.
 
         Args:
@@ -52,11 +55,11 @@ class ModelEMA:
         """
         self._averaged.update_parameters(unwrap_ddp(model))
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """The averaged parameters and persistent buffers under the model's names, and the number of updates."""
         return {"model": self.model.state_dict(), "num_updates": int(self._averaged.n_averaged)}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load :meth:`state_dict`, in place.
 
         Raises:
@@ -76,14 +79,14 @@ class EMAHook(HookBase):
         folder (str): gets the checkpoint, ``model_final.pth``, for use as MODEL.WEIGHTS.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str):
         self.folder = folder
 
-    def after_step(self):
+    def after_step(self) -> None:
         """Update."""
         self.trainer.ema.update(self.trainer.model)
 
-    def after_train(self):
+    def after_train(self) -> None:
         """Save if all iterations are done."""
         if self.trainer.iter >= max(self.trainer.max_iter, 1):
             class_names, iteration = self.trainer.cfg.MODEL.CLASS_NAMES, self.trainer.iter - 1

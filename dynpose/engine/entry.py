@@ -5,7 +5,9 @@ import atexit
 import contextlib
 import logging
 import os
+from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
@@ -32,10 +34,10 @@ _held = contextlib.ExitStack()
 
 _LOGGERS = tuple(map(logging.getLogger, ("dynpose", "detectron2", "fvcore")))
 # (logger, handler) pairs attached by this process's latest setup
-_attached = []
+_attached: list[tuple[logging.Logger, logging.Handler]] = []
 
 
-def setup(args):
+def setup(args: argparse.Namespace) -> CfgNode:
     """Read the config, register its data sets, check that they fit the model, and prepare the output folder.
 
     The keypoint schema is written into the config; for training also the iterations of a schedule in epochs, the
@@ -55,8 +57,8 @@ def setup(args):
         ConfigError: MODEL.DEVICE is unavailable, OUTPUT_DIR can't be written, or another run is using it.
     """
     cfg = load_config(args.config_file, args.opts)
-    with _log_of_its_own():
-        with _alike_in_all_processes():
+    with _separate_log_handlers():
+        with _same_error_in_all_processes():
             check_machine(cfg)
             check_device(cfg.MODEL.DEVICE, "MODEL.DEVICE", "set MODEL.DEVICE cpu (at the end of the command)")
             _hold(cfg.OUTPUT_DIR)
@@ -77,7 +79,7 @@ def setup(args):
 
 
 @contextlib.contextmanager
-def _log_of_its_own():
+def _separate_log_handlers():
     """Detach the log handlers of this process's previous setup, and record those that this one attaches.
 
     Otherwise a second run's lines appear twice on the screen, and in the first run's ``log.txt`` too.
@@ -96,20 +98,20 @@ def _log_of_its_own():
 
 
 @contextlib.contextmanager
-def _alike_in_all_processes():
+def _same_error_in_all_processes():
     """Raise an error of one process in the block in all processes, which would otherwise wait for it.
 
     The block must not communicate between processes.
     """
-    mistake = None
+    own_error = None
     try:
         yield
     except (ConfigError, DatasetError) as error:
-        mistake = error
+        own_error = error
         _held.close()
-    for error in comm.all_gather(mistake):
-        if error is not None:
-            raise error
+    for failure in comm.all_gather(own_error):
+        if failure is not None:
+            raise failure
 
 
 def _hold(folder):
@@ -149,7 +151,7 @@ def _log_to(folder):
     setup_logger(folder or None, distributed_rank=comm.get_rank(), name="dynpose")
 
 
-def main(args):
+def main(args: argparse.Namespace) -> dict[str, Any]:
     """Train, or evaluate with ``--eval-only``.
 
     Args:

@@ -5,7 +5,10 @@ import json
 import logging
 import math
 import os
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.engine import hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
@@ -29,30 +32,30 @@ class Evaluations:
         cfg (CfgNode): a digest of the keys that evaluation depends on is stored with the results.
     """
 
-    def __init__(self, folder, cfg):
+    def __init__(self, folder: str, cfg: CfgNode):
         self.path = os.path.join(folder, _FILE)
         self._config = _digest(cfg)
-        self._entries = []
+        self._entries: list[dict[str, Any]] = []
 
-    def go_on_from(self, start_iter):
+    def resume_from(self, start_iter: int) -> None:
         """Read the results of a run that resumes after ``start_iter`` iterations, and drop later ones.
 
         All processes must call it.
         """
-        entries = self._read() if comm.is_main_process() else None
+        entries = self._read() if comm.is_main_process() else []
         self._entries = [entry for entry in comm.all_gather(entries)[0] if 0 < entry["iterations"] <= start_iter]
         # results of an earlier run, or of iterations that will be repeated, must not count after another restart
         if comm.is_main_process() and len(self._entries) < len(entries):
             self._write()
 
-    def get(self, iterations, part):
+    def get(self, iterations: int, part: str) -> dict[str, Any] | None:
         """The results of a part after ``iterations`` iterations, or None."""
         for entry in self._entries:
             if (entry["iterations"], entry["part"], entry["config"]) == (iterations, part, self._config):
                 return entry["results"]
         return None
 
-    def add(self, iterations, part, results):
+    def add(self, iterations: int, part: str, results: dict[str, Any]) -> dict[str, Any]:
         """Store the main process's results; all processes must call it.
 
         Args:
@@ -75,14 +78,14 @@ class Evaluations:
             self._write()
         return results
 
-    def values(self, metric):
+    def values(self, metric: str) -> list[tuple[int, float]]:
         """The values of a metric in all evaluations, in order.
 
         Args:
             metric (str): its name in ``metrics.json``, such as "keypoints/AP".
 
         Returns:
-            list[tuple[int, float]]: iterations and value; evaluations without the metric are left out.
+            list[tuple[int, float]]: iterations and value; evaluations without the metric are omitted.
         """
         flat = [(entry["iterations"], flatten_results_dict(entry["results"])) for entry in self._entries]
         return sorted((iterations, results[metric]) for iterations, results in flat if metric in results)
@@ -95,7 +98,7 @@ class Evaluations:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError) as error:
-            logger.warning(f"{self.path}: can't be read ({error}); it is begun anew")
+            logger.warning(f"{self.path}: can't be read ({error}); it is written from scratch")
             return []
 
     def _write(self):
@@ -121,29 +124,36 @@ class EvaluationHook(hooks.EvalHook):
         keep (Callable[[dict], None]): receives the merged results of all parts.
     """
 
-    def __init__(self, period, evaluations, parts, last_parts, keep):
+    def __init__(
+        self,
+        period: int,
+        evaluations: Evaluations,
+        parts: Mapping[str, Callable[[], dict[str, Any]]],
+        last_parts: Mapping[str, Callable[[], dict[str, Any]]],
+        keep: Callable[[dict[str, Any]], None],
+    ):
         super().__init__(period, None)
         self._evaluations = evaluations
         self._parts, self._last_parts = parts, last_parts
         self._keep = keep
 
-    def before_train(self):
+    def before_train(self) -> None:
         """Catch up on a missed evaluation at the iteration where the run resumes."""
         start = self.trainer.start_iter
-        self._evaluations.go_on_from(start)
+        self._evaluations.resume_from(start)
         if 0 < start < self.trainer.max_iter and self._is_due(start):
             storage = self.trainer.storage
             storage.iter = start - 1
             self._evaluate(start, self._parts)
             storage.iter = start
 
-    def after_step(self):
+    def after_step(self) -> None:
         """Evaluate if due; the last evaluation is after training."""
         done = self.trainer.iter + 1
         if self._is_due(done) and done != self.trainer.max_iter:
             self._evaluate(done, self._parts)
 
-    def after_train(self):
+    def after_train(self) -> None:
         """Evaluate if all iterations are done."""
         if self.trainer.iter >= self.trainer.max_iter:
             self._evaluate(self.trainer.iter, {**self._parts, **self._last_parts})

@@ -1,17 +1,24 @@
 """Prediction on image files: records results as they are computed, draws pictures and lists failures."""
 
-import sys
-from contextlib import suppress
+from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from detectron2.structures import Instances
 from PIL import Image
 from tqdm import tqdm
 
+from dynpose.data import KeypointSchema
 from dynpose.data.image_files import frames_note
 from dynpose.data.image_reading import read_image
 from dynpose.utils import draw_poses
 from dynpose.utils.finite import finite_instances
 
-from .prediction_record import to_instances, to_records
+from .prediction_record import PredictionRecord, to_instances, to_records
 from .predictor import PosePredictor
 
 __all__ = ["FilePredictor", "PictureFolder"]
@@ -24,9 +31,16 @@ class FilePredictor(PosePredictor):
         cfg (CfgNode): see :class:`~dynpose.engine.PosePredictor`.
     """
 
-    _run = None
+    _run: _Run | None = None
 
-    def predict_files(self, images, record, *, batch_size=1, pictures=None):
+    def predict_files(
+        self,
+        images: Sequence[tuple[str, Path]],
+        record: PredictionRecord,
+        *,
+        batch_size: int = 1,
+        pictures: PictureFolder | None = None,
+    ) -> None:
         """Predict the images that are not yet in a record, and add them.
 
         An image's results are added as soon as they are computed, after its picture is written. Unreadable files are
@@ -53,7 +67,7 @@ class FilePredictor(PosePredictor):
             finally:
                 self._run = None
 
-    def infer(self, inputs):
+    def infer(self, inputs: list[dict[str, Any]]) -> list[Instances]:
         """Predict the people in a batch of prepared images, and record those of :meth:`predict_files`.
 
         infer_all may call this before the batch of older images of other shapes, so results are recorded at once.
@@ -140,16 +154,16 @@ class PictureFolder:
         score_threshold (float): people with a lower score are not drawn.
     """
 
-    def __init__(self, folder, schema, score_threshold):
+    def __init__(self, folder: Path, schema: KeypointSchema, score_threshold: float):
         self.folder = folder
         self.schema = schema
         self.score_threshold = score_threshold
 
-    def has(self, name):
+    def has(self, name: str) -> bool:
         """Whether the picture of an image exists."""
         return (self.folder / name).is_file()
 
-    def draw(self, entry, path):
+    def draw(self, entry: dict[str, Any], path: Path) -> None:
         """Write the picture of an image, in the image's format; a failure leaves no file.
 
         Args:

@@ -1,5 +1,6 @@
 """Launching the processes of a job: detectron2's flags, torchrun and SLURM's srun."""
 
+import argparse
 import json
 import logging
 import os
@@ -8,15 +9,17 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.engine import create_ddp_model, default_argument_parser
 from detectron2.utils import comm
+from torch import nn
 
 from dynpose.checkpoint import CheckpointError
 from dynpose.config import ConfigError, check_at_least_one, load_config
@@ -28,6 +31,8 @@ from .signals import STOP_SIGNALS
 from .watchdog import watched
 
 logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 # User errors: a single line says everything
 _KNOWN_ERRORS = (ConfigError, DatasetError, CheckpointError, OSError)
@@ -54,7 +59,9 @@ class Rank(NamedTuple):
     restarts: int = 0
 
 
-def launch(main, args, timeout=None):
+def launch(
+    main: Callable[[argparse.Namespace], _Result], args: argparse.Namespace, timeout: timedelta | None = None
+) -> _Result | None:
     """Run ``main(args)`` in every process of the job, joining it or spawning it.
 
     - Under torchrun, and whenever RANK, WORLD_SIZE and LOCAL_RANK are set, this process joins the job.
@@ -86,7 +93,7 @@ def launch(main, args, timeout=None):
         if num_processes > 1:
             raise ConfigError(
                 f"--num-gpus {args.num_gpus} --num-machines {args.num_machines} under torchrun, which starts the "
-                "processes itself: leave these flags out and give torchrun --nproc-per-node and --nnodes. (Without "
+                "processes itself: omit these flags, and pass --nproc-per-node and --nnodes to torchrun. (Without "
                 "torchrun: unset RANK, WORLD_SIZE and LOCAL_RANK)"
             )
         return run_as(rank_of_torchrun(os.environ), main, args, timeout)
@@ -99,7 +106,7 @@ def launch(main, args, timeout=None):
     return main(args)
 
 
-def rank_of_torchrun(environment):
+def rank_of_torchrun(environment: Mapping[str, str]) -> Rank:
     """Read torchrun's environment variables.
 
     Args:
@@ -119,7 +126,7 @@ def rank_of_torchrun(environment):
     )
 
 
-def rank_of_srun(environment):
+def rank_of_srun(environment: Mapping[str, str]) -> Rank:
     """Read the environment variables of a task of ``srun``.
 
     The rendezvous is at MASTER_ADDR and MASTER_PORT if these are set, else at the name of the step's first machine and
@@ -162,7 +169,7 @@ def rank_of_srun(environment):
         ) from error
 
 
-def first_host(nodelist):
+def first_host(nodelist: str) -> str:
     """The first machine of a node list in SLURM's compressed form.
 
     Raises:
@@ -179,7 +186,12 @@ def first_host(nodelist):
     return "".join(part or "" for part in match.groups())
 
 
-def run_as(rank, main, args, timeout=None):
+def run_as(
+    rank: Rank,
+    main: Callable[[argparse.Namespace], _Result],
+    args: argparse.Namespace,
+    timeout: timedelta | None = None,
+) -> _Result:
     """Join the process group, run ``main(args)`` and leave.
 
     Args:
@@ -192,7 +204,7 @@ def run_as(rank, main, args, timeout=None):
     if rank.restarts:
         if rank.rank == 0:
             # a warning, since no handler shows lower levels yet
-            logger.warning(f"Start {rank.restarts + 1} of this run: it goes on from its last checkpoint")
+            logger.warning(f"Start {rank.restarts + 1} of this run: it resumes from its last checkpoint")
         args.resume = True
     cfg = load_config(args.config_file, args.opts)
     timeout = timeout or _timeout(cfg)
@@ -212,7 +224,7 @@ def run_as(rank, main, args, timeout=None):
     return result
 
 
-def leave():
+def leave() -> None:
     """Undo the setup of :func:`run_as`. All processes leave together."""
     comm.synchronize()
     comm._get_global_gloo_group.cache_clear()
@@ -220,7 +232,7 @@ def leave():
     dist.destroy_process_group()
 
 
-def data_parallel(model, find_unused_parameters=False):
+def data_parallel(model: nn.Module, find_unused_parameters: bool = False) -> nn.Module:
     """detectron2's ``create_ddp_model``, for the CPU too, and for the process's GPU whatever its local rank.
 
     Args:

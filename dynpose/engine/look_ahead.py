@@ -1,9 +1,21 @@
 """Batching compatible images of a mixed stream, with the results in the order of the stream."""
 
 from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
-def in_batches(items, kind, process, *, batch_size, look_ahead):
+def in_batches(
+    items: Iterable[_Item],
+    kind: Callable[[_Item], Hashable],
+    process: Callable[[list[_Item]], Sequence[_Result]],
+    *,
+    batch_size: int,
+    look_ahead: int,
+) -> Iterator[tuple[_Item, _Result]]:
     """Process a stream in batches of one kind.
 
     A batch is processed as soon as it is full. To fill it, the stream is read beyond the oldest item without a result;

@@ -3,9 +3,10 @@
 import json
 import logging
 import os
+from typing import Any
 
 from detectron2.engine import hooks
-from detectron2.utils.events import JSONWriter
+from detectron2.utils.events import EventStorage, JSONWriter
 
 logger = logging.getLogger(__name__)
 
@@ -16,14 +17,14 @@ _WINDOW = 20
 _TIMINGS = ("time", "data_time", "rank_data_time", "eta_seconds")
 
 
-def storage_state(storage):
+def storage_state(storage: EventStorage) -> dict[str, dict[str, Any]]:
     """The state from which an EventStorage continues: the latest values of each metric.
 
     Args:
         storage (EventStorage)
 
     Returns:
-        dict[str, dict]: by metric, for :func:`load_storage_state`. Timings are left out.
+        dict[str, dict]: by metric, for :func:`load_storage_state`. Timings are omitted.
     """
     smoothed = storage.smoothing_hints()
     return {
@@ -33,7 +34,7 @@ def storage_state(storage):
     }
 
 
-def load_storage_state(storage, state):
+def load_storage_state(storage: EventStorage, state: dict[str, dict[str, Any]]) -> None:
     """Load :func:`storage_state` into an EventStorage; its iteration is unchanged."""
     iteration = storage.iter
     for name, metric in state.items():
@@ -43,7 +44,7 @@ def load_storage_state(storage, state):
     storage.iter = iteration
 
 
-def cut_metrics(path, start_iteration):
+def cut_metrics(path: str, start_iteration: int) -> int:
     """Remove the lines that a resumed run writes again, from its first iteration on, and partial lines.
 
     Args:
@@ -67,7 +68,9 @@ def cut_metrics(path, start_iteration):
     except FileNotFoundError:
         return -1
     except OSError as error:
-        logger.warning(f"{path}: can't be cut ({error}): some of its iterations will be there twice, the later count")
+        logger.warning(
+            f"{path}: repeated iterations can't be removed ({error}): they appear twice, and the later lines count"
+        )
         return -1
     return max((iterations[i] for i in kept), default=-1)
 
@@ -91,13 +94,13 @@ class MetricsHook(hooks.HookBase):
         state (dict): :func:`storage_state` of the checkpoint; empty without one.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str):
         self._path = os.path.join(folder, METRICS_FILE)
         self.resumes = False
-        self.state = {}
-        self._overdue = []
+        self.state: dict[str, dict[str, Any]] = {}
+        self._overdue: list[JSONWriter] = []
 
-    def before_train(self):
+    def before_train(self) -> None:
         """Restore the metrics, and cut off lines of iterations that will be repeated."""
         load_storage_state(self.trainer.storage, self.state)
         if not self.resumes:
@@ -115,11 +118,11 @@ class MetricsHook(hooks.HookBase):
             if self.state and is_due and last < start - 1:
                 self._overdue = writers
 
-    def before_step(self):
+    def before_step(self) -> None:
         """Write the line of the last iteration before the checkpoint, if the run was killed in between."""
         while self._overdue:
             self._overdue.pop().write()
 
-    def after_train(self):
+    def after_train(self) -> None:
         """Write it if no iteration is left, before the last evaluation replaces it."""
         self.before_step()

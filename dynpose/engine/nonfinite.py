@@ -2,6 +2,7 @@
 
 import logging
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -9,6 +10,7 @@ from detectron2.engine import HookBase
 from detectron2.structures import Boxes, Instances, Keypoints
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
+from torch import nn
 
 from dynpose.checkpoint import CheckpointError
 from dynpose.checkpoint.writing import write_checkpoint
@@ -48,7 +50,7 @@ class NonFiniteGuard(HookBase):
         >>> step.register_hooks([step.guard])
     """
 
-    def __init__(self, model, output_dir, max_in_a_row):
+    def __init__(self, model: nn.Module, output_dir: str, max_in_a_row: int):
         if max_in_a_row < 0:
             raise ConfigError(f"SOLVER.MAX_NONFINITE_STEPS must be a number of steps, 0 or more, got {max_in_a_row}")
         self.model = unwrap_ddp(model)
@@ -56,9 +58,11 @@ class NonFiniteGuard(HookBase):
         self.max_in_a_row = max_in_a_row
         self.in_a_row = self.total = 0
         self._was_refused = False
-        self._buffers_before = []
+        self._buffers_before: list[torch.Tensor] = []
+        self._images: list[dict[str, Any]] = []
+        self._losses: dict[str, torch.Tensor] = {}
 
-    def before_step(self):
+    def before_step(self) -> None:
         """Record the state before the step."""
         if not self._was_refused:
             self.in_a_row = 0
@@ -71,7 +75,7 @@ class NonFiniteGuard(HookBase):
         if buffers:
             torch._foreach_copy_(self._buffers_before, buffers)
 
-    def check_losses(self, loss_dict, batch):
+    def check_losses(self, loss_dict: dict[str, torch.Tensor], batch: list[dict[str, Any]]) -> bool:
         """Whether the losses of all processes are finite.
 
         Args:
@@ -92,7 +96,7 @@ class NonFiniteGuard(HookBase):
         names = [name for name, is_finite in zip(self._losses, finite.tolist()) if not is_finite]
         return self._refuse("losses", [f"{name} = {self._losses[name].item()}" for name in names])
 
-    def check_gradients(self, model):
+    def check_gradients(self, model: nn.Module) -> bool:
         """Whether the gradients of all processes are finite.
 
         Args:
@@ -117,13 +121,13 @@ class NonFiniteGuard(HookBase):
         names = [name.removeprefix("module.") for name, ok in zip(named, finite.tolist()) if not ok]
         return self._refuse("gradients", names)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, int | bool]:
         """The number of consecutive skipped steps, for a resumed run."""
         return {"in_a_row": self.in_a_row, "was_refused": self._was_refused, "total": self.total}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, int | bool]) -> None:
         """Load :meth:`state_dict`."""
-        self.in_a_row, self._was_refused = state_dict["in_a_row"], state_dict["was_refused"]
+        self.in_a_row, self._was_refused = state_dict["in_a_row"], bool(state_dict["was_refused"])
         self.total = state_dict["total"]
 
     def _refuse(self, what, names):
@@ -142,10 +146,10 @@ class NonFiniteGuard(HookBase):
         if self.in_a_row > self.max_in_a_row:
             raise NonFiniteError(
                 f"{message}. These were {self.in_a_row} steps in a row, more than SOLVER.MAX_NONFINITE_STEPS "
-                f"({self.max_in_a_row}). dynpose.engine.replay computes them again; a lower SOLVER.BASE_LR, more "
+                f"({self.max_in_a_row}). dynpose.engine.replay recomputes them; a lower SOLVER.BASE_LR, more "
                 "SOLVER.WARMUP_ITERS, SOLVER.CLIP_GRADIENTS or, for float16, SOLVER.AMP.DTYPE 'bfloat16' may help"
             )
-        logger.warning(f"{message}. The step is left out ({self.in_a_row} in a row)")
+        logger.warning(f"{message}. The step is skipped ({self.in_a_row} in a row)")
         return False
 
     def _files(self):
@@ -166,7 +170,7 @@ class NonFiniteGuard(HookBase):
             os.makedirs(self.folder, exist_ok=True)
             write_checkpoint(path, case)
         except (OSError, CheckpointError) as error:  # a full disk must not end the run
-            logger.warning(f"The report is not kept: {error}")
+            logger.warning(f"The case is not saved: {error}")
             return None
         return path
 
@@ -186,7 +190,7 @@ def _describe(rank, one):
     return f"{process}{names}, with images {', '.join(one['images'])}{saved}"
 
 
-def replay(model, path):
+def replay(model: nn.Module, path: str) -> dict[str, torch.Tensor]:
     """Recompute the losses of a step that the guard skipped.
 
     Args:

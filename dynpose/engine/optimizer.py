@@ -3,11 +3,14 @@
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as build_sgd
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping, reduce_param_groups
+from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from dynpose.config import ConfigError, check_choice, check_not_negative, check_positive
@@ -15,7 +18,7 @@ from dynpose.config import ConfigError, check_choice, check_not_negative, check_
 _ADAPTIVE = {"ADAM": torch.optim.Adam, "ADAMW": torch.optim.AdamW}
 
 
-def build_optimizer(cfg, model):
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build ``SOLVER.OPTIMIZER``: "SGD" (detectron2's), "ADAM" or "ADAMW".
 
     Args:
@@ -61,7 +64,15 @@ def build_optimizer(cfg, model):
     return optimizer
 
 
-def build_clipped_optimizer(*, params, optimizer_class, clip_type=None, clip_value=1.0, norm_type=2.0, **options):
+def build_clipped_optimizer(
+    *,
+    params: list[dict[str, Any]],
+    optimizer_class: type[torch.optim.Optimizer],
+    clip_type: str | None = None,
+    clip_value: float = 1.0,
+    norm_type: float = 2.0,
+    **options: Any,
+) -> torch.optim.Optimizer:
     """Build an optimizer that clips gradients, for a lazy config.
 
     Args:
@@ -95,7 +106,9 @@ def build_clipped_optimizer(*, params, optimizer_class, clip_type=None, clip_val
     return optimizer
 
 
-def pose_optimizer_params(model, *, base_lr, lr_factors=(), **options):
+def pose_optimizer_params(
+    model: nn.Module, *, base_lr: float, lr_factors: Sequence[tuple[str, float]] = (), **options: Any
+) -> list[dict[str, Any]]:
     """Group the parameters of a model by their learning rate and weight decay, for a lazy config.
 
     Args:
@@ -163,7 +176,7 @@ def _scale_learning_rates(groups, model, factors, name):
         if not hits[pattern]:
             raise ConfigError(
                 f"{name}: no parameter of {type(model).__name__} has {pattern!r} in its name (or an earlier "
-                "entry has taken it); remove the entry, or correct it"
+                "entry matches it); remove the entry, or correct it"
             )
     groups = [
         {**group, "params": [parameter], "lr": group["lr"] * of_parameter.get(parameter, 1.0)}

@@ -1,8 +1,12 @@
 """Mixed precision, for training and for evaluation, and the compiled backbone."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 
 from dynpose.config import ConfigError
 
@@ -28,7 +32,7 @@ class Precision:
     dtype: torch.dtype | None = None
 
     @classmethod
-    def from_config(cls, cfg, enabled=None):
+    def from_config(cls, cfg: CfgNode, enabled: bool | None = None) -> Precision:
         """Read ``SOLVER.AMP``.
 
         Args:
@@ -47,21 +51,21 @@ class Precision:
         lacks_it = device_type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
         if amp.DTYPE == "bfloat16" and lacks_it:
             raise ConfigError(
-                f"SOLVER.AMP.DTYPE is 'bfloat16', which {torch.cuda.get_device_name()} does not have: set it to "
+                f"SOLVER.AMP.DTYPE is 'bfloat16', which {torch.cuda.get_device_name()} does not support: set it to "
                 "'float16', or SOLVER.AMP.ENABLED to False"
             )
         return cls(device_type, _DTYPES[amp.DTYPE])
 
-    def autocast(self):
+    def autocast(self) -> torch.autocast:
         """The context of a forward pass; a no-op without a dtype."""
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype is not None)
 
-    def grad_scaler(self):
+    def grad_scaler(self) -> torch.amp.GradScaler:
         """A scaler that prevents small float16 gradients from underflowing; disabled for other types."""
         return torch.amp.GradScaler(self.device_type, enabled=self.dtype is torch.float16)
 
 
-def compile_backbone(model, **kwargs):
+def compile_backbone(model: torch.nn.Module, **kwargs: Any) -> None:
     """Compile a model's backbone in place with ``torch.compile``, at its first forward pass.
 
     Parameter names do not change, so checkpoints fit models with and without compilation.
@@ -73,8 +77,9 @@ def compile_backbone(model, **kwargs):
     Raises:
         ConfigError: the model has no backbone.
     """
-    if not isinstance(getattr(model, "backbone", None), torch.nn.Module):
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, torch.nn.Module):
         raise ConfigError(
             f"MODEL.COMPILE_BACKBONE is True, but {type(model).__name__} has no module named backbone: set it to False"
         )
-    model.backbone.compile(**kwargs)
+    backbone.compile(**kwargs)

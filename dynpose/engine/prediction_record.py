@@ -8,11 +8,14 @@ which is cut off when the run resumes. ``predictions.json`` is made from it when
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import yaml
+from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.file_io import PathManager
 
@@ -28,8 +31,17 @@ _FORMAT = {"format": "dynpose predictions", "version": 1}
 # The keys that the line of an image must have
 _RESULTS = {"file_name", "width", "height", "instances", "not_finite", "file"}
 # Config keys that do not affect predictions
-_WITHOUT_EFFECT = ("CUDNN_BENCHMARK", "DATALOADER.", "DATASETS.", "MODEL.DEVICE", "MODEL.WEIGHTS", "OUTPUT_DIR")
-_WITHOUT_EFFECT += ("SEED", "SOLVER.", "VIS_PERIOD")
+_WITHOUT_EFFECT = (
+    "CUDNN_BENCHMARK",
+    "DATALOADER.",
+    "DATASETS.",
+    "MODEL.DEVICE",
+    "MODEL.WEIGHTS",
+    "OUTPUT_DIR",
+    "SEED",
+    "SOLVER.",
+    "VIS_PERIOD",
+)
 
 
 class PredictionRecord:
@@ -42,7 +54,7 @@ class PredictionRecord:
         resume (bool): continue with the results in the folder, if any.
 
     Attributes:
-        damaged (int): number of unreadable lines of an earlier run, which are left out.
+        damaged (int): number of unreadable lines of an earlier run, which are skipped.
 
     Raises:
         CheckpointError, ConfigError: the results in the folder are of other weights or another config, or, without
@@ -55,20 +67,20 @@ class PredictionRecord:
         ...     record.finish(["a.jpg"], complete=True)
     """
 
-    def __init__(self, folder, info, made_with, resume=False):
+    def __init__(self, folder: Path, info: dict[str, Any], made_with: dict[str, Any], resume: bool = False):
         self.path = folder / LINES_FILE
         self.all_path = folder / ALL_FILE
         self.info = info
         self.damaged = 0
-        self._places = {}
-        self._earlier_skips = {}
-        self._skipped = {}
+        self._places: dict[str, _Place] = {}
+        self._earlier_skips: dict[str, dict[str, Any]] = {}
+        self._skipped: dict[str, dict[str, Any]] = {}
         lines = _read_lines(self.path) if self.path.exists() else None
         if lines is None or not (resume or lines.unfinished):
             self._begin(info, made_with)
         elif not resume:
             raise ConfigError(
-                f"--output: {self.path} holds {len(lines.places)} images of a run that did not end; go on with "
+                f"--output: {self.path} holds {len(lines.places)} images of an unfinished run; continue with "
                 "--resume, delete the file, or give another folder"
             )
         else:
@@ -85,7 +97,7 @@ class PredictionRecord:
     def __exit__(self, *_):
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Flush all lines to the disk."""
         with suppress(OSError):  # the lines survive the end of the process anyway
             os.fsync(self._file.fileno())
@@ -96,7 +108,7 @@ class PredictionRecord:
         with _explained(self.path), atomic_open(self.path, "wb") as file:
             self._end = file.write(_line(header))
 
-    def has(self, name, path):
+    def has(self, name: str, path: Path) -> bool:
         """Whether the record has an image's results and its file is unchanged since.
 
         Args:
@@ -106,11 +118,11 @@ class PredictionRecord:
         place = self._places.get(name)
         return place is not None and place.file == _file_state(path)
 
-    def lacks_picture(self, name):
+    def lacks_picture(self, name: str) -> bool:
         """Whether writing the picture of a recorded image has failed."""
         return self._places[name].lacks_picture
 
-    def add_image(self, entry, path):
+    def add_image(self, entry: dict[str, Any], path: Path) -> None:
         """Add an image's results, replacing earlier ones.
 
         Args:
@@ -126,7 +138,7 @@ class PredictionRecord:
         self._places[entry["file_name"]] = _Place(offset, state, "picture_error" in entry)
         self._skipped.pop(entry["file_name"], None)
 
-    def add_skipped(self, name, reason, is_failure):
+    def add_skipped(self, name: str, reason: str, is_failure: bool) -> None:
         """Record that a file is not predicted.
 
         Args:
@@ -144,15 +156,15 @@ class PredictionRecord:
         self._skipped[name] = skipped
 
     @property
-    def skipped(self):
+    def skipped(self) -> list[dict[str, Any]]:
         """list[dict]: ``file_name``, ``reason`` and ``is_failure`` of the files that this run skipped."""
         return list(self._skipped.values())
 
-    def entries(self, names):
+    def entries(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
         """Read results back, one at a time.
 
         Args:
-            names (Iterable[str]): of images; those without results are left out.
+            names (Iterable[str]): of images; those without results are skipped.
 
         Yields:
             dict: see :meth:`add_image`.
@@ -165,7 +177,9 @@ class PredictionRecord:
                     del entry["file"]
                     yield entry
 
-    def finish(self, names, complete, on_entry=lambda entry: None):
+    def finish(
+        self, names: Iterable[str], complete: bool, on_entry: Callable[[dict[str, Any]], None] = lambda entry: None
+    ) -> None:
         """Write ``predictions.json`` as a whole, reading and writing one image at a time.
 
         Args:
@@ -206,15 +220,15 @@ class PredictionRecord:
 class _Place(NamedTuple):
     offset: int
     """Offset of the line in the file"""
-    file: list
+    file: list[int] | None
     """State of the image file, see _file_state"""
     lacks_picture: bool
 
 
 class _Lines(NamedTuple):
-    header: dict
-    places: dict
-    skipped: dict
+    header: dict[str, Any]
+    places: dict[str, _Place]
+    skipped: dict[str, dict[str, Any]]
     damaged: int
     unfinished: bool
     """Whether there are results of a run that did not finish"""
@@ -235,7 +249,9 @@ def _read_lines(path):
             return None
         header = _parse(first)
         if not _is_header(header):
-            raise ConfigError(f"--output: {path} is not of dynpose predict, or of another version; give another folder")
+            raise ConfigError(
+                f"--output: {path} was not written by this version of dynpose predict; give another folder"
+            )
         end = len(first)
         for line in iter(file.readline, b""):
             value = _parse(line)
@@ -301,12 +317,12 @@ def _explained(path):
         yield
     except OSError as error:
         raise OSError(
-            f"{path}: can't be written ({error.strerror or error}); {LINES_FILE} keeps what was found until then: make "
-            "room, and go on with --resume"
+            f"{path}: can't be written ({error.strerror or error}); {LINES_FILE} keeps the results so far: free "
+            "disk space, and continue with --resume"
         ) from error
 
 
-def run_fingerprint(cfg):
+def run_fingerprint(cfg: CfgNode) -> dict[str, Any]:
     """Describe the weights and the config keys that predictions depend on, to compare two runs.
 
     Args:
@@ -334,7 +350,7 @@ def _check_same_run(path, header, info, made_with):
     old, new = header["made_with"], made_with
     if old["weights"]["sha256"] != new["weights"]["sha256"]:
         raise CheckpointError(
-            f"{_describe_weights(new['weights'])}: --resume needs the weights that {path} was begun with, "
+            f"{_describe_weights(new['weights'])}: --resume needs the weights that {path} was started with, "
             f"{_describe_weights(old['weights'])}; give these, or another --output"
         )
     values = {**old["config"], **_names(header["info"])}, {**new["config"], **_names(info)}
@@ -343,7 +359,7 @@ def _check_same_run(path, header, info, made_with):
         shown = [f"{key} is {values[1].get(key)}, was {values[0].get(key)}" for key in differing[:3]]
         more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise ConfigError(
-            f"{', '.join(shown)}{more}: --resume needs the config that {path} was begun with; give it, or another "
+            f"{', '.join(shown)}{more}: --resume needs the config that {path} was started with; give it, or another "
             "--output"
         )
 
@@ -356,7 +372,7 @@ def _names(info):
     return {key: info[key] for key in ("keypoint_names", "category_names")}
 
 
-def to_records(instances, category_names=()):
+def to_records(instances: Instances, category_names: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Turn predictions into plain numbers for JSON.
 
     Args:
@@ -385,7 +401,7 @@ def to_records(instances, category_names=()):
     ]
 
 
-def to_instances(entry, num_keypoints):
+def to_instances(entry: dict[str, Any], num_keypoints: int) -> Instances:
     """Turn an image's results back into predictions, with the numbers as rounded by :func:`to_records`.
 
     Args:

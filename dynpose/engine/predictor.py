@@ -1,13 +1,19 @@
 """Prediction on single images, batches and streams: from config and weights to people in image pixels."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import detectron2.data.transforms as T
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer
@@ -21,6 +27,9 @@ from dynpose.modeling.test_time_augmentation import PoseTTA
 from .devices import check_device, missing_device
 from .look_ahead import in_batches
 from .preflight import check_affine_resize
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Prepared images of 800 x 1333 pixels are 3.2 MB each
 _BATCHES_AHEAD = 8
@@ -56,7 +65,7 @@ class PosePredictor:
         torch.Size([4, 17, 3])
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode):
         self.cfg = cfg.clone()
         check_choice(cfg, "INPUT.FORMAT", ("BGR", "RGB"))
         self.schema = schema_from_cfg(self.cfg)
@@ -70,7 +79,13 @@ class PosePredictor:
             self.model = PoseTTA(self.cfg, self.model)
 
     @classmethod
-    def from_files(cls, config_file, weights, opts=(), device=None):
+    def from_files(
+        cls,
+        config_file: str | os.PathLike[str],
+        weights: str | os.PathLike[str],
+        opts: Sequence[str] = (),
+        device: str | None = None,
+    ) -> Self:
         """Build from file names.
 
         Args:
@@ -86,7 +101,7 @@ class PosePredictor:
         cfg.MODEL.DEVICE = _choose_device(device, cfg.MODEL.DEVICE)
         return cls(cfg)
 
-    def __call__(self, image):
+    def __call__(self, image: np.ndarray | str | os.PathLike[str]) -> Instances:
         """Predict the people in one image.
 
         Args:
@@ -104,7 +119,7 @@ class PosePredictor:
         """
         return self.predict_batch([image])[0]
 
-    def predict_batch(self, images):
+    def predict_batch(self, images: Iterable[np.ndarray | str | os.PathLike[str]]) -> list[Instances]:
         """Predict the people in a batch of images.
 
         Images of the same padded size share a forward pass. The predictions for an image equal those for the image
@@ -118,7 +133,9 @@ class PosePredictor:
         """
         return self.infer([self.prepare(image) for image in images])
 
-    def predict_all(self, images, batch_size=8, look_ahead=None):
+    def predict_all(
+        self, images: Iterable[np.ndarray | str | os.PathLike[str]], batch_size: int = 8, look_ahead: int | None = None
+    ) -> Iterator[Instances]:
         """Predict the people in many images of any size, in full batches and with bounded memory.
 
         Args:
@@ -137,7 +154,9 @@ class PosePredictor:
         for _, people in self.infer_all(map(self.prepare, images), batch_size, look_ahead):
             yield people
 
-    def infer_all(self, inputs, batch_size=8, look_ahead=None):
+    def infer_all(
+        self, inputs: Iterable[dict[str, Any]], batch_size: int = 8, look_ahead: int | None = None
+    ) -> Iterator[tuple[dict[str, Any], Instances]]:
         """Predict the people in many prepared images: :meth:`predict_all` for inputs of :meth:`prepare`.
 
         Args:
@@ -165,7 +184,7 @@ class PosePredictor:
             look_ahead=look_ahead or _BATCHES_AHEAD * batch_size,
         )
 
-    def prepare(self, image):
+    def prepare(self, image: np.ndarray | str | os.PathLike[str]) -> dict[str, Any]:
         """Read, check and resize an image.
 
         Args:
@@ -176,26 +195,25 @@ class PosePredictor:
             in the order of INPUT.FORMAT, and the original ``height`` and ``width``; with INPUT.AFFINE_RESIZE_TEST also
             ``to_original``. With TEST.AUG.ENABLED the image keeps its original size.
         """
-        if not isinstance(image, np.ndarray):
-            image = read_image({"file_name": os.fspath(image)}, "BGR")
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise ValueError(f"an image must be a (H, W, 3) uint8 array in BGR order, got {image.shape} {image.dtype}")
-        height, width = image.shape[:2]
+        array = image if isinstance(image, np.ndarray) else read_image({"file_name": os.fspath(image)}, "BGR")
+        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or array.size == 0:
+            raise ValueError(f"an image must be a (H, W, 3) uint8 array in BGR order, got {array.shape} {array.dtype}")
+        height, width = array.shape[:2]
         if self.cfg.INPUT.FORMAT == "RGB":
-            image = image[:, :, ::-1]
+            array = array[:, :, ::-1]
         if isinstance(self.model, PoseTTA):
             # PoseTTA resizes the image itself; report sizes that it refuses here
             self.model.view_sizes(height, width)
-            pixels = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+            pixels = torch.as_tensor(np.ascontiguousarray(array.transpose(2, 0, 1)))
             return {"image": pixels, "height": height, "width": width}
-        aug_input = T.AugInput(image)
+        aug_input = T.AugInput(array)
         transforms = self._augmentations(aug_input)
         pixels = torch.as_tensor(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
         inputs = {"image": pixels, "height": height, "width": width}
         to_original = matrix_to_original(transforms)
         return inputs if to_original is None else {**inputs, "to_original": to_original}
 
-    def infer(self, inputs):
+    def infer(self, inputs: list[dict[str, Any]]) -> list[Instances]:
         """Predict the people in a batch of prepared images.
 
         Args:

@@ -6,6 +6,7 @@ import os
 import tempfile
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
@@ -36,7 +37,7 @@ __all__ = ["check_affine_resize", "check_and_complete", "check_first_step", "che
 logger = logging.getLogger(__name__)
 
 
-def check_and_complete(cfg, *, eval_only=False):
+def check_and_complete(cfg: CfgNode, *, eval_only: bool = False) -> None:
     """Check for faults that would otherwise stop a run later, and complete the config from its data.
 
     The keypoint schema and the class names are filled in; for training also the iterations of a schedule in epochs and
@@ -93,7 +94,7 @@ def check_and_complete(cfg, *, eval_only=False):
             )
 
 
-def check_first_step(cfg):
+def check_first_step(cfg: CfgNode) -> None:
     """Run training up to its first step: build the model and the trainer, and load the first batch.
 
     Args:
@@ -128,7 +129,7 @@ def _without_set_up_of_logs():
         detectron2_logger.setLevel(level)
 
 
-def check_affine_resize(cfg):
+def check_affine_resize(cfg: CfgNode) -> None:
     """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a meta-architecture that does not read ``to_original``.
 
     Raises:
@@ -138,7 +139,7 @@ def check_affine_resize(cfg):
         check_reads_to_original(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE))
 
 
-def check_machine(cfg):
+def check_machine(cfg: CfgNode) -> None:
     """Check the keys for the device, the workers and the output; not whether this machine has the device.
 
     Raises:
@@ -201,7 +202,7 @@ def _check_classes(cfg, names, eval_only):
             continue
         if len(classes) == len(expected) == 1 and not is_train:
             logger.warning(
-                "data set %r calls its one class %r, the model %r: they are taken for the same",
+                "data set %r calls its one class %r, the model %r: they are treated as the same",
                 name, *classes, *expected,
             )  # fmt: skip
             continue
@@ -218,10 +219,12 @@ def _difference(classes, expected):
             f"the model's classes in another order ({', '.join(classes[:5])}, ... for {', '.join(expected[:5])}, ...): "
             "register it with the model's order (key classes in DATASETS.POSE)"
         )
-    told = [f"{', '.join(map(repr, some[:5]))} {where}" for some, where in ((more, "more"), (less, "less")) if some]
+    differences = [
+        f"{', '.join(map(repr, some[:5]))} {where}" for some, where in ((more, "more"), (less, "less")) if some
+    ]
     return (
-        f"other classes than the model: {' and '.join(told)}. Give the categories the same names, or name one class "
-        "with class_name, or choose categories with classes, which leaves the others out (keys in DATASETS.POSE)"
+        f"other classes than the model: {' and '.join(differences)}. Give the categories the same names, or name one "
+        "class with class_name, or choose categories with classes, which excludes the others (keys in DATASETS.POSE)"
     )
 
 
@@ -264,8 +267,8 @@ def _check_learnable(dicts, cfg):
         is_learnable_person(person, record) for record in dicts for person in record["annotations"]
     ):
         raise DatasetError(
-            f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}: nobody is left to learn from: none of {len(dicts)} images "
-            "has a person who is no crowd, with a labelled keypoint (visibility 1 or 2) and a pixel of the box in the "
-            "image; dynpose check-data says what was left out"
+            f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}: there is no person to train on: none of {len(dicts)} images "
+            "has a person who is not a crowd, with a labelled keypoint (visibility 1 or 2) and a pixel of the box in "
+            "the image; dynpose check-data lists the skipped annotations"
         )
     return dicts

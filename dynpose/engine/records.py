@@ -7,8 +7,10 @@ import logging
 import os
 import platform
 import sys
+from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
@@ -34,7 +36,7 @@ _PACKAGES = (
 _SLURM = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_RESTART_COUNT")
 
 
-def write_records(cfg, start_iteration):
+def write_records(cfg: CfgNode, start_iteration: int) -> None:
     """Add a start of a run to ``OUTPUT_DIR/run.json``, in the main process only.
 
     A run that starts at iteration 0 replaces the file. Resuming with other annotations or another commit than at the
@@ -63,7 +65,7 @@ def write_records(cfg, start_iteration):
     if starts:
         for key, meaning in (("datasets", "the data sets"), ("git", "the code")):
             if starts[0].get(key) != start[key]:
-                logger.warning(f"{path}: since the run was started, {meaning} changed: {key} of its starts say how")
+                logger.warning(f"{path}: {meaning} changed since the start of the run; compare {key} of its starts")
     with explain_write_errors(path), atomic_open(path) as f:
         json.dump({"starts": [*starts, start]}, f, indent=1)
 
@@ -76,7 +78,7 @@ def _read_starts(path):
         return []
 
 
-def environment():
+def environment() -> dict[str, Any]:
     """The software and the machine.
 
     Returns:
@@ -95,8 +97,8 @@ def environment():
     }
 
 
-def fingerprint(name):
-    """Information that tells a data set from another one of the same name.
+def fingerprint(name: str) -> dict[str, Any]:
+    """Information that distinguishes a data set from another one of the same name.
 
     Args:
         name (str): a registered data set.

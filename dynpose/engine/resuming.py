@@ -2,12 +2,15 @@
 
 import logging
 import os
+from typing import Any
 
 import numpy as np
 import yaml
-from detectron2.engine import HookBase, hooks
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.utils import comm
+from torch import nn
 
 from dynpose.utils.distributed import unwrap_ddp
 from dynpose.utils.random_state import rng_state, seed_rng, set_rng_state
@@ -15,7 +18,7 @@ from dynpose.utils.random_state import rng_state, seed_rng, set_rng_state
 logger = logging.getLogger(__name__)
 
 
-def resolve_seed(cfg, resume=False):
+def resolve_seed(cfg: CfgNode, resume: bool = False) -> None:
     """Replace a negative ``SEED`` of a config with a seed that all processes share, in place.
 
     :func:`dynpose.engine.setup` does it for every training. The saved config of the run has the seed, so that training
@@ -45,10 +48,10 @@ def _saved_seed(config_file):
     return seed if isinstance(seed, int) and seed >= 0 else None
 
 
-def trainer_state(trainer):
+def trainer_state(trainer: DefaultTrainer) -> dict[str, Any]:
     """The state of a DefaultTrainer's hooks (with the scheduler), optimizer, scaler, and its EMA.
 
-    detectron2 0.6 leaves the optimizer out.
+    detectron2 0.6 omits the optimizer.
 
     Args:
         trainer (DefaultTrainer): may have an attribute ``ema``, which is None or has a ``state_dict``.
@@ -63,21 +66,21 @@ def trainer_state(trainer):
     return state
 
 
-def load_trainer_state(trainer, state):
+def load_trainer_state(trainer: DefaultTrainer, state: dict[str, Any]) -> None:
     """Load :func:`trainer_state`, or the state of a detectron2 trainer."""
     TrainerBase.load_state_dict(trainer, state)
     if "_trainer" in state:
         trainer._trainer.load_state_dict(state["_trainer"])
     else:
-        logger.warning("The checkpoint has no state of the optimizer, which starts afresh")
+        logger.warning("The checkpoint has no state of the optimizer, which starts from scratch")
     if getattr(trainer, "ema", None) is not None:
         if "ema" in state:
             trainer.ema.load_state_dict(state["ema"])
         else:
-            logger.warning("The checkpoint has no EMA, which starts afresh")
+            logger.warning("The checkpoint has no EMA, which starts from scratch")
 
 
-def process_state(model):
+def process_state(model: nn.Module) -> dict[str, Any]:
     """The state that differs between the processes of a run: random generators and the model's buffers.
 
     DistributedDataParallel keeps parameters the same; each process has running statistics of batch normalisation of the
@@ -95,7 +98,7 @@ def process_state(model):
     return state
 
 
-def load_process_state(model, state):
+def load_process_state(model: nn.Module, state: dict[str, Any]) -> None:
     """Load :func:`process_state` into the same kind of model."""
     for name, buffer in unwrap_ddp(model).named_buffers():
         if name in state.get("buffers", ()):
@@ -116,15 +119,17 @@ class ResumeHook(HookBase):
         checkpoint (dict): the resumed checkpoint's contents other than the weights and the trainer; empty without one.
     """
 
-    def __init__(self, seed):
+    def __init__(self, seed: int):
         self._seed = seed
-        self.checkpoint = {}
+        self.checkpoint: dict[str, Any] = {}
 
-    def before_train(self):
+    def before_train(self) -> None:
         """Set the generators and the data."""
         trainer, rank = self.trainer, comm.get_rank()
         if trainer.start_iter >= max(trainer.max_iter, 1):
-            logger.info(f"All {trainer.max_iter} iterations are done: what the end of the run lacks is made up for")
+            logger.info(
+                f"All {trainer.max_iter} iterations are done: the missing final evaluation and files are completed"
+            )
             # detectron2 increments it at the end of its loop, even if no iteration ran
             trainer.iter = trainer.start_iter - 1
         processes = self.checkpoint.get("processes", ())
@@ -134,7 +139,7 @@ class ResumeHook(HookBase):
             if trainer.start_iter:
                 logger.warning(
                     f"The checkpoint has the random states of {len(processes)} processes, now there are "
-                    f"{comm.get_world_size()}: they are seeded afresh"
+                    f"{comm.get_world_size()}: they are seeded again"
                 )
             key = (self._seed, trainer.start_iter, rank)
             seed_rng(int(np.random.SeedSequence(key).generate_state(1)[0]))
@@ -147,7 +152,9 @@ class ResumeHook(HookBase):
             if "data" in self.checkpoint:
                 loader.load_state_dict(self.checkpoint["data"])
         elif trainer.start_iter:
-            logger.warning(f"{type(loader).__name__} can't go on where it was: it starts again with its first images")
+            logger.warning(
+                f"{type(loader).__name__} can't resume at its position: it starts again with its first images"
+            )
         for hook in trainer._hooks:
             # PreciseBN reads images from a separate loader every ``_period`` iterations
             if isinstance(hook, hooks.PreciseBN) and not hook._disabled and hook._period > 0:

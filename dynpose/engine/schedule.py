@@ -3,7 +3,7 @@
 import logging
 import math
 
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 
 from dynpose.config import ConfigError, check_at_least_one, check_not_negative
 from dynpose.data.loader import training_dicts
@@ -11,7 +11,7 @@ from dynpose.data.loader import training_dicts
 logger = logging.getLogger(__name__)
 
 
-def epochs_to_iterations(epochs, num_images, batch_size):
+def epochs_to_iterations(epochs: float, num_images: int, batch_size: int) -> int:
     """Iterations until every image has been seen ``epochs`` times; the last batch may repeat some images.
 
     Args:
@@ -31,7 +31,7 @@ def epochs_to_iterations(epochs, num_images, batch_size):
     return math.ceil(round(epochs * num_images / batch_size, 6))
 
 
-def num_training_images(cfg):
+def num_training_images(cfg: CfgNode) -> int:
     """Count the training images: those of ``DATASETS.TRAIN`` that are left after detectron2's filtering.
 
     Args:
@@ -45,7 +45,7 @@ def num_training_images(cfg):
     return len(training_dicts(cfg))
 
 
-def resolve_epochs(cfg, num_images=None):
+def resolve_epochs(cfg: CfgNode, num_images: int | None = None) -> None:
     """Turn ``SOLVER.MAX_EPOCHS`` and ``STEPS_EPOCHS`` into ``MAX_ITER`` and ``STEPS``, in place.
 
     :func:`dynpose.engine.setup` does it for every training; call it if you build a trainer yourself. It clears the two
@@ -105,7 +105,7 @@ def resolve_epochs(cfg, num_images=None):
     solver.MAX_EPOCHS, solver.STEPS_EPOCHS = 0, []
 
 
-def check_steps(cfg):
+def check_steps(cfg: CfgNode) -> None:
     """Check the numbers of a schedule, which detectron2 and PyTorch refuse without naming the key, or accept.
 
     Args:
@@ -135,7 +135,7 @@ def _ascend_between(first, values, last):
     return all(low < high for low, high in zip(bounds[:-1], bounds[1:]))
 
 
-def resolve_reference_batch(cfg):
+def resolve_reference_batch(cfg: CfgNode) -> None:
     """Scale ``SOLVER.BASE_LR`` from ``SOLVER.REFERENCE_BATCH`` images to ``IMS_PER_BATCH``, in place.
 
     :func:`dynpose.engine.setup` does it for every training. It sets REFERENCE_BATCH to IMS_PER_BATCH: the config states

@@ -3,7 +3,9 @@
 import logging
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import torch
 import torch.distributed as dist
@@ -30,7 +32,7 @@ class StopRequest:
         self.number = 0
         self.leave_at_once = False
 
-    def __call__(self, number, frame):
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
         self.number = number
         if self.leave_at_once:
@@ -38,7 +40,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_signals(request):
+def stop_signals(request: StopRequest) -> Iterator[None]:
     """Record SIGTERM and SIGUSR1 within the block instead of terminating.
 
     Outside the main thread, where Python can't handle signals, no signal is recorded.
@@ -68,18 +70,18 @@ class StopHook(HookBase):
         save (Callable[[], None]): saves a checkpoint; called by all processes.
     """
 
-    def __init__(self, request, save):
+    def __init__(self, request: StopRequest, save: Callable[[], None]):
         self._request = request
         self._save = save
         self._group = None
 
-    def before_train(self):
+    def before_train(self) -> None:
         """Get the process group for the agreement."""
         if comm.get_world_size() > 1 and dist.get_backend() != "gloo":
             # A collective over gloo does not wait for the GPUs
             self._group = comm._get_global_gloo_group()
 
-    def after_step(self):
+    def after_step(self) -> None:
         """Save and stop if any process has been signalled."""
         if self.trainer.iter + 1 >= self.trainer.max_iter or not self._agree():
             return
@@ -88,12 +90,12 @@ class StopHook(HookBase):
         comm.synchronize()
         name = signal.Signals(self._request.number).name if self._request.number else "A signal to another process"
         logger.warning(
-            f"{name}: stopped after iteration {self.trainer.iter}, which is saved; --resume goes on from there. Exit "
+            f"{name}: stopped after iteration {self.trainer.iter}, which is saved; --resume continues from there. Exit "
             f"code {RESUMABLE_EXIT_CODE}"
         )
         raise SystemExit(RESUMABLE_EXIT_CODE)
 
-    def after_train(self):
+    def after_train(self) -> None:
         """Stop instead of running the last evaluation if any process has been signalled."""
         if self.trainer.iter < self.trainer.max_iter:
             return

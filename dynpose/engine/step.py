@@ -2,12 +2,33 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import torch
 from detectron2.engine import SimpleTrainer
+from torch import nn
 
 from .accumulation import split_batch, synchronised
 from .precision import Precision
+
+
+class StepGuard(Protocol):
+    """Decides whether a training step is skipped.
+
+    All processes call both methods at the same time, and must get the same answer. If one returns False, the step is
+    skipped: weights, optimizer and metrics are unchanged, and the next step uses the next batch.
+    """
+
+    def check_losses(self, loss_dict: dict[str, torch.Tensor], batch: list[dict[str, Any]]) -> bool:
+        """Check the losses of each micro-batch before its backward pass; ``batch`` holds its images."""
+
+    def check_gradients(self, model: nn.Module) -> bool:
+        """Check the gradients of the whole batch, unscaled and synchronised, before the optimizer's step.
+
+        In float16 it is not called while the scaler can still lower its scale, since the scaler finds its scale by
+        overflows of scaled gradients.
+        """
 
 
 class TrainingStep(SimpleTrainer):
@@ -25,17 +46,8 @@ class TrainingStep(SimpleTrainer):
         optimizer (torch.optim.Optimizer)
         precision (Precision): of the forward pass; for float16 gradients are scaled.
         ims_per_pass (int): maximum number of images in a forward and backward pass; 0 = the whole batch.
-        guard: None, or an object with two methods. All processes call both at the same time, and must get the same
-            answer:
-
-            - ``check_losses(loss_dict, batch) -> bool``, before the backward pass of each micro-batch, with its images;
-            - ``check_gradients(model) -> bool``, before the optimizer's step, with the whole batch's gradients,
-              unscaled and synchronised. In float16 it is not called while the scaler can still lower its scale, since
-              the scaler finds its scale by overflows of scaled gradients.
-
-            If one returns False, the step is skipped: weights, optimizer and metrics are unchanged, and the next step
-            uses the next batch. Without a guard, a non-finite loss ends the training with a FloatingPointError, as in
-            detectron2.
+        guard (StepGuard | None): skips steps with invalid losses or gradients; None = a non-finite loss ends the
+            training with a FloatingPointError, as in detectron2.
 
     Attributes:
         grad_scaler (torch.amp.GradScaler): disabled unless the precision is float16.
@@ -47,16 +59,26 @@ class TrainingStep(SimpleTrainer):
         >>> step.train(start_iter=0, max_iter=90000)
     """
 
-    def __init__(self, model, data_loader, optimizer, *, precision=None, ims_per_pass=0, guard=None):
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable[list[dict[str, Any]]],
+        optimizer: torch.optim.Optimizer,
+        *,
+        precision: Precision | None = None,
+        ims_per_pass: int = 0,
+        guard: StepGuard | None = None,
+    ):
         # an iterator created here, as in detectron2 0.6, would fix the first batch too early
         super().__init__(model, (), optimizer)
-        self.data_loader, self._batches = data_loader, None
+        self.data_loader = data_loader
+        self._batches: Iterator[list[dict[str, Any]]] | None = None
         self.precision = precision or Precision()
         self.grad_scaler = self.precision.grad_scaler()
         self.ims_per_pass = ims_per_pass
         self.guard = guard
 
-    def reset_data_loader(self, data_loader_builder):
+    def reset_data_loader(self, data_loader_builder: Callable[[], Iterable[list[dict[str, Any]]]]) -> None:
         """Use another data loader from the next step on.
 
         Args:
@@ -64,7 +86,7 @@ class TrainingStep(SimpleTrainer):
         """
         self.data_loader, self._batches = data_loader_builder(), None
 
-    def run_step(self):
+    def run_step(self) -> None:
         """Process one batch: losses and gradients of its micro-batches, metrics, and the optimizer's step.
 
         Raises:
@@ -118,14 +140,14 @@ class TrainingStep(SimpleTrainer):
         scaler.step(self.optimizer)
         scaler.update()
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """SimpleTrainer's state, which includes the optimizer's, and for float16 the scaler's."""
         state = super().state_dict()
         if self.grad_scaler.is_enabled():
             state["grad_scaler"] = self.grad_scaler.state_dict()
         return state
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load :meth:`state_dict`. The scaler is reset if the state is of a run in another precision."""
         super().load_state_dict(state_dict)
         if self.grad_scaler.is_enabled() and state_dict.get("grad_scaler"):

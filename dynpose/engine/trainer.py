@@ -4,17 +4,23 @@ import logging
 import os
 import weakref
 from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
 
+import torch
+from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer, TrainerBase, hooks
-from detectron2.evaluation import verify_results
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
+from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch import nn
+from torch.utils.data import DataLoader
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.config import blame, check_choice
 from dynpose.data import PoseDatasetMapper
-from dynpose.data.loader import build_pose_train_loader
+from dynpose.data.loader import PoseTrainLoader, build_pose_train_loader
 from dynpose.evaluation import PoseEvaluator
 from dynpose.modeling.test_time_augmentation import PoseTTA
 from dynpose.utils.random_state import preserved_rng
@@ -48,7 +54,7 @@ class PoseTrainer(DefaultTrainer):
         >>> trainer.train()
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode):
         # the steps of DefaultTrainer.__init__, except for the training step and for processes without a GPU
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
@@ -70,7 +76,7 @@ class PoseTrainer(DefaultTrainer):
         self._trainer.guard = NonFiniteGuard(self._trainer.model, cfg.OUTPUT_DIR, cfg.SOLVER.MAX_NONFINITE_STEPS)
         self.register_hooks([self._trainer.guard, *self.build_hooks()])
 
-    def build_hooks(self):
+    def build_hooks(self) -> list[HookBase]:
         """detectron2's hooks, with self-describing checkpoints, evaluations that run once (also of the averaged weights
         and with TEST.AUG), the best weights, and early stopping.
         """
@@ -115,7 +121,7 @@ class PoseTrainer(DefaultTrainer):
             built.append(BestHook(metric, patience, evaluations, self._save_best, self._checkpoints.save))
         return built
 
-    def resume_or_load(self, resume=True):
+    def resume_or_load(self, resume: bool = True) -> None:
         """detectron2's, but skipping corrupt checkpoints; see :class:`TrainingCheckpointer`."""
         checkpoint = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         self._metrics.resumes = resume
@@ -124,7 +130,7 @@ class PoseTrainer(DefaultTrainer):
             self._metrics.state = checkpoint.get("metrics", {})
             self.start_iter = checkpoint["iteration"] + 1
 
-    def train(self):
+    def train(self) -> dict[str, Any] | None:
         """detectron2's; SIGTERM and SIGUSR1 end it with a checkpoint and RESUMABLE_EXIT_CODE.
 
         If SOLVER.EARLY_STOPPING_PATIENCE ends it before SOLVER.MAX_ITER, training ends as after the last iteration.
@@ -135,16 +141,16 @@ class PoseTrainer(DefaultTrainer):
             try:
                 return super().train()
             except StoppedEarly:
-                logger.info("Training has ended early; what comes after the last iteration is done")
+                logger.info("Training has stopped early; the last evaluation and the final files follow")
         if len(self.cfg.TEST.EXPECTED_RESULTS) and comm.is_main_process():
             verify_results(self.cfg, self._last_eval_results)
         return self._last_eval_results
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """See :func:`dynpose.engine.resuming.trainer_state`."""
         return trainer_state(self)
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See :func:`dynpose.engine.resuming.load_trainer_state`."""
         load_trainer_state(self, state_dict)
 
@@ -170,7 +176,7 @@ class PoseTrainer(DefaultTrainer):
         return cfg
 
     @classmethod
-    def build_model(cls, cfg):
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
         """detectron2's, with a compiled backbone if MODEL.COMPILE_BACKBONE is set."""
         model = super().build_model(cfg)
         if cfg.MODEL.COMPILE_BACKBONE:
@@ -178,29 +184,31 @@ class PoseTrainer(DefaultTrainer):
         return model
 
     @classmethod
-    def test(cls, cfg, model, evaluators=None):
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: Sequence[DatasetEvaluator] | None = None
+    ) -> dict[str, Any]:
         """detectron2's, under autocast if TEST.AMP is set; training is unaffected."""
         with preserved_rng(), Precision.from_config(cfg, enabled=cfg.TEST.AMP).autocast():
             return super().test(cfg, model, evaluators)
 
     @classmethod
-    def build_train_loader(cls, cfg):
+    def build_train_loader(cls, cfg: CfgNode) -> PoseTrainLoader:
         """Batches of augmented images and their instances, starting at any iteration."""
         return build_pose_train_loader(cfg)
 
     @classmethod
-    def build_test_loader(cls, cfg, dataset_name):
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
         """The images of a data set, one at a time."""
         return build_detection_test_loader(cfg, dataset_name, mapper=PoseDatasetMapper(cfg, is_train=False))
 
     @classmethod
-    def build_evaluator(cls, cfg, dataset_name, output_folder=None):
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
         """COCO's metrics with the data set's keypoints and sigmas; ``output_folder`` replaces the default folder."""
         folder = {} if output_folder is None else {"output_dir": output_folder}
         return PoseEvaluator.from_config(cfg, dataset_name, **folder)
 
     @classmethod
-    def test_with_TTA(cls, cfg, model):
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict[str, Any]:
         """Evaluate with the test-time augmentation of ``cfg.TEST.AUG``.
 
         The views are made from the original images: INPUT.MIN_SIZE_TEST is ignored.
@@ -222,12 +230,12 @@ class PoseTrainer(DefaultTrainer):
         return OrderedDict((f"{name}_TTA", result) for name, result in results.items())
 
     @classmethod
-    def build_optimizer(cls, cfg, model):
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         """See :func:`dynpose.engine.optimizer.build_optimizer`."""
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_lr_scheduler(cls, cfg, optimizer):
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
         """detectron2's, with a ConfigError for invalid choices."""
         check_choice(cfg, "SOLVER.WARMUP_METHOD", ("linear", "constant"))
         with blame("SOLVER.LR_SCHEDULER_NAME"):

@@ -4,6 +4,8 @@ Every few seconds each process writes a heartbeat with its progress to the proce
 no progress for a while reads the heartbeats of the others, and logs which are silent and which are behind.
 """
 
+from __future__ import annotations
+
 import atexit
 import json
 import logging
@@ -12,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -40,11 +43,11 @@ _ORDER = (_SET_UP, "waiting for images", _TRAINING, "checkpoint", "evaluation")
 _MAX_SECONDS_BETWEEN_BEATS = 5.0
 _NAMED = 8
 # The watchdog of this process, if any
-_running = []
+_running: list[_Watchdog] = []
 
 
 @contextmanager
-def watched(seconds, iteration=None):
+def watched(seconds: float, iteration: Callable[[], int] | None = None) -> Iterator[None]:
     """Log which processes hold up the job while the block runs in all of them; with one process, do nothing.
 
     A nested block only replaces the source of the iteration.
@@ -113,7 +116,7 @@ class _Watchdog:
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._exchange, self._report)]
         self._beat, self._last, self._since = 0, None, time.monotonic()
         # reports since self._since
-        self._num_reports, self._has_told = 0, False
+        self._num_reports, self._has_logged = 0, False
         # by rank: the last heartbeat, and when it was first seen
         self._notes = {}
         self._answered = time.monotonic()
@@ -157,7 +160,7 @@ class _Watchdog:
         except RuntimeError as error:
             # the job ends with the process that hosts the store
             if not self._stopped.is_set():
-                logger.info("What the processes wait for can't be told any longer: %s", str(error).splitlines()[0])
+                logger.info("Can no longer report which processes the job waits for: %s", str(error).splitlines()[0])
 
     def _read(self, ranks):
         for rank in ranks:
@@ -179,33 +182,33 @@ class _Watchdog:
             if now - before > self._interval + self._seconds / 4:
                 self._forget_times(now, now - before)
             elif iteration != self._last:
-                if self._has_told:
-                    logger.warning("The run goes on after %.0f s", now - self._since)
-                self._last, self._since, self._num_reports, self._has_told = iteration, now, 0, False
+                if self._has_logged:
+                    logger.warning("The run continues after %.0f s", now - self._since)
+                self._last, self._since, self._num_reports, self._has_logged = iteration, now, 0, False
             elif now - self._since >= self._seconds * (self._num_reports + 1):
                 self._num_reports += 1
-                self._tell(now)
+                self._log_stall(now)
             before = now
 
     def _forget_times(self, now, seconds):
         """Reset the timers after this process itself was stopped, so that the others do not count as silent."""
-        logger.warning("This process has stood still for %.0f s", seconds)
+        logger.warning("This process was stopped for %.0f s", seconds)
         self._answered = self._since = now
         self._notes = {rank: (note, now) for rank, (note, _) in dict(self._notes).items()}
 
-    def _tell(self, now):
+    def _log_stall(self, now):
         if now - self._answered > self._seconds / 2:
             # the store is silent, so the heartbeats are out of date
             host = f" on {self._notes[0][0].host}" if 0 in self._notes else ""
-            keeper = f"process 0{host}, or torchrun, which keeps the store that processes meet in"
-            silent, behind = {0: f"{keeper}, for {now - self._answered:.0f} s"}, {}
+            store_host = f"process 0{host}, or torchrun, which hosts the store of the heartbeats"
+            silent, behind = {0: f"{store_host}, for {now - self._answered:.0f} s"}, {}
         else:
             silent = self._silent(now)
             behind = self._behind(set(range(self._world_size)) - set(silent))
-        parts = [f"not heard of: {_first(silent)}"] * bool(silent) + [f"behind: {_first(behind)}"] * bool(behind)
+        parts = [f"no heartbeat from: {_first(silent)}"] * bool(silent) + [f"behind: {_first(behind)}"] * bool(behind)
         if not parts:
             return
-        self._has_told = True
+        self._has_logged = True
         message = f"{now - self._since:.0f} s without an iteration, {self._here()}; {'; '.join(parts)}"
         logger.warning("%s", message)
         # the logs of the other processes go to their files only
@@ -217,7 +220,7 @@ class _Watchdog:
         silent = {}
         for rank in set(range(self._world_size)) - {self._rank}:
             if rank not in self._notes:
-                silent[rank] = f"process {rank}, which has not begun"
+                silent[rank] = f"process {rank}, which has not started"
                 continue
             note, seen = self._notes[rank]
             if now - seen > self._seconds / 2:

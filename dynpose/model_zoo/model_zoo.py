@@ -1,11 +1,13 @@
 """Finding a config's file, loading it or building its model, by name."""
 
 import os
+from collections.abc import Sequence
 
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.modeling import build_model
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import PoseCheckpointer
@@ -13,7 +15,7 @@ from dynpose.config import ConfigError, find_config_file, load_config
 from dynpose.data import register_datasets_for_schema
 
 
-def get_config_file(name):
+def get_config_file(name: str) -> str:
     """Find the file of a config.
 
     Args:
@@ -29,7 +31,7 @@ def get_config_file(name):
     return find_config_file(name)
 
 
-def get_config(name, trained=False, opts=()):
+def get_config(name: str, trained: bool = False, opts: Sequence[str] = ()) -> CfgNode | DictConfig:
     """Load a config.
 
     Args:
@@ -67,7 +69,7 @@ def get_config(name, trained=False, opts=()):
     return cfg
 
 
-def get(name, trained=False, device=None, opts=()):
+def get(name: str, trained: bool = False, device: str | None = None, opts: Sequence[str] = ()) -> nn.Module:
     """Build the model of a config.
 
     Unlike in detectron2, an untrained model is randomly initialised: no backbone weights are downloaded.

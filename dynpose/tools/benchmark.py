@@ -22,7 +22,7 @@ _EXTRAS = ("first-call", "released-loss", "all-positives")
 _PLOT_FORMATS = (".png", ".svg", ".pdf")
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     targets = parser.add_subparsers(dest="target", metavar="TARGET", required=True, help="what to measure")
     arguments = {
@@ -127,7 +127,7 @@ def _add_number(add, name, metavar, default, text, kind=positive_int):
     add(name, type=kind, metavar=metavar, default=default, help=f"{text} default %(default)s".strip())
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, and write the requested files.
 
     Returns:

@@ -3,7 +3,7 @@
     dynpose check-data --json hands/train.json --images hands/images --output hands.jpg
     dynpose check-data --config-file my_hands.yaml
 
-Faults stop training; they are counted, with a few examples of each kind. Corrected and left-out items, and items that
+Faults stop training; they are counted, with a few examples of each kind. Corrected and skipped items, and items that
 are valid but perhaps not intended, are listed too (docs/datasets.md has the rules). With a config, everything that
 training does before its first step is done, except downloading weights. The exit code is 1 if training would fail
 before its first step.
@@ -13,17 +13,26 @@ right ones orange, and keypoints are numbered. A person who faces the camera has
 colour or a number that changes sides with the body, or a limb that crosses it, indicates a wrong flip pair.
 """
 
+from __future__ import annotations
+
+import argparse
 import dataclasses
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from .cli import positive_int
 
+if TYPE_CHECKING:
+    from dynpose.data import KeypointSchema
+    from dynpose.data.faults import FaultLog
+    from dynpose.data.rules import Remarks
+
 NAME = "check-data"
-HELP = "report all faults of a data set, and draw samples with their flipped twins"
+HELP = "report all faults of a data set, and draw samples with their flipped copies"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.add_argument("--json", help="an annotation file in COCO's format")
     parser.add_argument("--images", help="with --json: the folder that its file names start from")
@@ -41,7 +50,7 @@ def add_arguments(parser):
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after another option")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Check, report and draw; return 1 if training would fail."""
     from dynpose.config import ConfigError
 
@@ -65,7 +74,7 @@ def run(args):
 
 
 # The kind of fault that may occur only after the first step
-_MET_LATER = "images that can't be read, and are not looked for (DATASETS.CHECK_IMAGES)"
+_MET_LATER = "images that can't be read, which training does not check for (DATASETS.CHECK_IMAGES)"
 
 
 @dataclasses.dataclass
@@ -83,9 +92,9 @@ class DataSet:
     """
 
     name: str
-    load: Callable
+    load: Callable[..., list[dict[str, Any]]]
     source: str
-    schema: object = None
+    schema: KeypointSchema | None = None
     is_train: bool = True
     is_flipped: bool = True
     checks_images: bool = True
@@ -161,7 +170,9 @@ def _schema(metadata):
         return None  # training would report the fault
 
 
-def check(data_set, num_examples=5, decode=False):
+def check(
+    data_set: DataSet, num_examples: int = 5, decode: bool = False
+) -> tuple[FaultLog, Remarks, list[dict[str, Any]]]:
     """Find all faults of a data set, with the checks of the loader and the mapper.
 
     Args:
@@ -184,18 +195,19 @@ def check(data_set, num_examples=5, decode=False):
     except DatasetError as error:
         log(Fault.from_error("file", error))
     except Exception as error:  # a custom dataset function may raise anything
-        log(Fault(data_set.source, "file", f"{type(error).__name__}: {error}", "correct what the data set is read by"))
+        remedy = "correct the function that reads the data set"
+        log(Fault(data_set.source, "file", f"{type(error).__name__}: {error}", remedy))
     if not isinstance(records, list):  # an iterable can be used for evaluation, but not checked
         records = []
-    remedy = "copy it again, correct it, or take it out of the annotation"
+    remedy = "copy it again, correct it, or remove it from the annotation"
     broken = find_broken_images(records, (lambda record: image_fault(record, True)) if decode else None)
     for name, problem in broken:
         log(Fault(name, "images" if data_set.checks_images else _MET_LATER, problem, remedy))
     log.broken_images = {name for name, _ in broken}
     if data_set.is_train and not len(log) and not any(True for _ in _learnable_people(records, log)):
-        what = "nobody is left to learn from"
-        remedy = "label keypoints with visibility 1 or 2 of people who are no crowd and in the image"
-        log(Fault(data_set.source, "people", what, remedy))
+        problem = "there is no person to train on"
+        remedy = "label keypoints with visibility 1 or 2 of people who are not crowds and are in the image"
+        log(Fault(data_set.source, "people", problem, remedy))
     return log, remarks, records
 
 
@@ -265,7 +277,7 @@ def _draw(samples, args):
     import random
 
     if not samples:
-        print("no page: nobody with labelled keypoints to draw")
+        print("no page: there is no person with labelled keypoints")
         return
     from .flip_page import MAX_PIXELS, draw_page
 
@@ -274,12 +286,12 @@ def _draw(samples, args):
         num_large = len(samples) - len(drawable)
         print(f"not drawn: {num_large} people in images of more than {MAX_PIXELS:,} pixels", file=sys.stderr)
     chosen = random.Random(args.seed).sample(drawable, min(args.samples, len(drawable)))
-    page, left_out = draw_page(chosen)
-    for reason in left_out:
+    page, skipped = draw_page(chosen)
+    for reason in skipped:
         print(_printable(f"not drawn: {reason}"), file=sys.stderr)
     if page is not None:
         page.save(args.output)
-        print(f"{args.output}: {len(chosen) - len(left_out)} people, each with the flipped twin on the right")
+        print(f"{args.output}: {len(chosen) - len(skipped)} people, each with the flipped copy on the right")
 
 
 def _printable(text):

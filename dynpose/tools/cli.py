@@ -9,6 +9,7 @@ import argparse
 import importlib
 import importlib.metadata
 import math
+from collections.abc import Sequence
 
 from dynpose.version import __version__
 
@@ -17,7 +18,7 @@ from .ending import exit_code
 _MODULES = ("predict", "check_data", "convert_weights", "model_info", "benchmark")
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
@@ -31,7 +32,7 @@ def main(argv=None):
     return exit_code("dynpose", lambda: args.run(args))
 
 
-def positive_int(text):
+def positive_int(text: str) -> int:
     """Parse an argument that must be an integer of at least 1, for the ``type`` of ``add_argument``."""
     value = int(text)
     if value < 1:
@@ -39,7 +40,7 @@ def positive_int(text):
     return value
 
 
-def finite_number(text):
+def finite_number(text: str) -> float:
     """Parse an argument that must be a finite number."""
     value = float(text)
     if not math.isfinite(value):

@@ -16,6 +16,7 @@ removes everything but the weights and their description from a checkpoint of a 
 to two times as large as the weights. model_final.pth and model_best.pth of a run are already stripped.
 """
 
+import argparse
 import fnmatch
 import os
 from pathlib import Path
@@ -24,7 +25,7 @@ NAME = "convert-weights"
 HELP = "convert released weights into a dynpose checkpoint, or strip one to its weights"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.add_argument("--input", required=True, help="the released file, or with --strip a dynpose checkpoint")
     parser.add_argument("--output", required=True, help="the file to write, .pth")
@@ -33,7 +34,7 @@ def add_arguments(parser):
     what.add_argument("--strip", action="store_true", help="keep a dynpose checkpoint's weights and note alone")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Convert, report and write."""
     from dynpose.checkpoint import CheckpointError, convert_released
 
@@ -62,7 +63,9 @@ def _check_output(path, output):
     from dynpose.checkpoint import CheckpointError
 
     if not output.endswith(".pth"):
-        raise CheckpointError(f"--output {output}: the name must end in .pth, which tells detectron2 the format")
+        raise CheckpointError(
+            f"--output {output}: the name must end in .pth, by which detectron2 recognises the format"
+        )
     if os.path.abspath(path) == os.path.abspath(output):
         raise CheckpointError(f"--output {output}: would overwrite the input; give another name")
 
@@ -78,15 +81,15 @@ def _strip(path, output):
     checkpoint = load_checkpoint(path)
     if "dynpose" not in checkpoint or not _are_weights(checkpoint.get("model")):
         raise CheckpointError(
-            f"{path}: is no checkpoint of a dynpose run; without --strip, released weights are converted"
+            f"{path}: is not a checkpoint of a dynpose run; without --strip, released weights are converted"
         )
     kept = {name: checkpoint[name] for name in _KEPT if name in checkpoint}
     # a view would be written with its whole storage
     kept["model"] = {name: value.clone() for name, value in kept["model"].items()}
     _write(output, kept)
-    left_out = [name for name in checkpoint if name not in kept]
+    removed = [name for name in checkpoint if name not in kept]
     print(f"{path}: {checkpoint['dynpose']['method']}, {os.path.getsize(path) / 1e6:.1f} MB")
-    print(f"  left out: {', '.join(left_out) or 'nothing'}")
+    print(f"  removed: {', '.join(removed) or 'nothing'}")
     print(f"{output}: written, {os.path.getsize(output) / 1e6:.1f} MB")
 
 

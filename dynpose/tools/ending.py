@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 __all__ = ["exit_code"]
@@ -11,7 +12,7 @@ __all__ = ["exit_code"]
 _INSTALLER = Path(__file__).with_name("install_detectron2.py")
 
 
-def exit_code(program, function, *, is_run=False):
+def exit_code(program: str, function: Callable[[], int | None], *, is_run: bool = False) -> int:
     """Run a program, and print a ConfigError, DatasetError, CheckpointError or OSError as one line.
 
     Args:
@@ -32,7 +33,7 @@ def exit_code(program, function, *, is_run=False):
         message = _message(error)
         if message is None:
             raise
-        if not is_run or not _is_said_by_another(message):
+        if not is_run or not _is_reported_by_another(message):
             print(f"{program}: error: {message}", file=sys.stderr)
         return 2
 
@@ -59,7 +60,7 @@ def _known_errors():
     return ConfigError, DatasetError, CheckpointError, OSError
 
 
-def _is_said_by_another(message):
+def _is_reported_by_another(message):
     """Whether another process of the job has printed the same message, or will.
 
     The first process to call this prints it. Before the process group exists, the first process of each machine does.
@@ -67,7 +68,7 @@ def _is_said_by_another(message):
     dist = sys.modules.get("torch.distributed")
     if dist is None or not dist.is_available() or not dist.is_initialized():
         return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0) > 0
-    key = f"dynpose/said/{hashlib.sha256(message.encode('utf-8', 'backslashreplace')).hexdigest()}"
+    key = f"dynpose/reported/{hashlib.sha256(message.encode('utf-8', 'backslashreplace')).hexdigest()}"
     try:
         return dist.distributed_c10d._get_default_store().add(key, 1) > 1
     except RuntimeError:  # the store has ended with the process that hosted it

@@ -1,12 +1,15 @@
 """A page of people, each beside its flipped copy as in training."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import cv2
 import numpy as np
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 from PIL import Image, ImageDraw, ImageFont
 
-from dynpose.data import DatasetError, PoseDatasetMapper
+from dynpose.data import DatasetError, KeypointSchema, PoseDatasetMapper
 from dynpose.utils import draw_poses
 
 __all__ = ["MAX_PIXELS", "draw_page", "flipped"]
@@ -20,7 +23,9 @@ _MARGIN = 0.3
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
-def draw_page(samples):
+def draw_page(
+    samples: Sequence[tuple[dict[str, Any], dict[str, Any], KeypointSchema]],
+) -> tuple[Image.Image | None, list[str]]:
     """Draw people and their flipped copies side by side, with numbered keypoints and a legend of their names.
 
     :class:`PoseDatasetMapper` makes the flipped copies, as in training.
@@ -30,18 +35,20 @@ def draw_page(samples):
             keypoints, which are the same for all.
 
     Returns:
-        tuple[Image | None, list[str]]: the page, None without pictures, and the reasons why people were left out.
+        tuple[Image | None, list[str]]: the page, None without pictures, and the reasons why people were skipped.
     """
-    rows, left_out = [], []
+    rows, skipped = [], []
     for record, person, schema in samples:
         try:
             rows.append([_picture(*flipped(record, person, schema, flip), schema) for flip in (False, True)])
         except DatasetError as error:
-            left_out.append(str(error))
-    return (_compose(rows, samples[0][2]) if rows else None), left_out
+            skipped.append(str(error))
+    return (_compose(rows, samples[0][2]) if rows else None), skipped
 
 
-def flipped(record, person, schema, flip):
+def flipped(
+    record: dict[str, Any], person: dict[str, Any], schema: KeypointSchema, flip: bool
+) -> tuple[np.ndarray, Instances]:
     """The mapper's output for a person.
 
     Args:

@@ -28,7 +28,7 @@ SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 _GUARDED_IMPORT = "try:\n    from detectron2 import _C\nexcept ImportError:\n    _C = None\n"
 
 # file -> (released text, fixed text); each must occur exactly once
-_MENDS = {
+_FIXES = {
     "detectron2/layers/deform_conv.py": ("from detectron2 import _C\n", _GUARDED_IMPORT),
     "detectron2/layers/rotated_boxes.py": ("from detectron2 import _C\n", _GUARDED_IMPORT),
     "detectron2/layers/roi_align_rotated.py": ("from detectron2 import _C\n", _GUARDED_IMPORT),
@@ -42,7 +42,7 @@ _MENDS = {
 }
 
 
-def main():
+def main() -> None:
     """Install detectron2 unless it is installed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--constraint", help="pip constraints file for detectron2's own requirements")
@@ -56,7 +56,7 @@ def main():
             sys.exit(f"{needed} is not installed: install torch, torchvision and 'setuptools<81' first")
     with tempfile.TemporaryDirectory() as folder:
         source = _download(pathlib.Path(folder))
-        _mend(source)
+        _apply_fixes(source)
         constraint = ["--constraint", args.constraint] if args.constraint else []
         _pip("install", "--no-build-isolation", *constraint, str(source))
     print("detectron2 0.6 is installed")
@@ -82,13 +82,13 @@ def _download(folder):
     return source
 
 
-def _mend(source):
-    for name, (released, mended) in _MENDS.items():
+def _apply_fixes(source):
+    for name, (released, fixed) in _FIXES.items():
         path = source / name
         text = path.read_text()
         if text.count(released) != 1:
             sys.exit(f"{SDIST}: {name} does not hold {released!r} once; it is not the release this script knows")
-        path.write_text(text.replace(released, mended))
+        path.write_text(text.replace(released, fixed))
 
     setup = source / "setup.py"
     text = re.sub(r'\n\s*"black==[^"]*",', "", setup.read_text())

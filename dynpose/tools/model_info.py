@@ -16,13 +16,15 @@ For AdelaiDet's FCPose (R-50, 800 x 1066) fvcore reports 180.512 GFLOPs, for con
 Neither includes the 4.04 GFLOPs that the released network spends in inference on unused auxiliary heatmaps.
 """
 
+import argparse
+
 from .cli import positive_int
 
 NAME = "model-info"
 HELP = "count parameters and FLOPs"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.add_argument("--config-file", required=True, help="a file of configs/, or the config.yaml of a run")
     parser.add_argument(
@@ -37,7 +39,7 @@ def add_arguments(parser):
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Count and print."""
     from tabulate import tabulate
 
@@ -47,7 +49,7 @@ def run(args):
     parameters = count_parameters(model)
     counted = count_flops_with_people(model, args.input_size, [args.people])[args.people]
     flops = counted.static
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (name, f"{total:,}", f"{trainable:,}", f"{flops.get(name, 0) / 1e9:.3f}")
         for name, (total, trainable) in parameters.items()
         if total or name in flops

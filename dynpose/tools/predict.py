@@ -15,6 +15,7 @@ prediction held a NaN or infinite number, as from a diverged model; 2 = invalid 
 130 and 143 = ended by SIGINT (Ctrl-C) or SIGTERM. docs/prediction.md has the details.
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -35,14 +36,16 @@ _COORDINATES = (
 _TERMINATED = 143
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.add_argument("--config-file", required=True, help="config.yaml of a run, or a config by path or name")
     parser.add_argument("--weights", required=True, help="dynpose's or released weights")
     parser.add_argument("--input", required=True, nargs="+", help="images, folders (with those inside) or quoted globs")
     parser.add_argument("--output", required=True, help="folder for the pictures and predictions.json")
     parser.add_argument(
-        "--resume", action="store_true", help="keep the results in --output, of the same weights and config, and go on"
+        "--resume",
+        action="store_true",
+        help="keep the results in --output, of the same weights and config, and continue",
     )
     parser.add_argument(
         "--score-threshold", type=finite_number, default=0.3, help="of the pictures, default %(default)s"
@@ -56,7 +59,7 @@ def add_arguments(parser):
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after another option")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Predict; see the module for the exit code."""
     try:
         with _sigterm_raises():
@@ -159,7 +162,7 @@ def _info(args, predictor, beyond_limit):
 
 def _report_earlier(record, images):
     if record.damaged:
-        print(f"{record.path}: {record.damaged} damaged lines are left out", file=sys.stderr)
+        print(f"{record.path}: {record.damaged} damaged lines are skipped", file=sys.stderr)
     there = sum(record.has(*image) for image in images)
     if there:
         print(f"{there} of {len(images)} images are in {record.path} already", file=sys.stderr)
@@ -174,7 +177,7 @@ def _stop(record, names, args):
         print(f"stopped: {error}", file=sys.stderr)
     else:
         print(
-            f"stopped: {args.output} holds {counts.images} of {len(names)} images; --resume goes on with the others",
+            f"stopped: {args.output} holds {counts.images} of {len(names)} images; --resume continues with the others",
             file=sys.stderr,
         )
 
@@ -206,17 +209,17 @@ def _summarise(counts, skipped, args):
     failures = sum(file["is_failure"] for file in skipped)
     others = len(skipped) - failures
     diverged = (
-        f"{counts.not_finite} predictions with a NaN or infinite number left out, in {counts.images_not_finite} images "
+        f"{counts.not_finite} predictions with a NaN or infinite number omitted, in {counts.images_not_finite} images "
         f"(not_finite in predictions.json): the training of {args.weights} may have diverged; give weights of an "
         "earlier iteration"
     )
     for number, line in (
         (
             counts.notes,
-            f"{counts.notes} images with several frames or pages: the first is taken (note in predictions.json)",
+            f"{counts.notes} images with several frames or pages: the first is used (note in predictions.json)",
         ),
-        (others, f"{others} other files passed over (skipped in predictions.json)"),
-        (failures, f"{failures} images or folders skipped (skipped in predictions.json says why)"),
+        (others, f"{others} other files skipped (listed in predictions.json)"),
+        (failures, f"{failures} images or folders can't be read (skipped in predictions.json has the reasons)"),
         (counts.without_picture, f"{counts.without_picture} pictures not written (picture_error in predictions.json)"),
         (counts.not_finite, diverged),
     ):

@@ -1,7 +1,9 @@
 """Checks of the arguments of components, which work without a config; those of config keys are in dynpose.config."""
 
+from collections.abc import Collection
 
-def check_one_of(name, value, choices):
+
+def check_one_of(name: str, value: str | int, choices: Collection[str | int]) -> None:
     """Check that an argument is one of the allowed values.
 
     Args:

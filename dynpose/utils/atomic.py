@@ -1,13 +1,20 @@
 """Atomic writing: a file is complete or does not exist, even if a process or a machine dies."""
 
+from __future__ import annotations
+
 import os
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from iopath.common.file_io import PathManager
 
 __all__ = ["AtomicPathManager", "atomic_open"]
 
 
 @contextmanager
-def atomic_open(path, mode="w"):
+def atomic_open(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file that gets its name, replacing an earlier file of that name, when the block succeeds.
 
     Until then it is called ``<path>.tmp``; an exception in the block deletes it. The content is synced to disk before
@@ -43,13 +50,13 @@ class AtomicPathManager:
         path_manager (PathManager): handles all other calls.
     """
 
-    def __init__(self, path_manager):
+    def __init__(self, path_manager: PathManager):
         self._path_manager = path_manager
 
     def __getattr__(self, name):
         return getattr(self._path_manager, name)
 
-    def open(self, path, mode="r", **kwargs):
+    def open(self, path: str, mode: str = "r", **kwargs: Any) -> AbstractContextManager[IO[Any]]:
         """Open a file, as PathManager does."""
         if "w" in mode and "://" not in path:
             return atomic_open(path, mode)

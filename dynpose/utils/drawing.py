@@ -6,11 +6,19 @@ width for all people, every keypoint in red, and some of COCO's limbs whatever t
 Axes: N people, K keypoints.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from detectron2.data.catalog import Metadata
+
+if TYPE_CHECKING:
+    from detectron2.structures import Instances
+
+    from dynpose.data import KeypointSchema
 
 _MIN_SHORT_SIDE = 480
 _MAX_ENLARGED_LONG_SIDE = 1920
@@ -20,15 +28,15 @@ _SHIFT = 4
 
 
 def draw_poses(
-    image_rgb,
-    instances,
-    schema,
+    image_rgb: np.ndarray,
+    instances: Instances,
+    schema: KeypointSchema,
     *,
-    score_threshold=0.3,
-    keypoint_threshold=0.02,
-    show_boxes=True,
-    show_scores=True,
-):
+    score_threshold: float = 0.3,
+    keypoint_threshold: float = 0.02,
+    show_boxes: bool = True,
+    show_scores: bool = True,
+) -> np.ndarray:
     """Draw people with their limbs, keypoints, boxes and scores on a copy of an image.
 
     Keypoints that are not finite, and people whose score or box is not, are skipped.

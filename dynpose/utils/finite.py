@@ -1,9 +1,16 @@
 """Detecting predictions with NaN or infinite values: models return them, and their callers report them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
+if TYPE_CHECKING:
+    from detectron2.structures import Instances
 
-def finite_instances(instances):
+
+def finite_instances(instances: Instances) -> torch.Tensor:
     """Find the predictions whose values are all finite; a diverged model returns others.
 
     Args:

@@ -7,7 +7,9 @@ import shlex
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import IO
 
 import portalocker
 
@@ -19,9 +21,9 @@ _SECONDS_BETWEEN_TRIES = 0.2
 # Error codes of the operating systems if another process has the lock
 _HELD = (errno.EACCES, errno.EAGAIN)
 # Lock files of this process. A forked child, such as a data worker, would hold them after this process ends.
-_open_files = set()
+_open_files: set[IO[str]] = set()
 # Lock files shared with other processes, by path
-_shared = {}
+_shared: dict[str, IO[str]] = {}
 
 
 class LockedError(Exception):
@@ -31,13 +33,13 @@ class LockedError(Exception):
         owner (str): one-line description of that process, read from the lock file.
     """
 
-    def __init__(self, owner):
+    def __init__(self, owner: str):
         super().__init__(owner)
         self.owner = owner
 
 
 @contextmanager
-def locked(path, *, waits=False):
+def locked(path: str, *, waits: bool = False) -> Iterator[None]:
     """Hold a lock file while the block runs.
 
     The lock is the operating system's (``flock``, through portalocker): it ends with the process, however that ends,
@@ -70,7 +72,7 @@ def locked(path, *, waits=False):
             _close(file)
 
 
-def share(path):
+def share(path: str) -> None:
     """Hold a shared lock until this process ends, to mark a resource as in use.
 
     Does nothing in a read-only folder or on a file system without locks.
@@ -91,7 +93,7 @@ def share(path):
         _shared[path] = file
 
 
-def stop_sharing(path):
+def stop_sharing(path: str) -> bool:
     """Release this process's shared lock.
 
     Args:
@@ -113,7 +115,7 @@ def stop_sharing(path):
 
 
 def _take(path, waits):
-    has_told = False
+    has_logged = False
     while True:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  open as long as it is locked
         _open_files.add(file)
@@ -128,9 +130,9 @@ def _take(path, waits):
             _close(file)
             if not waits:
                 raise
-            if not has_told:
+            if not has_logged:
                 logger.info("%s: waiting for %s", path, error.owner)
-                has_told = True
+                has_logged = True
             time.sleep(_SECONDS_BETWEEN_TRIES)
         except BaseException:
             _close(file)
@@ -145,7 +147,7 @@ def _lock(file, path):
         if _is_held(error):
             raise LockedError(_read_owner(file)) from None
         logger.warning(
-            "%s: the file system has no locks (%s): that no other process uses the folder is not checked", path, error
+            "%s: the file system has no locks (%s): other processes may use the folder unnoticed", path, error
         )
         return False
     return True

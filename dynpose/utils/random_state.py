@@ -1,7 +1,9 @@
 """Saving, restoring and seeding the global random generators of random, numpy and torch together."""
 
 import random
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ import torch
 __all__ = ["preserved_rng", "rng_state", "seed_rng", "set_rng_state"]
 
 
-def rng_state(cuda=True):
+def rng_state(cuda: bool = True) -> dict[str, Any]:
     """Return the state of the generators of this process.
 
     Args:
@@ -18,7 +20,9 @@ def rng_state(cuda=True):
     Returns:
         dict[str, Any]: only tensors, tuples and numbers, so that ``torch.load`` reads it with ``weights_only``.
     """
-    name, keys, *rest = np.random.get_state()
+    legacy = np.random.get_state()
+    assert isinstance(legacy, tuple), "numpy's global generator is not its default one"
+    name, keys, *rest = legacy
     state = {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
@@ -29,7 +33,7 @@ def rng_state(cuda=True):
     return state
 
 
-def set_rng_state(state):
+def set_rng_state(state: dict[str, Any]) -> None:
     """Set the generators to a state of :func:`rng_state`."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
@@ -39,7 +43,7 @@ def set_rng_state(state):
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def seed_rng(seed, cuda=True):
+def seed_rng(seed: int, cuda: bool = True) -> None:
     """Seed the generators.
 
     Args:
@@ -55,7 +59,7 @@ def seed_rng(seed, cuda=True):
 
 
 @contextmanager
-def preserved_rng(cuda=True):
+def preserved_rng(cuda: bool = True) -> Iterator[None]:
     """Restore the state of the generators after the block.
 
     Example::

@@ -1,4 +1,4 @@
-"""What two models of other keypoints or classes share is carried over: the shared keypoints' outputs stay the same."""
+"""What two models of other keypoints or classes share is transferred: the shared keypoints' outputs stay the same."""
 
 import logging
 import sys
@@ -140,7 +140,7 @@ def cid(schema, seed):
 
 
 def locations_of(model, images):
-    """The pyramid, what the head predicts, its locations, and twelve of these, of all levels."""
+    """The pyramid, the predictions of the head, its locations, and twelve of these, of all levels."""
     features = model.backbone(images.tensor)
     features = [features[name] for name in model.head_in_features]
     locations = Locations.of(features, model.detector.strides)
@@ -250,7 +250,7 @@ def save(model, folder, **kwargs):
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("method", METHODS)
 @torch.no_grad()
-def test_shared_keypoints_give_what_they_gave(method, other, tmp_path, caplog):
+def test_shared_keypoints_give_the_same_outputs(method, other, tmp_path, caplog):
     build, outputs_of = METHODS[method]
     trained = randomised(build(SCHEMA, 1), 1)
     model = randomised(build(OTHERS[other], 2), 2)
@@ -273,7 +273,7 @@ def test_shared_keypoints_give_what_they_gave(method, other, tmp_path, caplog):
         )
     else:
         [message] = [line for line in caplog.messages if "Other keypoints than" in line]
-        carried = f"carried over: {', '.join(shared)}; initialised afresh: {', '.join(fresh) or 'none'} (in "
+        carried = f"transferred: {', '.join(shared)}; initialised from scratch: {', '.join(fresh) or 'none'} (in "
         assert carried in message
 
 
@@ -340,7 +340,7 @@ def test_renamed_keypoints_take_all_over(tmp_path, caplog):
     model = small_model(PAPER, schema=schema("a", "b", "c", "d"), seed=2)
     with caplog.at_level(logging.WARNING, logger="dynpose"):
         PoseCheckpointer(model, new_keypoints=True).load(save(trained, tmp_path))
-    assert "as many keypoints as the model, but other names; all layers are taken over" in caplog.text
+    assert "the model's number of keypoints under other names; all layers are loaded" in caplog.text
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in trained.state_dict().items())
 
 
@@ -350,7 +350,7 @@ def test_as_many_keypoints_of_which_some_are_shared(tmp_path, caplog):
     own = model.refinement.conv.weight.clone()
     with caplog.at_level(logging.WARNING, logger="dynpose"):
         PoseCheckpointer(model, new_keypoints=True).load(save(trained, tmp_path))
-    assert "carried over: left_hand, right_hand, foot; initialised afresh: snout (in 4 parameters: " in caplog.text
+    assert "transferred: left_hand, right_hand, foot; initialised from scratch: snout (in 4 parameters: " in caplog.text
     assert torch.equal(model.refinement.conv.weight[:2], own[:2])
     assert torch.equal(model.refinement.conv.weight[2:], trained.refinement.conv.weight[2:])
 
@@ -366,7 +366,7 @@ def test_names_are_spelled_in_many_ways(tmp_path):
     assert torch.equal(model.refinement.conv.weight[2:], trained.refinement.conv.weight[[4, 5, 2, 3, 6, 7]])
 
 
-def test_another_network_starts_afresh_where_nothing_is_known(tmp_path, caplog):
+def test_unknown_parameters_of_another_network_start_from_scratch(tmp_path, caplog):
     """Half the width: the controller's rows are others, the offsets' are the same."""
     trained, model = small_model(PAPER, seed=1), small_model(
         PAPER, "MODEL.KP_NET.WIDTH", 4, schema=OTHERS["subset"], seed=2
@@ -376,13 +376,13 @@ def test_another_network_starts_afresh_where_nothing_is_known(tmp_path, caplog):
         PoseCheckpointer(model, new_keypoints=True).load(save(trained, tmp_path))
     assert torch.equal(model.controller.linear.weight, before)
     assert torch.equal(model.refinement.conv.weight[2:], trained.refinement.conv.weight[:2])
-    message = "trained with another config: nothing can be carried over by name in controller.linear.weight, controller"
+    message = "trained with another config: these can't be transferred by name: controller.linear.weight, controller"
     assert message in caplog.text
-    assert "initialised afresh: controller.linear.weight, controller.linear.bias" in caplog.text
+    assert "initialised from scratch: controller.linear.weight, controller.linear.bias" in caplog.text
 
 
 def test_a_model_that_says_nothing_of_its_rows(tmp_path, caplog):
-    """Somebody's own method: as many keypoints in another order are refused; to be learned, all is taken over."""
+    """A custom method: as many keypoints in another order are refused; for fine-tuning, all layers are loaded."""
 
     class Plain(torch.nn.Linear):
         pass
@@ -394,7 +394,7 @@ def test_a_model_that_says_nothing_of_its_rows(tmp_path, caplog):
 
     trained, model = plain(SCHEMA), plain(OTHERS["permutation"])
     path = save(trained, tmp_path)
-    with pytest.raises(CheckpointError, match="Plain can't use them, since it does not say which of its parameters"):
+    with pytest.raises(CheckpointError, match="Plain can't use them, since it does not map its parameters"):
         PoseCheckpointer(model, complete=True).load(path)
     PoseCheckpointer(model, new_keypoints=True).load(path)
     assert torch.equal(model.weight, trained.weight)
@@ -408,7 +408,7 @@ def test_a_run_is_not_resumed_with_other_keypoints(tmp_path):
     optimizers = [torch.optim.SGD(one.parameters(), lr=0.1) for one in (trained, model)]
     path = save(trained, tmp_path, optimizer=optimizers[0])
     checkpointer = PoseCheckpointer(model, new_keypoints=True, optimizer=optimizers[1])
-    with pytest.raises(CheckpointError, match="A run goes on with the keypoints and parts that it began with"):
+    with pytest.raises(CheckpointError, match="A run continues with the keypoints and parts that it started with"):
         checkpointer.load(path)
     checkpointer.load(path, checkpointables=[])
 
@@ -480,7 +480,7 @@ def test_classes_in_another_order(method, complete, tmp_path, caplog):
     assert "the same classes in another order, put in the model's: hen, cat, dog" in caplog.text
 
 
-def test_other_classes_keep_what_is_shared(tmp_path, caplog):
+def test_other_classes_keep_the_shared_ones(tmp_path, caplog):
     trained, model = small_model(PAPER, "MODEL.FCOS.NUM_CLASSES", 3), small_model(
         PAPER, "MODEL.FCOS.NUM_CLASSES", 2, seed=2
     )  # fmt: skip
@@ -492,10 +492,12 @@ def test_other_classes_keep_what_is_shared(tmp_path, caplog):
         PoseCheckpointer(model, new_keypoints=True, class_names=("cow", "dog")).load(path)
     assert torch.equal(model.head.cls_logits.weight[0], own[0])
     assert torch.equal(model.head.cls_logits.weight[1], trained.head.cls_logits.weight[1])
-    assert f"Other classes than in {path}: carried over: dog; initialised afresh: cow (in 2 parameters" in caplog.text
+    assert (
+        f"Other classes than in {path}: transferred: dog; initialised from scratch: cow (in 2 parameters" in caplog.text
+    )
 
 
-def test_a_class_of_another_name_is_taken_over(tmp_path, caplog):
+def test_a_class_of_another_name_is_loaded(tmp_path, caplog):
     trained, model = small_model(PAPER, seed=1), small_model(PAPER, seed=2)
     path = save(trained, tmp_path, class_names=("person",))
     with pytest.raises(CheckpointError, match="has the classes person, the model worker"):
@@ -503,13 +505,13 @@ def test_a_class_of_another_name_is_taken_over(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="dynpose"):
         PoseCheckpointer(model, class_names=("worker",)).load(path)
     assert not differing(model, trained)
-    assert "the model worker: as many, but other names; all layers are taken over" in caplog.text
+    assert "the model worker: the same number under other names; all layers are loaded" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("theirs", "ours"), [((), ANIMALS), (ANIMALS, ()), (ANIMALS, ANIMALS)], ids=["old", "unknown", "equal"]
 )
-def test_unknown_and_equal_classes_are_taken_as_they_are(theirs, ours, tmp_path, caplog):
+def test_unknown_and_equal_classes_are_loaded_unchanged(theirs, ours, tmp_path, caplog):
     build, _ = CLASSES["FCPose"]
     trained, model = build(SCHEMA, 1), build(SCHEMA, 2)
     path = save(trained, tmp_path, class_names=theirs)
@@ -531,7 +533,7 @@ def test_a_run_is_not_resumed_with_classes_in_another_order(tmp_path):
     trained, model = build(SCHEMA, 1), build(SCHEMA, 2)
     optimizers = [torch.optim.SGD(one.parameters(), lr=0.1) for one in (trained, model)]
     path = save(trained, tmp_path, class_names=ANIMALS, optimizer=optimizers[0])
-    with pytest.raises(CheckpointError, match="A run goes on with the classes that it began with"):
+    with pytest.raises(CheckpointError, match="A run continues with the classes that it started with"):
         PoseCheckpointer(model, class_names=ANIMALS[::-1], optimizer=optimizers[1]).load(path)
 
 
@@ -572,5 +574,5 @@ def test_parts_that_an_old_checkpoint_does_not_note(tmp_path):
     path = as_of_before(save(parts_model([(0, 3), (2, 1)], seed=1), tmp_path))
     PoseCheckpointer(parts_model([(0, 3), (2, 1)], seed=2), complete=True).load(path)
     model = parts_model([(2, 0), (1, 3)], seed=2, names=OTHERS["permutation"].names)
-    with pytest.raises(CheckpointError, match="QueryPose can't use them, since the weights do not say which parts"):
+    with pytest.raises(CheckpointError, match="QueryPose can't use them, since the weights do not record the parts"):
         PoseCheckpointer(model, complete=True).load(path)

@@ -44,7 +44,10 @@ def test_other_keypoints_are_refused_unless_to_be_learned(saved, caplog):
     with caplog.at_level(logging.WARNING):
         PoseCheckpointer(other, new_keypoints=True).load(path)
     fresh = ["controller.linear.weight", "controller.linear.bias", "refinement.conv.weight", "refinement.conv.bias"]
-    assert f"carried over: none; initialised afresh: a, b, c, d, e (in 4 parameters: {', '.join(fresh)})" in caplog.text
+    assert (
+        f"transferred: none; initialised from scratch: a, b, c, d, e (in 4 parameters: {', '.join(fresh)})"
+        in caplog.text
+    )
     # of the generated networks (8 channels, 2 coordinates, width 8), the two hidden layers are everybody's
     hidden = {"controller.linear": 10 * 8 + 8 + 8 * 8 + 8, "refinement.conv": 0}
     for name, value in other.state_dict().items():
@@ -111,7 +114,7 @@ def test_weights_of_which_nothing_fits(tmp_path, prefix, wrap):
     state = {f"{prefix}conv1.bias_term": torch.ones(1), f"{prefix}layer9.term": torch.ones(2)}
     torch.save(wrap(state), tmp_path / "other.pth")
     message = (
-        rf"other\.pth: nothing of it fits the model: it holds other parameters \({prefix}conv1\.bias_term, "
+        rf"other\.pth: none of its weights fit the model: it holds other parameters \({prefix}conv1\.bias_term, "
         rf"{prefix}layer9\.term\) than FCPose \(backbone\.fpn_lateral3\.weight, .*, \.\.\.\)\. Give weights of this "
         r"model, or ImageNet weights of its backbone, ResNet, with detectron2's names"
     )
@@ -129,7 +132,7 @@ def test_weights_of_which_no_shape_fits(tmp_path):
 def test_constants_and_statistics_alone_are_no_weights(tmp_path):
     state = {"running_mean": torch.ones(2), "running_var": torch.ones(2)}
     torch.save(state, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="nothing of it fits the model"):
+    with pytest.raises(CheckpointError, match="none of its weights fit the model"):
         PoseCheckpointer(torch.nn.BatchNorm2d(2)).load(str(tmp_path / "other.pth"))
 
 
@@ -224,7 +227,7 @@ def test_released_fcpose_is_fine_tuned_on_other_keypoints(released_fcpose, tmp_p
     with caplog.at_level(logging.INFO, logger="dynpose"):
         PoseCheckpointer(model, new_keypoints=True).load(str(tmp_path / "R_50_3X.pth"))
     assert "388 parameters converted; 0 unused []; 0 missing []; 0 of another shape []" in caplog.text
-    assert "carried over: right_knee, nose; initialised afresh: beak (in 9 parameters: " in caplog.text
+    assert "transferred: right_knee, nose; initialised from scratch: beak (in 9 parameters: " in caplog.text
     theirs = released_fcpose["proposal_generator.basis_module.tower.4.bias"]
     expected = torch.cat([theirs[:32], own[32:34], theirs[32 + 28 : 32 + 30], theirs[32:34]])
     assert torch.equal(model.basis.project.bias, expected)
@@ -248,7 +251,7 @@ def test_released_weights_of_cocos_keypoints_in_another_order(released_fcpose, t
 
 
 def test_seventeen_keypoints_of_ones_own_in_the_released_format(released_fcpose, tmp_path):
-    """Trained with AdelaiDet on other data: whoever predicts with them knows what they are."""
+    """Trained with AdelaiDet on other data: their user knows their keypoints."""
     torch.save({"model": released_fcpose}, tmp_path / "animals.pth")
     model = release_model(KeypointSchema(names=[f"point{i}" for i in range(17)], sigmas=[0.05] * 17))
     PoseCheckpointer(model, complete=True).load(str(tmp_path / "animals.pth"))

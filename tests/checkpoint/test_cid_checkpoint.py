@@ -84,11 +84,11 @@ def test_its_training_checkpoint_loads(state, tmp_path):
 
 def test_continuous_cells_would_move_every_keypoint(state, tmp_path, caplog):
     torch.save(state, tmp_path / "released.pth")
-    message = "the released CID weights give what they gave their authors with MODEL.CID.INDEX_COORDINATES True alone"
+    message = "the released CID weights reproduce the authors' results only with MODEL.CID.INDEX_COORDINATES True"
     with pytest.raises(CheckpointError, match=f"{message}; set it, or use .*HRNet_W32_140e_release.yaml"):
         PoseCheckpointer(cid(), complete=True).load(str(tmp_path / "released.pth"))
     PoseCheckpointer(cid()).load(str(tmp_path / "released.pth"))
-    assert f"{message}: training has to learn the difference" in caplog.text
+    assert f"{message}: training must learn the difference" in caplog.text
 
 
 def test_crowdposes_weights_name_their_config(state, tmp_path):
@@ -148,9 +148,9 @@ def test_other_keypoints_start_from_converted_weights(state, released_file, tmp_
     with caplog.at_level(logging.WARNING, logger="dynpose"):
         PoseCheckpointer(model, new_keypoints=True).load(str(converted))
     names = "iia.heatmaps.weight, iia.heatmaps.bias, gfd.heatmaps.weight, gfd.heatmaps.bias"
-    expected = f"initialised afresh: head, left_hand, right_hand, foot (in 4 parameters: {names})"
+    expected = f"initialised from scratch: head, left_hand, right_hand, foot (in 4 parameters: {names})"
     assert expected in caplog.text
-    # the centres' map is nobody's, and stays the last
+    # the centres' map is of no keypoint, and stays the last
     assert torch.equal(model.iia.heatmaps.weight[4], state["iia.keypoint_center_conv.weight"][17])
     assert torch.equal(model.gfd.fuse.weight, state["gfd.fuse_attn.weight"])
 

@@ -62,7 +62,7 @@ def microsoft_swin(state_dict):
 
 
 FORMATS = {
-    # file, backbone, from timm's names to the file's, what the report says is not used
+    # file, backbone, from timm's names to the file's, the unused parameters in the report
     "HRNet": ("w18.pth", lambda: HRNet(18), original_hrnet, r"unused 4 \(classifier\)"),
     "HRNet, distributed": (
         "w18.pth",
@@ -74,7 +74,7 @@ FORMATS = {
         "dla34.pth",
         lambda: DLA(34),
         original_dla,
-        r"unused 1 \(classifier\), 2 \(output thrown away by the release\)",
+        r"unused 1 \(classifier\), 2 \(output discarded by the release\)",
     ),
     "DLA, timm": (
         "model.safetensors",
@@ -86,7 +86,7 @@ FORMATS = {
         "swin.pth",
         lambda: Swin("tiny"),
         microsoft_swin,
-        r"unused 2 \(classifier\), 2 \(computed anew\), 2 \(norm before the classifier\)",
+        r"unused 2 \(classifier\), 2 \(recomputed\), 2 \(norm before the classifier\)",
     ),
     "Swin, timm": (
         "model.safetensors",
@@ -147,7 +147,7 @@ def test_another_network_than_the_named_one(tmp_path):
     path = save(timms_own("convnext_atto"), tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"do not fit this backbone: .* of another size of Timm, .* MODEL\.TIMM"):
         PoseCheckpointer(Timm("convnext_femto")).load(path)
-    with pytest.raises(CheckpointError, match=r"nothing of it fits the model"):
+    with pytest.raises(CheckpointError, match=r"none of its weights fit the model"):
         PoseCheckpointer(Timm("regnetx_002")).load(path)
     path = save(original_dla(weights(DLA(34))), tmp_path / "dla34.pth")
     with pytest.raises(CheckpointError, match=r"ImageNet weights of DLA, but the model's backbone is Timm"):
@@ -184,7 +184,9 @@ def test_pose_network_lacks_three_outputs(tmp_path, caplog):
     fresh = "stage4.2.fuse_layers.3.0.2.0.weight"
     assert torch.equal(state[fresh], before[fresh])
     assert torch.equal(state["stage4.2.fuse_layers.0.1.0.weight"], expected["stage4.2.fuse_layers.0.1.0.weight"])
-    assert re.search(r"fuses its branches into the finest alone: \d+ parameters initialised afresh: ", caplog.text)
+    assert re.search(
+        r"fuses its branches into the finest alone: \d+ parameters initialised from scratch: ", caplog.text
+    )
     assert fresh in caplog.text
 
 
@@ -243,12 +245,12 @@ def without(key):
         ),
         (
             lambda: {"state_dict": {f"backbone.{key}": value for key, value in weights(DLA(34)).items()}},
-            r"nothing of it fits the model: it holds other parameters \(backbone\.base_layer\.0\.weight, .* of its "
-            r"backbone, DLA, with the names of its release or of timm and no other prefix",
+            r"none of its weights fit the model: it holds other parameters \(backbone\.base_layer\.0\.weight, .* of "
+            r"its backbone, DLA, with the names of its release or of timm and no other prefix",
         ),
         (
             lambda: {"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)},
-            r"nothing of it fits the model: it holds other parameters \(conv1\.weight, layer1\.0\.conv1\.weight\)",
+            r"none of its weights fit the model: it holds other parameters \(conv1\.weight, layer1\.0\.conv1\.weight\)",
         ),
         (
             lambda: {"model": {"stem.conv1.weight": torch.zeros(64, 3, 7, 7)}, "matching_heuristics": True},

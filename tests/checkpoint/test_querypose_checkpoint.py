@@ -1,4 +1,4 @@
-"""The released QueryPose checkpoints: every key has a place, and what is loaded computes what was recorded."""
+"""The released QueryPose checkpoints: every key is used, and loaded weights reproduce the recorded outputs."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ def read_shapes(test_data, name):
 
 
 def state_of(test_data, keys, backbone="hrnet_w32", stages="012345"):
-    """A release's parameters, each a constant of its own, which takes next to no memory.
+    """A release's parameters, each filled with a separate constant, which takes almost no memory.
 
     The recorded networks have 20 queries and a stub for a backbone, whose names and shapes are recorded apart.
     """
@@ -108,7 +108,7 @@ def test_it_loads_by_itself(test_data, tmp_path, caplog, config, keys, name):
 
 
 @torch.no_grad()
-def test_loaded_weights_compute_what_was_recorded(test_data):
+def test_loaded_weights_reproduce_recorded_outputs(test_data):
     """The light version's first two stages on the recorded pyramid, behind the renaming alone."""
     outputs = np.load(test_data / "reference/querypose_first/outputs.npz")
     shapes = read_shapes(test_data, "querypose_first/keys_light.json")
@@ -146,7 +146,7 @@ def test_loaded_weights_compute_what_was_recorded(test_data):
     [("configs/QueryPose/HRNet_W48_2x.yaml", "hrnet_w48", "HRFPN_v1"), (FULL, "hrnet_w32", "HRFPN")],
 )
 def test_necks_of_hrnet(test_data, config, width, neck):
-    """HRNet-W48's laterals begin with the second branch here."""
+    """HRNet-W48's laterals start with the second branch here."""
     state = state_of(test_data, "keys", width, stages="0")
     model = querypose(config, QUERYPOSE + "NUM_STAGES", 1)
     converted, unknown = convert_released(state, detect_released(state))
@@ -173,16 +173,16 @@ def test_resnet_has_detectron2s_names(test_data):
 
 
 @pytest.mark.parametrize(
-    ("keys", "version", "mend"), [("keys", "full", True), ("keys_light", "light", False)], ids=["full", "light"]
+    ("keys", "version", "correct"), [("keys", "full", True), ("keys_light", "light", False)], ids=["full", "light"]
 )
-def test_the_other_version_is_told_which_key_to_change(test_data, tmp_path, keys, version, mend):
+def test_the_error_names_the_key_to_change_for_the_other_version(test_data, tmp_path, keys, version, correct):
     path = save(state_of(test_data, keys, stages="0"), tmp_path / "weights.pth")
     key = "MODEL.QUERYPOSE.DYNAMIC_MLP"
-    model = querypose(FULL, QUERYPOSE + "NUM_STAGES", 1, key, not mend)
-    message = rf"the released {version} QueryPose weights do not fit this model: .*with {key} {mend}\. "
+    model = querypose(FULL, QUERYPOSE + "NUM_STAGES", 1, key, not correct)
+    message = rf"the released {version} QueryPose weights do not fit this model: .*with {key} {correct}\. "
     with pytest.raises(CheckpointError, match=message.replace("(", r"\(")):
         PoseCheckpointer(model).load(path)
-    PoseCheckpointer(querypose(FULL, QUERYPOSE + "NUM_STAGES", 1, key, mend)).load(path)
+    PoseCheckpointer(querypose(FULL, QUERYPOSE + "NUM_STAGES", 1, key, correct)).load(path)
 
 
 def test_incomplete_and_strange_weights_are_refused(test_data, tmp_path):
@@ -217,7 +217,7 @@ def test_converted_weights_have_cocos_keypoints(test_data, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["converted", "released"])
 def test_crowdpose_starts_from_all_but_head_and_neck(test_data, converted_file, tmp_path, caplog, name):
-    """The same parts but for the keypoints of the head, whose part goes on; the keypoints of a part have two rows each.
+    """The same parts except for the keypoints of the head, whose part is kept; each keypoint of a part has two rows.
 
     CrowdPose's first part, the head and the neck, has two keypoints where COCO's has five.
     """
@@ -229,7 +229,7 @@ def test_crowdpose_starts_from_all_but_head_and_neck(test_data, converted_file, 
         PoseCheckpointer(model).load(path)
     with caplog.at_level(logging.WARNING, logger="dynpose"):
         PoseCheckpointer(model, new_keypoints=True).load(path)
-    assert "left_ankle, right_ankle; initialised afresh: head, neck (in " in caplog.text
+    assert "left_ankle, right_ankle; initialised from scratch: head, neck (in " in caplog.text
     kinds = ("weight", "bias")
     fresh = {f"keypoint_stages.0.{heads}_heads.0.{kind}" for heads in ("coord", "sigma") for kind in kinds}
     converted, _ = convert_released(state, detect_released(state))
@@ -244,7 +244,7 @@ def test_other_keypoints_start_from_converted_weights(converted_file, caplog):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with caplog.at_level(logging.WARNING, logger="dynpose"):
         PoseCheckpointer(model, new_keypoints=True).load(converted_file)
-    assert "carried over: left_wrist, nose; initialised afresh: tail (in " in caplog.text
+    assert "transferred: left_wrist, nose; initialised from scratch: tail (in " in caplog.text
     theirs, ours = torch.load(converted_file)["model"], model.state_dict()
     stage = "keypoint_stages.0."
     for key in ("part_queries.weight", stage + "interaction.attention.weight", stage + "interaction.attention.bias"):

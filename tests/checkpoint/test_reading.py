@@ -1,4 +1,4 @@
-"""Checkpoints are read without running what is in them; all kinds of weights still load."""
+"""Checkpoints are read without running code in them; all kinds of weights still load."""
 
 import collections
 import contextlib

@@ -1,4 +1,4 @@
-"""Checkpoints that can't be written: one error with what is needed, and nothing half-written."""
+"""Checkpoints that can't be written: one error with the needed space, and no partial file."""
 
 import resource
 
@@ -17,13 +17,13 @@ def limit_of_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, previous)
 
 
-def test_the_error_says_what_is_needed(limit_of_files, tmp_path):
+def test_the_error_states_the_needed_space(limit_of_files, tmp_path):
     """A million numbers of 4 bytes in two tensors, one of which is a part of the other: 4 MB, and 0.07 MB around."""
     path = str(tmp_path / "model.pth")
     write_checkpoint(path, {"model": torch.zeros(3)})
     whole = torch.zeros(1_000_000)
     limit_of_files(1_000_000)
-    message = r"model\.pth: can't be written \(File too large\): it takes 4\.1 MB, and \d+\.\d MB are free on its disk"
+    message = r"model\.pth: can't be written \(File too large\): it needs 4\.1 MB, and \d+\.\d MB are free on its disk"
     with pytest.raises(CheckpointError, match=message):
         write_checkpoint(path, {"model": {"whole": whole, "part": whole[:10]}, "states": [(whole, 3)]})
     assert torch.load(path)["model"].tolist() == [0, 0, 0]

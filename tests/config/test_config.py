@@ -23,7 +23,7 @@ def test_every_config_loads(path):
 
 
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
-def test_an_ablation_changes_what_its_name_says(path):
+def test_an_ablation_changes_the_keys_of_its_name(path):
     baseline, ablation = load_config("configs/FCPose/R_50_1x.yaml"), load_config(str(path))
     changed = {key for key, value in _flat(ablation).items() if _flat(baseline)[key] != value}
     key, _, value = path.stem.partition("_")
@@ -156,7 +156,10 @@ def test_faulty_files(tmp_path):
         ({"a": "# nothing\n"}, "a.yaml: the file is empty"),
         ({"a": "- 1\n"}, "a.yaml: the file holds a list"),
         ({"a": "words"}, "a.yaml: the file holds a str"),
-        ({"a": "_BASE_: a.yaml\n"}, r"_BASE_ leads back to the file itself: .*a\.yaml -> .*a\.yaml; take one out"),
+        (
+            {"a": "_BASE_: a.yaml\n"},
+            r"_BASE_ leads back to the file itself: .*a\.yaml -> .*a\.yaml; remove one of them",
+        ),
         ({"a": "_BASE_: b.yaml\n", "b": "_BASE_: [c.yaml]\n", "c": "_BASE_: a.yaml\n"}, r"a\.y.* -> .*c\.y.* -> .*a"),
         ({"a": "_BASE_: http://localhost:9/b.yaml\n"}, "_BASE_ http://localhost:9/b.yaml is a URL, which is not read"),
         ({"a": "_BASE_: gone.yaml\n"}, r"a\.yaml: _BASE_ .*gone\.yaml does not exist; correct the path"),

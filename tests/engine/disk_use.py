@@ -4,7 +4,7 @@
 
 A model is built from each config, without weights. Its file of weights has its state, a numbered checkpoint that and
 the optimizer's: one number for each learned parameter with SGD, two with Adam and AdamW. SOLVER.EMA adds the weights
-once more. What else is in there, some hundred kilobytes, is left out.
+once more. What else is in there, some hundred kilobytes, is not counted.
 """
 
 import itertools

@@ -3,7 +3,7 @@
     PYTHONPATH=tests:tests/engine python tests/engine/kill_sweep.py --ends 120 --seed 0
 
 Each run is of one method, with some of EMA, precise BN, TTA, the best weights and early stopping, evaluations and
-checkpoints of a period of its own. It is killed again and again, each time at a place drawn at random: in a backward
+checkpoints at a separate period. It is killed again and again, each time at a place drawn at random: in a backward
 pass, before a file takes its name, in the middle of a checkpoint, in an evaluation, or with a full disk in the place of
 a kill. Then it may end, and all its files are compared with those of the same run left alone, bit for bit.
 """
@@ -72,7 +72,7 @@ class _Runner:
 
 
 def _try(runner, generator, method, folder, counts):
-    """Kill one run until it ends before it comes to the place that is drawn; what is wrong then, or None."""
+    """Kill one run until it ends before it reaches the drawn place; return the fault, or None."""
     opts, name = _draw_run(generator, method)
     run = {"resume": True, "scored": True, "seconds": 1000}
     for output in ("alone", "killed"):
@@ -100,7 +100,7 @@ def _try(runner, generator, method, folder, counts):
 
 
 def main():
-    """Sweep, print what was done, and give 1 if a run has left something else."""
+    """Sweep, print a summary, and return 1 if the results of a run differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ends", type=int, default=120, help="how often runs are killed, or have a full disk")
     parser.add_argument("--seed", type=int, default=0)

@@ -55,7 +55,7 @@ def main(args):
 
 def _let_detectron2_launch_without_gpus():
     """detectron2 0.6's launcher insists on GPUs and NCCL; its main branch takes gloo where there is none."""
-    # the processes need not import everything again, nor be told of what is replaced here
+    # the processes need not import everything again, nor receive the replacements made here
     fork = functools.partial(torch.multiprocessing.start_processes, start_method="fork")
     torch.multiprocessing.spawn = torch.multiprocessing.start_processes = fork
     if not hasattr(comm, "create_local_process_group"):

@@ -161,7 +161,7 @@ def _fork(run, rank):
     pid = os.fork()
     if pid:
         return pid
-    # what is printed is no answer
+    # printed lines are no answer
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     code = 1
     try:

@@ -163,7 +163,7 @@ def test_processes_exchange_gradients_once_a_batch(tmp_path):
 
 
 class Guard:
-    """Refuses what it is told to, and notes what it has seen."""
+    """Refuses the given steps, and records its calls."""
 
     def __init__(self, losses=(), gradients=()):
         self.refused = {"losses": losses, "gradients": gradients}
@@ -238,7 +238,7 @@ def test_the_state_holds_optimizer_and_scaler():
     precision = Precision("cpu", torch.float16)
     model, batches = Regression(), regression_batches(2, 2)
     step = TrainingStep(model, batches, sgd(model), precision=precision)
-    # at the usual first scale, the first steps are left out because gradients overflow
+    # at the usual first scale, the first steps are skipped because gradients overflow
     step.grad_scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     run(step, 1)
     state = copy.deepcopy(step.state_dict())

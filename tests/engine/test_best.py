@@ -32,7 +32,7 @@ class Kill(HookBase):
 
 
 class Trainer(TrainerBase):
-    """Evaluates every second iteration, with the given values; notes what it does."""
+    """Evaluates every second iteration, with the given values; records its calls."""
 
     def __init__(self, folder, values, *, metric="keypoints/AP", patience=0, kill=None):
         super().__init__()
@@ -114,7 +114,7 @@ def test_of_an_error_less_is_better(tmp_path):
 
 @pytest.mark.parametrize("kill", range(1, 9))
 def test_a_run_that_is_killed_remembers(kill, tmp_path):
-    """It goes on from a checkpoint of that iteration or an earlier one, or after its end, and stops where it would."""
+    """It resumes from a checkpoint of that iteration or an earlier one, or after its end, and stops where it would."""
     for start in (kill, max(kill - 1, 1), max(kill - 3, 1)):
         folder = tmp_path / str(start)
         assert Trainer(folder, VALUES, patience=2, kill=kill).run().ended_by in (Killed, StoppedEarly)
@@ -122,7 +122,7 @@ def test_a_run_that_is_killed_remembers(kill, tmp_path):
         assert resumed.ended_by is StoppedEarly
         assert (resumed.steps, resumed.max_iter) == (8 - start, 8)
         assert resumed.results == {"keypoints": {"AP": 30.0}}
-        # what is after the checkpoint is evaluated again, what is before is not
+        # evaluations after the checkpoint are repeated, earlier ones are not
         assert resumed.evaluated == [done for done in (2, 4, 6, 8) if done > start]
         # the weights may have been lost between the evaluation and their file
         assert resumed.best == [best for best in ((2, 10.0), (4, 30.0)) if best[0] >= start]

@@ -46,7 +46,7 @@ def save(folder, names=NAMES, **kwargs):
 
 
 def resume(folder):
-    """Which checkpoint a run goes on from, and its checkpointer."""
+    """The checkpoint that a run resumes from, and its checkpointer."""
     loading = checkpointer(folder)
     extra = loading.resume_or_load("", resume=True)
     number = loading.checkpointables["trainer"].value
@@ -127,12 +127,12 @@ def weights_alone(path):
         (empty, "it is incomplete (File is not a zip file)"),
         (flip_a_bit, "the checksum of archive/data/0 is wrong"),
         (delete, "it does not exist"),
-        (some_other_zip, "it is no checkpoint ("),
+        (some_other_zip, "it is not a checkpoint ("),
         (empty_zip, "it is an empty archive"),
-        (zip_of_an_empty_pickle, "it is no checkpoint ("),
-        (without_iteration, "it does not say its iteration"),
-        (negative_iteration, "it does not say its iteration"),
-        (true_iteration, "it does not say its iteration"),
+        (zip_of_an_empty_pickle, "it is not a checkpoint ("),
+        (without_iteration, "it has no iteration"),
+        (negative_iteration, "it has no iteration"),
+        (true_iteration, "it has no iteration"),
         (nothing_of_the_trainer, "it has weights, but no state of the trainer"),
         (no_state_of_the_trainer, "it has weights, but no state of the trainer"),
         (weights_alone, "it has weights, but no state of the trainer"),
@@ -145,8 +145,8 @@ def test_a_damaged_checkpoint_is_passed_over(damage, reason, tmp_path, caplog):
     damage(tmp_path / "model_0000029.pth")
     number, resumed = resume(tmp_path)
     assert number == 1
-    assert f"The newest checkpoint can't be taken (model_0000029.pth: {reason}" in caplog.text
-    assert "): going on from model_0000019.pth" in caplog.text
+    assert f"The newest checkpoint can't be used (model_0000029.pth: {reason}" in caplog.text
+    assert "): resuming from model_0000019.pth" in caplog.text
     # it is saved again when the run comes there
     resumed.save("model_0000029")
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000029.pth"
@@ -165,7 +165,7 @@ def test_the_final_one_falls_back_to_a_numbered_one(tmp_path):
     assert resume(tmp_path)[0] == 2
 
 
-def test_a_run_that_is_set_back_forgets_what_came_after(tmp_path):
+def test_a_run_that_is_set_back_ignores_later_checkpoints(tmp_path):
     save(tmp_path)
     (tmp_path / "last_checkpoint").write_text("model_0000019.pth")
     assert resume(tmp_path)[0] == 1
@@ -174,12 +174,12 @@ def test_a_run_that_is_set_back_forgets_what_came_after(tmp_path):
 
 
 def test_only_the_newest_are_kept(tmp_path):
-    # of somebody else
+    # of another program
     (tmp_path / "model_0000001.pth").write_bytes(b"x")
     save(tmp_path, [*NAMES, "model_final"], kept=2)
     kept = ["model_0000001.pth", "model_0000019.pth", "model_0000029.pth", "model_final.pth"]
     assert sorted(path.name for path in tmp_path.glob("*.pth")) == kept
-    # the count goes on in a resumed run
+    # the count continues in a resumed run
     resumed = checkpointer(tmp_path, kept=2)
     resumed.resume_or_load("", resume=True)
     resumed.save("model_0000039")
@@ -245,7 +245,7 @@ def a_file_that_is_not_there(path):
     ("damage", "reason"),
     [
         (missing, "last_checkpoint is missing"),
-        (a_folder, "last_checkpoint is a folder, which is called last_checkpoint.moved now"),
+        (a_folder, "last_checkpoint is a folder, which was renamed to last_checkpoint.moved"),
         (not_text, "last_checkpoint can't be read"),
         (other_text, "last_checkpoint names no checkpoint"),
         (nothing, "last_checkpoint names no checkpoint"),
@@ -260,7 +260,7 @@ def test_numbered_checkpoints_are_found_without_the_note_of_the_last(damage, rea
     number, resumed = resume(tmp_path)
     assert number == 2
     assert reason in caplog.text
-    assert "going on from model_0000029.pth" in caplog.text
+    assert "resuming from model_0000029.pth" in caplog.text
     # the note is right again at once: a run that has ended saves nothing more
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000029.pth"
     assert json.loads((tmp_path / "checkpoints.json").read_text()) == [f"{name}.pth" for name in NAMES]
@@ -272,7 +272,7 @@ def test_numbered_checkpoints_are_found_without_the_note_of_the_last(damage, rea
     ]
 
 
-def test_what_the_list_does_not_have_is_of_another_run(tmp_path):
+def test_unlisted_checkpoints_are_of_another_run(tmp_path):
     save(tmp_path)
     (tmp_path / "last_checkpoint").unlink()
     (tmp_path / "checkpoints.json").write_text('["model_0000019.pth"]')
@@ -282,7 +282,7 @@ def test_what_the_list_does_not_have_is_of_another_run(tmp_path):
 def test_a_folder_in_the_place_of_the_list(tmp_path):
     (tmp_path / "checkpoints.json").mkdir()
     message = (
-        r"checkpoints\.json: can't be written \(Is a directory\)\. .*; make the folder writable and remove what is in"
+        r"checkpoints\.json: can't be written \(Is a directory\)\. .*; make the folder writable and remove any folder"
     )
     with pytest.raises(CheckpointError, match=message):
         save(tmp_path)
@@ -300,7 +300,7 @@ def test_a_list_of_checkpoints_that_is_none(content, tmp_path, caplog):
 
 
 def test_weights_alone_are_not_gone_on_from(tmp_path):
-    """The numbered checkpoints of a finished run were deleted: it must not begin at 0 and overwrite its weights."""
+    """The numbered checkpoints of a finished run were deleted: it must not start at 0 and overwrite its weights."""
     weights_alone(tmp_path / "model_final.pth")
     with pytest.raises(CheckpointError, match=r"model_final\.pth: it has weights, but no state of the trainer"):
         resume(tmp_path)
@@ -318,7 +318,7 @@ def test_a_folder_in_the_way_that_cannot_be_moved(tmp_path):
         resume(tmp_path)
 
 
-def test_what_a_kill_has_left_of_a_checkpoint_is_deleted(tmp_path):
+def test_partial_checkpoints_of_a_killed_run_are_deleted(tmp_path):
     save(tmp_path)
     (tmp_path / "model_0000031.pth.tmp").write_bytes(b"half")
     (tmp_path / "somebodys.tmp").write_bytes(b"all")
@@ -363,7 +363,7 @@ def test_weights_are_written_once(tmp_path):
 
 def test_without_a_checkpoint_a_run_starts(tmp_path, caplog):
     assert checkpointer(tmp_path).resume_or_load("", resume=True) == {}
-    # the weights of another run are not the place to go on from, whatever else is in their file
+    # the weights of another run are not resumed from, whatever else is in their file
     save(tmp_path / "other", NAMES[:2])
     fine_tuned = checkpointer(tmp_path)
     assert fine_tuned.resume_or_load(str(tmp_path / "other/model_0000019.pth"), resume=True) == {}

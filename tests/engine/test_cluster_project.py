@@ -47,7 +47,7 @@ def project():
 
 @pytest.fixture
 def submitit(monkeypatch):
-    """A stand-in for submitit 1.5 that notes what it is told."""
+    """A substitute for submitit 1.5 that records its calls."""
 
     class AutoExecutor:
         def __init__(self, folder, cluster):
@@ -70,7 +70,7 @@ def submitit(monkeypatch):
 WORDS = ["--config-file", "configs/FCPose/R_50_3x.yaml", "OUTPUT_DIR", "/shared/first"]
 
 
-def test_what_submitit_is_told(project, submitit):
+def test_submitit_arguments(project, submitit):
     assert project.submit(WORDS, nodes=2, gpus_per_node=4, hours=1.5, partition="gpu").job_id == "77"
     assert (submitit["folder"], submitit["cluster"]) == ("/shared/first/submitit", "slurm")
     assert submitit["parameters"] == {

@@ -24,7 +24,7 @@ def upper_body():
     return module
 
 
-def test_the_keypoints_are_the_middles_of_what_is_labelled(upper_body):
+def test_the_keypoints_are_the_middles_of_labelled_ones(upper_body):
     sources = {"nose": (10, 20, 2), "left_ear": (14, 22, 1), "left_shoulder": (20, 40, 2), "right_wrist": (5, 60, 1)}
     names = ["nose", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "right_wrist"]
     names += ["left_eye", "right_eye", "left_elbow", "right_elbow", "left_wrist"]
@@ -59,7 +59,7 @@ def test_the_config_fine_tunes_the_demo(upper_body, tmp_path, monkeypatch, caplo
     for split in ("train", "val"):
         converted = upper_body.convert(json.loads((demo / f"synthetic/{split}.json").read_text()))
         (tmp_path / f"output/upper_body_{split}.json").write_text(json.dumps(converted))
-    # where the config finds what the demo has left
+    # where the config finds the files of the demo
     monkeypatch.chdir(tmp_path)
     with caplog.at_level(logging.WARNING, logger="dynpose"):
         # the weights are the config's; those of the other small models are none
@@ -69,5 +69,5 @@ def test_the_config_fine_tunes_the_demo(upper_body, tmp_path, monkeypatch, caplo
     assert "output/demo/model_final.pth" in message
     # six of the eight are COCO's
     carried = "left_shoulder, right_shoulder, left_elbow, right_elbow, left_wrist, right_wrist"
-    assert f"carried over: {carried}; initialised afresh: head, neck (in 4 parameters: " in message
+    assert f"transferred: {carried}; initialised from scratch: head, neck (in 4 parameters: " in message
     assert results["keypoints"].keys() >= {"AP", "AP50"}

@@ -42,7 +42,7 @@ def test_the_formula():
     assert not any(parameter.requires_grad for parameter in ema.model.parameters())
 
 
-def test_tables_of_whole_numbers_stay_what_they_are():
+def test_integer_tables_are_unchanged():
     """0.9999 * 11 + 0.0001 * 11 is a little less than 11 in float32, and would be cut off to 10."""
     model = Model()
     ema = ModelEMA(model, decay=0.9999)
@@ -51,7 +51,7 @@ def test_tables_of_whole_numbers_stay_what_they_are():
     assert torch.equal(ema.model.table, torch.arange(5000))
 
 
-def test_its_state_goes_on_bit_for_bit():
+def test_its_state_resumes_bit_for_bit():
     torch.manual_seed(0)
     model = Model()
     ema = ModelEMA(model, decay=0.9)

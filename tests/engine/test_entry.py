@@ -52,7 +52,7 @@ def test_a_second_run_on_a_folder_ends_at_once(running):
     setup(arguments(folder.parent / "second", "DATASETS.SYNTHETIC.ROOT", folder / "synthetic"))
 
 
-def test_a_killed_run_locks_nobody_out(running):
+def test_a_killed_run_leaves_no_lock(running):
     folder, pid = running
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)

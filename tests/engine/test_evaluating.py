@@ -32,7 +32,7 @@ def test_results_are_read_again(tmp_path):
         *((2, "weights"), (4, "weights"), (6, "weights"), (6, "TTA"))
     ]
     again = evaluations(tmp_path)
-    again.go_on_from(6)
+    again.resume_from(6)
     assert again.get(4, "weights")["keypoints"]["AP"] == 40.0
     assert math.isnan(again.get(4, "weights")["keypoints"]["APm"])
     assert again.get(4, "TTA") is None
@@ -43,12 +43,12 @@ def test_results_are_read_again(tmp_path):
 
 
 @pytest.mark.parametrize(("start", "left"), [(5, [2, 4]), (4, [2, 4]), (1, []), (0, [])])
-def test_what_comes_after_the_checkpoint_is_forgotten(start, left, tmp_path):
+def test_results_after_the_checkpoint_are_dropped(start, left, tmp_path):
     """In the file too, or else another start would take it for results of weights that it is not of."""
     fill(tmp_path)
-    evaluations(tmp_path).go_on_from(start)
+    evaluations(tmp_path).resume_from(start)
     again = evaluations(tmp_path)
-    again.go_on_from(100)
+    again.resume_from(100)
     assert [done for done, _ in again.values("keypoints/AP")] == left
 
 
@@ -64,7 +64,7 @@ def test_what_comes_after_the_checkpoint_is_forgotten(start, left, tmp_path):
 def test_results_of_another_config_do_not_count(opts, known, tmp_path):
     fill(tmp_path)
     other = evaluations(tmp_path, *opts)
-    other.go_on_from(6)
+    other.resume_from(6)
     assert (other.get(6, "weights") is not None) == known
 
 
@@ -72,7 +72,7 @@ def test_results_of_another_config_do_not_count(opts, known, tmp_path):
 def test_a_file_that_is_none(content, tmp_path):
     (tmp_path / "evaluations.json").write_text(content)
     kept = evaluations(tmp_path)
-    kept.go_on_from(5)
+    kept.resume_from(5)
     kept.add(6, "weights", {"keypoints": {"AP": 1.0}})
     assert len(json.loads((tmp_path / "evaluations.json").read_text())) == 1
 

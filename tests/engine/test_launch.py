@@ -133,7 +133,7 @@ SRUN = {
 }
 
 
-def test_what_srun_says():
+def test_srun_environment():
     rank = rank_of_srun(SRUN)
     assert (rank.rank, rank.world_size, rank.local_rank, rank.node, rank.restarts) == (9, 16, 1, "1", 0)
     assert rank.init_method == "tcp://gpu08:21234"
@@ -144,7 +144,7 @@ def test_what_srun_says():
         rank_of_srun({key: value for key, value in SRUN.items() if key != "SLURM_LOCALID"})
 
 
-def test_what_torchrun_says():
+def test_torchrun_environment():
     environment = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "GROUP_RANK": "1"}
     assert rank_of_torchrun(environment)[:5] == (3, 4, 1, "1", "env://")
     restarted = {**environment, "TORCHELASTIC_RESTART_COUNT": "1"}

@@ -21,7 +21,7 @@ from dynpose.engine import main, setup
 
 pytestmark = pytest.mark.usefixtures("clean_run")
 
-# five of COCO's keypoints by their index there, and what the data set calls them
+# five of COCO's keypoints by their index there, and the data set's names for them
 CHOSEN = {0: "nose", 5: "left_shoulder", 6: "hump", 15: "paw_one", 16: "paw_two"}
 SIGMAS = [0.026, 0.079, 0.05, 0.06, 0.07]
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -46,7 +46,7 @@ def matching(text, pattern):
 
 
 def run(args):
-    """Results of a run, and what it shows on the screen."""
+    """Results of a run, and its output on the screen."""
     with contextlib.redirect_stdout(io.StringIO()) as screen:
         results = main(args)
     return results, screen.getvalue()
@@ -120,17 +120,19 @@ def test_seed_keypoints_and_sigmas(runs):
 
 def test_the_report_of_the_weights(runs):
     for log in (runs.log, runs.screen):
-        (report,) = matching(log, "initialised afresh")
+        (report,) = matching(log, "initialised from scratch")
         assert str(runs.weights) in report
-        assert re.search(r"carried over: nose, left_shoulder\b.*initialised afresh: hump, paw_one, paw_two\b", report)
+        assert re.search(
+            r"transferred: nose, left_shoulder\b.*initialised from scratch: hump, paw_one, paw_two\b", report
+        )
 
 
 def test_remarks_on_the_data(runs):
     number = f"{runs.num_people} of {runs.num_people} annotations"
     for log in (runs.log, runs.screen):
-        (mended,) = matching(log, "have an area that a region of their box cannot have")
+        (repaired,) = matching(log, "have an area that a region of their box cannot have")
         (remarked,) = matching(log, "have another num_keypoints than labelled keypoints")
-        assert mended.startswith(f"{runs.folder}/own.json: {number}")
+        assert repaired.startswith(f"{runs.folder}/own.json: {number}")
         assert remarked.startswith(f"{runs.folder}/own.json: {number}")
 
 
@@ -160,7 +162,7 @@ def test_a_run_writes_into_its_own_log_only(runs):
     assert not matching(runs.log, "^synthetic_pose_val: ")
 
 
-def test_evaluation_alone_after_a_training_goes_on_in_its_log(runs, tmp_path):
+def test_evaluation_alone_after_a_training_appends_to_its_log(runs, tmp_path):
     """In the same folder, as people do; the seed is none of it."""
     weights = runs.folder / "first/model_final.pth"
     args = arguments(tmp_path, "MODEL.WEIGHTS", weights, "SOLVER.MAX_ITER", 1)
@@ -198,7 +200,7 @@ def test_a_set_up_that_failed_leaves_no_second_screen(runs, tmp_path, fault):
     with contextlib.redirect_stdout(io.StringIO()) as screen:
         with pytest.raises(ConfigError, match=fault):
             setup(arguments(tmp_path / "faulty", *root, fault, 0 if fault.startswith("SOLVER") else True))
-        setup(arguments(tmp_path / "mended", *root))
+        setup(arguments(tmp_path / "repaired", *root))
     assert len(matching(screen.getvalue(), "^Keypoints of the model")) == 1
     assert not matching((tmp_path / "faulty/log.txt").read_text(), "^Keypoints of the model")
 

@@ -1,4 +1,4 @@
-"""metrics.json of a run that is resumed: what is cut off, and metrics that go on as they were."""
+"""metrics.json of a run that is resumed: repeated lines are removed, and metrics continue unchanged."""
 
 import json
 
@@ -41,11 +41,11 @@ def test_lines_that_will_be_written_again_are_cut_off(content, start, expected, 
 def test_files_that_cannot_be_cut(tmp_path, caplog):
     assert cut_metrics(str(tmp_path / "nowhere.json"), 5) == -1
     assert cut_metrics(str(tmp_path), 5) == -1
-    assert "can't be cut" in caplog.text
+    assert "repeated iterations can't be removed" in caplog.text
 
 
-def test_what_is_smoothed_goes_on():
-    """The median of 20 values, half of them of before; measured times begin anew."""
+def test_smoothed_metrics_continue():
+    """The median of 20 values, half of them of before; measured times start from scratch."""
     whole, first, second = EventStorage(0), EventStorage(0), EventStorage(15)
     for i in range(30):
         storage = first if i < 15 else second

@@ -95,7 +95,7 @@ def test_large_gradients_are_finite(tmp_path):
 
 
 def test_a_later_micro_batch(tmp_path):
-    """The gradients of the first half are thrown away too."""
+    """The gradients of the first half are discarded too."""
     model = toy()
     mixed = [*batch(0)[:2], *batch(0, BAD_LOSS)[2:]]
     before = toy()
@@ -109,7 +109,7 @@ def test_a_later_micro_batch(tmp_path):
         (BAD_GRADIENT, r"iteration 1: gradients that are not finite: root, with images images/9_0\.jpg"),
     ],
 )  # fmt: skip
-def test_the_report_names_what_is_bad(tmp_path, caplog, bad, message):
+def test_the_report_names_the_non_finite_values(tmp_path, caplog, bad, message):
     model = toy()
     with caplog.at_level(logging.WARNING):
         train(model, [batch(0), batch(9, bad)], NonFiniteGuard(model, tmp_path, 1))
@@ -117,7 +117,7 @@ def test_the_report_names_what_is_bad(tmp_path, caplog, bad, message):
     record = record.getMessage()
     assert re.search(message, record)
     assert f"saved: {tmp_path}/nonfinite/iteration_0000001_rank0.pth" in record
-    assert "left out (1 in a row)" in record
+    assert "skipped (1 in a row)" in record
     assert "images/0_0.jpg" not in record
 
 
@@ -135,7 +135,7 @@ def test_it_stops_after_too_many_in_a_row(tmp_path):
         NonFiniteGuard(model, tmp_path, -1)
 
 
-def test_a_resumed_run_goes_on_counting(tmp_path):
+def test_a_resumed_run_continues_counting(tmp_path):
     bad, model = batch(9, BAD_LOSS), toy()
     guard = NonFiniteGuard(model, tmp_path, 2)
     train(model, [bad, bad], guard)
@@ -152,7 +152,7 @@ def test_few_cases_are_kept(tmp_path):
 
 
 def test_a_full_disk_does_not_end_the_run(tmp_path, caplog):
-    """torch.save makes a RuntimeError of what the system says."""
+    """torch.save turns the system's error into a RuntimeError."""
     model = toy()
     with small_files(500):
         train(model, [batch(9, BAD_LOSS), batch(0)], NonFiniteGuard(model, tmp_path, 1))
@@ -165,7 +165,7 @@ def test_a_folder_that_cannot_be_made_does_not_end_the_run(tmp_path, caplog):
     model = toy()
     (tmp_path / "nonfinite").write_text("a file")
     train(model, [batch(9, BAD_LOSS), batch(0)], NonFiniteGuard(model, tmp_path, 1))
-    assert "The report is not kept" in caplog.text
+    assert "The case is not saved" in caplog.text
 
 
 def test_replay_gives_the_same_numbers(tmp_path):

@@ -47,7 +47,7 @@ print("predicted")
 """
 
 
-def test_importing_and_predicting_without_what_windows_lacks(tmp_path):
+def test_importing_and_predicting_without_posix_only_modules(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "FOLDER": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT + PREDICT, *SMALL],

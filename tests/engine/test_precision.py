@@ -94,7 +94,7 @@ def train(method, precision, iterations, device="cpu", guard=None):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("method", METHODS)
 def test_weights_stay_finite_on_a_gpu(method, dtype):
-    # the scaler leaves out the first steps until it has found its scale
+    # the scaler skips the first steps until it has found its scale
     model, _ = train(method, Precision("cuda", dtype), 20, "cuda")
     before = tiny_model(method, "MODEL.DEVICE", "cuda", device="cuda").state_dict()
     after = model.state_dict()
@@ -103,7 +103,7 @@ def test_weights_stay_finite_on_a_gpu(method, dtype):
 
 
 # Not 64: in half precision on the CPU, torch 2.11 leaves part of the weights' gradient of a 3x3 convolution with stride
-# 2 of a 1 x 1 map, such as P7's in an image of 64 pixels, to what was in memory before.
+# 2 of a 1 x 1 map, such as P7's in an image of 64 pixels, to the previous content of the memory.
 SIZE = "[160,160]"
 
 
@@ -168,8 +168,8 @@ class Guard:
 
 
 @pytest.mark.parametrize("guard", [None, Guard()], ids=["no guard", "guard"])
-def test_the_scaler_finds_its_scale_and_leaves_steps_out_meanwhile(guard):
-    """5000 times 16 is more than float16's 65504, times 8 is not: from 64, two steps are left out."""
+def test_the_scaler_finds_its_scale_and_skips_steps_meanwhile(guard):
+    """5000 times 16 is more than float16's 65504, times 8 is not: from 64, two steps are skipped."""
     model = Overflowing()
     optimizer = torch.optim.SGD(model.parameters(), 1e-4)
     step = TrainingStep(model, [[1.0]] * 4, optimizer, precision=Precision("cpu", torch.float16), guard=guard)
@@ -224,7 +224,7 @@ def test_a_gpu_without_bfloat16(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old GPU")
     opts = ["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16", "MODEL.DEVICE", "cuda"]
-    with pytest.raises(ConfigError, match="which Old GPU does not have"):
+    with pytest.raises(ConfigError, match="which Old GPU does not support"):
         Precision.from_config(tiny_config("FCPose", *opts))
 
 

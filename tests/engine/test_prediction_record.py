@@ -1,4 +1,4 @@
-"""The record of a prediction run: what it keeps, whatever happens to the process or the file."""
+"""The record of a prediction run keeps its results, whatever happens to the process or the file."""
 
 import json
 import os
@@ -66,13 +66,13 @@ def test_later_lines_count(begin, images):
         assert there(record, images) == ["a"]
         assert record.lacks_picture("a")
         assert list(record.entries(["a", "b"])) == [entry("a", note="again", picture_error="full")]
-        # what is skipped is found out by each run
+        # each run determines the skipped files
         assert record.skipped == []
         record.add_image(entry("b"), images["b"])
         assert there(record, images) == ["a", "b"]
 
 
-def test_what_is_skipped_again_takes_no_further_line(begin, tmp_path):
+def test_a_file_skipped_again_adds_no_line(begin, tmp_path):
     for _ in range(3):
         with begin(resume=True) as record:
             record.add_skipped("notes.txt", "no image", False)
@@ -104,7 +104,7 @@ def test_an_image_that_was_changed_or_is_gone_is_not_there(begin, images):
         (lambda lines: [], "", 0),
     ],
 )
-def test_damaged_lines_are_left_out(begin, images, tmp_path, damage, left, damaged):
+def test_damaged_lines_are_skipped(begin, images, tmp_path, damage, left, damaged):
     with begin() as record:
         add(record, images, "abc")
     file = tmp_path / "predictions.jsonl"
@@ -124,10 +124,10 @@ NO_HEADER = '{"format": "dynpose predictions", "version": 1, "made_with": {"weig
 @pytest.mark.parametrize(
     "content", [NO_HEADER, "notes\n", '{"format": "other"}\n', "[]\n1\n", "{}\n{}\n", '{"format": "dyn']
 )
-def test_a_file_of_something_else_is_not_touched(begin, tmp_path, content):
+def test_another_kind_of_file_is_unchanged(begin, tmp_path, content):
     (tmp_path / "predictions.jsonl").write_text(content)
     for resume in (True, False):
-        with pytest.raises(ConfigError, match=r"predictions\.jsonl is not of dynpose predict, or of another version"):
+        with pytest.raises(ConfigError, match=r"predictions\.jsonl was not written by this version of dynpose predict"):
             begin(resume)
     assert (tmp_path / "predictions.jsonl").read_text() == content
 
@@ -138,7 +138,7 @@ def test_an_unfinished_record_is_not_overwritten_but_a_finished_one_is(begin, im
     with begin() as record:
         add(record, images, "a")
         record.finish(["a", "b"], complete=False)
-    with pytest.raises(ConfigError, match="holds 1 images of a run that did not end; go on with --resume"):
+    with pytest.raises(ConfigError, match="holds 1 images of an unfinished run; continue with --resume"):
         begin()
     with begin(resume=True) as record:
         record.finish(["a"], complete=True)
@@ -172,7 +172,7 @@ def test_a_line_is_written_as_a_whole_or_not_at_all(begin, images, monkeypatch, 
         assert there(record, images) == ["a", "c"]
 
 
-def test_short_writes_go_on(begin, images, monkeypatch):
+def test_short_writes_continue(begin, images, monkeypatch):
     """The system may take less than it is given."""
     real = open
 

@@ -176,7 +176,7 @@ def test_refuses_empty_batches(predictor, arguments):
         (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\)"),
     ],
 )
-def test_refuses_what_is_no_image(predictor, image, message):
+def test_refuses_invalid_images(predictor, image, message):
     with pytest.raises(ValueError, match=message):
         predictor(image)
 
@@ -213,7 +213,7 @@ def test_class_names_of_the_model_go_first():
     assert PosePredictor(cfg).metadata.thing_classes == ["person"]
 
 
-def test_hands_on_what_a_diverged_model_predicts(cfg):
+def test_returns_the_predictions_of_a_diverged_model(cfg):
     predictor = PosePredictor(cfg)
     with torch.no_grad():
         predictor.model.head.box_distances.bias.fill_(math.nan)

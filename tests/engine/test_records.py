@@ -29,7 +29,7 @@ def test_a_data_set_without_files():
     assert fingerprint("by_function") == missing
 
 
-def test_a_run_says_what_it_is_of_and_resumes_with_its_seed(tmp_path, caplog):
+def test_a_run_records_its_provenance_and_resumes_with_its_seed(tmp_path, caplog):
     main(arguments(tmp_path, *SHORT, "SOLVER.MAX_ITER", "1"))
     (start,) = json.loads((tmp_path / "run.json").read_text())["starts"]
     annotations = tmp_path / "synthetic/train.json"
@@ -41,7 +41,7 @@ def test_a_run_says_what_it_is_of_and_resumes_with_its_seed(tmp_path, caplog):
     seed = load_config(str(tmp_path / "config.yaml")).SEED
     assert start["seed"] == seed >= 0
 
-    # what somebody has added to the file is passed over
+    # entries that a user has added to the file are ignored
     (tmp_path / "run.json").write_text(json.dumps({"starts": [5, start]}))
     caplog.clear()
     annotations.write_text(annotations.read_text() + "\n")
@@ -49,7 +49,7 @@ def test_a_run_says_what_it_is_of_and_resumes_with_its_seed(tmp_path, caplog):
     first, second = json.loads((tmp_path / "run.json").read_text())["starts"]
     assert first == start
     assert (second["start_iteration"], second["seed"]) == (1, seed)
-    assert "since the run was started, the data sets changed" in caplog.text
+    assert "the data sets changed since the start of the run" in caplog.text
     assert torch.load(tmp_path / "model_0000001.pth")["data"]["seed"] == seed
     # a new run draws another, and one that finds no seed too
     (tmp_path / "config.yaml").write_bytes(b"SEED: \xff")

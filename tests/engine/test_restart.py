@@ -33,7 +33,7 @@ _RUN = [
     *("SOLVER.MAX_ITER", "5", "SOLVER.CHECKPOINT_PERIOD", "2"),
 ]
 _EVALUATED = ["DATASETS.TEST", "('synthetic_pose_val',)"]
-# What has a state of its own beside the model, and all that is evaluated and kept
+# Everything with a state besides the model, and all evaluations and saved files
 MORE = [
     *("SOLVER.EMA.ENABLED", "True", "SOLVER.EMA.DECAY", "0.5", "SOLVER.BEST_METRIC", "keypoints_EMA/AP"),
     *("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "1", "TEST.EVAL_PERIOD", "2"),
@@ -136,7 +136,7 @@ def test_killed_at_any_time_it_ends_bit_equal(method, images, tmp_path, run_all)
 
 
 def assert_metrics_are_complete(path):
-    """The last iteration has the losses, and what comes after it the last evaluation."""
+    """The last iteration has the losses, and the last evaluation follows it."""
     lines = read_metrics(path)
     assert "total_loss" in lines[4]
     assert "keypoints/AP" in lines[5]
@@ -182,8 +182,8 @@ def test_a_signal_saves_and_ends_with_the_resumable_code(images, tmp_path, run_a
     assert_same(flat_state(tmp_path / "run/model_final.pth"), flat_state(tmp_path / "alone/model_final.pth"))
 
 
-def test_two_processes_stop_together_and_go_on(images, tmp_path, run_all):
-    """One of them is signalled; each has random numbers and statistics of its own."""
+def test_two_processes_stop_together_and_resume(images, tmp_path, run_all):
+    """One of them is signalled; each has separate random numbers and statistics."""
     short = ["DATALOADER.NUM_WORKERS", 0, "SOLVER.MAX_ITER", 3]
     config, opts = options("FCPose", images, tmp_path / "run", *short)
     _, alone = options("FCPose", images, tmp_path / "alone", *short)

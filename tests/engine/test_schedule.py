@@ -19,7 +19,7 @@ _CONFIG = "configs/FCPose/Base-FCPose.yaml"
 
 @pytest.fixture
 def entry(tmp_path):
-    """A data set of 7 images: 5 with keypoints, one with a person without any, one with nobody."""
+    """A data set of 7 images: 5 with keypoints, one with a person without any, one with no person."""
     labelled, unlabelled = [10, 10, 2, 20, 30, 2], [0, 0, 0, 0, 0, 0]
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 64} for i in range(7)]
     annotations = [
@@ -107,7 +107,7 @@ def test_iterations_are_left_alone():
 
 
 @pytest.mark.parametrize("given", [127348, 40000])
-def test_what_says_the_same_is_no_contradiction(given):
+def test_equal_values_are_no_contradiction(given):
     cfg = epochs_config("SOLVER.MAX_ITER", given)
     resolve_epochs(cfg, num_images=56599)
     assert cfg.SOLVER.MAX_ITER == 127348

@@ -1,4 +1,4 @@
-"""How train_net.py ends: mistakes in what was given are one line and exit code 2, with several processes too."""
+"""How train_net.py ends: errors in the input are one line and exit code 2, with several processes too."""
 
 import importlib
 import os
@@ -52,7 +52,7 @@ def train_net(monkeypatch):
 
 
 @pytest.mark.usefixtures("catalogs")
-def test_the_processes_of_a_run_say_it_once(tmp_path):
+def test_the_processes_of_a_run_report_an_error_once(tmp_path):
     """The first one alone looks at the images; the second one waits for it."""
     opts = [*TINY, "OUTPUT_DIR", str(tmp_path / "run")]
     register_synthetic_pose_from_cfg(load_config(CONFIG, opts))

@@ -1,4 +1,4 @@
-"""Training runs, end to end on tiny synthetic people: train, evaluate, resume, fine-tune, refuse what is faulty."""
+"""Training runs, end to end on tiny synthetic people: train, evaluate, resume, fine-tune, refuse invalid input."""
 
 import json
 import logging
@@ -113,7 +113,7 @@ def test_detectron2s_own_model_is_evaluated(finished, tmp_path):
         main(args)
 
 
-def test_resume_goes_on_where_it_stopped(finished, tmp_path):
+def test_resume_continues_where_it_stopped(finished, tmp_path):
     folder, _ = finished
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     main(arguments(tmp_path, "SOLVER.MAX_ITER", "5", resume=True))
@@ -168,8 +168,8 @@ def test_a_run_of_an_earlier_version_keeps_its_whole_state(finished, tmp_path):
     assert "keypoints/AP" in line
 
 
-def test_what_an_earlier_run_left_is_no_result_of_this_one(finished, tmp_path, monkeypatch):
-    """A run that begins anew in the same folder ends in its evaluation; the older files have the same names."""
+def test_files_of_an_earlier_run_are_no_results_of_this_one(finished, tmp_path, monkeypatch):
+    """A run that starts from scratch in the same folder ends in its evaluation; the older files have the same names."""
     folder, _ = finished
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     opts = ["DATASETS.SYNTHETIC.ROOT", folder / "synthetic", "SEED", 5]
@@ -205,7 +205,7 @@ def test_fine_tuning_on_other_keypoints(finished, tmp_path, caplog):
     weights = ["MODEL.WEIGHTS", folder / "model_final.pth"]
     with caplog.at_level(logging.INFO):
         results = main(arguments(tmp_path / "run", *data, *weights, "SOLVER.MAX_ITER", "1"))
-    assert "initialised afresh: " in caplog.text
+    assert "initialised from scratch: " in caplog.text
     assert "AP" in results["keypoints"]
     with pytest.raises(CheckpointError, match=r"has 17 keypoints .* the model 5"):
         main(arguments(tmp_path / "evaluation", *data, *weights, eval_only=True))
@@ -247,7 +247,7 @@ def test_a_truncated_image_is_found_before_training(finished, tmp_path):
 
 
 def test_a_lack_of_crowd_indices_is_found_before_training(finished, tmp_path):
-    """As in a file of CrowdPose that somebody has written anew; training does without."""
+    """As in a rewritten CrowdPose file; training does not need it."""
     folder, _ = finished
     original = MetadataCatalog.get("synthetic_pose_val")
     truth = json.loads((folder / "synthetic/val.json").read_text())

@@ -1,4 +1,4 @@
-"""What the processes of a run say while one of them is stopped (by SIGSTOP), behind, or busy like all others."""
+"""The reports of the processes of a run while one is stopped (by SIGSTOP), behind, or busy like all others."""
 
 import json
 import re
@@ -22,7 +22,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
-    """Of each case: what each of two processes has logged and printed, and their numbers."""
+    """The logged and printed lines of two processes, and their ids, for each case."""
     folder = tmp_path_factory.mktemp("logs")
     done = subprocess.run(
         [sys.executable, HERE / "waiting_processes.py", folder],
@@ -43,33 +43,35 @@ def test_a_stopped_process_is_named(cases):
     first, *others = case["logged"][0]
     where = rf"process 1 on \S+ \(pid {case['pids'][1]}\)"
     assert re.fullmatch(
-        rf"[23] s without an iteration, at iteration 3, training; not heard of: {where}, for \d s, "
+        rf"[23] s without an iteration, at iteration 3, training; no heartbeat from: {where}, for \d s, "
         "last at iteration 3, evaluation",
         first,
     )
-    # it is said again, and that it is over
+    # it is reported again, and so is its end
     assert re.match(r"[45] s without an iteration, ", others[0])
-    assert re.fullmatch(r"The run goes on after [5678] s", others[-1])
-    assert case["logged"][1] == ["This process has stood still for 5 s"]
+    assert re.fullmatch(r"The run continues after [5678] s", others[-1])
+    assert case["logged"][1] == ["This process was stopped for 5 s"]
     assert case["printed"] == [[], []]
 
 
 def test_a_process_is_stopped_in_set_up(cases):
     case = cases["second_stopped_in_set_up"]
     assert re.fullmatch(
-        rf"[23] s without an iteration, at iteration 0, set-up; not heard of: process 1 on \S+ "
+        rf"[23] s without an iteration, at iteration 0, set-up; no heartbeat from: process 1 on \S+ "
         rf"\(pid {case['pids'][1]}\), for \d s, last at iteration 0, set-up",
         case["logged"][0][0],
     )
 
 
 def test_the_first_process_is_stopped_and_the_next_one_prints_it(cases):
-    """It keeps the store that the others ask."""
+    """It hosts the store that the others read."""
     case = cases["first_stopped"]
-    told = [line for line in case["logged"][1] if "not heard of" in line]
-    assert case["logged"][0] == ["This process has stood still for 5 s"]
-    assert re.search(r"; not heard of: process 0 on \S+, or torchrun, which keeps the store .+, for \d s$", told[0])
-    assert case["printed"] == [[], [f"process 1: {line}" for line in told]]
+    reports = [line for line in case["logged"][1] if "no heartbeat from" in line]
+    assert case["logged"][0] == ["This process was stopped for 5 s"]
+    assert re.search(
+        r"; no heartbeat from: process 0 on \S+, or torchrun, which hosts the store .+, for \d s$", reports[0]
+    )
+    assert case["printed"] == [[], [f"process 1: {line}" for line in reports]]
 
 
 def test_who_is_behind_is_named_by_those_that_wait_only(cases):
@@ -81,7 +83,7 @@ def test_who_is_behind_is_named_by_those_that_wait_only(cases):
     assert late == []
 
 
-def test_nothing_is_said_of_what_takes_less(cases):
+def test_shorter_waits_are_not_reported(cases):
     assert cases["short"]["logged"] == [[], []]
 
 

@@ -1,7 +1,7 @@
 """Processes of one run that exchange a number in every iteration, some of which are stopped: for test_watchdog.py.
 
 It reads cases, a line of JSON each, forks two processes for each, so that torch is imported once, and answers with a
-line of JSON for each: the processes' numbers, their exit codes, and what they have logged and printed. A case has the
+line of JSON for each: the processes' numbers, their exit codes, and their logged and printed lines. A case has the
 "rank" that stops, in which "phase", for how many "seconds", and whether it "sleeps" instead of being stopped.
 """
 
@@ -72,7 +72,7 @@ def _pause(case):
     else:
         # it notes where it is
         time.sleep(PERIOD / 4)
-        # somebody else must wake it
+        # another process must wake it
         if os.fork() == 0:
             time.sleep(case["seconds"])
             os.kill(os.getppid(), signal.SIGCONT)

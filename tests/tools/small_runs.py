@@ -50,7 +50,7 @@ class OneWeight(nn.Module):
         people = torch.cat([image["instances"].gt_keypoints.tensor for image in images])
         assert people.shape[1:] == (self.schema.num_keypoints, 3)
         labelled = people[people[..., 2] > 0]
-        # the second term moves it where nobody is in the batch
+        # the second term moves it where no person is in the batch
         return {"loss": ((labelled[:, :2] - self.weight) ** 2).sum() / max(1, len(labelled)) + self.weight.sum()}
 
 
@@ -115,7 +115,7 @@ def make_run(folder, changes):
     Args:
         folder (Path)
         changes (dict): of a case. A place such as ``train.annotations.*.bbox`` names keys and numbers of list items, or
-            all items. A function is called with what is there.
+            all items. A function is called with the present value.
 
     Returns:
         str: the config's name.
@@ -176,7 +176,7 @@ def take_first_step(config):
     """Do what train_net.py does, up to and including the first step.
 
     Returns:
-        tuple[Exception | None, bool]: what it raised, if anything, and whether a step was taken.
+        tuple[Exception | None, bool]: the raised exception, if any, and whether a step was taken.
     """
     with _registered_for_a_while(), pytest.MonkeyPatch.context() as patch:
         # detectron2's, which takes most of the time to write down config and environment

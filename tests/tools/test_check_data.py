@@ -106,7 +106,7 @@ def test_all_faults_at_once(files, capsys, options):
     assert out.endswith("training would fail\n")
 
 
-def test_the_loader_stops_at_what_is_reported(files, capsys):
+def test_the_loader_stops_at_a_reported_fault(files, capsys):
     """One by one: whatever the loader raises is in the report of the same file."""
     faulty(files)
     check(files, "--examples", 50)
@@ -121,7 +121,7 @@ def test_the_loader_stops_at_what_is_reported(files, capsys):
     [
         (b"{", "no valid JSON"),
         (json.dumps({**sound_annotation(), "categories": []}).encode(), "none of its categories has keypoints"),
-        (json.dumps({**sound_annotation(), "annotations": []}).encode(), "nobody is left to learn from"),
+        (json.dumps({**sound_annotation(), "annotations": []}).encode(), "there is no person to train on"),
     ],
 )  # fmt: skip
 def test_nothing_to_learn(files, capsys, content, message):
@@ -133,7 +133,7 @@ def test_nothing_to_learn(files, capsys, content, message):
 
 
 @pytest.mark.parametrize("words", [[], ["--json", "a.json"], ["--config-file", "c", "--json", "a", "--images", "b"]])
-def test_what_to_check_must_be_said(words, capsys):
+def test_the_data_set_to_check_must_be_given(words, capsys):
     assert cli.main(["check-data", *words]) == 2
     assert "either --json with --images, or --config-file" in capsys.readouterr().err
 

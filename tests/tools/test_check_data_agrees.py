@@ -72,7 +72,7 @@ def and_one_more(**changes):
 
 
 def split_fields(person):
-    """Somebody of COCO-WholeBody, of whom the body and the feet are labelled."""
+    """A person of COCO-WholeBody with a labelled body and labelled feet."""
     fields = {
         "foot_kpts": [20, 40, 2] * 6,
         "face_kpts": [0] * 204,
@@ -137,7 +137,7 @@ def raising(root):
     raise KeyError("no such column")
 
 
-# name of a case -> what it changes
+# name of a case -> its changes
 SOUND = {
     "as it is": {},
     # areas and boxes
@@ -167,14 +167,14 @@ SOUND = {
     "num_keypoints 0": {"both.annotations.*.num_keypoints": 0},
     "num_keypoints 3": {"both.annotations.*.num_keypoints": 3},
     "no num_keypoints": {"both.annotations.*.num_keypoints": GONE},
-    "somebody without keypoints": {"both.annotations.0.keypoints": GONE},
-    "somebody with keypoints []": {"both.annotations.0.keypoints": []},
-    "somebody not labelled": {"both.annotations.0.keypoints": unlabelled},
+    "a person without keypoints": {"both.annotations.0.keypoints": GONE},
+    "a person with keypoints []": {"both.annotations.0.keypoints": []},
+    "a person not labelled": {"both.annotations.0.keypoints": unlabelled},
     "one person with labelled keypoints": {
         "train.annotations.0.keypoints": unlabelled,
         "train.annotations.1.keypoints": unlabelled,
     },
-    "somebody outside the image": {"both.annotations.0.keypoints": outside},
+    "a person outside the image": {"both.annotations.0.keypoints": outside},
     "one person inside": {
         "train.annotations.0.keypoints": outside,
         "train.annotations.1.keypoints": outside,
@@ -183,11 +183,11 @@ SOUND = {
     "nested keypoints": {"both.annotations.*.keypoints": nested},
     "keypoints of x and y": {"both.annotations.*.keypoints": without_visibility},
     "keypoints null where not labelled": {"both.annotations.1.keypoints": [12, 8, 2, 6, 20, 1, None, None, 0]},
-    "somebody twice": {"both.annotations": and_one_more()},
-    "somebody without anything": {"both.annotations": and_one_more(bbox=None, keypoints=[], area=0)},
+    "a person twice": {"both.annotations": and_one_more()},
+    "a person without anything": {"both.annotations": and_one_more(bbox=None, keypoints=[], area=0)},
     "two of three are crowds": {"train.annotations.0.iscrowd": 1, "train.annotations.1.iscrowd": 1},
     "no iscrowd": {"both.annotations.*.iscrowd": GONE},
-    "nobody in the test set": {"test.annotations": []},
+    "no person in the test set": {"test.annotations": []},
     # classes
     "two categories of a name": {
         "both.categories": [CATEGORY, {**CATEGORY, "id": 9}],
@@ -281,7 +281,7 @@ SOUND = {
     "CID's epochs": {**CID, **CID_SCHEDULE, "config.SOLVER.IMS_PER_BATCH": 7},
     "a crop": {"config.INPUT.CROP.ENABLED": True, "config.INPUT.CROP.SIZE": [1.0, 0.1]},
     "averaged weights": {"config.SOLVER.EMA.ENABLED": True},
-    "a broken test image that is not looked for": {
+    "a broken test image that is not checked for": {
         "config.DATASETS.CHECK_IMAGES": False,
         "files": {**FILES, "c.png": b"no image"},
         "test.images": lambda images: [*images, {"id": 8, "file_name": "c.png", "width": 64, "height": 48}],
@@ -299,22 +299,22 @@ SOUND = {
     "dicts of which some have no category_id": own(some_without_category),
 }
 
-# name of a case -> what it changes, and a word of the message
+# name of a case -> its changes, and a part of the message
 FAULTY = {
-    # nobody to learn from
-    "everybody outside the image": ({"train.annotations.*.keypoints": outside}, "nobody is left to learn from"),
+    # no person to train on
+    "everybody outside the image": ({"train.annotations.*.keypoints": outside}, "there is no person to train on"),
     "everybody a crowd": ({"train.annotations.*.iscrowd": 1}, "no image is left to train on"),
     "everybody a crowd, unfiltered": (
         {"train.annotations.*.iscrowd": 1, "config.DATALOADER.FILTER_EMPTY_ANNOTATIONS": False},
-        "nobody is left to learn from",
+        "there is no person to train on",
     ),
-    "nobody labelled": ({"train.annotations.*.keypoints": unlabelled}, "nobody is left to learn from"),
-    "nobody labelled, filtered": (
+    "no person labelled": ({"train.annotations.*.keypoints": unlabelled}, "there is no person to train on"),
+    "no person labelled, filtered": (
         {"train.annotations.*.keypoints": unlabelled, "config.MODEL.KEYPOINT_ON": True},
         "no image is left to train on",
     ),
-    "no keypoints": ({"train.annotations.*.keypoints": GONE}, "nobody is left to learn from"),
-    "everybody's box outside": ({"train.annotations.*.bbox": [200, 10, 9, 9]}, "nobody is left to learn from"),
+    "no keypoints": ({"train.annotations.*.keypoints": GONE}, "there is no person to train on"),
+    "everybody's box outside": ({"train.annotations.*.bbox": [200, 10, 9, 9]}, "there is no person to train on"),
     "no annotations": ({"train.annotations": []}, "no image is left to train on"),
     "no images": ({"train.images": [], "train.annotations": []}, "has no images"),
     # categories and classes
@@ -372,7 +372,7 @@ FAULTY = {
         {"config.DATASETS.TRAIN": ["people_train", "people_test"], "test.categories.0.name": "dog"},
         "other classes than the model: 'dog' more and 'person' less",
     ),
-    "nobody left to test on": (
+    "no person left to test on": (
         {"test.categories": [CATEGORY, {"id": 7, "name": "bag"}], "test.annotations.*.category_id": 7},
         "no annotation is left to evaluate: 3 of 3 annotations are of categories",
     ),
@@ -473,7 +473,7 @@ FAULTY = {
         {"files": {"a.png": turned(64, 48), "night/b.png": turned(40, 56)}},
         "EXIF orientation was not applied",
     ),
-    "a broken training image that is not looked for": (
+    "a broken training image that is not checked for": (
         {
             "config.DATASETS.CHECK_IMAGES": False,
             "files": {**FILES, "a.png": b"no image"},
@@ -494,7 +494,7 @@ FAULTY = {
     "two data sets of a name": ({"test_entry.name": "people_train"}, "names two data sets 'people_train'"),
     "an unknown protocol": ({"test_entry.protocol": "crowd"}, "unknown protocol 'crowd'"),
     # evaluation
-    "a faulty test file, images not looked at": (
+    "a faulty test file, images not checked": (
         {"test.annotations.1.keypoints": [1, 2], "config.DATASETS.CHECK_IMAGES": False},
         "2 numbers where",
     ),
@@ -579,7 +579,7 @@ FAULTY = {
     "too few sigmas in the metadata": (own(metadata={"keypoint_sigmas": [0.1]}), "1 OKS sigmas for 3 keypoints"),
 }
 
-# what is raised by a user's function, and by a module that works without a config too
+# errors raised by a user's function, and by a module that works without a config too
 RAISED_BY_OTHERS = {"a function that fails": KeyError, "an unknown merge of the views": ValueError}
 
 

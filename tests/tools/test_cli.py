@@ -17,7 +17,7 @@ PREDICT = ("predict", "--config-file", "c", "--weights", "w", "--input", "i", "-
 
 
 def test_help_names_every_command_and_loads_nothing_heavy():
-    """In a process of its own, as this one has loaded torch already."""
+    """In a separate process, as this one has loaded torch already."""
     program = (
         "import sys\nfrom dynpose.tools.cli import main\ntry:\n    main(['--help'])\n"
         "finally:\n    assert not {'torch', 'detectron2', 'numpy'} & set(sys.modules)\n"
@@ -52,9 +52,9 @@ def raising(error):
 
 @pytest.mark.parametrize("kind", [ConfigError, DatasetError, CheckpointError, FileNotFoundError, PermissionError])
 def test_known_errors_are_one_line_and_exit_code_2(kind, monkeypatch, capsys):
-    monkeypatch.setattr(predict, "run", raising(kind("x.json: is broken;\n mend it")))
+    monkeypatch.setattr(predict, "run", raising(kind("x.json: is corrupt;\n correct it")))
     assert cli.main(PREDICT) == 2
-    assert capsys.readouterr().err == "dynpose: error: x.json: is broken; mend it\n"
+    assert capsys.readouterr().err == "dynpose: error: x.json: is corrupt; correct it\n"
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):
@@ -64,7 +64,7 @@ def test_other_errors_keep_their_traceback(monkeypatch):
 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1)])
-def test_exit_code_is_what_the_command_returns(returned, code, monkeypatch):
+def test_exit_code_is_the_return_value_of_the_command(returned, code, monkeypatch):
     monkeypatch.setattr(predict, "run", lambda args: returned)
     assert cli.main(PREDICT) == code
 

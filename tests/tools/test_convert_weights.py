@@ -206,13 +206,13 @@ def test_a_checkpoint_is_stripped_to_its_weights(training_checkpoint, tmp_path, 
     assert weights < size < 1.1 * weights + 200_000
     assert path.stat().st_size > 2.5 * weights
     output = capsys.readouterr().out
-    assert "left out: optimizer, processes" in output
+    assert "removed: optimizer, processes" in output
     # once more changes nothing
     assert strip(tmp_path / "new/weights.pth", tmp_path / "again.pth") == 0
-    assert "left out: nothing" in capsys.readouterr().out
+    assert "removed: nothing" in capsys.readouterr().out
 
 
-def test_what_cannot_be_stripped(training_checkpoint, released_file, tmp_path, capsys):
+def test_files_that_cannot_be_stripped(training_checkpoint, released_file, tmp_path, capsys):
     path, _ = training_checkpoint
     assert strip(released_file, tmp_path / "weights.pth") == 2
     assert "released.pth: is no checkpoint of a dynpose run" in capsys.readouterr().err

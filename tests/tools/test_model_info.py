@@ -116,7 +116,7 @@ def test_sizes_must_be_positive(capsys):
     assert "must be at least 1, got 0" in capsys.readouterr().err
 
 
-def test_what_a_person_adds_to_cid(capsys):
+def test_cost_of_a_person_in_cid(capsys):
     """CID-W32 at 64 x 64: 16 x 16 cells; 32 channels, 17 keypoints, 480 channels of the backbone."""
     config = "configs/CID/HRNet_W32_140e.yaml"
     arguments = ["--input-size", "64", "64", "--people", "3", "MODEL.DEVICE", "cpu"]

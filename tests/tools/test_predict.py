@@ -1,4 +1,4 @@
-"""`dynpose predict`: what is written, and what happens when something is broken, killed or full."""
+"""`dynpose predict`: its files, and its end when an input is corrupt, the run is killed or the disk is full."""
 
 import io
 import json
@@ -119,7 +119,7 @@ def test_numbers_are_the_predictors_in_cocos_convention(run, photos, small_run):
         np.testing.assert_allclose(person["keypoints"], expected, atol=1e-2)
 
 
-def test_the_file_says_what_its_numbers_mean(run, photos):
+def test_the_file_describes_its_numbers(run, photos):
     _, record = run([photos], "--no-pictures", "--limit", "1")
     info = record["info"]
     assert info["keypoint_names"] == ["head", "left_hand", "right_hand", "foot"]
@@ -129,12 +129,12 @@ def test_the_file_says_what_its_numbers_mean(run, photos):
 
 
 def test_the_threshold_is_for_the_pictures_only(run, photos, tmp_path):
-    """Pictures that nobody is drawn on are the images: these need no enlargement."""
+    """Pictures without a drawn person are the images: these need no enlargement."""
     original = save_photo(tmp_path / "large.png", size=(480, 500))
     _, everybody = run([original], "--score-threshold", "0", output="all")
-    _, nobody = run([original], "--score-threshold", "1", output="none")
-    assert everybody["images"] == nobody["images"]
-    assert len(nobody["images"][0]["instances"]) == 3
+    _, without = run([original], "--score-threshold", "1", output="none")
+    assert everybody["images"] == without["images"]
+    assert len(without["images"][0]["instances"]) == 3
     assert np.array_equal(read_image(str(tmp_path / "none" / "large.png")), read_image(str(original)))
     assert not np.array_equal(read_image(str(tmp_path / "all" / "large.png")), read_image(str(original)))
 
@@ -170,12 +170,12 @@ def test_a_diverged_model_is_named(small_run, diverged, photos, tmp_path, option
     # three people in two images, and with augmentation in two views
     of_each = 6 if options else 3
     assert [(image["instances"], image["not_finite"]) for image in record["images"]] == [([], of_each)] * 2
-    # nobody is drawn
+    # no person is drawn
     picture = read_image(str(tmp_path / "out" / "a" / "x.png"))
     enlarged = draw_poses(read_image(str(photos / "a" / "x.png"), "RGB"), people_of(0), KeypointSchema(names=("a",)))
     assert np.array_equal(picture, enlarged)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "diverged" in line]
-    assert line.startswith(f"{2 * of_each} predictions with a NaN or infinite number left out, in 2 images (not_finite")
+    assert line.startswith(f"{2 * of_each} predictions with a NaN or infinite number omitted, in 2 images (not_finite")
     assert f"the training of {diverged} may have diverged" in line
 
 
@@ -185,7 +185,7 @@ def people_of(number):
     return Instances((60, 80), pred_boxes=boxes, scores=torch.zeros(number), pred_keypoints=keypoints)
 
 
-def test_only_what_is_not_finite_is_left_out(run, photos, tmp_path, monkeypatch):
+def test_only_non_finite_predictions_are_omitted(run, photos, tmp_path, monkeypatch):
     """Of three people each: a score, a box, a confidence, a coordinate; nothing in the last image."""
     infer, calls = PosePredictor.infer, []
 
@@ -237,7 +237,7 @@ def test_broken_images_are_reported_and_the_rest_is_done(run, photos, tmp_path, 
     assert [item["is_failure"] for item in record["skipped"]] == [True, True]
 
 
-def test_batches_give_what_single_images_give(run, photos):
+def test_batches_give_the_results_of_single_images(run, photos):
     _, single = run([photos], "--no-pictures", output="single")
     _, batched = run([photos], "--no-pictures", "--batch-size", "2", output="batched")
     assert names(single) == names(batched)
@@ -248,7 +248,7 @@ def test_batches_give_what_single_images_give(run, photos):
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (FileNotFoundError("gone"), 2)])
-def test_what_was_done_is_kept_when_the_run_stops(run, photos, monkeypatch, error, code, capsys):
+def test_results_are_kept_when_the_run_stops(run, photos, monkeypatch, error, code, capsys):
     infer = PosePredictor.infer
     calls = []
 
@@ -300,7 +300,7 @@ def test_weights_are_needed(small_run, photos, tmp_path, capsys):
     assert "no weights given" in capsys.readouterr().err
 
 
-# --- runs that are killed, and go on ---
+# --- runs that are killed, and resume ---
 
 
 def call_in_child(prepare, words):
@@ -408,9 +408,7 @@ def inferred(monkeypatch):
     ],
     ids=["inference", "picture", "line", "end"],
 )
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(
-    run, command, photos, whole, tmp_path, inferred, end, done, capfd
-):
+def test_a_killed_run_resumes_as_if_uninterrupted(run, command, photos, whole, tmp_path, inferred, end, done, capfd):
     assert call_in_child(end, command([photos])) == -signal.SIGKILL
     # the header and images; of the last one perhaps half
     lines = lines_of(tmp_path / "out")
@@ -428,7 +426,7 @@ def test_sigterm_ends_like_ctrl_c(run, command, photos, whole, tmp_path, capfd):
     code = call_in_child(lambda: at_third_inference(lambda: os.kill(os.getpid(), signal.SIGTERM)), command([photos]))
     assert code == 143
     errors = capfd.readouterr().err
-    assert f"stopped: {tmp_path}/out holds 2 of 3 images; --resume goes on" in errors
+    assert f"stopped: {tmp_path}/out holds 2 of 3 images; --resume continues" in errors
     assert errors.endswith("dynpose: terminated\n")
     record = strict((tmp_path / "out" / "predictions.json").read_text())
     assert record["info"]["complete"] is False
@@ -437,7 +435,7 @@ def test_sigterm_ends_like_ctrl_c(run, command, photos, whole, tmp_path, capfd):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_what_is_computed_does_not_wait_for_older_images(run, tmp_path, monkeypatch):
+def test_results_do_not_wait_for_older_images(run, tmp_path, monkeypatch):
     """Of images a to d, b and d are of one shape and c, alone in its shape, ends the run."""
     for name, size in (("a", (60, 80)), ("b", (80, 60)), ("c", (60, 200)), ("d", (80, 60))):
         save_photo(tmp_path / "photos" / f"{name}.png", size=size, seed=ord(name))
@@ -467,12 +465,12 @@ def test_the_results_of_an_unfinished_run_are_not_overwritten(run, command, phot
     call_in_child(lambda: at_third_inference(die), command([photos], "--no-pictures"))
     before = lines_of(tmp_path / "out")
     assert run([photos], "--no-pictures") == (2, None)
-    assert "holds 2 images of a run that did not end; go on with --resume, delete the file" in capfd.readouterr().err
+    assert "holds 2 images of an unfinished run; continue with --resume, delete the file" in capfd.readouterr().err
     assert lines_of(tmp_path / "out") == before
     assert inferred == []
 
 
-def test_a_run_that_has_ended_resumes_with_what_is_new(run, photos, tmp_path, inferred):
+def test_a_finished_run_resumes_with_new_images(run, photos, tmp_path, inferred):
     first = run([photos], "--no-pictures", "--resume")
     assert inferred == [1, 1, 1]
     # Another run writes the same file, without predicting
@@ -493,7 +491,7 @@ def test_other_weights_and_configs_are_not_mixed(run, photos, tmp_path, diverged
     assert run([photos], *options, weights=diverged)[0] == 2
     error = capsys.readouterr().err
     assert f"{diverged} (" in error
-    assert f"was begun with, {small_run.weights} (" in error
+    assert f"was started with, {small_run.weights} (" in error
     assert "give these, or another --output" in error
     assert run([photos], *options, "TEST.DETECTIONS_PER_IMAGE", "7", "MODEL.CLASS_NAMES", "['dancer']")[0] == 2
     error = capsys.readouterr().err
@@ -522,7 +520,9 @@ def file_size_limit():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_ends_the_run_with_what_was_found(run, photos, whole, tmp_path, file_size_limit, inferred, capsys):
+def test_a_full_disk_ends_the_run_with_the_results_so_far(
+    run, photos, whole, tmp_path, file_size_limit, inferred, capsys
+):
     header, first, second, third, _ = lines_of(whole.folder)
     file_size_limit(len(header + first + second) + len(third) // 2)
     code, record = run([photos], "--no-pictures")
@@ -530,7 +530,7 @@ def test_a_full_disk_ends_the_run_with_what_was_found(run, photos, whole, tmp_pa
     assert names(record) == ["a/x.png", "b/deep/y.jpg"]
     error = capsys.readouterr().err
     assert f"dynpose: error: {tmp_path}/out/predictions.jsonl: can't be written (File too large); " in error
-    assert "make room, and go on with --resume" in error
+    assert "free disk space, and continue with --resume" in error
     # nothing of the third line is left
     assert list(map(len, lines_of(tmp_path / "out"))) == list(map(len, (header, first, second)))
     file_size_limit(resource.RLIM_INFINITY)
@@ -578,7 +578,7 @@ def test_pictures_are_drawn_of_earlier_results(run, photos, whole, tmp_path, inf
 # --- files that are not one image of 8 bits ---
 
 
-def test_the_first_of_several_frames_is_taken_and_said(run, tmp_path, capsys):
+def test_the_first_of_several_frames_is_used_and_reported(run, tmp_path, capsys):
     folder = tmp_path / "photos"
     frames = [Image.open(save_photo(folder / f"{index}.bmp", seed=index)) for index in range(3)]
     frames[0].save(folder / "pages.tif", save_all=True, append_images=frames[1:])
@@ -597,7 +597,7 @@ def test_the_first_of_several_frames_is_taken_and_said(run, tmp_path, capsys):
     alone, *others = [image["instances"] for image in record["images"]]
     assert len(alone) == 3
     assert others == [alone] * 3
-    assert "3 images with several frames or pages: the first is taken" in capsys.readouterr().err
+    assert "3 images with several frames or pages: the first is used" in capsys.readouterr().err
 
 
 def test_all_other_files_are_accounted_for(run, photos, monkeypatch, capsys):
@@ -623,7 +623,7 @@ def test_all_other_files_are_accounted_for(run, photos, monkeypatch, capsys):
     assert skipped["film.mp4"] == ("not an image that is read (.mp4)", False)
     assert "more than 8 bits per channel" in skipped["deep.png"][0]
     error = capsys.readouterr().err
-    assert "1 other files passed over" in error
+    assert "1 other files skipped" in error
     assert "2 images or folders skipped" in error
 
 

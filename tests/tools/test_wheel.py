@@ -1,4 +1,4 @@
-"""A wheel, built from a source distribution and installed outside the repository, in an environment of its own."""
+"""A wheel, built from a source distribution and installed outside the repository, in a separate environment."""
 
 import importlib.metadata
 import json

@@ -1,4 +1,4 @@
-"""Drawing: what is shown, where, and in which size."""
+"""Drawing: its content, positions and sizes."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_a_keypoint_is_drawn_around_its_continuous_position():
         pytest.param(person(confidence=0.021), True, id="above-confidence"),
         pytest.param(person(confidence=0.019), False, id="below-confidence"),
         pytest.param(person(points=[(float("nan"), 5.0)] * 3), False, id="not-a-number"),
-        pytest.param(person()[:0], False, id="nobody"),
+        pytest.param(person()[:0], False, id="no person"),
     ],
 )
 def test_thresholds(people, drawn):
@@ -88,7 +88,7 @@ def test_the_better_scored_person_is_on_top():
         assert tuple(image[100, 400]) == BLUE
 
 
-def test_boxes_and_scores_can_be_left_out():
+def test_boxes_and_scores_are_optional():
     nothing = KeypointSchema(names=("a", "b", "c"))
     unseen = person(confidence=0.0)
     assert not draw_poses(black(), unseen, nothing, show_boxes=False, show_scores=False).any()
@@ -148,8 +148,8 @@ def test_far_outside_does_not_overflow():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_who_is_not_finite_is_left_out(value):
-    """The person between the two others stays as if alone; a keypoint alone is left out as one of no confidence."""
+def test_non_finite_people_are_skipped(value):
+    """The person between the two others stays as if alone; a single keypoint is skipped like one without confidence."""
     sound = person()
     box, score, keypoint = person(), person(), person()
     box.pred_boxes.tensor[0, 2] = value

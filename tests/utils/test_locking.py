@@ -120,7 +120,7 @@ def test_a_file_that_was_removed_meanwhile_is_not_held(tmp_path, monkeypatch):
 
 
 def test_the_file_of_another_is_not_removed(tmp_path, hold):
-    """Somebody has removed the first one's, so that a second could begin: the end of the first leaves that one's."""
+    """The first one's file was removed, so that a second could start: the end of the first leaves the second one's."""
     path = str(tmp_path / "run.lock")
     with locked(path):
         os.remove(path)
@@ -129,7 +129,7 @@ def test_the_file_of_another_is_not_removed(tmp_path, hold):
         pass
 
 
-def test_what_is_shared(tmp_path):
+def test_shared_locks(tmp_path):
     path, (reader, writer) = str(tmp_path / "users"), os.pipe()
     assert not stop_sharing(path)
     share(path)
@@ -149,7 +149,7 @@ def test_what_is_shared(tmp_path):
     finally:
         kill(pid)
     assert not stop_sharing(path)
-    # without a folder, nobody can
+    # without a folder, no process can
     share(str(tmp_path / "missing" / "users"))
     assert not stop_sharing(str(tmp_path / "missing" / "users"))
 

@@ -32,7 +32,7 @@ model = L(InsPoseReleased)(
         in_channels="${..backbone.out_channels}", num_keypoints="${..kp_net_head.spec.num_keypoints}"
     ),
     kp_net_head=L(KPNetHead)(
-        # on the tower and on what its star-shaped convolution gives
+        # on the tower and on the output of its star-shaped convolution
         controller=L(LocationConv)(
             in_channels=512, out_channels=L(get_attribute)(of="${...spec}", name="num_params"), kernel_size=3
         ),

@@ -257,7 +257,7 @@ FIVE = KeypointSchema(names=("a", "b", "c", "d", "e"), sigmas=(0.05,) * 5)
         ([RELEASED + "NMS_SIGMA", 0.0], "MODEL.INSPOSE_RELEASED.NMS_SIGMA must be above 0, got 0.0"),
         ([RELEASED + "NMS_MIN_SCORE", -0.1], "MODEL.INSPOSE_RELEASED.NMS_MIN_SCORE must be at least 0, got -0.1"),
         ([RELEASED + "NUM_AUX_CONVS", 0], "MODEL.INSPOSE_RELEASED.NUM_AUX_CONVS must be at least 1, got 0"),
-        ([RELEASED + "AUX_CONVS_DIM", 20], "MODEL.FCOS.NORM 'GN' does not go with layers of 20 channels"),
+        ([RELEASED + "AUX_CONVS_DIM", 20], "MODEL.FCOS.NORM 'GN' does not support layers of 20 channels"),
         (["INPUT.CROP.ENABLED", True], "INPUT.CROP.ENABLED is True, but with MODEL.INSPOSE_RELEASED.INDEX_COORDINATES"),
         (["INPUT.AFFINE.ENABLED", True], "INPUT.AFFINE.ENABLED is True, but with .*INDEX_COORDINATES"),
     ],
