@@ -146,7 +146,7 @@ class Method:
     detection_limit_key: str
     released_formats: tuple[ReleasedFormat, ...]
     parts: Mapping[str, Sequence[str]]
-    inject_detections: Callable[[Any, Tensor], AbstractContextManager[None]]
+    inject_detections: Callable[[Any, Tensor], AbstractContextManager[Any]]
     count_network_flops: Callable[[Any, tuple[int, int]], dict[str, int]] | None
     kp_net_benchmark: KPNetBenchmark | None
 

@@ -222,7 +222,7 @@ class InsPoseReleased(ImageDetector):
             return super().forward(batched_inputs)
         if self.training:
             return super().forward([_to_index_coordinates(one) for one in batched_inputs])
-        outputs = super().forward(batched_inputs)
+        outputs: Any = super().forward(batched_inputs)
         for output in outputs:
             _to_continuous_coordinates(output["instances"])
         return outputs
