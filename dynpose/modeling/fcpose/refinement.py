@@ -257,7 +257,7 @@ class SharedOffsets(PeakRefinement):
         return {"heatmap": _weighted_sum(heatmap, weights, nets), "offset": (distance.sum(dim=1) * weights).sum()}
 
     def offsets_at_peaks(self, nets: KPNets, params: Tensor, offsets: Tensor | None, cells: Tensor) -> Tensor:  # noqa: D102
-        assert offsets is not None  # this class computes a map
+        assert offsets is not None  # self.offsets() always computes a map
         return offsets_at(offsets, nets.image_index, cells)
 
     def _losses_on_maps(self, nets, offsets, keypoints, box_sizes):

@@ -443,7 +443,7 @@ def test_one_keypoint_kind():
         (["MODEL.INSPOSE.CONTROLLER_KERNEL", 2], "MODEL.INSPOSE.CONTROLLER_KERNEL must be odd and at least 1, got 2"),
         (["MODEL.INSPOSE.CONTROLLER_KERNEL", -1], "MODEL.INSPOSE.CONTROLLER_KERNEL must be odd and at least 1"),
         (["MODEL.INSPOSE.NUM_HEATMAP_CONVS", -1], "MODEL.INSPOSE.NUM_HEATMAP_CONVS must be at least 0"),
-        (["MODEL.INSPOSE.CENTERNESS", True], "MODEL.INSPOSE.CENTERNESS is True, but .* MODEL.INSPOSE.BOX_HEAD True"),
+        (["MODEL.INSPOSE.CENTERNESS", True], "MODEL.INSPOSE.CENTERNESS is True, but .* MODEL.INSPOSE.BOX_HEAD to True"),
     ],
 )
 def test_wrong_choices_name_their_key(opts, named):
