@@ -379,7 +379,7 @@ def test_merges_views_without_fields():
 
 
 class Diverged(DotReader):
-    """The view size determines the non-finite value of the first person; the second has an infinite keypoint."""
+    """The view's size determines which value of the first person is not finite; the second has an infinite keypoint."""
 
     def _read(self, inputs):
         instances = super()._read(inputs)
