@@ -156,7 +156,7 @@ class PoseDatasetMapper:
             )
         person = {**annotation, "keypoints": keypoints}
         segmentation = person.pop("segmentation", None)  # not used in training, and slow to transform
-        if person.get("area") is None or np.isnan(person["area"]):  # detectron2's own loader leaves it out
+        if person.get("area") is None or np.isnan(person["area"]):  # detectron2's loader omits it
             area = segmentation_area(segmentation, dataset_dict["height"], dataset_dict["width"])
             person["area"] = _box_area(person) if area is None else area
         return person

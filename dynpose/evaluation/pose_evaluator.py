@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -90,7 +90,7 @@ class PoseEvaluator(DatasetEvaluator):
         distributed: bool = True,
         max_dets: int = 20,
         max_dets_boxes: int = 100,
-        parts: dict[str, Sequence[int]] | None = None,
+        parts: Mapping[str, Sequence[int]] | None = None,
         model_schema: KeypointSchema | None = None,
         backend: str = "faster",
     ):

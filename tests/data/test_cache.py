@@ -130,7 +130,7 @@ def test_a_folder_that_can_not_be_written_is_logged(folder, caplog, monkeypatch)
     folder.write_text("a file")
     with caplog.at_level(logging.INFO, logger="dynpose"):
         assert store_arrays("sizes", "a", {"x": np.zeros(1)}) is False
-    assert "Can't remember sizes in " in caplog.text
+    assert "Can't cache sizes in " in caplog.text
     assert load_arrays("sizes", "a") is None
 
 

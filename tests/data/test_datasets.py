@@ -240,8 +240,8 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (b'{"images": [', "no valid JSON .*; it may be cut off"),
-            (b"\xff\xd8\xff\xe0", "no valid JSON .*; it may be cut off"),
+            (b'{"images": [', "not valid JSON .*; it may be cut off"),
+            (b"\xff\xd8\xff\xe0", "not valid JSON .*; it may be cut off"),
             (b"[]", "not in COCO's format"),
         ],
     )

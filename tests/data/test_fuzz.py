@@ -99,7 +99,7 @@ def test_kinds_of_images(files, name):
         assert "more than 8 bits per channel" in result
         assert "convert it to 8 bits" in result
     elif name.endswith(".eps"):
-        assert "EPS, which Pillow leaves to another program" in result
+        assert "EPS, which Pillow needs another program" in result
     else:
         assert result == "loaded"
 
@@ -238,7 +238,7 @@ class TestFindings:
             ((*PERSON, "image_id"), [7], r"annotation 11 is of image \[7\], which is not in 'images'"),
             ((*PERSON, "category_id"), {"id": 5}, r"annotation 11 is of category \{'id': 5\}, which is not"),
             ((*PERSON, "keypoints"), 5, "annotation 11: keypoints is 5; write"),
-            ((*PERSON, "keypoints", 0), 1e308, r"annotation 11: a keypoint is at 1e\+308, in no image; write"),
+            ((*PERSON, "keypoints", 0), 1e308, r"annotation 11: a keypoint is at 1e\+308, outside any image; write"),
             ((*PERSON, "bbox", 0), 1e30, r"annotation 11: bbox is \[1e\+30, 5, 24, 20\]; write"),
             ((*PERSON, "iscrowd"), "0", "annotation 11: iscrowd is '0'; write 0 or 1"),
             (("images", 0, "width"), True, "image 7: width is True; write"),

@@ -88,7 +88,7 @@ def test_repeat_factors_are_detectron2s():
 def test_a_subset_is_drawn_once():
     shown = shown_in(TrainingSchedule(10, 4, seed=0, subset_ratio=0.45), 100)
     assert sorted(np.bincount(shown, minlength=10).tolist()) == [0] * 6 + [100] * 4
-    with pytest.raises(ValueError, match=r"subset_ratio: .* leaves one of 10 images or more, got 0\.05"):
+    with pytest.raises(ValueError, match=r"subset_ratio: .* keeps at least one of 10 images, got 0\.05"):
         TrainingSchedule(10, 4, seed=0, subset_ratio=0.05)
 
 

@@ -207,7 +207,7 @@ class TestKeypoints:
     def test_shares_of_the_image(self, pose_files):
         change(pose_files, keypoints=[0.4, 0.3, 2, 0.3, 0.7, 2, 0.75, 0.7, 1])
         with pytest.raises(
-            DatasetError, match=r"all 3 labelled keypoints lie between 0 and 1: they are shares .*multiply"
+            DatasetError, match=r"all 3 labelled keypoints lie between 0 and 1: they are fractions .*multiply"
         ):
             load(pose_files)
 
@@ -323,7 +323,7 @@ class TestFiles:
         pose_files.data["images"][0]["file_name"] = "night\\a.png"
         assert load(pose_files)[1] == {"backslashes": 1}
         pose_files.data["images"][0]["file_name"] = "..\\people.json"
-        with pytest.raises(DatasetError, match="no path inside the image folder"):
+        with pytest.raises(DatasetError, match="not a path inside the image folder"):
             load(pose_files)
 
     @pytest.mark.parametrize(
@@ -624,7 +624,7 @@ class TestDicts:
             ({"keypoints": np.zeros(6)}, "annotation '0 of a.png': keypoints has 6 numbers"),
             ({"bbox": [1, 2, 3]}, r"annotation '0 of a.png': bbox is \[1, 2, 3\]"),
             ({"category_id": None}, "annotation '0 of a.png' has no 'category_id'"),
-            ({"bbox_mode": BoxMode.XYXY_REL}, "annotation '0 of a.png' is no annotation of detectron2's"),
+            ({"bbox_mode": BoxMode.XYXY_REL}, "annotation '0 of a.png' is not in detectron2's format"),
         ],
     )
     def test_faults(self, fields, message):

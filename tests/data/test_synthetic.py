@@ -374,7 +374,7 @@ def test_other_peoples_files_are_not_replaced(tmp_path):
         write_synthetic_pose(tmp_path, "train", 1, SyntheticPose(**SMALL))
     assert "generator" not in mine.read_text()
     (tmp_path / "val").mkdir()
-    with pytest.raises(DatasetError, match="val: the folder is there"):
+    with pytest.raises(DatasetError, match="val: the folder exists"):
         write_synthetic_pose(tmp_path, "val", 1, SyntheticPose(**SMALL))
     with pytest.raises(DatasetError, match="split is 'test'"):
         write_synthetic_pose(tmp_path, "test", 1, SyntheticPose(**SMALL))
@@ -498,7 +498,7 @@ def test_images_in_use_by_another_process_are_not_replaced(tmp_path):
 
 def test_a_folder_that_can_not_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DatasetError, match=r"file: no folder can be made there.*; set DATASETS\.SYNTHETIC\.ROOT"):
+    with pytest.raises(DatasetError, match=r"file: the folder cannot be created.*; set DATASETS\.SYNTHETIC\.ROOT"):
         write_synthetic_pose(tmp_path / "file", "train", 1, SyntheticPose(**SMALL))
 
 

@@ -295,7 +295,7 @@ class TestMessyGroundTruth:
         data = self.make()
         del data["annotations"][0]["area"]
         PoseEvaluator(make_dataset(data))
-        assert "1 of 2 annotations have no area: that of the segmentation is taken or, without one, that" in caplog.text
+        assert "1 of 2 annotations have no area: replaced by that of the segmentation or, without one," in caplog.text
 
     @pytest.mark.parametrize("backend", BACKENDS)
     def test_an_id_of_zero_is_found(self, make_dataset, backend):

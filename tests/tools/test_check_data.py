@@ -119,7 +119,7 @@ def test_the_loader_stops_at_a_reported_fault(files, capsys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "no valid JSON"),
+        (b"{", "not valid JSON"),
         (json.dumps({**sound_annotation(), "categories": []}).encode(), "none of its categories has keypoints"),
         (json.dumps({**sound_annotation(), "annotations": []}).encode(), "there is no person to train on"),
     ],

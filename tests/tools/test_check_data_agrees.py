@@ -437,7 +437,7 @@ FAULTY = {
     "no width": ({"train.images.0.width": GONE}, "width is None"),
     "a width as text": ({"train.images.0.width": "64"}, "width is '64'"),
     "half a pixel": ({"train.images.0.width": 64.5}, "width is 64.5"),
-    "a file outside the folder": ({"train.images.0.file_name": "../a.png"}, "no path inside the image folder"),
+    "a file outside the folder": ({"train.images.0.file_name": "../a.png"}, "not a path inside the image folder"),
     "a missing image": ({"files": {"a.png": (64, 48)}}, "1 of its 2 images are missing"),
     "another image folder": (
         {"train_entry.image_root": lambda folder: f"{folder}/night"},
@@ -483,7 +483,7 @@ FAULTY = {
     ),
     # files and registration
     "no file": ({"train": None}, "the file does not exist"),
-    "half a file": ({"train": '{"images": ['}, "no valid JSON"),
+    "half a file": ({"train": '{"images": ['}, "not valid JSON"),
     "a list": ({"train": "[]"}, "not in COCO's format"),
     "no list of annotations": ({"test.annotations": GONE}, "no list 'annotations'"),
     "an unknown training set": ({"config.DATASETS.TRAIN": ["people"]}, "DATASETS.TRAIN: data set 'people' is not"),
