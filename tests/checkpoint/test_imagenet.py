@@ -86,7 +86,7 @@ FORMATS = {
         "swin.pth",
         lambda: Swin("tiny"),
         microsoft_swin,
-        r"unused 2 \(classifier\), 2 \(recomputed\), 2 \(norm before the classifier\)",
+        r"unused 2 \(classifier\), 2 \(norm before the classifier\), 2 \(recomputed\)",
     ),
     "Swin, timm": (
         "model.safetensors",

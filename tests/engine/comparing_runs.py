@@ -26,12 +26,12 @@ def read_metrics(path):
     """The lines of metrics.json by their iterations, without what depends on the clock."""
     lines = [json.loads(line) for line in Path(path).read_text().splitlines()]
     by_iteration = {line["iteration"]: {key: line[key] for key in line if key not in _TIMINGS} for line in lines}
-    assert len(by_iteration) == len(lines), f"{path}: an iteration is there twice"
+    assert len(by_iteration) == len(lines), f"{path}: an iteration occurs twice"
     return by_iteration
 
 
 def find_difference(folder, expected, *, failed=False):
-    """What the first difference between the files of two runs is; None where there is none.
+    """The first difference between the files of two runs; None where there is none.
 
     Args:
         folder (Path): of a run that was interrupted.

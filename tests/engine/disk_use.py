@@ -1,4 +1,4 @@
-"""What the checkpoints of each config take on the disk in megabytes, as the table of docs/training.md. By hand:
+"""The disk space of the checkpoints of each config in megabytes, as the table of docs/training.md. By hand:
 
     python tests/engine/disk_use.py
 

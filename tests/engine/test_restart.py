@@ -1,4 +1,4 @@
-"""A run that is killed, damaged or signalled ends with the very numbers of one that was left alone."""
+"""A run that is killed, damaged or signalled ends with the numbers of an undisturbed one."""
 
 import json
 import os

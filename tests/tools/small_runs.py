@@ -34,7 +34,7 @@ from dynpose.tools import cli
 QUICK = str(Path(__file__).parents[2] / "configs" / "quick")
 NAMES = ["nose", "left_wrist", "right_wrist"]
 GONE = object()
-"""What a case writes to take something out."""
+"""The value by which a case removes an item."""
 
 
 @META_ARCH_REGISTRY.register()

@@ -585,7 +585,7 @@ RAISED_BY_OTHERS = {"a function that fails": KeyError, "an unknown merge of the 
 
 @pytest.fixture
 def both(tmp_path, monkeypatch, capsys):
-    """What the two make of a case: exit code and output of check-data; what training raised, and whether it stepped."""
+    """The results of both: exit code and output of check-data; the error of training, and whether it made a step."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
 

@@ -215,7 +215,7 @@ def test_a_checkpoint_is_stripped_to_its_weights(training_checkpoint, tmp_path, 
 def test_files_that_cannot_be_stripped(training_checkpoint, released_file, tmp_path, capsys):
     path, _ = training_checkpoint
     assert strip(released_file, tmp_path / "weights.pth") == 2
-    assert "released.pth: is no checkpoint of a dynpose run" in capsys.readouterr().err
+    assert "released.pth: is not a checkpoint of a dynpose run" in capsys.readouterr().err
     assert strip(path, path) == 2
     assert "would overwrite the input" in capsys.readouterr().err
     path.write_bytes(path.read_bytes()[:-100])

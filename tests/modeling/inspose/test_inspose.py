@@ -422,7 +422,10 @@ def test_one_keypoint_kind():
         (["MODEL.INSPOSE.NUM_OFFSET_CONVS", 0], "MODEL.INSPOSE.NUM_OFFSET_CONVS"),
         (["MODEL.FCOS.SIZES_OF_INTEREST", "[64]"], "MODEL.FCOS.SIZES_OF_INTEREST"),
         (["MODEL.FCOS.IN_FEATURES", "['p2', 'p3', 'p4', 'p6', 'p7']"], r"IN_FEATURES .* not p2"),
-        (["MODEL.FCOS.SIZES_OF_INTEREST", "[512, 256, 128, 64]"], "MODEL.FCOS.SIZES_OF_INTEREST must increase"),
+        (
+            ["MODEL.FCOS.SIZES_OF_INTEREST", "[512, 256, 128, 64]"],
+            "MODEL.FCOS.SIZES_OF_INTEREST must be strictly increasing",
+        ),
         (["MODEL.FCOS.SIZES_OF_INTEREST", "[0, 128, 256, 512]"], "MODEL.FCOS.SIZES_OF_INTEREST must be above 0"),
         (["MODEL.FCOS.CENTER_SAMPLING_RADIUS", -1.0], "MODEL.FCOS.CENTER_SAMPLING_RADIUS must be at least 0, got -1.0"),
         (["MODEL.FCOS.PRIOR_PROB", 0.0], "MODEL.FCOS.PRIOR_PROB must be between 0 and 1"),
