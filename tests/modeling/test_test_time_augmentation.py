@@ -634,7 +634,7 @@ def test_affine_views_are_for_models_that_read_the_way_back():
 def test_refuses_wrong_maps():
     with pytest.raises(ValueError, match=r"map 'keypoints': combine must be .*, got 'max'"):
         tta(MapReader(combine="max").eval(), MAP_SCHEMA, merge="maps")([inputs(picture(EARS))])
-    with pytest.raises(ValueError, match="map 'keypoints' has 2 channels, .* needs one for each of the 3 keypoints"):
+    with pytest.raises(ValueError, match=r"map 'keypoints' has 2 channels, .* needs one for each of the 3 keypoints"):
         tta(MapReader(channels=2).eval(), MAP_SCHEMA, merge="maps")([inputs(picture(EARS))])
 
 
