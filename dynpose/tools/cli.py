@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (list[str] | None): arguments; None = those of the process.
 
     Returns:
-        int: exit code. 0 = done, 1 = partly done, 2 = invalid input, which is reported in one line, 130 = interrupted,
-        and for predict 143 = terminated.
+        int: exit code. 0 = done, 1 = the command's own negative result, see its help, 2 = invalid input, which is
+        reported in one line, 130 = interrupted, and for predict 143 = terminated.
     """
     args = _parser().parse_args(argv)
     return exit_code("dynpose", lambda: args.run(args))

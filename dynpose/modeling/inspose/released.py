@@ -513,7 +513,8 @@ def _check_config(cfg):
     check_not_negative(
         cfg, key("MAX_RADIUS"), key("NMS_MIN_SCORE"), key("NUM_REGRESSION_CONVS"), key("NUM_FEATURE_CONVS")
     )
-    check_not_negative(cfg, key("STAR_GRADIENT"), key("VARIFOCAL_ALPHA"), key("VARIFOCAL_GAMMA"))
+    check_from_0_to_1(cfg, key("STAR_GRADIENT"))
+    check_not_negative(cfg, key("VARIFOCAL_ALPHA"), key("VARIFOCAL_GAMMA"))
     losses = ("KEYPOINT", "REGRESSION", "HEATMAP", "TAG", "OFFSET")
     check_not_negative(cfg, *(key(f"{name}_LOSS_WEIGHT") for name in losses))
     check_at_least_one(cfg, key("NUM_AUX_CONVS"))
