@@ -1,23 +1,24 @@
 """Building a model from its config."""
 
+from typing import Any
+
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling import build_model as build_registered
-from torch import nn
 
 from dynpose.config import ConfigError
 
 __all__ = ["build_model", "check_meta_architecture"]
 
 
-def build_model(cfg: CfgNode) -> nn.Module:
+def build_model(cfg: CfgNode) -> Any:
     """Build the model of a config, like detectron2's function.
 
     Args:
         cfg: of one of detectron2's or dynpose's meta-architectures, or of one that the user has registered.
 
     Returns:
-        The model in training mode, on MODEL.DEVICE, without MODEL.WEIGHTS.
+        The model (nn.Module with the attributes of its class) in training mode, on MODEL.DEVICE, without MODEL.WEIGHTS.
 
     Raises:
         ConfigError: a value is invalid; the message names the key.

@@ -1,7 +1,7 @@
 """Checkpoints of earlier versions load, and compute what they computed.
 
-``earlier_checkpoints.json`` was recorded at commit c33a182, before each method moved into one folder: for a tiny model of
-each method, the names and shapes of its parameters, and its losses and best predictions with weights drawn by name.
+``earlier_checkpoints.json`` was recorded at commit c33a182, before each method moved into one folder: for a tiny model
+of each method, the names and shapes of its parameters, and its losses and best predictions with weights drawn by name.
 """
 
 import json
