@@ -118,7 +118,7 @@ def config():
 def test_a_wrong_value_names_its_key(config, read, key, value):
     cfg = config.clone()
     node, _, name = key.rpartition(".")
-    read_key(cfg, node)[name] = value
+    (read_key(cfg, node) if node else cfg)[name] = value
     with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
         read(cfg)
 

@@ -247,7 +247,7 @@ class FCPose(ImageDetector):
             value is the softmax probability of the heatmap's peak.
         """
         locations = self.detector.locations(features)
-        results = self.detector.decode(predictions, locations, images.image_sizes)
+        results = self.detector.decoder(predictions, locations, images.image_sizes)
         _, maps, offsets = self._maps(features)
         nets, params = self._generate(maps, predictions.box_tower, locations, select_indices(results))
         attach_keypoints(results, self.refinement.locate(nets, params, offsets))

@@ -278,7 +278,7 @@ class InsPoseReleased(ImageDetector):
             softmax probability of the up-sampled heatmap's peak.
         """
         locations = self.detector.locations(features)
-        candidates = self.detector.candidates(FCOSPredictions(predictions.logits, [], [], []), locations)
+        candidates = self.detector.decoder.candidates(FCOSPredictions(predictions.logits, [], [], []), locations)
         boxes = self._regressed_boxes(predictions, locations, candidates.index, images.image_sizes)
         results = self._select(candidates, boxes, images.image_sizes)
         nets = self._generate(features, predictions, locations, select_indices(results))
