@@ -9,6 +9,7 @@ import stat
 import struct
 import time
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Condition
@@ -26,6 +27,7 @@ from .schema import DatasetError
 __all__ = [
     "ImageFault",
     "check_images",
+    "displayed_sizes",
     "find_broken_images",
     "find_image_faults",
     "image_fault",
@@ -144,6 +146,20 @@ def find_image_faults(dataset_dicts):
         if problem or differs:
             faults.append(ImageFault(record, problem or differs, size if differs else None, is_turned))
     return faults
+
+
+def displayed_sizes(file_names: Sequence[str]) -> list[tuple[tuple[int, int] | None, str | None]]:
+    """Read the sizes of images as displayed, with the EXIF orientation applied.
+
+    Args:
+        file_names: paths of N image files.
+
+    Returns:
+        list[tuple]: for each, width and height in pixels, and why training would refuse the file; one of them is None.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        seen = list(pool.map(_look_at, ({"file_name": name} for name in file_names)))
+    return [(None, problem) if problem else (size, None) for problem, size, _ in seen]
 
 
 def size_cause(differing, dataset_dicts):

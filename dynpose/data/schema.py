@@ -128,7 +128,8 @@ class KeypointSchema:
                 (pairs of numbers or of names). A limb that points outside the keypoints is skipped with a warning.
             names: K names that replace those of the file, one for one, or name the keypoints of a file without names.
             skeleton: pairs of names, or of numbers as in a file; they replace the file's skeleton.
-            flip_pairs: pairs of names; None = :func:`infer_flip_pairs`.
+            flip_pairs: pairs of names; None = those of the category, which ``dynpose convert-data`` writes, else
+                :func:`infer_flip_pairs`.
             sigmas: K OKS sigmas; None = see the class.
             source (str): the file, for messages.
 
@@ -148,7 +149,7 @@ class KeypointSchema:
             names = _choose_names(in_file, names)
             return cls(
                 names=names,
-                flip_pairs=infer_flip_pairs(names, where) if flip_pairs is None else flip_pairs,
+                flip_pairs=_read_file_pairs(category, in_file, names, where) if flip_pairs is None else flip_pairs,
                 skeleton=(
                     _read_file_skeleton(category.get("skeleton") or (), in_file or names, where)
                     if skeleton is None
@@ -231,6 +232,20 @@ def _choose_names(in_file, given):
         )
     _check_names(names)
     return names
+
+
+def _read_file_pairs(category, in_file, names, where):
+    """The pairs of a file, by the place of their names, which may have been replaced; without any, those by name."""
+    pairs = category.get("flip_pairs")
+    if pairs is None or not in_file:
+        return infer_flip_pairs(names, where)
+    index = {name: i for i, name in enumerate(in_file)}
+    if isinstance(pairs, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        ends = [end for pair in pairs for end in pair if isinstance(end, str)]
+        if len(set(ends)) == 2 * len(pairs) and set(ends) <= index.keys():
+            return tuple((names[index[a]], names[index[b]]) for a, b in pairs)
+    logger.warning("%s: flip_pairs %s are no pairs of its keypoints; those by name are used", where, str(pairs)[:80])
+    return infer_flip_pairs(names, where)
 
 
 def _read_file_skeleton(edges, names, where):
