@@ -149,7 +149,7 @@ class KeypointSchema:
             names = _choose_names(in_file, names)
             return cls(
                 names=names,
-                flip_pairs=_read_file_pairs(category, in_file, names, where) if flip_pairs is None else flip_pairs,
+                flip_pairs=_read_file_pairs(category.get("flip_pairs"), names, where) if flip_pairs is None else flip_pairs,
                 skeleton=(
                     _read_file_skeleton(category.get("skeleton") or (), in_file or names, where)
                     if skeleton is None
@@ -234,16 +234,14 @@ def _choose_names(in_file, given):
     return names
 
 
-def _read_file_pairs(category, in_file, names, where):
-    """The pairs of a file, by the place of their names, which may have been replaced; without any, those by name."""
-    pairs = category.get("flip_pairs")
-    if pairs is None or not in_file:
+def _read_file_pairs(pairs, names, where):
+    """The pairs of a file; without any, or if they are of other names, those by name."""
+    if pairs is None:
         return infer_flip_pairs(names, where)
-    index = {name: i for i, name in enumerate(in_file)}
     if isinstance(pairs, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         ends = [end for pair in pairs for end in pair if isinstance(end, str)]
-        if len(set(ends)) == 2 * len(pairs) and set(ends) <= index.keys():
-            return tuple((names[index[a]], names[index[b]]) for a, b in pairs)
+        if len(set(ends)) == 2 * len(pairs) and set(ends) <= set(names):
+            return tuple(map(tuple, pairs))
     logger.warning("%s: flip_pairs %s are no pairs of its keypoints; those by name are used", where, str(pairs)[:80])
     return infer_flip_pairs(names, where)
 

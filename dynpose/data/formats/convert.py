@@ -89,13 +89,13 @@ def convert(request: Request) -> Conversion:
     source = _source_format(request)
     project = _read(request, source)
     origin = project.origin = request.origin or project.origin
+    _check_images(project, source)
     if request.categories is not None:
         project.select(request.categories)
     names = [name for category in project.categories for name in category.keypoints]
     complete_categories(project, _parse_pairs(request.pairs, names), _parse_pairs(request.limbs, names))
     to_pixel_index(project)
     _drop_empty_people(project)
-    _check_images(project, source)
     folder = request.output.with_name(f"{request.output.stem}_images")
     copies = request.copy_images and request.target_format == "coco"
     num_written = extract_images(project.images, folder, copy=copies)
@@ -190,9 +190,10 @@ def _drop_empty_people(project: PoseProject) -> None:
 
 
 def _check_images(project: PoseProject, source: Format) -> None:
-    """Refuse a project whose images are found in the same file, or without any."""
-    if not project.images:
-        project.notes.fault("INPUT", "images", "the project has no annotated images", "annotate some, or choose others")
+    """Refuse a project without images or keypoints, or with images that are found in the same file."""
+    if not project.images or not any(category.keypoints for category in project.categories):
+        problem = f"the project has no {'keypoints' if project.images else 'annotated images'}"
+        raise Fault("INPUT", "images", problem, "annotate keypoints, or give another project").error()
     seen: dict[Path, str] = {}
     for image in project.images:
         if image.path is None or source.name == "coco":  # its reader counts images that are listed twice

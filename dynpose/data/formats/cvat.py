@@ -186,6 +186,8 @@ def _add_shape(
         ((x, y),) = _coordinates(shape)
         item.points.append(PointMark(label, x, y, _visibility(shape), group))
     elif shape.tag == "points":
+        if label in skeletons:
+            raise ValueError("its label is that of a skeleton")
         if len(counts[label]) > 1:
             raise ValueError(f"shapes of this label have {' and '.join(map(str, sorted(counts[label])))} points")
         points = np.array(_coordinates(shape))

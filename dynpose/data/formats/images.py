@@ -146,11 +146,24 @@ def common_folder(paths: Sequence[Path]) -> Path:
 def image_root(images: Sequence[PoseImage], folder: Path) -> Path:
     """The folder that file names start from: ``folder`` if it holds all images, else the deepest that does.
 
+    If an image is a link that leads out of this folder, which dynpose's reader refuses, the paths of all images are
+    replaced by those that they lead to.
+
     Raises:
         DatasetError: see :func:`common_folder`.
     """
-    paths = [image.path for image in images if image.path is not None]
     folder = Path(os.path.abspath(folder))
+    root = _holding([image.path for image in images if image.path is not None], folder)
+    real = {image.path: Path(os.path.realpath(image.path)) for image in images if image.path is not None}
+    if all(path.is_relative_to(os.path.realpath(root)) for path in real.values()):
+        return root
+    for image in images:
+        if image.path is not None:
+            image.path = real[image.path]
+    return _holding(list(real.values()), folder)
+
+
+def _holding(paths: Sequence[Path], folder: Path) -> Path:
     return folder if all(path.is_relative_to(folder) for path in paths) else common_folder(paths)
 
 

@@ -107,12 +107,18 @@ def _categories(
         if keypoints is None:
             keypoints = tuple(f"keypoint_{i}" for i in range(num_keypoints))
             notes.change("classes without kpt_names, whose keypoints get numbers (--keypoints names them)", name)
-        limbs = KeypointSchema.from_category(
-            {"name": name, "keypoints": keypoints, "skeleton": data.get("skeleton")}, flip_pairs=(), source=str(path)
-        ).skeleton
+        limbs = _limbs(data.get("skeleton"), name, keypoints, path)
+        if index == 0:
+            notes.lose("limbs of other than its keypoints", name, len(data.get("skeleton") or ()) - len(limbs))
         pairs = None if flip_indices is None else _named_pairs(flip_indices, keypoints)
         categories.append(PoseCategory(name, keypoints, limbs, pairs, pairs_from="flip_idx"))
     return categories
+
+
+def _limbs(skeleton: Any, name: str, keypoints: tuple[str, ...], path: Path) -> tuple[tuple[int, int], ...]:
+    """The limbs of data.yaml, which Ultralytics ignores: pairs of names, or of numbers as in COCO's files."""
+    category = {"name": name, "keypoints": keypoints, "skeleton": skeleton}
+    return KeypointSchema.from_category(category, flip_pairs=(), source=str(path)).skeleton
 
 
 def _flip_indices(data: dict, num_keypoints: int, path: Path) -> list[int] | None:
