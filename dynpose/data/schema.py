@@ -149,7 +149,7 @@ class KeypointSchema:
             names = _choose_names(in_file, names)
             return cls(
                 names=names,
-                flip_pairs=_read_file_pairs(category.get("flip_pairs"), names, where) if flip_pairs is None else flip_pairs,
+                flip_pairs=_read_file_pairs(category, names, where) if flip_pairs is None else flip_pairs,
                 skeleton=(
                     _read_file_skeleton(category.get("skeleton") or (), in_file or names, where)
                     if skeleton is None
@@ -234,8 +234,9 @@ def _choose_names(in_file, given):
     return names
 
 
-def _read_file_pairs(pairs, names, where):
+def _read_file_pairs(category, names, where):
     """The pairs of a file; without any, or if they are of other names, those by name."""
+    pairs = category.get("flip_pairs")
     if pairs is None:
         return infer_flip_pairs(names, where)
     if isinstance(pairs, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):

@@ -123,10 +123,8 @@ def test_outputs_that_are_refused(labelme, refused, converted, capsys, tmp_path)
 def test_two_categories_with_other_keypoints(tmp_path, make_image, refused):
     """A COCO file can hold them, YOLO-pose can not."""
     make_image(tmp_path / "a.png")
-    shapes = [
-        f'{{"label": "{name}", "points": [[1, 1], [9, 9]], "group_id": {group}, "shape_type": "rectangle", "flags": {{}}}}'
-        for group, name in enumerate(("cat", "car"))
-    ]
+    box = '{"label": "%s", "points": [[1, 1], [9, 9]], "group_id": %s, "shape_type": "rectangle"}'
+    shapes = [box % (name, group) for group, name in enumerate(("cat", "car"))]
     shapes += [(POINT % (name, 5)).replace("null", str(group)) for group, name in enumerate(("nose", "wheel"))]
     (tmp_path / "a.json").write_text(LABELS % ", ".join(shapes))
     err = refused(tmp_path / "a.json", "--to", "yolo-pose", output=tmp_path / "yolo")

@@ -132,7 +132,10 @@ def test_lists_of_points(tmp_path, make_image, converted, refused, keypoints_by_
         ("<track id='0' label='a'><points frame='0' points='1,2'/></track>", "it is a 'CVAT for video' export"),
         ("<image", "it can't be read"),
         ("", "it has no images"),
-        (image('<points label="cat" points="1,2;3,4"/>' + SKELETON.format(group="", outside=0)), "its label is that of a skeleton"),
+        (
+            image('<points label="cat" points="1,2;3,4"/>' + SKELETON.format(group="", outside=0)),
+            "its label is that of a skeleton",
+        ),
     ],
 )
 def test_what_is_refused(tmp_path, make_image, refused, images, message):

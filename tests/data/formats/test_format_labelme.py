@@ -93,7 +93,10 @@ def test_published_names_give_the_order(tmp_path, make_image, converted):
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ([shape("nose", [[1, 2]]), shape("nose", [[3, 4]])], "2 points belong to no group, the first is 'nose'; select"),
+        (
+            [shape("nose", [[1, 2]]), shape("nose", [[3, 4]])],
+            "2 points belong to no group, the first is 'nose'; select",
+        ),
         ([shape("nose", [[1, 2]], 1), shape("nose", [[3, 4]], 1)], "two points 'nose' in one group"),
         ([shape("nose", [[1, 2], [3, 4]])], "shapes[0] has no label with points of two numbers"),
         ([shape("nose", [["x", 2]])], "shapes[0]"),

@@ -39,7 +39,9 @@ def labels(frames, skeletons=None):
 
 
 def frame(video, index, users=(), predicted=()):
-    return SimpleNamespace(video=video, frame_idx=index, user_instances=list(users), predicted_instances=list(predicted))
+    return SimpleNamespace(
+        video=video, frame_idx=index, user_instances=list(users), predicted_instances=list(predicted)
+    )
 
 
 NAN = float("nan")
@@ -88,12 +90,18 @@ def test_frames_of_videos_are_extracted(tmp_path, channels, mode):
     assert video.filename == str(tmp_path / "v.mp4")
     content = image.content()
     assert isinstance(content, Image.Image)
-    assert (content.size, content.mode, content.getextrema()) == ((64, 48), mode, (7, 7) if channels == 1 else ((7, 7),) * 3)
+    assert (content.size, content.mode, content.getextrema()) == (
+        (64, 48),
+        mode,
+        (7, 7) if channels == 1 else ((7, 7),) * 3,
+    )
 
 
 def test_a_missing_video(tmp_path):
     video = Video(filename="/lab/v.mp4", channels=3)
-    with pytest.raises(DatasetError, match=r"mouse.slp: image '/lab/v.mp4' is not in .*; give its folder by --image-dir"):
+    with pytest.raises(
+        DatasetError, match=r"mouse.slp: image '/lab/v.mp4' is not in .*; give its folder by --image-dir"
+    ):
         read_labels(labels([frame(video, i, [MOUSE]) for i in (1, 2)]), tmp_path / "mouse.slp", ReadOptions())
 
 
