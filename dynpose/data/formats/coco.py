@@ -16,7 +16,7 @@ from ..rules import RULES, Remarks, boxes_from_keypoints
 from .json_files import load_json
 from .project import INDEX, Notes, PoseCategory, PoseImage, PosePerson, PoseProject, ReadOptions
 
-__all__ = ["matches", "read", "split_file", "write"]
+__all__ = ["matches", "read", "split_file", "to_coco", "write"]
 
 
 def matches(path: Path) -> bool:
@@ -74,8 +74,8 @@ def _category(path: Path, name: str, category: dict[str, Any], options: ReadOpti
     return PoseCategory(name, schema.names, schema.skeleton, pairs)
 
 
-def write(project: PoseProject, output: Path, image_root: Path) -> list[Path]:
-    """Write a project as a COCO keypoint file, and one file for each split beside it if there are several.
+def to_coco(project: PoseProject, image_root: Path) -> dict[str, Any]:
+    """The content of a COCO keypoint file.
 
     Boxes that the project lacks are made from the keypoints (:func:`~dynpose.data.rules.boxes_from_keypoints`), and an
     area is that of the box. Keys that COCO does not have: ``split`` of an image; ``track_id`` of an annotation, an id
@@ -83,34 +83,11 @@ def write(project: PoseProject, output: Path, image_root: Path) -> list[Path]:
 
     Args:
         project: keypoints with COCO's origin; all images have a file and a size.
-        output: the file; its folder is made.
         image_root: the folder that file names start from; it holds all images.
 
     Returns:
-        list[Path]: the written files, ``output`` first.
+        dict
     """
-    data = _to_coco(project, image_root)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    splits = list(dict.fromkeys(image["split"] for image in data["images"] if "split" in image))
-    files = [output]
-    _write(output, data)
-    for split in splits if len(splits) > 1 else ():
-        files.append(split_file(output, split))
-        _write(files[-1], _part(data, split))
-    return files
-
-
-def split_file(output: Path, split: str) -> Path:
-    """The file of a split, beside that of the whole data set: ``hands_train.json`` beside ``hands.json``."""
-    return output.with_name(f"{output.stem}_{split.replace('/', '_')}{output.suffix}")
-
-
-def _write(path: Path, data: dict[str, Any]) -> None:
-    with atomic_open(path) as file:
-        json.dump(data, file)
-
-
-def _to_coco(project: PoseProject, image_root: Path) -> dict[str, Any]:
     category_ids = {category.name: i for i, category in enumerate(project.categories, 1)}
     tracks: dict[tuple[str, str], int] = {}
     images: list[dict[str, Any]] = []
@@ -136,6 +113,35 @@ def _to_coco(project: PoseProject, image_root: Path) -> dict[str, Any]:
             for (category, name), track_id in tracks.items()
         ]
     return data
+
+
+def write(data: dict[str, Any], output: Path) -> list[Path]:
+    """Write a COCO keypoint file, and one file for each split beside it if there are several.
+
+    Args:
+        data: see :func:`to_coco`.
+        output: the file; its folder exists.
+
+    Returns:
+        list[Path]: the written files, ``output`` first.
+    """
+    splits = list(dict.fromkeys(image["split"] for image in data["images"] if "split" in image))
+    files = [output]
+    _write(output, data)
+    for split in splits if len(splits) > 1 else ():
+        files.append(split_file(output, split))
+        _write(files[-1], _part(data, split))
+    return files
+
+
+def split_file(output: Path, split: str) -> Path:
+    """The file of a split, beside that of the whole data set: ``hands_train.json`` beside ``hands.json``."""
+    return output.with_name(f"{output.stem}_{split.replace('/', '_')}{output.suffix}")
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    with atomic_open(path) as file:
+        json.dump(data, file)
 
 
 def _annotation(person: PosePerson, size: tuple[int, int], notes: Notes, image: str) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """Converting annotation projects: reading INPUTs as one project with COCO's origin, and writing it."""
 
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..coco_json import load_pose_json
 from ..faults import Fault
+from ..people import MAX_COORDINATE
 from ..rules import RULES, Remarks
+from ..schema import DatasetError
 from . import coco, yolo
 from .images import check_sizes, extract_images, image_root, read_sizes
 from .project import Origin, PoseProject, ReadOptions, complete_categories, to_pixel_index
@@ -94,6 +97,7 @@ def convert(request: Request) -> Conversion:
         project.select(request.categories)
     names = [name for category in project.categories for name in category.keypoints]
     complete_categories(project, _parse_pairs(request.pairs, names), _parse_pairs(request.limbs, names))
+    _check_numbers(project)
     to_pixel_index(project)
     _drop_empty_people(project)
     folder = request.output.with_name(f"{request.output.stem}_images")
@@ -108,8 +112,10 @@ def convert(request: Request) -> Conversion:
         files, root = [request.output / "data.yaml"], request.output / "images"
     else:
         root = image_root(project.images, folder)
-        files = coco.write(project, request.output, root)
-        _add_remarks(project, request.output, root)
+        data = coco.to_coco(project, root)
+        request.output.parent.mkdir(parents=True, exist_ok=True)
+        _check_by_reader(project, data, request.output, root)
+        files = coco.write(data, request.output)
     return Conversion(source, origin, project, tuple(files), root, num_written)
 
 
@@ -182,6 +188,16 @@ def _parse_pairs(texts: Sequence[str] | None, names: Sequence[str]) -> list[tupl
     return pairs
 
 
+def _check_numbers(project: PoseProject) -> None:
+    """Refuse coordinates that are in no image: a file can hold infinity."""
+    for image, person in project.people():
+        numbers = [*person.keypoints.ravel().tolist(), *(person.box or ())]
+        if not all(abs(number) <= MAX_COORDINATE for number in numbers):
+            problem = f"image {image.name!r}: a keypoint or box has a coordinate that is no number, or in no image"
+            project.notes.fault(image.source or "INPUT", "coordinates", problem, "correct it in the tool")
+    project.notes.raise_faults()
+
+
 def _drop_empty_people(project: PoseProject) -> None:
     for image in project.images:
         kept = [item for item in image.people if item.box is not None or (item.keypoints[:, 2] > 0).any()]
@@ -211,13 +227,23 @@ def _count_lost_tracks(project: PoseProject) -> None:
             project.notes.lose("tracks, which YOLO-pose does not have", image.name)
 
 
-def _add_remarks(project: PoseProject, output: Path, root: Path) -> None:
-    """Read the file as training does, and add what its reader remarks on."""
+def _check_by_reader(project: PoseProject, data: dict[str, Any], output: Path, root: Path) -> None:
+    """Read the result as training does, before it replaces an earlier file, and add what the reader remarks on.
+
+    Raises:
+        DatasetError: the reader refuses it.
+    """
     remarks = Remarks()
     # the reader sees the coordinates after a change of the origin
     ignored = ("other categories", "point at (0, 0)")
     names = [category.name for category in project.categories if category.keypoints == project.categories[0].keypoints]
-    load_pose_json(output, root, category=names if len(names) > 1 else names[0], on_remarks=remarks.merge)
+    with tempfile.TemporaryDirectory(prefix=".dynpose-", dir=output.parent) as folder:
+        file = Path(folder, output.name)
+        coco.write(data, file)
+        try:
+            load_pose_json(file, root, category=names if len(names) > 1 else names[0], on_remarks=remarks.merge)
+        except DatasetError as error:
+            raise DatasetError(str(error).replace(str(file), str(output))) from error
     for rule, count in remarks.counts.items():
         if rule not in ignored:
             project.notes.remark(f"annotations that {RULES[rule].text}", remarks.examples[rule][0], count)

@@ -31,7 +31,7 @@ def matches(path: Path) -> bool:
         return False
     try:
         _, root = next(ElementTree.iterparse(path, events=("start",)))
-    except (ElementTree.ParseError, OSError, StopIteration):
+    except (ElementTree.ParseError, OSError, LookupError, ValueError, StopIteration):
         return False
     return root.tag == "annotations"
 
@@ -78,7 +78,7 @@ def read(paths: list[Path], options: ReadOptions) -> PoseProject:
 def _parse(path: Path) -> ElementTree.Element:
     try:
         root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError) as error:
+    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:  # an encoding may be unknown
         raise Fault(str(path), "files", f"it can't be read ({error})", "export it again").error() from error
     if root.find("track") is not None:
         problem = "it is a 'CVAT for video' export, whose frames have no images"

@@ -106,7 +106,8 @@ def _read_table(path: Path, notes: Notes) -> _Table:
     if "likelihood" in coordinates:
         remedy = "convert CollectedData, or refine the labels in DeepLabCut first"
         raise Fault(str(path), "files", "it holds predictions (likelihood), not labels", remedy).error()
-    if not columns or coordinates != {"x", "y"} or len(set(columns)) < len(columns):
+    points = {(column.individual, column.bodypart) for column in columns}
+    if not columns or coordinates != {"x", "y"} or not len(set(columns)) == len(columns) == 2 * len(points):
         problem = "its header is not scorer, (individuals,) bodyparts, coords with x and y for each body part"
         raise Fault(str(path), "files", problem, "export it again from DeepLabCut").error()
     single = list(dict.fromkeys(column.bodypart for column in columns if column.individual == _SINGLE))
@@ -170,7 +171,7 @@ def _read_hdf5(path: Path) -> tuple[list[_Column], list[tuple[str, np.ndarray]]]
             for block in range(int(frame.attrs["nblocks"])):
                 items = [places[item] for item in _index(frame, f"block{block}_items")]
                 values[:, items] = frame[f"block{block}_values"][()]
-    except (OSError, KeyError, ValueError, TypeError, StopIteration) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, StopIteration) as error:
         remedy = "export it again from DeepLabCut, or as CSV"
         raise Fault(str(path), "files", f"it is no table of DeepLabCut ({error})", remedy).error() from error
     # scorer, (individuals,) bodyparts, coords
@@ -224,7 +225,8 @@ def _limbs(
     config: dict[str, Any], keypoints: tuple[str, ...], notes: Notes, path: Path | None
 ) -> tuple[tuple[int, int], ...]:
     limbs = []
-    for limb in config.get("skeleton") or ():
+    skeleton = config.get("skeleton")
+    for limb in skeleton if isinstance(skeleton, list) else ():
         # a limb of several body parts is a chain
         ends = [str(end) for end in limb] if isinstance(limb, list) else []
         if len(ends) < 2 or not set(ends) <= set(keypoints):

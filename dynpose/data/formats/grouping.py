@@ -111,7 +111,7 @@ def _groups(item: MarkedImage, notes: Notes, remedy: str) -> list[_Group]:
     if loose_points:
         repeated = [label for label, count in Counter(point.label for point in loose_points).items() if count > 1]
         if groups or repeated:
-            what = f"{len(loose_points)} points belong to no group, the first is {loose_points[0].label!r}"
+            what = f"points without a group: {len(loose_points)}, the first is {loose_points[0].label!r}"
             notes.fault(item.source, "groups", f"image {item.image.name!r}: {what}", remedy)
             return []
         # one person: its points are apart from those of others, if its box is the only one

@@ -97,17 +97,21 @@ def _read_task(
     if name is None:
         notes.fault(path, "images", f"{where}: data names no image", "export tasks with an image")
         return None
-    annotations = task.get("annotations") or task.get("completions") or []
-    valid = [item for item in annotations if isinstance(item, dict) and not item.get("was_cancelled")]
+    annotations = _objects(task.get("annotations") or task.get("completions"))
+    valid = [item for item in annotations if not item.get("was_cancelled")]
     valid.sort(key=lambda item: not item.get("ground_truth"))
-    notes.lose("predictions", f"{path}: {where}", len(task.get("predictions") or ()))
+    notes.lose("predictions", f"{path}: {where}", len(_objects(task.get("predictions"))))
     if not valid:
         notes.lose("tasks without an annotation", f"{path}: {where}")
         return None
     notes.lose("further annotations of a task", f"{path}: {where}", len(valid) - 1)
-    results = [item for item in valid[0].get("result") or () if isinstance(item, dict)]
+    results = _objects(valid[0].get("result"))
     file = _find_image(path, name, options, notes)
     return (MarkedImage(PoseImage(Path(name).name, file, source=path), str(path)), results)
+
+
+def _objects(items: Any) -> list[dict[str, Any]]:
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def _image_name(task: dict[str, Any]) -> str | None:
@@ -119,7 +123,7 @@ def _image_name(task: dict[str, Any]) -> str | None:
         name = local[0] if local else unquote(parts.path)
         if Path(name).suffix.lower() in image_endings():
             return name
-    return task.get("file_upload") or None
+    return str(task["file_upload"]) if task.get("file_upload") else None
 
 
 def _find_image(path: Path, name: str, options: ReadOptions, notes: Notes) -> Path | None:

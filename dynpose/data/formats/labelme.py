@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..faults import short
 from .grouping import BoxMark, MarkedImage, PointMark, group_people
 from .images import ImageFinder
 from .json_files import load_json
@@ -80,7 +81,7 @@ def _read_file(path: Path, data: dict[str, Any], options: ReadOptions, notes: No
         try:
             _add_shape(item, shape, notes)
         except (TypeError, ValueError, AttributeError, KeyError):
-            problem = f"shapes[{index}] has no label with points of two numbers"
+            problem = f"shapes[{index}] is {short(shape)}, without a label, points of two numbers or a valid group_id"
             notes.fault(path, "shapes", problem, "correct or delete the shape")
     return item
 
@@ -109,6 +110,8 @@ def _add_shape(item: MarkedImage, shape: dict[str, Any], notes: Notes) -> None:
         TypeError, ValueError, AttributeError, KeyError: the shape is invalid.
     """
     label, group, kind = str(shape["label"]), shape.get("group_id"), shape.get("shape_type", "polygon")
+    if not isinstance(group, (int, str, type(None))):
+        raise TypeError
     points = [(float(x), float(y)) for x, y in shape["points"]]
     if kind == "point":
         ((x, y),) = points

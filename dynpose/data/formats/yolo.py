@@ -30,6 +30,8 @@ _SPLITS = ("train", "val", "test")
 _OTHER_NAMES = {"valid": "val", "validation": "val"}
 # Digits after the point of a fraction: 1e-9 of 3840 pixels is 4e-6 pixels
 _DIGITS = 9
+# Larger numbers are a fault, which would fill the memory
+_MAX_CLASSES, _MAX_KEYPOINTS = 100_000, 10_000
 
 
 def matches(path: Path) -> bool:
@@ -80,7 +82,7 @@ def _keypoint_shape(data: dict, path: Path) -> tuple[int, int]:
     shape = data["kpt_shape"]
     if not (isinstance(shape, list) and len(shape) == 2 and all(type(value) is int for value in shape)):
         shape = [0, 0]
-    if shape[0] < 1 or shape[1] not in (2, 3):
+    if not 1 <= shape[0] <= _MAX_KEYPOINTS or shape[1] not in (2, 3):
         remedy = "write [number of keypoints, 2] or [number of keypoints, 3]"
         raise Fault(str(path), "keys", f"kpt_shape is {short(data['kpt_shape'])}", remedy).error()
     return shape[0], shape[1]
@@ -88,9 +90,9 @@ def _keypoint_shape(data: dict, path: Path) -> tuple[int, int]:
 
 def _class_names(data: dict, path: Path) -> list[str]:
     names = data.get("names")
-    if names is None and type(data.get("nc")) is int:
+    if names is None and type(data.get("nc")) is int and data["nc"] <= _MAX_CLASSES:
         names = [f"class_{i}" for i in range(data["nc"])]
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+    if isinstance(names, dict) and names.keys() == set(range(len(names))):
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names or len({str(name) for name in names}) < len(names):
         raise Fault(str(path), "keys", f"names is {short(names)}", "write a list of class names, each once").error()
@@ -173,8 +175,8 @@ def _find_images(data: dict, path: Path, options: ReadOptions, notes: Notes) -> 
     roots = _roots(data, path, options)
     found: dict[Path, PoseImage] = {}
     for key in (*_SPLITS, *_OTHER_NAMES):
-        entries = data.get(key)
-        for entry in [entries] if isinstance(entries, str) else entries or ():
+        entries = data.get(key) or []
+        for entry in entries if isinstance(entries, list) else [entries]:
             place = _resolve(str(entry), roots)
             if place is None:
                 where = ", ".join(map(str, roots))

@@ -133,3 +133,17 @@ def test_two_categories_with_other_keypoints(tmp_path, make_image, refused):
     assert code == 0
     found = json.loads((tmp_path / "b.json").read_text())["categories"]
     assert [category["keypoints"] for category in found] == [["nose"], ["wheel"]]
+
+
+def test_what_the_reader_refuses_replaces_nothing(labelme, converted, capsys):
+    """A name that no file system of other machines has is found by the reader only."""
+    done = converted(labelme)
+    before = done.file.read_bytes()
+    (labelme / "a.png").rename(labelme / "a\x1f.png")
+    (labelme / "a.json").write_text((labelme / "a.json").read_text().replace("a.png", "a\\u001f.png"))
+    assert cli.main(["convert-data", str(labelme), "--output", str(done.file)]) == 2
+    err = capsys.readouterr().err
+    assert f"{done.file}: image 1" in err
+    assert ".dynpose-" not in err
+    assert done.file.read_bytes() == before
+    assert sorted(path.name for path in done.file.parent.iterdir()) == ["in", "out.json"]

@@ -116,11 +116,11 @@ def test_lists_of_points(tmp_path, make_image, converted, refused, keypoints_by_
     [
         (
             image('<points label="a" points="1,2"/><points label="a" points="3,4"/>'),
-            "annotations.xml: image 'a.png': 2 points belong to no group, the first is 'a'; annotate with skeletons",
+            "annotations.xml: image 'a.png': points without a group: 2, the first is 'a'; annotate with skeletons",
         ),
         (
             image('<points label="a" group_id="1" points="1,2"/><points label="b" points="3,4"/>'),
-            "1 points belong to no group",
+            "points without a group: 1",
         ),
         (image('<points label="a" group_id="1" points="1,2"/>' * 2), "two points 'a' in one group"),
         (image('<skeleton label="cat"><points label="tail" points="1,2"/></skeleton>'), "its point 'tail' is none of"),

@@ -106,7 +106,7 @@ def test_annotations_of_several_people(tmp_path, make_image, converted):
 @pytest.mark.parametrize(
     ("results", "message"),
     [
-        ([{**item, "parentID": None} for item in TWO], "3 points belong to no group, the first is 'nose'; drag the"),
+        ([{**item, "parentID": None} for item in TWO], "points without a group: 3, the first is 'nose'; drag the"),
         ([*TWO[:2], {**TWO[2], "image_rotation": 90}], "region 'k1': the image was rotated by 90 degrees"),
         ([{**TWO[2], "original_width": 65}], "the image was 65 x 48 pixels in Label Studio, and the file has 64 x 48"),
         ([{**TWO[2], "item_index": 1}], "it belongs to image 1 of a task with several images"),

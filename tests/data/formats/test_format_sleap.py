@@ -119,7 +119,9 @@ def test_without_sleap_io(tmp_path, refused, monkeypatch):
 
 def test_a_file_of_sleap_io(tmp_path, make_image, converted, keypoints_by_image):
     sleap_io = pytest.importorskip("sleap_io", reason="the extra 'sleap' is not installed")
-    mouse = sleap_io.Skeleton(nodes=NODES, edges=[("head", "tail")], symmetries=[("leftEar", "rightEar")], name="mouse")
+    mouse = sleap_io.Skeleton(
+        nodes=list(NODES), edges=[("head", "tail")], symmetries=[("leftEar", "rightEar")], name="mouse"
+    )
     points = np.array([(1.25, 2.5), (10, 11), (NAN, NAN), (0, 0)])
     person = sleap_io.Instance.from_numpy(points, skeleton=mouse, track=sleap_io.Track("a"))
     person.points["visible"][1] = False

@@ -141,6 +141,7 @@ def test_rows_that_are_refused(tmp_path, make_image, refused, row, message):
     ("keys", "message"),
     [
         ({"kpt_shape": [3, 4]}, "kpt_shape is [3, 4]"),
+        ({"kpt_shape": [10**30, 3]}, "kpt_shape is [1000"),
         ({"kpt_shape": [True, 3]}, "kpt_shape is [True, 3]"),
         ({"flip_idx": [0, 1]}, "flip_idx is [0, 1], no order of 0 to 2"),
         ({"flip_idx": [1, 2, 0]}, "flip_idx moves keypoint 0 to 1, and 1 to 2"),
