@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dynpose.data.formats import Conversion
+    from dynpose.data.formats import Conversion, PoseCategory
 
 NAME = "convert-data"
 HELP = "convert a project of an annotation tool to COCO keypoints or YOLO-pose"
@@ -93,16 +93,11 @@ def _report(result: "Conversion", inputs: tuple[Path, ...]) -> list[str]:
     """Lines for people: what was read, what was taken for what, and what was written."""
     project = result.project
     lines = [f"{', '.join(map(str, inputs))}: {result.source_format.title} ({result.source_format.name})"]
+    alike: dict[tuple, list[PoseCategory]] = {}
     for category in project.categories:
-        names = category.keypoints
-        pairs = ", ".join(f"{left} / {right}" for left, right in category.flip_pairs or ()) or "none"
-        limbs = ", ".join(f"{names[a]} - {names[b]}" for a, b in category.skeleton) or "none"
-        lines += [
-            f"  {category.name}: {len(names)} keypoints: {', '.join(names)}",
-            f"    pairs ({category.pairs_from}): {pairs}",
-            f"    limbs{f' ({category.limbs_from})' if category.skeleton else ''}: {limbs}",
-            *_concern(category),
-        ]
+        alike.setdefault((category.keypoints, category.flip_pairs, category.skeleton), []).append(category)
+    for categories in alike.values():
+        lines += _keypoints(categories)
     lines.append(f"  origin: {_origin(result)}")
     lines += _counts(result)
     for title, counts in (
@@ -120,11 +115,21 @@ def _report(result: "Conversion", inputs: tuple[Path, ...]) -> list[str]:
     return lines
 
 
-def _concern(category: object) -> list[str]:
+def _keypoints(categories: "list[PoseCategory]") -> list[str]:
+    """Lines about categories with the same keypoints, pairs and limbs."""
     from dynpose.data.flip_names import flip_pairs_concern
 
-    concern = flip_pairs_concern(category.schema())  # type: ignore[attr-defined]
-    return [f"    {concern}"] if concern else []
+    first = categories[0]
+    names = first.keypoints
+    pairs = ", ".join(f"{left} / {right}" for left, right in first.flip_pairs or ()) or "none"
+    limbs = ", ".join(f"{names[a]} - {names[b]}" for a, b in first.skeleton) or "none"
+    concern = flip_pairs_concern(first.schema())
+    return [
+        f"  {', '.join(category.name for category in categories)}: {len(names)} keypoints: {', '.join(names)}",
+        f"    pairs ({first.pairs_from}): {pairs}",
+        f"    limbs{f' ({first.limbs_from})' if first.skeleton else ''}: {limbs}",
+        *([f"    {concern}"] if concern else []),
+    ]
 
 
 def _origin(result: "Conversion") -> str:

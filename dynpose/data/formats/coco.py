@@ -64,7 +64,7 @@ def read(paths: list[Path], options: ReadOptions) -> PoseProject:
         images.append(image)
     for rule, count in remarks.counts.items():
         note = {"mended": notes.change, "left out": notes.lose, "remarked on": notes.remark}[RULES[rule].decision]
-        note(f"annotations or images that {RULES[rule].text}", remarks.examples[rule][0], count)
+        note(f"annotations or images that {RULES[rule].text.split(':')[0]}", remarks.examples[rule][0], count)
     return PoseProject(categories, images, INDEX, notes)
 
 

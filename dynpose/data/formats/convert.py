@@ -246,4 +246,4 @@ def _check_by_reader(project: PoseProject, data: dict[str, Any], output: Path, r
             raise DatasetError(str(error).replace(str(file), str(output))) from error
     for rule, count in remarks.counts.items():
         if rule not in ignored:
-            project.notes.remark(f"annotations that {RULES[rule].text}", remarks.examples[rule][0], count)
+            project.notes.remark(f"annotations that {RULES[rule].text.split(':')[0]}", remarks.examples[rule][0], count)
