@@ -16,6 +16,7 @@ docs/converting_data.md has the rules.
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,7 +112,8 @@ def _report(result: "Conversion", inputs: tuple[Path, ...]) -> list[str]:
     if result.num_images_written:
         lines.append(f"{result.image_root}: {result.num_images_written} images written")
     if result.files[0].suffix == ".json":
-        lines.append(f"next: dynpose check-data --json {result.files[0]} --images {result.image_root}")
+        paths = (shlex.quote(str(path)) for path in (result.files[0], result.image_root))
+        lines.append("next: dynpose check-data --json {} --images {}".format(*paths))
     return lines
 
 

@@ -16,7 +16,7 @@ from ..rules import RULES, Remarks, boxes_from_keypoints
 from .json_files import load_json
 from .project import INDEX, Notes, PoseCategory, PoseImage, PosePerson, PoseProject, ReadOptions
 
-__all__ = ["matches", "read", "split_file", "to_coco", "write"]
+__all__ = ["matches", "read", "to_coco", "write"]
 
 
 def matches(path: Path) -> bool:
@@ -129,12 +129,12 @@ def write(data: dict[str, Any], output: Path) -> list[Path]:
     files = [output]
     _write(output, data)
     for split in splits if len(splits) > 1 else ():
-        files.append(split_file(output, split))
+        files.append(_split_file(output, split))
         _write(files[-1], _part(data, split))
     return files
 
 
-def split_file(output: Path, split: str) -> Path:
+def _split_file(output: Path, split: str) -> Path:
     """The file of a split, beside that of the whole data set: ``hands_train.json`` beside ``hands.json``."""
     return output.with_name(f"{output.stem}_{split.replace('/', '_')}{output.suffix}")
 

@@ -203,10 +203,6 @@ class PoseProject:
         """All people, each with its image."""
         return ((image, person) for image in self.images for person in image.people)
 
-    def category(self, name: str) -> PoseCategory:
-        """The category of a name."""
-        return next(item for item in self.categories if item.name == name)
-
     def select(self, names: Sequence[str]) -> None:
         """Keep people of the named categories.
 

@@ -1,7 +1,7 @@
 """The formats that annotation projects are read from and written to, and how a file's format is detected."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,5 +125,5 @@ def _files_of(path: Path, item: Format) -> list[Path]:
     return [Path(os.path.abspath(file)) for file in files]
 
 
-def _listed(formats: Sequence[Format] = FORMATS) -> str:
-    return ", ".join(f"{item.name} ({item.title})" for item in formats)
+def _listed() -> str:
+    return ", ".join(f"{item.name} ({item.title})" for item in FORMATS)
