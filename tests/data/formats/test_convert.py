@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from dynpose.data import DatasetError
 from dynpose.data.formats import FORMATS
@@ -73,6 +74,15 @@ def test_images_elsewhere(labelme, converted, refused, tmp_path):
     (labelme / "a.png").rename(tmp_path / "far" / "deep" / "a.png")
     assert "give its folder by --image-dir" in refused(labelme)
     assert converted(labelme, "--image-dir", tmp_path / "far" / "deep").data["images"][0]["file_name"] == "a.png"
+
+
+def test_sizes_are_those_displayed(labelme, converted, refused):
+    """Tools draw on the image as its EXIF orientation shows it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (48, 64)).save(labelme / "a.png", exif=exif)
+    done = converted(labelme)
+    assert done.data["images"] == [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}]
 
 
 def test_categories(labelme, converted, refused):
