@@ -13,4 +13,4 @@ trap 'rm -rf "$work"' EXIT
 cp "$work/dynpose.pth" "$("$work/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dynpose.pth"
 "$work/venv/bin/pip" install --quiet sleap-io==0.9.5 ultralytics==8.4.190 label-studio-sdk==2.1.2 labelme==6.3.1 pandas tables
 cd "$work"
-QT_QPA_PLATFORM=offscreen "$work/venv/bin/python" "$here/round_trips.py"
+YOLO_CONFIG_DIR=$work QT_QPA_PLATFORM=offscreen "$work/venv/bin/python" "$here/round_trips.py"

@@ -144,31 +144,26 @@ def _frame_reader(path: Path, options: ReadOptions, notes: Notes) -> Callable[[A
 
     def read_frame(video: Any, index: int) -> PoseImage:
         if isinstance(video.filename, list):
+            if index >= len(video.filename):
+                problem = f"frame {index} of a video of {len(video.filename)} images"
+                raise Fault(str(path), "frames", problem, "correct it in SLEAP").error()
             name = str(video.filename[index])
             return PoseImage(PurePosixPath(name.replace("\\", "/")).name, finder.locate(path, name, notes), source=path)
         name = str(video.filename)
-        if not _is_embedded(video, path) and name not in missing:
-            file = finder.find(name)
-            if file is None:
-                missing.add(name)
-                finder.locate(path, name, notes)
-            elif str(file) != name:
-                video.replace_filename(str(file), open=False)
+        file = finder.find(name)
+        if file is None and name.endswith(".slp"):
+            file = path  # its frames are in the file of labels, which has another name by now
+        if file is not None and str(file) != name:
+            video.replace_filename(str(file), open=False)
+        elif file is None and name not in missing:
+            missing.add(name)
+            finder.locate(path, name, notes)
         number = numbers.setdefault(id(video), len(numbers))
         folder = PurePosixPath(name.replace("\\", "/")).stem
         extracted = f"{path.stem}/{folder}_{number}/{index:06d}.png"
         return PoseImage(extracted, content=functools.partial(_frame, video, index), source=path)
 
     return read_frame
-
-
-def _is_embedded(video: Any, path: Path) -> bool:
-    """Whether the frames are inside the file of labels, which may have another name by now."""
-    if not str(video.filename).endswith(".slp"):
-        return False
-    if Path(video.filename) != path:
-        video.replace_filename(str(path), open=False)
-    return True
 
 
 def _frame(video: Any, index: int) -> Image.Image:

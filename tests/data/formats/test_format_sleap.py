@@ -97,6 +97,22 @@ def test_frames_of_videos_are_extracted(tmp_path, channels, mode):
     )
 
 
+@pytest.mark.parametrize(("other", "found"), [("other.pkg.slp", "other.pkg.slp"), ("gone.pkg.slp", "mouse.slp")])
+def test_frames_in_packages(tmp_path, other, found):
+    """Of another file, or of this one under its earlier name."""
+    for name in ("other.pkg.slp", "mouse.slp"):
+        (tmp_path / name).touch()
+    video = Video(filename=f"/lab/{other}", channels=3)
+    read_labels(labels([frame(video, 7, [MOUSE])]), tmp_path / "mouse.slp", ReadOptions())
+    assert video.filename == str(tmp_path / found)
+
+
+def test_a_frame_beyond_the_images(tmp_path, make_image):
+    video = SimpleNamespace(filename=[str(make_image(tmp_path / "f0.png"))])
+    with pytest.raises(DatasetError, match=r"mouse.slp: frame 1 of a video of 1 images; correct it in SLEAP"):
+        read_labels(labels([frame(video, 1, [MOUSE])]), tmp_path / "mouse.slp", ReadOptions())
+
+
 def test_a_missing_video(tmp_path):
     video = Video(filename="/lab/v.mp4", channels=3)
     with pytest.raises(
