@@ -8,7 +8,7 @@ import numpy as np
 
 from dynpose.utils.atomic import atomic_open
 
-from ..categories import WHOLE_FILE, Selection
+from ..categories import Selection
 from ..coco_json import load_pose_json, read_coco_json, read_pose_file
 from ..datasets import read_schema
 from ..people import HALF_A_PIXEL
@@ -42,25 +42,26 @@ def read(paths: list[Path], options: ReadOptions) -> PoseProject:
     """
     (path,) = paths
     notes, remarks = Notes(), Remarks()
-    selection = Selection(keypoints=options.keypoints) if options.keypoints else WHOLE_FILE
+    listed = read_coco_json(str(path))
+    classes = _chosen(listed["categories"], options.categories)
+    selection = Selection(classes=classes, keypoints=options.keypoints)
     root = options.image_dirs[0] if options.image_dirs else path.parent
-    records = load_pose_json(path, root, keypoints=options.keypoints, on_remarks=remarks.merge)
-    classes = read_pose_file(str(path), selection).classes
-    categories = [_category(path, item.name, item.category, options) for item in classes]
-    listed = {item["id"]: item for item in read_coco_json(str(path))["images"]}
+    records = load_pose_json(path, root, classes=classes, keypoints=options.keypoints, on_remarks=remarks.merge)
+    categories = [_category(path, item.category, options) for item in read_pose_file(str(path), selection).classes]
+    entries = {item["id"]: item for item in listed["images"]}
     images = []
     for record in records:
         size = (record["width"], record["height"]) if "width" in record and "height" in record else None
         file = Path(record["file_name"]).absolute()
         image = PoseImage(file.name, file, source=path, stated_size=size)
-        split = listed[record["image_id"]].get("split")
+        split = entries[record["image_id"]].get("split")
         image.split = split if isinstance(split, str) else None
         for person in record["annotations"]:
             if person.get("iscrowd"):
                 notes.lose("crowds (iscrowd)", image.name)
                 continue
             keypoints = np.reshape(person["keypoints"], (-1, 3)) - HALF_A_PIXEL
-            image.people.append(PosePerson(classes[person["category_id"]].name, keypoints, tuple(person["bbox"])))
+            image.people.append(PosePerson(categories[person["category_id"]].name, keypoints, tuple(person["bbox"])))
         images.append(image)
     for rule, count in remarks.counts.items():
         note = {"mended": notes.change, "left out": notes.lose, "remarked on": notes.remark}[RULES[rule].decision]
@@ -68,10 +69,16 @@ def read(paths: list[Path], options: ReadOptions) -> PoseProject:
     return PoseProject(categories, images, INDEX, notes)
 
 
-def _category(path: Path, name: str, category: dict[str, Any], options: ReadOptions) -> PoseCategory:
+def _chosen(categories: list[dict[str, Any]], names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The chosen names that the file has; a name that it lacks is refused when the project is read."""
+    known = [category.get("name") for category in categories]
+    return None if names is None else tuple(name for name in names if name in known) or None
+
+
+def _category(path: Path, category: dict[str, Any], options: ReadOptions) -> PoseCategory:
     schema = read_schema(path, category=category["name"], keypoints=options.keypoints)
     pairs = schema.flip_pairs if "flip_pairs" in category else None
-    return PoseCategory(name, schema.names, schema.skeleton, pairs)
+    return PoseCategory(category["name"], schema.names, schema.skeleton, pairs)
 
 
 def to_coco(project: PoseProject, image_root: Path) -> dict[str, Any]:

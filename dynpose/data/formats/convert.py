@@ -32,7 +32,6 @@ class Request:
         splits: a split for each input, which replaces those of the project; None = those of the project.
         options: see :class:`~dynpose.data.formats.project.ReadOptions`.
         origin: of the keypoints of the inputs; None = the format's.
-        categories: names of the categories to convert; None = all.
         pairs, limbs: texts ``first:second`` of keypoint names, which replace those of the project; None = see
             :func:`~dynpose.data.formats.project.complete_categories`.
         copy_images: copy image files to the output.
@@ -46,7 +45,6 @@ class Request:
     splits: tuple[str, ...] | None = None
     options: ReadOptions = field(default_factory=ReadOptions)
     origin: Origin | None = None
-    categories: tuple[str, ...] | None = None
     pairs: tuple[str, ...] | None = None
     limbs: tuple[str, ...] | None = None
     copy_images: bool = False
@@ -93,8 +91,8 @@ def convert(request: Request) -> Conversion:
     project = _read(request, source)
     origin = project.origin = request.origin or project.origin
     _check_images(project, source)
-    if request.categories is not None:
-        project.select(request.categories)
+    if request.options.categories is not None:
+        project.select(request.options.categories)
     names = [name for category in project.categories for name in category.keypoints]
     complete_categories(project, _parse_pairs(request.pairs, names), _parse_pairs(request.limbs, names))
     _check_numbers(project)

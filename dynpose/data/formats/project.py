@@ -175,11 +175,13 @@ class ReadOptions:
     Attributes:
         image_dirs: folders to search for images, before the project's own.
         keypoints: K names, in this order, for a format that has none or no order of them.
+        categories: names of the categories to convert, for a reader that must know; None = all.
         zero_points: whether keypoints without a visibility at (0, 0) are missing or visible; None = not answered.
     """
 
     image_dirs: tuple[Path, ...] = ()
     keypoints: tuple[str, ...] | None = None
+    categories: tuple[str, ...] | None = None
     zero_points: ZeroPoints | None = None
 
 

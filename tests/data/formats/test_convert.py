@@ -130,7 +130,7 @@ def test_outputs_that_are_refused(labelme, refused, converted, capsys, tmp_path)
     assert "--no-visibility goes with --to yolo-pose" in refused(labelme, "--no-visibility")
 
 
-def test_two_categories_with_other_keypoints(tmp_path, make_image, refused):
+def test_two_categories_with_other_keypoints(tmp_path, make_image, refused, converted):
     """A COCO file can hold them, YOLO-pose can not."""
     make_image(tmp_path / "a.png")
     box = '{"label": "%s", "points": [[1, 1], [9, 9]], "group_id": %s, "shape_type": "rectangle"}'
@@ -143,6 +143,12 @@ def test_two_categories_with_other_keypoints(tmp_path, make_image, refused):
     assert code == 0
     found = json.loads((tmp_path / "b.json").read_text())["categories"]
     assert [category["keypoints"] for category in found] == [["nose"], ["wheel"]]
+    words = (tmp_path / "b.json", "--image-dir", tmp_path, "--to", "yolo-pose")
+    assert "categories 'cat' and 'car' have different keypoints" in refused(*words, output=tmp_path / "yolo")
+    assert "no category 'dog'" in refused(*words, "--category", "car", "dog", output=tmp_path / "yolo")
+    done = converted(*words, "--category", "car", output=tmp_path / "yolo")
+    assert (done.file / "labels/train/a.txt").read_text().startswith("0 ")
+    assert "of categories that have no keypoints or are not selected" in done.out
 
 
 def test_what_the_reader_refuses_replaces_nothing(labelme, converted, capsys):

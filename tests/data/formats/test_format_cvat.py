@@ -152,3 +152,10 @@ def test_several_files_with_splits(tmp_path, make_image, converted):
     done = converted(*files, "--splits", "train", "val")
     assert [image["split"] for image in done.data["images"]] == ["train", "val"]
     assert [image["file_name"] for image in done.data["images"]] == ["train/images/train.png", "val/images/val.png"]
+
+
+def test_an_image_found_by_the_end_of_its_name(tmp_path, make_image, converted):
+    make_image(tmp_path / "images" / "a.png")
+    done = converted(write(tmp_path, image(SKELETON.format(group="", outside=0), "cam1/a.png")))
+    assert "images found by the end of their name alone: 1 (first: cam1/a.png at " in done.out
+    assert done.data["images"][0]["file_name"] == "a.png"
