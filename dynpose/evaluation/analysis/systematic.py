@@ -1,0 +1,299 @@
+"""Systematic faults of predictions: exchanged keypoints, offsets, scales, duplicates, background.
+
+A fault is found by estimating a correction that is the same for all predictions, and by the AP that it gives.
+
+Axes: P people, N predictions, K keypoints, M pairs of a prediction and a person, I images, G groups.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from .arrays import PoseArrays
+from .groups import box_iou
+from .matching import PoseMatcher, keypoint_similarity, mean_of
+
+__all__ = [
+    "Exchange",
+    "Offset",
+    "PersonPairs",
+    "Scale",
+    "ap_of",
+    "background_predictions",
+    "duplicate_predictions",
+    "find_exchange",
+    "find_offset",
+    "find_scale",
+    "keypoint_confusions",
+    "pair_by_box",
+]
+
+_MIN_IOU = 0.3
+_BACKGROUND_IOU, _BACKGROUND_OKS = 0.1, 0.1
+_NEAR = 0.5
+_SAME_PERSON = 0.5
+# Pixels from which an offset is a fault, and relative deviations from which a scale is
+_MIN_OFFSET, _MIN_SCALE = 0.4, 0.005
+# Standard errors that an estimate must differ by
+_SIGNIFICANT = 5
+# The residual of a scaled pose, relative to the square root of the person's area
+_MAX_RESIDUAL = 0.15
+_CHUNK = 2_000_000
+
+
+class PersonPairs(NamedTuple):
+    """Predictions and people paired by their boxes, which exchanged or shifted keypoints do not prevent."""
+
+    predictions: np.ndarray
+    """(M,)"""
+    people: np.ndarray
+    """(M,)"""
+
+
+class Exchange(NamedTuple):
+    """Keypoints that are predicted under the name of others."""
+
+    order: np.ndarray
+    """(K,) the predicted keypoint that fits each annotated one"""
+    ap: float
+    """AP with the predicted keypoints in this order, 0 to 100"""
+
+
+class Offset(NamedTuple):
+    """The median error of all keypoints, pixels."""
+
+    dx: float
+    dy: float
+    ap: float
+    """AP without it, 0 to 100"""
+
+
+class Scale(NamedTuple):
+    """Factors between the predicted and the annotated coordinates."""
+
+    x: float
+    y: float
+    """The median over the images"""
+    varies: bool
+    """Whether the factors differ between images"""
+    ap: float
+    """AP with the coordinates divided by the factors, 0 to 100"""
+
+
+def ap_of(arrays: PoseArrays) -> float:
+    """AP of predictions, 0 to 100; NaN without people."""
+    matcher = PoseMatcher(arrays)
+    return mean_of(matcher.precision(matcher.match())[0])
+
+
+def pair_by_box(arrays: PoseArrays) -> PersonPairs:
+    """Pair each person with the prediction whose box has the highest IoU, at least 0.3.
+
+    Args:
+        arrays: people and predictions; ignored people have no pair.
+    """
+    predictions, people = [], []
+    for rows, persons in _groups_of(arrays):
+        persons = persons[~arrays.gt_ignored[persons]]
+        if not len(persons):
+            continue
+        iou = box_iou(arrays.boxes[rows], arrays.gt_boxes[persons])
+        best = iou.argmax(axis=0)
+        enough = iou[best, np.arange(len(persons))] >= _MIN_IOU
+        predictions.append(rows[best[enough]])
+        people.append(persons[enough])
+    return PersonPairs(*(np.concatenate(each) if each else np.zeros(0, np.int64) for each in (predictions, people)))
+
+
+def find_exchange(arrays: PoseArrays, pairs: PersonPairs, flip_indices: np.ndarray) -> Exchange | None:
+    """Find keypoints that are predicted in exchanged places, such as left and right.
+
+    The assignment of predicted to annotated keypoints with the highest mean similarity, and the exchange of all flip
+    pairs, are evaluated; the one with the higher AP is returned.
+
+    Args:
+        arrays: people and predictions.
+        pairs: of :func:`pair_by_box`.
+        flip_indices: (K,), see ``KeypointSchema.flip_indices``.
+
+    Returns:
+        None if the order is right as it is.
+    """
+    similarity, _ = _similarity_of_keypoints(arrays, pairs)
+    identity = np.arange(len(flip_indices))
+    orders = [linear_sum_assignment(similarity.T, maximize=True)[1], np.asarray(flip_indices)]
+    found: Exchange | None = None
+    for order in orders:
+        if np.array_equal(order, identity) or (found is not None and np.array_equal(order, found.order)):
+            continue
+        ap = ap_of(arrays.with_predictions(keypoints=arrays.keypoints[:, order]))
+        if found is None or ap > found.ap:
+            found = Exchange(order, ap)
+    return found
+
+
+def keypoint_confusions(arrays: PoseArrays, pairs: PersonPairs) -> np.ndarray:
+    """(K, K) share of the people in whom a predicted keypoint is at the place of another.
+
+    Args:
+        arrays: people and predictions.
+        pairs: of :func:`pair_by_box`.
+
+    Returns:
+        Row i, column j: predicted keypoint i has a similarity of at least 0.5 to the annotated keypoint j, and less to
+        its own; relative to the people with both labelled. The diagonal is 0.
+    """
+    return _similarity_of_keypoints(arrays, pairs)[1]
+
+
+def find_offset(arrays: PoseArrays, pairs: PersonPairs) -> Offset | None:
+    """Find a constant offset of all keypoints of at least 0.4 pixels.
+
+    Args:
+        arrays: people and predictions.
+        pairs: of :func:`pair_by_box`.
+
+    Returns:
+        None if there is none, or it is within five standard errors of the median.
+    """
+    labelled = arrays.gt_labelled[pairs.people]
+    errors = arrays.keypoints[pairs.predictions, :, :2] - arrays.gt_keypoints[pairs.people, :, :2]
+    errors = errors[labelled]
+    if not len(errors):
+        return None
+    offset = np.median(errors, axis=0)
+    deviation = 1.4826 * np.median(np.abs(errors - offset), axis=0)
+    # keypoints of a person are not independent
+    standard_error = 1.2533 * deviation / np.sqrt(max(1, len(pairs.people)))
+    if np.hypot(*offset) < _MIN_OFFSET or np.hypot(*offset) < _SIGNIFICANT * np.hypot(*standard_error):
+        return None
+    keypoints = arrays.keypoints.copy()
+    keypoints[..., :2] -= offset
+    return Offset(*map(float, offset), ap_of(arrays.with_predictions(keypoints=keypoints)))
+
+
+def find_scale(matcher: PoseMatcher) -> Scale | None:
+    """Find coordinates that are multiplied by a factor, as of predictions in a resized image.
+
+    In each image, the pair of a prediction and a person that are best explained by a factor of x and one of y decides.
+
+    Args:
+        matcher: people and predictions.
+
+    Returns:
+        None if no factor explains half of the images, or it is 1.
+    """
+    arrays = matcher.arrays
+    factors, images = _factors_of_images(matcher)
+    with_both = len(np.intersect1d(arrays.images, arrays.gt_images[~arrays.gt_ignored]))
+    if 2 * len(images) < with_both or not len(images):
+        return None
+    median = np.median(factors, axis=0)
+    deviation = 1.4826 * np.median(np.abs(factors - median), axis=0)
+    standard_error = 1.2533 * deviation / np.sqrt(len(images))
+    difference = np.abs(median - 1)
+    spread = float(np.max(deviation / median))
+    if not ((difference > _MIN_SCALE) & (difference > _SIGNIFICANT * standard_error)).any():
+        return None
+    aps = {False: ap_of(_divided(arrays, np.broadcast_to(median, (arrays.num_images, 2))))}
+    if spread > 0.02:
+        of_images = np.tile(median, (arrays.num_images, 1))
+        of_images[images] = factors
+        aps[True] = ap_of(_divided(arrays, of_images))
+    varies = max(aps, key=lambda key: aps[key])
+    return Scale(float(median[0]), float(median[1]), varies, aps[varies])
+
+
+def background_predictions(matcher: PoseMatcher) -> np.ndarray:
+    """(N,) bool: predictions that no annotated person explains, by OKS (0.1) or by the IoU of the boxes (0.1).
+
+    Args:
+        matcher: people and predictions; crowds and people without labelled keypoints explain predictions too.
+    """
+    arrays = matcher.arrays
+    alone = matcher.best_oks() < _BACKGROUND_OKS
+    for rows, persons in _groups_of(arrays):
+        alone[rows] &= (box_iou(arrays.boxes[rows], arrays.gt_boxes[persons]) < _BACKGROUND_IOU).all(axis=1)
+    return alone
+
+
+def duplicate_predictions(matcher: PoseMatcher) -> np.ndarray:
+    """(N,) bool: predictions of a person that a prediction with a higher score has been matched with, at OKS 0.5.
+
+    Args:
+        matcher: people and predictions.
+    """
+    matches = matcher.match(np.array([_SAME_PERSON]))
+    unmatched = (matches.people[:, 0] < 0) & ~matches.ignored[:, 0]
+    taken = matches.found[matcher.pair_people, 0] & ~matcher.arrays.gt_ignored[matcher.pair_people]
+    return unmatched & (matcher.best_oks(taken) >= _SAME_PERSON)
+
+
+def _groups_of(arrays: PoseArrays):
+    """Yield (predictions, people) of each group that has both."""
+    groups, first, sizes = np.unique(arrays.groups, return_index=True, return_counts=True)
+    low = np.searchsorted(arrays.gt_groups, groups)
+    high = np.searchsorted(arrays.gt_groups, groups, side="right")
+    for i in np.flatnonzero(high > low).tolist():
+        yield np.arange(first[i], first[i] + sizes[i]), np.arange(low[i], high[i])
+
+
+def _similarity_of_keypoints(arrays: PoseArrays, pairs: PersonPairs) -> tuple[np.ndarray, np.ndarray]:
+    """(K, K) mean similarity of predicted (rows) and annotated keypoints, and the confusions.
+
+    All keypoints have the same tolerance, so that similarities can be compared.
+    """
+    num_keypoints = len(arrays.sigmas)
+    sigmas = np.full(num_keypoints, arrays.sigmas.mean())
+    total, confused, counts, both = (np.zeros((num_keypoints, num_keypoints)) for _ in range(4))
+    step = max(1, _CHUNK // num_keypoints**2)
+    for start in range(0, len(pairs.people), step):
+        rows, people = pairs.predictions[start : start + step], pairs.people[start : start + step]
+        labelled = arrays.gt_labelled[people]
+        predicted = arrays.keypoints[rows][:, :, None, :2]
+        distances = np.linalg.norm(predicted - arrays.gt_keypoints[people][:, None, :, :2], axis=3)
+        similarity = keypoint_similarity(distances, np.repeat(arrays.gt_areas[people, None], num_keypoints, 1), sigmas)
+        similarity *= labelled[:, None]
+        own = np.diagonal(similarity, axis1=1, axis2=2)
+        best = similarity.argmax(axis=2)
+        is_other = (similarity.max(axis=2) >= _NEAR) & (own < _NEAR) & labelled
+        people_of, keypoint = np.nonzero(is_other)
+        np.add.at(confused, (keypoint, best[people_of, keypoint]), 1)
+        total += similarity.sum(axis=0)
+        counts += labelled.sum(axis=0)
+        both += labelled.T.astype(np.float64) @ labelled
+    return total / np.maximum(counts, 1), confused / np.maximum(both, 1)
+
+
+def _factors_of_images(matcher: PoseMatcher) -> tuple[np.ndarray, np.ndarray]:
+    """(I', 2) factors of x and y of the images that factors explain, and these images."""
+    arrays = matcher.arrays
+    chosen = np.flatnonzero(arrays.gt_labelled[matcher.pair_people].sum(axis=1) >= 2)
+    chosen = chosen[~arrays.gt_ignored[matcher.pair_people[chosen]]]
+    factors, residuals = np.ones((len(chosen), 2)), np.full(len(chosen), np.inf)
+    step = max(1, _CHUNK // len(arrays.sigmas))
+    for start in range(0, len(chosen), step):
+        here = slice(start, start + step)
+        rows, people = matcher.pair_predictions[chosen[here]], matcher.pair_people[chosen[here]]
+        counted = arrays.gt_labelled[people][..., None]
+        points, predicted = arrays.gt_keypoints[people, :, :2], arrays.keypoints[rows, :, :2]
+        factors[here] = (predicted * points * counted).sum(axis=1) / np.maximum((points**2 * counted).sum(axis=1), 1)
+        factors[here] = np.maximum(factors[here], 1e-6)
+        errors = np.linalg.norm(predicted / factors[here][:, None] - points, axis=2) * counted[..., 0]
+        size = np.sqrt(arrays.gt_areas[people] + np.spacing(1))
+        residuals[here] = errors.sum(axis=1) / counted.sum(axis=(1, 2)) / size
+    images = arrays.images[matcher.pair_predictions[chosen]]
+    order = np.lexsort((residuals, images))
+    order = order[residuals[order] < _MAX_RESIDUAL]
+    explained, first = np.unique(images[order], return_index=True)
+    return factors[order[first]], explained
+
+
+def _divided(arrays: PoseArrays, factors: np.ndarray) -> PoseArrays:
+    """Predictions divided by the factors (I, 2) of their images."""
+    keypoints = arrays.keypoints.copy()
+    keypoints[..., :2] /= factors[arrays.images][:, None]
+    return arrays.with_predictions(keypoints=keypoints)
