@@ -35,6 +35,7 @@ class GroundTruth:
             numbers, COCO's pixel indices) and ``num_keypoints``. None if the data set has no annotation.
         protocol (str): of the evaluation, "coco" or "crowdpose".
         image_groups (dict[str, list]): for "crowdpose", the data set's ids of its easy, medium and hard images.
+        image_files (dict): the data set's image id -> (file name as in the file, width, height); None and NaN = unknown.
     """
 
     source: str
@@ -43,6 +44,7 @@ class GroundTruth:
     annotations: list | None
     protocol: str = "coco"
     image_groups: dict = field(default_factory=dict)
+    image_files: dict = field(default_factory=dict)
 
     @cached_property
     def image_numbers(self):
@@ -88,6 +90,11 @@ def read_ground_truth(dataset_name, num_keypoints):
         annotations=annotations,
         protocol=protocol,
         image_groups=image_groups,
+        image_files={
+            image_id: (file_name, *size)
+            for pose_file in pose_files
+            for image_id, file_name, size in zip(pose_file.image_ids, pose_file.file_names, pose_file.sizes.tolist())
+        },
     )
 
 

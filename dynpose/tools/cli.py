@@ -14,7 +14,7 @@ from dynpose.version import __version__
 
 from .ending import exit_code
 
-_MODULES = ("predict", "check_data", "convert_weights", "model_info", "benchmark")
+_MODULES = ("predict", "report", "check_data", "convert_weights", "model_info", "benchmark")
 
 
 def main(argv=None):

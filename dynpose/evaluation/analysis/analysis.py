@@ -68,9 +68,6 @@ def analyse_predictions(
     findings = find_faults(
         matcher,
         schema,
-        ap=ap,
-        calibration=calibrated,
-        ap_alone=alone,
         flip_pair_faults=data["flip_pair_faults"],
         image_sizes=np.array([sizes.get(i, (np.nan, np.nan)) for i in ground_truth.image_ids]).reshape(-1, 2),
     )

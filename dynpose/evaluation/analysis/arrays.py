@@ -72,6 +72,7 @@ class PoseArrays:
         self,
         *,
         keypoints: np.ndarray | None = None,
+        boxes: np.ndarray | None = None,
         scores: np.ndarray | None = None,
         kept: np.ndarray | None = None,
     ) -> PoseArrays:
@@ -79,12 +80,14 @@ class PoseArrays:
 
         Args:
             keypoints: (N, K, 3) instead of the predicted ones.
+            boxes: (N, 4) XYWH instead of the predicted ones.
             scores: (N,) instead of the predicted ones.
             kept: (N,) bool, the predictions to keep.
         """
         changed = dataclasses.replace(
             self,
             keypoints=self.keypoints if keypoints is None else keypoints,
+            boxes=self.boxes if boxes is None else boxes,
             scores=self.scores if scores is None else scores,
         )
         order = np.lexsort((-changed.scores, changed.groups))

@@ -18,7 +18,7 @@ import numpy as np
 from .arrays import PoseArrays
 from .matching import Matches, PoseMatcher, keypoint_similarity, mean_of
 
-__all__ = ["ERRORS", "KEYPOINT_ERRORS", "LocalizationErrors", "ap_after_corrections", "find_localization_errors"]
+__all__ = ["ERRORS", "KEYPOINT_ERRORS", "LocalizationErrors", "ap_after_corrections", "corrected_predictions", "find_localization_errors", "optimal_scores"]
 
 KEYPOINT_ERRORS = ("miss", "swap", "inversion", "jitter")
 """Errors of single keypoints, in the order in which the paper corrects them (its figure 1)."""
@@ -101,7 +101,8 @@ def ap_after_corrections(
     Keypoints are corrected to the similarity that the error's definition allows: jitter to 0.85, a miss to 0.5, an
     inversion or a swap to the similarity that it has to the wrong keypoint. Scores are replaced by the optimal ones
     (section 3.2): the highest OKS with a person, decayed by soft-NMS. Unmatched predictions, and unmatched people, are
-    ignored at each OKS threshold (section 3.3).
+    ignored at each OKS threshold (section 3.3). Alone, those that are unmatched at OKS 0.1 are: at higher thresholds, an
+    inexact prediction counts as unmatched too, and so does its person.
 
     Args:
         matcher: people and predictions.
@@ -111,21 +112,23 @@ def ap_after_corrections(
         error -> AP, 0 to 100, alone and cumulative. The last cumulative value is 100 if anybody was found.
     """
     arrays = matcher.arrays
-    matches = matcher.match()
-    alone = {error: _ap(_correct(arrays, localization, (error,))) for error in KEYPOINT_ERRORS}
+    alone = {error: _ap(corrected_predictions(arrays, localization, (error,))) for error in KEYPOINT_ERRORS}
     alone["score"] = _ap(arrays.with_predictions(scores=optimal_scores(matcher)))
-    alone["false_positives"] = _ap_without(matcher, matches, false_positives=True)
-    alone["missed_people"] = _ap_without(matcher, matches, missed_people=True)
+    near = matcher.match(np.array([_LOCALIZED]))
+    alone["false_positives"] = _ap(arrays.with_predictions(kept=(near.people >= 0).all(axis=1)))
+    gt_ignored = arrays.gt_ignored | ~near.found[:, 0]
+    matches = matcher.match(gt_ignored=gt_ignored)
+    alone["missed_people"] = mean_of(matcher.precision(matches, gt_ignored=gt_ignored)[0])
 
     cumulative = {}
     for i, error in enumerate(KEYPOINT_ERRORS, start=1):
-        corrected = PoseMatcher(_correct(arrays, localization, KEYPOINT_ERRORS[:i]))
+        corrected = PoseMatcher(corrected_predictions(arrays, localization, KEYPOINT_ERRORS[:i]))
         cumulative[error] = mean_of(corrected.precision(corrected.match())[0])
     rescored = PoseMatcher(corrected.arrays.with_predictions(scores=optimal_scores(corrected)))
     matches = rescored.match()
     cumulative["score"] = mean_of(rescored.precision(matches)[0])
-    cumulative["false_positives"] = _ap_without(rescored, matches, false_positives=True)
-    cumulative["missed_people"] = _ap_without(rescored, matches, false_positives=True, missed_people=True)
+    cumulative["false_positives"] = _ap_without_unmatched(rescored, matches, people=False)
+    cumulative["missed_people"] = _ap_without_unmatched(rescored, matches, people=True)
     return alone, cumulative
 
 
@@ -188,7 +191,16 @@ def _corrected(
     return np.where(is_error[..., None], points, arrays.keypoints[predictions, :, :2])
 
 
-def _correct(arrays: PoseArrays, localization: LocalizationErrors, names: tuple[str, ...]) -> PoseArrays:
+def corrected_predictions(
+    arrays: PoseArrays, localization: LocalizationErrors, names: tuple[str, ...]
+) -> PoseArrays:
+    """Predictions with some errors of keypoints corrected.
+
+    Args:
+        arrays: people and predictions.
+        localization: of :func:`find_localization_errors`.
+        names: of :data:`KEYPOINT_ERRORS`.
+    """
     keypoints = arrays.keypoints.copy()
     wrong = np.any([localization.errors[name] for name in names], axis=0)
     rows = localization.predictions
@@ -201,14 +213,11 @@ def _ap(arrays: PoseArrays) -> float:
     return mean_of(matcher.precision(matcher.match())[0])
 
 
-def _ap_without(
-    matcher: PoseMatcher, matches: Matches, *, false_positives: bool = False, missed_people: bool = False
-) -> float:
-    ignored, gt_ignored = matches.ignored, np.broadcast_to(matcher.arrays.gt_ignored[:, None], matches.found.shape)
-    if false_positives:
-        ignored = ignored | (matches.people < 0)
-    if missed_people:
-        gt_ignored = gt_ignored | ~matches.found
+def _ap_without_unmatched(matcher: PoseMatcher, matches: Matches, *, people: bool) -> float:
+    """AP without predictions, or also without people, that are not matched at each threshold."""
+    ignored, gt_ignored = matches.ignored | (matches.people < 0), matcher.arrays.gt_ignored
+    if people:
+        gt_ignored = gt_ignored[:, None] | ~matches.found
     return mean_of(matcher.precision(matches, ignored=ignored, gt_ignored=gt_ignored)[0])
 
 

@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from dynpose.data import KeypointSchema
 
 from .arrays import PoseArrays
-from .error_types import ERRORS
+from .calibration import calibration
+from .error_types import ERRORS, corrected_predictions, find_localization_errors, optimal_scores
 from .matching import PoseMatcher
 from .systematic import (
     Exchange,
+    Offset,
+    Scale,
     ap_of,
+    ap_without_people,
     background_predictions,
     duplicate_predictions,
     find_exchange,
     find_offset,
     find_scale,
     keypoint_confusions,
+    missed_people,
     pair_by_box,
+    placed_at,
 )
 
 __all__ = ["Finding", "find_faults", "verdict"]
 
 # AP points that correcting a fault must give at least
 _EXCHANGE_GAIN, _SCALE_GAIN, _BACKGROUND_GAIN, _DUPLICATE_GAIN, _SCORE_GAIN = 2.0, 0.5, 5.0, 2.0, 3.0
-# The probability that a correct prediction has a higher score than a wrong one
-_UNINFORMATIVE, _REVERSED = 0.65, 0.4
+# Rank correlations of score and OKS
+_UNINFORMATIVE, _REVERSED = 0.1, -0.2
 _MISSED_SHARE = 0.2
+_MAX_CORRECTIONS = 3
 _CONFUSED_SHARE = 0.2
 # Coordinates up to which all are fractions of the image, and AP below which other forms of coordinates are tried
 _MAX_FRACTION, _LOW_AP = 1.5, 20.0
@@ -70,46 +78,44 @@ def find_faults(
     matcher: PoseMatcher,
     schema: KeypointSchema,
     *,
-    ap: float,
-    calibration: dict,
-    ap_alone: dict[str, float],
     flip_pair_faults: list[str],
     image_sizes: np.ndarray,
 ) -> list[Finding]:
     """Look for systematic faults.
 
+    Exchanged keypoints and wrong coordinates are corrected one after the other, the largest gain first, and all other
+    faults are looked for in the corrected predictions: they would be consequences otherwise.
+
     Args:
         matcher: people and predictions.
         schema: K keypoints.
-        ap: of the predictions, 0 to 100.
-        calibration: of :func:`~.calibration.calibration`.
-        ap_alone: of :func:`~.error_types.ap_after_corrections`.
         flip_pair_faults: of :func:`~.data_summary.flip_pair_faults`.
         image_sizes: (I, 2) width and height, pixels; NaN = unknown.
 
     Returns:
         By descending AP gain; those with an unknown gain follow the gains of at least 1.
     """
-    arrays = matcher.arrays
-    if math.isnan(ap) or not len(arrays.groups):
-        return _sorted([_flip_pairs(fault) for fault in flip_pair_faults])
-    pairs = pair_by_box(arrays)
-    exchange = find_exchange(arrays, pairs, schema.flip_indices)
-    candidates = [
-        _exchanged(exchange, schema, ap),
-        _coordinates(arrays, ap, image_sizes),
-        _scale(matcher, ap),
-        _offset(arrays, pairs, ap),
-        _scores(arrays, ap, calibration, ap_alone),
+    arrays, of_data = matcher.arrays, [_flip_pairs(fault) for fault in flip_pair_faults]
+    if arrays.gt_ignored.all() or not len(arrays.groups):
+        return of_data
+    findings = []
+    ap = ap_of(arrays)
+    for _ in range(_MAX_CORRECTIONS):
+        corrections = list(_corrections(arrays, schema, ap, image_sizes))
+        if not corrections:
+            break
+        finding, arrays = max(corrections, key=lambda correction: correction[0].ap_gain)
+        findings.append(finding)
+        ap += finding.ap_gain
+    matcher = PoseMatcher(arrays)
+    others = [
+        _confused(keypoint_confusions(arrays, pair_by_box(matcher)), matcher, schema, ap),
+        _scores(matcher, ap),
         _background(matcher, ap),
         _duplicates(matcher, ap),
-        _missed_people(matcher, ap, ap_alone),
+        _missed_people(matcher, ap),
     ]
-    findings = [finding for finding in candidates if finding is not None]
-    if not any(finding.kind.startswith("exchanged") for finding in findings):
-        confused = _confused(keypoint_confusions(arrays, pairs), schema, ap, ap_alone)
-        findings += [] if confused is None else [confused]
-    return _sorted([*findings, *map(_flip_pairs, flip_pair_faults)])
+    return _sorted([*findings, *(finding for finding in others if finding is not None), *of_data])
 
 
 def verdict(findings: list[Finding], ap: float, ap_alone: dict[str, float], num_predictions: int) -> str:
@@ -140,9 +146,25 @@ def _sorted(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: -(0.99 if math.isnan(finding.ap_gain) else finding.ap_gain))
 
 
-def _exchanged(exchange: Exchange | None, schema: KeypointSchema, ap: float) -> Finding | None:
-    if exchange is None or exchange.ap - ap < _EXCHANGE_GAIN:
-        return None
+def _corrections(
+    arrays: PoseArrays, schema: KeypointSchema, ap: float, image_sizes: np.ndarray
+) -> Iterator[tuple[Finding, PoseArrays]]:
+    """Exchanged keypoints and wrong coordinates, each with the corrected predictions."""
+    matcher = PoseMatcher(arrays)
+    pairs = pair_by_box(matcher)
+    exchange = find_exchange(arrays, pairs, schema.flip_indices)
+    if exchange is not None and exchange.ap - ap >= _EXCHANGE_GAIN:
+        yield _exchanged(exchange, schema, ap), arrays.with_predictions(keypoints=arrays.keypoints[:, exchange.order])
+    yield from _other_coordinates(arrays, ap, image_sizes)
+    scale = find_scale(matcher)
+    if scale is not None and scale.ap - ap >= _SCALE_GAIN:
+        yield _scaled(scale, ap), placed_at(arrays, arrays.keypoints[..., :2] / scale.factors[:, None])
+    offset = find_offset(arrays, pairs)
+    if offset is not None and offset.ap >= ap:
+        yield _shifted(offset, ap), placed_at(arrays, arrays.keypoints[..., :2] - (offset.dx, offset.dy))
+
+
+def _exchanged(exchange: Exchange, schema: KeypointSchema, ap: float) -> Finding:
     order = exchange.order
     moved = [k for k in range(schema.num_keypoints) if order[k] != k]
     names = [schema.names[k] for k in moved]
@@ -172,9 +194,7 @@ def _twin_name(schema: KeypointSchema, k: int) -> str:
     return " / ".join(schema.names[i] for i in sorted((k, twin)))
 
 
-def _confused(
-    shares: np.ndarray, schema: KeypointSchema, ap: float, ap_alone: dict[str, float]
-) -> Finding | None:
+def _confused(shares: np.ndarray, matcher: PoseMatcher, schema: KeypointSchema, ap: float) -> Finding | None:
     """Keypoints that are often, but not always, predicted in the place of another."""
     rows, columns = np.nonzero(shares >= _CONFUSED_SHARE)
     if not len(rows):
@@ -190,65 +210,72 @@ def _confused(
         _listed(f"{a} is at {b} in {100 * share:.0f} %" for a, b, share in named) + ".",
         "Check the flip pairs of the training data: a wrong or missing pair teaches the model both places. Else train "
         "longer, or with fewer mirrored images.",
-        ap_alone["inversion"] - ap if twins else math.nan,
+        _gain_without_inversions(matcher, schema, ap) if twins else math.nan,
     )
 
 
-def _coordinates(arrays: PoseArrays, ap: float, image_sizes: np.ndarray) -> Finding | None:
+def _gain_without_inversions(matcher: PoseMatcher, schema: KeypointSchema, ap: float) -> float:
+    localization = find_localization_errors(matcher, schema.flip_indices)
+    return ap_of(corrected_predictions(matcher.arrays, localization, ("inversion",))) - ap
+
+
+def _other_coordinates(
+    arrays: PoseArrays, ap: float, image_sizes: np.ndarray
+) -> Iterator[tuple[Finding, PoseArrays]]:
     """Coordinates in another form: fractions of the image, or y before x."""
     points = arrays.keypoints[..., :2]
-    people = arrays.gt_keypoints[arrays.gt_labelled][:, :2]
-    if np.abs(points).max() <= _MAX_FRACTION < np.median(people):
-        keypoints = arrays.keypoints.copy()
-        keypoints[..., :2] *= image_sizes[arrays.images][:, None]
-        known = bool(np.isfinite(keypoints).all())
-        gain = ap_of(arrays.with_predictions(keypoints=keypoints)) - ap if known else math.nan
-        return Finding(
-            "fractions",
-            "The predicted coordinates are fractions of the image's size, not pixels.",
-            f"All lie within {np.abs(points).max():.2f} of 0.",
-            "Multiply x by the width and y by the height of the image before writing the results.",
-            gain,
+    largest = np.abs(points).max()
+    sizes = image_sizes[arrays.images]
+    people = arrays.gt_keypoints[arrays.gt_labelled & ~arrays.gt_ignored[:, None]][:, :2]
+    if largest <= _MAX_FRACTION < np.median(people) and np.isfinite(sizes).all():
+        corrected = placed_at(arrays, points * sizes[:, None])
+        yield (
+            Finding(
+                "fractions",
+                "The predicted coordinates are fractions of the image's size, not pixels.",
+                f"The largest is {largest:.2f}.",
+                "Multiply x by the width and y by the height of the image before writing the results.",
+                ap_of(corrected) - ap,
+            ),
+            corrected,
         )
     if ap >= _LOW_AP:
-        return None
-    exchanged = ap_of(arrays.with_predictions(keypoints=arrays.keypoints[..., [1, 0, 2]]))
-    if exchanged - ap < _EXCHANGE_GAIN:
-        return None
-    return Finding(
-        "exchanged_axes",
-        "x and y are exchanged: the predicted keypoints are y, x.",
-        f"AP is {ap:.1f} as predicted, and {exchanged:.1f} with x and y exchanged.",
-        "Write x before y.",
-        exchanged - ap,
-    )
+        return
+    corrected = placed_at(arrays, points[..., ::-1])
+    exchanged = ap_of(corrected)
+    if exchanged - ap >= _EXCHANGE_GAIN:
+        yield (
+            Finding(
+                "exchanged_axes",
+                "x and y are exchanged: the predicted keypoints are y, x.",
+                f"AP is {ap:.1f} as predicted, and {exchanged:.1f} with x and y exchanged.",
+                "Write x before y.",
+                exchanged - ap,
+            ),
+            corrected,
+        )
 
 
-def _scale(matcher: PoseMatcher, ap: float) -> Finding | None:
-    scale = find_scale(matcher)
-    if scale is None or scale.ap - ap < _SCALE_GAIN:
-        return None
-    varies = ", by factors that differ between images" if scale.varies else ""
+def _scaled(scale: Scale, ap: float) -> Finding:
+    factors = f"x is {scale.x:.3g} and y {scale.y:.3g} times the annotated one"
+    if scale.varies:
+        factors = f"the factors differ between the images; in the median image {factors}"
     return Finding(
         "scale",
-        f"The predicted coordinates belong to another image size{varies}: x is {scale.x:.3g} and y {scale.y:.3g} times "
-        f"the annotated one.",
-        f"AP is {ap:.1f} as predicted, and {scale.ap:.1f} with the coordinates divided by these factors.",
+        f"The predicted coordinates belong to another image size: {factors}.",
+        f"AP is {ap:.1f} as predicted, and {scale.ap:.1f} with the coordinates divided by the factors.",
         "Scale the predictions back from the resized image of the network to the original image, and check that the "
         "annotation is of the images that were predicted.",
         scale.ap - ap,
     )
 
 
-def _offset(arrays: PoseArrays, pairs, ap: float) -> Finding | None:
-    offset = find_offset(arrays, pairs)
-    if offset is None or offset.ap < ap:
-        return None
+def _shifted(offset: Offset, ap: float) -> Finding:
     return Finding(
         "offset",
         f"All keypoints are shifted by {_direction(offset.dx, 'to the right', 'to the left')} and "
         f"{_direction(offset.dy, 'down', 'up')}.",
-        f"Median error of all keypoints: x {offset.dx:+.2f}, y {offset.dy:+.2f} pixels.",
+        f"Median error of the people: x {offset.dx:+.2f}, y {offset.dy:+.2f} pixels.",
         "Half a pixel: the predictions count from the corner of the first pixel, and COCO from its centre; subtract "
         "0.5. More: compare the padding and cropping in the preprocessing with what is undone afterwards.",
         offset.ap - ap,
@@ -259,20 +286,29 @@ def _direction(value: float, positive: str, negative: str) -> str:
     return f"{abs(value):.2g} pixels {positive if value >= 0 else negative}"
 
 
-def _scores(arrays: PoseArrays, ap: float, calibration: dict, ap_alone: dict[str, float]) -> Finding | None:
-    auroc, gain = calibration["auroc"], ap_alone["score"] - ap
-    if math.isnan(auroc) or auroc >= _UNINFORMATIVE or gain < _SCORE_GAIN:
+def _scores(matcher: PoseMatcher, ap: float) -> Finding | None:
+    """Scores that do not order the predictions of people; those of the background are another fault."""
+    arrays = matcher.arrays
+    rest = PoseMatcher(
+        arrays.with_predictions(kept=~background_predictions(matcher) & ~duplicate_predictions(matcher))
+    )
+    correlation = calibration(rest)["rank_correlation"]
+    is_constant = np.ptp(arrays.scores) == 0
+    if not is_constant and not correlation < _UNINFORMATIVE:
+        return None
+    gain = ap_of(arrays.with_predictions(scores=optimal_scores(matcher))) - ap
+    if gain < _SCORE_GAIN:
         return None
     title = "The scores say little about the quality of the predictions."
-    if np.ptp(arrays.scores) == 0:
+    if is_constant:
         title = f"All predictions have the same score, {arrays.scores[0]:g}."
-    elif auroc < _REVERSED:
-        title = "The scores are reversed: wrong predictions have higher ones than correct predictions."
+    elif correlation < _REVERSED:
+        title = "The scores are reversed: worse predictions have higher ones."
+    text = "" if is_constant else f"The rank correlation of score and OKS is {correlation:.2f}. "
     return Finding(
         "scores",
         title,
-        f"A correct prediction has a higher score than a wrong one with a probability of {auroc:.2f} (0.5 is chance). "
-        f"The best scores for these keypoints give AP {ap_alone['score']:.1f}.",
+        f"{text}The best scores for these keypoints give AP {ap + gain:.1f}.",
         "Write the score of the detection, not a constant or a rank, and check that it is trained with the keypoints.",
         gain,
     )
@@ -309,9 +345,9 @@ def _duplicates(matcher: PoseMatcher, ap: float) -> Finding | None:
     )
 
 
-def _missed_people(matcher: PoseMatcher, ap: float, ap_alone: dict[str, float]) -> Finding | None:
+def _missed_people(matcher: PoseMatcher, ap: float) -> Finding | None:
     counted = ~matcher.arrays.gt_ignored
-    missed = counted & ~matcher.match(np.array([0.1])).found[:, 0]
+    missed = missed_people(matcher)
     share = missed.sum() / max(1, counted.sum())
     if share < _MISSED_SHARE:
         return None
@@ -323,7 +359,7 @@ def _missed_people(matcher: PoseMatcher, ap: float, ap_alone: dict[str, float]) 
         f"that of all people {np.median(sizes[counted]):.0f}.",
         "Small people: larger input images. Else lower the score threshold of the predictions, which AP needs down to "
         "0, and raise their number per image.",
-        ap_alone["missed_people"] - ap,
+        ap_without_people(matcher, missed) - ap,
     )
 
 
@@ -337,6 +373,6 @@ def _flip_pairs(fault: str) -> Finding:
     )
 
 
-def _listed(items) -> str:
+def _listed(items: Iterable) -> str:
     items = list(map(str, items))
     return ", ".join(items[:6]) + (f" and {len(items) - 6} more" if len(items) > 6 else "")

@@ -87,6 +87,11 @@ class PoseMatcher:
             best[has_people] = np.maximum.reduceat(oks, self._starts[has_people])
         return best
 
+    def oks_of_group(self, predictions: np.ndarray) -> np.ndarray:
+        """(D, P') OKS of the D predictions of a group (their consecutive indices) with its people."""
+        start, count = self._starts[predictions[0]], self._counts[predictions[0]]
+        return self.oks[start : start + len(predictions) * count].reshape(len(predictions), count)
+
     def of_pairs(self, predictions: np.ndarray, people: np.ndarray) -> np.ndarray:
         """Similarities of the keypoints: pairs (M',) of predictions and people -> (M', K)."""
         arrays = self.arrays

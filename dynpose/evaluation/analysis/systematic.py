@@ -22,13 +22,16 @@ __all__ = [
     "PersonPairs",
     "Scale",
     "ap_of",
+    "ap_without_people",
     "background_predictions",
     "duplicate_predictions",
     "find_exchange",
     "find_offset",
     "find_scale",
     "keypoint_confusions",
+    "missed_people",
     "pair_by_box",
+    "placed_at",
 ]
 
 _MIN_IOU = 0.3
@@ -37,8 +40,10 @@ _NEAR = 0.5
 _SAME_PERSON = 0.5
 # Pixels from which an offset is a fault, and relative deviations from which a scale is
 _MIN_OFFSET, _MIN_SCALE = 0.4, 0.005
+# Relative spread of the factors of images from which they differ
+_SPREAD = 0.02
 # Standard errors that an estimate must differ by
-_SIGNIFICANT = 5
+_SIGNIFICANT = 4
 # The residual of a scaled pose, relative to the square root of the person's area
 _MAX_RESIDUAL = 0.15
 _CHUNK = 2_000_000
@@ -79,6 +84,8 @@ class Scale(NamedTuple):
     """The median over the images"""
     varies: bool
     """Whether the factors differ between images"""
+    factors: np.ndarray
+    """(N, 2) of each prediction"""
     ap: float
     """AP with the coordinates divided by the factors, 0 to 100"""
 
@@ -89,22 +96,35 @@ def ap_of(arrays: PoseArrays) -> float:
     return mean_of(matcher.precision(matcher.match())[0])
 
 
-def pair_by_box(arrays: PoseArrays) -> PersonPairs:
-    """Pair each person with the prediction whose box has the highest IoU, at least 0.3.
+def ap_without_people(matcher: PoseMatcher, ignored: np.ndarray) -> float:
+    """AP with some people (P,) ignored, 0 to 100."""
+    gt_ignored = matcher.arrays.gt_ignored | ignored
+    return mean_of(matcher.precision(matcher.match(gt_ignored=gt_ignored), gt_ignored=gt_ignored)[0])
+
+
+def placed_at(arrays: PoseArrays, points: np.ndarray) -> PoseArrays:
+    """Predictions with other coordinates (N, K, 2) and the boxes around them."""
+    keypoints = arrays.keypoints.copy()
+    keypoints[..., :2] = points
+    low, high = points.min(axis=1), points.max(axis=1)
+    return arrays.with_predictions(keypoints=keypoints, boxes=np.concatenate([low, high - low], axis=1))
+
+
+def pair_by_box(matcher: PoseMatcher) -> PersonPairs:
+    """Pair each person with a prediction whose box has an IoU of at least 0.3, the one with the highest IoU plus OKS.
 
     Args:
-        arrays: people and predictions; ignored people have no pair.
+        matcher: people and predictions; ignored people have no pair.
     """
+    arrays = matcher.arrays
     predictions, people = [], []
     for rows, persons in _groups_of(arrays):
-        persons = persons[~arrays.gt_ignored[persons]]
-        if not len(persons):
-            continue
         iou = box_iou(arrays.boxes[rows], arrays.gt_boxes[persons])
-        best = iou.argmax(axis=0)
-        enough = iou[best, np.arange(len(persons))] >= _MIN_IOU
-        predictions.append(rows[best[enough]])
-        people.append(persons[enough])
+        likeness = np.where(iou >= _MIN_IOU, iou + matcher.oks_of_group(rows), -1)
+        best = likeness.argmax(axis=0)
+        chosen = (likeness[best, np.arange(len(persons))] > 0) & ~arrays.gt_ignored[persons]
+        predictions.append(rows[best[chosen]])
+        people.append(persons[chosen])
     return PersonPairs(*(np.concatenate(each) if each else np.zeros(0, np.int64) for each in (predictions, people)))
 
 
@@ -157,22 +177,21 @@ def find_offset(arrays: PoseArrays, pairs: PersonPairs) -> Offset | None:
         pairs: of :func:`pair_by_box`.
 
     Returns:
-        None if there is none, or it is within five standard errors of the median.
+        None if there is none, or it is within four standard errors.
     """
     labelled = arrays.gt_labelled[pairs.people]
     errors = arrays.keypoints[pairs.predictions, :, :2] - arrays.gt_keypoints[pairs.people, :, :2]
-    errors = errors[labelled]
     if not len(errors):
         return None
-    offset = np.median(errors, axis=0)
-    deviation = 1.4826 * np.median(np.abs(errors - offset), axis=0)
-    # keypoints of a person are not independent
-    standard_error = 1.2533 * deviation / np.sqrt(max(1, len(pairs.people)))
-    if np.hypot(*offset) < _MIN_OFFSET or np.hypot(*offset) < _SIGNIFICANT * np.hypot(*standard_error):
+    # the keypoints of a person are not independent: one error each, to which exact keypoints contribute most
+    weights = labelled / arrays.sigmas**2
+    of_people = (errors * weights[..., None]).sum(axis=1) / weights.sum(axis=1)[:, None]
+    offset = np.median(of_people, axis=0)
+    deviation = 1.4826 * np.median(np.abs(of_people - offset), axis=0)
+    standard_error = 1.2533 * deviation / np.sqrt(len(of_people))
+    if np.hypot(*offset) < _MIN_OFFSET or (np.abs(offset) < _SIGNIFICANT * standard_error).all():
         return None
-    keypoints = arrays.keypoints.copy()
-    keypoints[..., :2] -= offset
-    return Offset(*map(float, offset), ap_of(arrays.with_predictions(keypoints=keypoints)))
+    return Offset(*map(float, offset), ap_of(placed_at(arrays, arrays.keypoints[..., :2] - offset)))
 
 
 def find_scale(matcher: PoseMatcher) -> Scale | None:
@@ -193,18 +212,21 @@ def find_scale(matcher: PoseMatcher) -> Scale | None:
         return None
     median = np.median(factors, axis=0)
     deviation = 1.4826 * np.median(np.abs(factors - median), axis=0)
-    standard_error = 1.2533 * deviation / np.sqrt(len(images))
     difference = np.abs(median - 1)
-    spread = float(np.max(deviation / median))
-    if not ((difference > _MIN_SCALE) & (difference > _SIGNIFICANT * standard_error)).any():
+    is_scaled = (difference > _MIN_SCALE) & (difference > _SIGNIFICANT * 1.2533 * deviation / np.sqrt(len(images)))
+    # factors of both signs have a median of 1
+    most_differ = np.median(np.abs(factors - 1).max(axis=1)) > _SPREAD
+    if not is_scaled.any() and not most_differ:
         return None
-    aps = {False: ap_of(_divided(arrays, np.broadcast_to(median, (arrays.num_images, 2))))}
-    if spread > 0.02:
-        of_images = np.tile(median, (arrays.num_images, 1))
-        of_images[images] = factors
-        aps[True] = ap_of(_divided(arrays, of_images))
-    varies = max(aps, key=lambda key: aps[key])
-    return Scale(float(median[0]), float(median[1]), varies, aps[varies])
+    everywhere = np.tile(median, (arrays.num_images, 1))
+    of_images = everywhere.copy()
+    of_images[images] = factors
+    options = [(everywhere, False)] + ([(of_images, True)] if float(np.max(deviation / median)) > _SPREAD else [])
+    scales = [
+        Scale(*map(float, median), varies, used[arrays.images], ap_of(_divided(arrays, used[arrays.images])))
+        for used, varies in options
+    ]
+    return max(scales, key=lambda scale: scale.ap)
 
 
 def background_predictions(matcher: PoseMatcher) -> np.ndarray:
@@ -230,6 +252,11 @@ def duplicate_predictions(matcher: PoseMatcher) -> np.ndarray:
     unmatched = (matches.people[:, 0] < 0) & ~matches.ignored[:, 0]
     taken = matches.found[matcher.pair_people, 0] & ~matcher.arrays.gt_ignored[matcher.pair_people]
     return unmatched & (matcher.best_oks(taken) >= _SAME_PERSON)
+
+
+def missed_people(matcher: PoseMatcher) -> np.ndarray:
+    """(P,) bool: people without a prediction, at OKS 0.1; ignored people are not missed."""
+    return ~matcher.arrays.gt_ignored & ~matcher.match(np.array([_BACKGROUND_OKS])).found[:, 0]
 
 
 def _groups_of(arrays: PoseArrays):
@@ -293,7 +320,5 @@ def _factors_of_images(matcher: PoseMatcher) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _divided(arrays: PoseArrays, factors: np.ndarray) -> PoseArrays:
-    """Predictions divided by the factors (I, 2) of their images."""
-    keypoints = arrays.keypoints.copy()
-    keypoints[..., :2] /= factors[arrays.images][:, None]
-    return arrays.with_predictions(keypoints=keypoints)
+    """Predictions divided by their factors (N, 2)."""
+    return placed_at(arrays, arrays.keypoints[..., :2] / factors[:, None])
