@@ -35,7 +35,7 @@ class GroundTruth:
             numbers, COCO's pixel indices) and ``num_keypoints``. None if the data set has no annotation.
         protocol (str): of the evaluation, "coco" or "crowdpose".
         image_groups (dict[str, list]): for "crowdpose", the data set's ids of its easy, medium and hard images.
-        image_files (dict): the data set's image id -> (file name as in the file, width, height); None and NaN = unknown.
+        image_files (dict): the data set's image id -> file name, width and height as in the file; None, NaN = missing.
     """
 
     source: str

@@ -100,7 +100,10 @@ def _thinned(curve: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def _meaning(total_loss: list[tuple[int, float]], ap: dict[str, list[tuple[int, float]]]) -> list[str]:
-    return [*_meaning_of_loss(total_loss), *(text for name, curve in ap.items() for text in _meaning_of_ap(name, curve))]
+    return [
+        *_meaning_of_loss(total_loss),
+        *(text for name, curve in ap.items() for text in _meaning_of_ap(name, curve)),
+    ]
 
 
 def _meaning_of_loss(curve: list[tuple[int, float]]) -> list[str]:
@@ -142,8 +145,8 @@ def _meaning_of_ap(name: str, curve: list[tuple[int, float]]) -> list[str]:
         return [f"{name} is {last:.1f}, of one evaluation at iteration {best_iteration + 1}."]
     if last < best - _AP_CHANGE:
         return [
-            f"{name} is {last:.1f}, {best - last:.1f} below its best, {best:.1f} at iteration {best_iteration + 1}: the "
-            f"model overfits since then. Use the checkpoint of that iteration, or stop early."
+            f"{name} is {last:.1f}, {best - last:.1f} below its best, {best:.1f} at iteration {best_iteration + 1}: "
+            "the model overfits since then. Use the checkpoint of that iteration, or stop early."
         ]
     if last > finite[-2][1] + _AP_CHANGE:
         return [f"{name} is {last:.1f} and still rises: a longer training may help."]

@@ -9,9 +9,12 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 __all__ = ["bars", "calibration_chart", "lines", "waterfall"]
@@ -24,7 +27,7 @@ _VARIABLES |= {color: f"--series-{i}" for i, color in enumerate(_SERIES, start=1
 # Labels stay legible on a phone at this width, in inches
 _WIDTH, _HEIGHT = 4.8, 3.0
 _STYLES = ("-", "--", "-.", ":")
-_RC = {
+_RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "dynpose",
     "font.family": "sans-serif",
@@ -48,7 +51,7 @@ _RC = {
 
 
 def lines(
-    series: dict[str, tuple[Sequence[float], Sequence[float]]],
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     name: str,
     *,
     x_label: str,
@@ -71,8 +74,9 @@ def lines(
     Returns:
         An ``<svg>`` element.
     """
+    columns = 3 if max(map(len, series)) < 16 else 2
     with _style():
-        figure, axes = _figure()
+        figure, axes = _figure(len(series) // columns)
         for i, (label, (x, y)) in enumerate(series.items()):
             style = _STYLES[i // len(_SERIES) % len(_STYLES)]
             marker = "o" if marked or len(x) == 1 else None
@@ -81,7 +85,7 @@ def lines(
             axes.set_yscale("log")
         axes.set(xlabel=x_label, ylabel=y_label, xlim=x_limits, ylim=y_limits)
         if len(series) > 1:
-            figure.legend(loc="outside lower center", ncols=3 if max(map(len, series)) < 16 else 2)
+            figure.legend(loc="outside lower center", ncols=columns)
         return _svg(figure, name)
 
 
@@ -157,18 +161,21 @@ def calibration_chart(bins: Sequence[dict], name: str) -> str:
             axes.plot(limits, limits, color=_GRID, linestyle="--", label="calibrated")
         scores = [each["score"] for each in filled]
         for i, (key, label) in enumerate((("correct", "share with OKS of at least 0.5"), ("oks", "mean OKS"))):
-            axes.plot(scores, [each[key] for each in filled], "os"[i] + "-", color=_SERIES[i], label=label, markersize=4)
+            axes.plot(
+                scores, [each[key] for each in filled], "os"[i] + "-", color=_SERIES[i], label=label, markersize=4
+            )
         axes.set(xlabel="score", ylabel="quality", xlim=limits, ylim=(0, 1.02))
         figure.legend(loc="outside lower center", ncols=2)
         return _svg(figure, name)
 
 
-def _style():
+def _style() -> AbstractContextManager:
     return matplotlib.rc_context(_RC)
 
 
-def _figure():
-    figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+def _figure(legend_rows: int = 0) -> tuple[Figure, Axes]:
+    """A figure with room for a legend below it."""
+    figure = Figure(figsize=(_WIDTH, _HEIGHT + 0.18 * legend_rows), layout="constrained")
     return figure, figure.add_subplot()
 
 

@@ -113,7 +113,7 @@ def read_run(folder: str | os.PathLike, dataset: str | None = None) -> ReportInp
     tested = list(cfg.DATASETS.TEST)
     if dataset is None and len(tested) == 1:
         dataset = tested[0]
-    if dataset not in tested:
+    if dataset is None or dataset not in tested:
         raise ConfigError(
             f"{folder}: {'DATASETS.TEST of its config is empty' if not tested else 'choose one of its data sets'} with "
             f"--dataset: {', '.join(tested) or 'none'}"
@@ -239,8 +239,8 @@ def _default_sigmas(schema: KeypointSchema) -> list[str]:
     if not schema.sigmas_are_default:
         return []
     return [
-        f"The data set has no OKS sigmas: {schema.sigmas[0]:g} is used for each keypoint, which is strict. Compare AP on "
-        f"this data set only, or give measured ones (--sigmas)."
+        f"The data set has no OKS sigmas: {schema.sigmas[0]:g} is used for each keypoint, which is strict. Compare AP "
+        f"on this data set only, or give measured ones (--sigmas)."
     ]
 
 
@@ -260,9 +260,9 @@ def _subset(schema: KeypointSchema, kept: list[int]) -> KeypointSchema:
     names = {schema.names[i] for i in kept}
     number = {index: i for i, index in enumerate(kept)}
     return KeypointSchema(
-        names=[schema.names[i] for i in kept],
-        flip_pairs=[pair for pair in schema.flip_pairs if set(pair) <= names],
-        skeleton=[(number[a], number[b]) for a, b in schema.skeleton if a in number and b in number],
-        sigmas=[schema.sigmas[i] for i in kept],
+        names=tuple(schema.names[i] for i in kept),
+        flip_pairs=tuple(pair for pair in schema.flip_pairs if set(pair) <= names),
+        skeleton=tuple((number[a], number[b]) for a, b in schema.skeleton if a in number and b in number),
+        sigmas=tuple(schema.sigmas[i] for i in kept),
         sigmas_are_default=schema.sigmas_are_default,
     )

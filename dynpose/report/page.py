@@ -6,6 +6,7 @@ import json
 import math
 import os
 from importlib import resources
+from typing import Any
 
 from dynpose.data import DatasetError
 from dynpose.evaluation.analysis import analyse_predictions
@@ -87,7 +88,7 @@ def analyse(source: ReportInput, *, num_worst: int = 30) -> dict:
     classes = analysis.pop("ap_of_classes")
     names = dict(zip(map(str, source.ground_truth.category_ids), source.class_names))
     files = source.ground_truth.image_files
-    for row in analysis["worst_images"]:
+    for row in analysis["worst_images"]["images"]:
         row["file_name"] = files.get(row["image"], (None,))[0]
     return _without_nan(
         {
@@ -193,8 +194,8 @@ def _range(each: dict, *, whole: bool) -> str:
 
 def _pictures(report: dict, source: ReportInput) -> dict[str, Picture | str]:
     """Image id as text -> its picture, or the reason why there is none."""
-    threshold = report["calibration"]["best_threshold"]
-    wanted = {row["image"] for row in report["worst_images"]}
+    threshold = report["worst_images"]["score_threshold"]
+    wanted = {row["image"] for row in report["worst_images"]["images"]}
     annotations: dict = {image_id: [] for image_id in wanted}
     for person in source.ground_truth.annotations or ():
         image_id = source.ground_truth.image_ids[person["image_id"] - 1]
@@ -217,7 +218,7 @@ def _pictures(report: dict, source: ReportInput) -> dict[str, Picture | str]:
     return pictures
 
 
-def _without_nan(value):
+def _without_nan(value: Any) -> Any:
     """Plain JSON: NaN and infinite numbers as None."""
     if isinstance(value, dict):
         return {key: _without_nan(each) for key, each in value.items()}

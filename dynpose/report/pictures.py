@@ -15,7 +15,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from dynpose.data import DatasetError, KeypointSchema
+from dynpose.data import KeypointSchema
 from dynpose.data.image_reading import read_image
 from dynpose.evaluation.coco_metrics import box_of
 from dynpose.utils import draw_poses

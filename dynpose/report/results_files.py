@@ -63,11 +63,11 @@ def read_results(
     results = Results()
     if isinstance(data, list):
         records = _of_coco_results(data, path, images, len(names))
-        category_of = _CategoryIds(ground_truth.category_ids, class_of, path)
+        category_of: _CategoryIds | _CategoryNames = _CategoryIds(ground_truth.category_ids, class_of)
     elif isinstance(data, dict) and isinstance(data.get("images"), list) and isinstance(data.get("info"), dict):
         matched = _matched_keypoints(data["info"], names, path, results)
         records = _of_predict(data["images"], path, images, matched, results)
-        category_of = _CategoryNames(ground_truth.category_ids, class_names, path)
+        category_of = _CategoryNames(ground_truth.category_ids, class_names)
     else:
         raise DatasetError(
             f"{path}: it holds no predictions: give a list in COCO's results format (image_id, category_id, keypoints, "
@@ -133,12 +133,11 @@ def _names_of(file_name: str) -> list[str]:
 
 
 class _CategoryIds:
-    """The data set's category ids; a single class may have another id in the predictions."""
+    """The data set's category ids; those of a single class may be left out."""
 
-    def __init__(self, category_ids: Sequence[int], class_of: dict[int, int], path: str | os.PathLike):
+    def __init__(self, category_ids: Sequence[int], class_of: dict[int, int]):
         self._ids = list(category_ids)
         self._class_of = class_of or {category_id: i for i, category_id in enumerate(category_ids)}
-        self._path = path
         self.unknown: Counter = Counter()
 
     def find(self, record: dict) -> int | None:
@@ -159,7 +158,7 @@ class _CategoryIds:
 class _CategoryNames:
     """The data set's category ids by the class names of ``dynpose predict``."""
 
-    def __init__(self, category_ids: Sequence[int], class_names: Sequence[str], path: str | os.PathLike):
+    def __init__(self, category_ids: Sequence[int], class_names: Sequence[str]):
         self._ids, self._names = list(category_ids), list(class_names)
         self.unknown: Counter = Counter()
 

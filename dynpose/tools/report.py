@@ -22,13 +22,19 @@ HELP = "an HTML page that says what is wrong with predictions"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
-    parser.add_argument("source", metavar="RUN_OR_PREDICTIONS", help="a folder of a run or of predict, or a results file")
+    parser.add_argument(
+        "source", metavar="RUN_OR_PREDICTIONS", help="a folder of a run or of predict, or a results file"
+    )
     parser.add_argument("--annotations", help="of the predicted images, in COCO's format; not for a run")
     parser.add_argument("--image-root", help="folder that its file names start from, default: that of the annotation")
-    parser.add_argument("--dataset", help="instead of --annotations: a registered data set; or one of a run's data sets")
+    parser.add_argument(
+        "--dataset", help="instead of --annotations: a registered data set; or one of a run's data sets"
+    )
     parser.add_argument("--category", nargs="+", help="with --annotations: the category to use, several as one class")
     parser.add_argument("--keypoints", nargs="+", help="with --annotations: their names, for a file that has none")
-    parser.add_argument("--schema", help="with --annotations: a known schema that gives the keypoints (docs/schemas.md)")
+    parser.add_argument(
+        "--schema", help="with --annotations: a known schema that gives the keypoints (docs/schemas.md)"
+    )
     parser.add_argument("--sigmas", nargs="+", type=finite_number, default=[], help="OKS sigmas of the keypoints")
     parser.add_argument(
         "--protocol", choices=("coco", "crowdpose"), default="coco", help="of the evaluation, default %(default)s"

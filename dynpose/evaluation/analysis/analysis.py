@@ -64,12 +64,13 @@ def analyse_predictions(
     alone, cumulative = ap_after_corrections(matcher, localization)
     calibrated = calibration(matcher)
     data = data_summary(matcher.arrays, schema)
-    sizes = image_sizes or {}
+    sizes, ids = image_sizes or {}, ground_truth.image_ids
+    worst = worst_images(matcher, num_worst)
     findings = find_faults(
         matcher,
         schema,
         flip_pair_faults=data["flip_pair_faults"],
-        image_sizes=np.array([sizes.get(i, (np.nan, np.nan)) for i in ground_truth.image_ids]).reshape(-1, 2),
+        image_sizes=np.array([sizes.get(i, (np.nan, np.nan)) for i in ids]).reshape(-1, 2),
     )
     return {
         "verdict": {
@@ -89,10 +90,7 @@ def analyse_predictions(
         "keypoints": errors_of_keypoints(matcher.arrays, localization, schema.names),
         "errors": _errors(ap, alone, cumulative, localization),
         "calibration": calibrated,
-        "worst_images": [
-            {**row, "image": ground_truth.image_ids[row["image"]]}
-            for row in worst_images(matcher, calibrated["best_threshold"], num_worst)
-        ],
+        "worst_images": {**worst, "images": [{**row, "image": ids[row["image"]]} for row in worst["images"]]},
         "data": data,
     }
 
@@ -116,9 +114,7 @@ def _curves(accumulated: dict, params) -> dict:
     return {"recall": params.recThrs.tolist(), "curves": curves}
 
 
-def _errors(
-    ap: float, alone: dict[str, float], cumulative: dict[str, float], localization: LocalizationErrors
-) -> dict:
+def _errors(ap: float, alone: dict[str, float], cumulative: dict[str, float], localization: LocalizationErrors) -> dict:
     labelled = int(localization.labelled.sum())
     counts = {"good": localization.good, **localization.errors}
     return {

@@ -66,9 +66,9 @@ def flip_pair_faults(arrays: PoseArrays, schema: KeypointSchema) -> list[str]:
     faults = []
     by_name = {name: pair for pair in infer_flip_pairs(schema.names) for name in pair}
     for left, right in schema.flip_pairs:
-        expected = {by_name.get(left), by_name.get(right)} - {None}
+        expected = {by_name[name] for name in (left, right) if name in by_name}
         if any(set(pair) != {left, right} for pair in expected):
-            twins = " and ".join(" / ".join(pair) for pair in sorted(filter(None, expected)))
+            twins = " and ".join(" / ".join(pair) for pair in sorted(expected))
             faults.append(f"{left} / {right} is a flip pair, but by their names the pairs are {twins}.")
     concern = flip_pairs_concern(schema)
     if concern and not faults:

@@ -18,7 +18,15 @@ import numpy as np
 from .arrays import PoseArrays
 from .matching import Matches, PoseMatcher, keypoint_similarity, mean_of
 
-__all__ = ["ERRORS", "KEYPOINT_ERRORS", "LocalizationErrors", "ap_after_corrections", "corrected_predictions", "find_localization_errors", "optimal_scores"]
+__all__ = [
+    "ERRORS",
+    "KEYPOINT_ERRORS",
+    "LocalizationErrors",
+    "ap_after_corrections",
+    "corrected_predictions",
+    "find_localization_errors",
+    "optimal_scores",
+]
 
 KEYPOINT_ERRORS = ("miss", "swap", "inversion", "jitter")
 """Errors of single keypoints, in the order in which the paper corrects them (its figure 1)."""
@@ -101,8 +109,8 @@ def ap_after_corrections(
     Keypoints are corrected to the similarity that the error's definition allows: jitter to 0.85, a miss to 0.5, an
     inversion or a swap to the similarity that it has to the wrong keypoint. Scores are replaced by the optimal ones
     (section 3.2): the highest OKS with a person, decayed by soft-NMS. Unmatched predictions, and unmatched people, are
-    ignored at each OKS threshold (section 3.3). Alone, those that are unmatched at OKS 0.1 are: at higher thresholds, an
-    inexact prediction counts as unmatched too, and so does its person.
+    ignored at each OKS threshold (section 3.3). Alone, those unmatched at OKS 0.1 are ignored: at higher thresholds, an
+    inexact prediction is unmatched too, and so is its person.
 
     Args:
         matcher: people and predictions.
@@ -115,7 +123,7 @@ def ap_after_corrections(
     alone = {error: _ap(corrected_predictions(arrays, localization, (error,))) for error in KEYPOINT_ERRORS}
     alone["score"] = _ap(arrays.with_predictions(scores=optimal_scores(matcher)))
     near = matcher.match(np.array([_LOCALIZED]))
-    alone["false_positives"] = _ap(arrays.with_predictions(kept=(near.people >= 0).all(axis=1)))
+    alone["false_positives"] = _ap(arrays.with_predictions(kept=near.people[:, 0] >= 0))
     gt_ignored = arrays.gt_ignored | ~near.found[:, 0]
     matches = matcher.match(gt_ignored=gt_ignored)
     alone["missed_people"] = mean_of(matcher.precision(matches, gt_ignored=gt_ignored)[0])
@@ -191,9 +199,7 @@ def _corrected(
     return np.where(is_error[..., None], points, arrays.keypoints[predictions, :, :2])
 
 
-def corrected_predictions(
-    arrays: PoseArrays, localization: LocalizationErrors, names: tuple[str, ...]
-) -> PoseArrays:
+def corrected_predictions(arrays: PoseArrays, localization: LocalizationErrors, names: tuple[str, ...]) -> PoseArrays:
     """Predictions with some errors of keypoints corrected.
 
     Args:

@@ -39,7 +39,7 @@ _EXCHANGE_GAIN, _SCALE_GAIN, _BACKGROUND_GAIN, _DUPLICATE_GAIN, _SCORE_GAIN = 2.
 _UNINFORMATIVE, _REVERSED = 0.1, -0.2
 _MISSED_SHARE = 0.2
 _MAX_CORRECTIONS = 3
-_CONFUSED_SHARE = 0.2
+_CONFUSED_SHARE, _TWO_PLACES = 0.2, 0.7
 # Coordinates up to which all are fractions of the image, and AP below which other forms of coordinates are tried
 _MAX_FRACTION, _LOW_AP = 1.5, 20.0
 
@@ -109,7 +109,7 @@ def find_faults(
         ap += finding.ap_gain
     matcher = PoseMatcher(arrays)
     others = [
-        _confused(keypoint_confusions(arrays, pair_by_box(matcher)), matcher, schema, ap),
+        _confused(matcher, schema, ap),
         _scores(matcher, ap),
         _background(matcher, ap),
         _duplicates(matcher, ap),
@@ -194,34 +194,39 @@ def _twin_name(schema: KeypointSchema, k: int) -> str:
     return " / ".join(schema.names[i] for i in sorted((k, twin)))
 
 
-def _confused(shares: np.ndarray, matcher: PoseMatcher, schema: KeypointSchema, ap: float) -> Finding | None:
+def _confused(matcher: PoseMatcher, schema: KeypointSchema, ap: float) -> Finding | None:
     """Keypoints that are often, but not always, predicted in the place of another."""
-    rows, columns = np.nonzero(shares >= _CONFUSED_SHARE)
+    shares, near = keypoint_confusions(matcher.arrays, pair_by_box(matcher))
+    # an untrained model is in many places, a confused one in two
+    rows, columns = np.nonzero((shares >= _CONFUSED_SHARE) & (shares + near[:, None] >= _TWO_PLACES))
     if not len(rows):
         return None
     order = np.argsort(-shares[rows, columns], kind="stable")
-    named = [(schema.names[i], schema.names[j], shares[i, j]) for i, j in zip(rows[order], columns[order])]
-    twins = all(schema.flip_indices[i] == j for i, j in zip(rows, columns))
+    confused = [(int(i), int(j)) for i, j in zip(rows[order], columns[order])]
+    twins = all(schema.flip_indices[i] == j for i, j in confused)
+    named = [(schema.names[i], schema.names[j], 100 * shares[i, j]) for i, j in confused]
     first = named[0]
     return Finding(
         "confused_keypoints",
         f"The model confuses {'left and right' if twins else 'keypoints'}: {first[0]} is at {first[1]} in "
-        f"{100 * first[2]:.0f} % of the people.",
-        _listed(f"{a} is at {b} in {100 * share:.0f} %" for a, b, share in named) + ".",
+        f"{first[2]:.0f} % of the people.",
+        _listed(f"{a} is at {b} in {share:.0f} %" for a, b, share in named) + ".",
         "Check the flip pairs of the training data: a wrong or missing pair teaches the model both places. Else train "
         "longer, or with fewer mirrored images.",
-        _gain_without_inversions(matcher, schema, ap) if twins else math.nan,
+        _gain_without_confusions(matcher, confused, ap),
     )
 
 
-def _gain_without_inversions(matcher: PoseMatcher, schema: KeypointSchema, ap: float) -> float:
-    localization = find_localization_errors(matcher, schema.flip_indices)
+def _gain_without_confusions(matcher: PoseMatcher, confused: list[tuple[int, int]], ap: float) -> float:
+    """The gain of correcting these keypoints as inversions are corrected."""
+    counterparts = np.arange(len(matcher.arrays.sigmas))
+    for i, j in reversed(confused):
+        counterparts[i] = j
+    localization = find_localization_errors(matcher, counterparts)
     return ap_of(corrected_predictions(matcher.arrays, localization, ("inversion",))) - ap
 
 
-def _other_coordinates(
-    arrays: PoseArrays, ap: float, image_sizes: np.ndarray
-) -> Iterator[tuple[Finding, PoseArrays]]:
+def _other_coordinates(arrays: PoseArrays, ap: float, image_sizes: np.ndarray) -> Iterator[tuple[Finding, PoseArrays]]:
     """Coordinates in another form: fractions of the image, or y before x."""
     points = arrays.keypoints[..., :2]
     largest = np.abs(points).max()
@@ -289,9 +294,7 @@ def _direction(value: float, positive: str, negative: str) -> str:
 def _scores(matcher: PoseMatcher, ap: float) -> Finding | None:
     """Scores that do not order the predictions of people; those of the background are another fault."""
     arrays = matcher.arrays
-    rest = PoseMatcher(
-        arrays.with_predictions(kept=~background_predictions(matcher) & ~duplicate_predictions(matcher))
-    )
+    rest = PoseMatcher(arrays.with_predictions(kept=~background_predictions(matcher) & ~duplicate_predictions(matcher)))
     correlation = calibration(rest)["rank_correlation"]
     is_constant = np.ptp(arrays.scores) == 0
     if not is_constant and not correlation < _UNINFORMATIVE:

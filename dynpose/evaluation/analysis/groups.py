@@ -12,7 +12,15 @@ from dynpose.evaluation.crowdpose import group_by_crowding
 from .arrays import PoseArrays
 from .matching import PoseMatcher, mean_of
 
-__all__ = ["ap_by_crowd_index", "ap_by_overlap", "ap_by_size", "ap_by_visible_keypoints", "box_iou", "crowd_indices", "overlaps"]
+__all__ = [
+    "ap_by_crowd_index",
+    "ap_by_overlap",
+    "ap_by_size",
+    "ap_by_visible_keypoints",
+    "box_iou",
+    "crowd_indices",
+    "overlaps",
+]
 
 _SIZES = (("small", 0, 32), ("medium", 32, 96), ("large", 96, 1e5))
 """Name, and limits of the square root of the area; COCO's."""
@@ -149,9 +157,7 @@ def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return shared / np.maximum(total, np.spacing(1))
 
 
-def _group(
-    matcher: PoseMatcher, name: str, members: np.ndarray, outside_predictions: np.ndarray | None = None
-) -> dict:
+def _group(matcher: PoseMatcher, name: str, members: np.ndarray, outside_predictions: np.ndarray | None = None) -> dict:
     """AP and AR of some people (P,); predictions (N,) outside the group are ignored where they are not matched."""
     gt_ignored = matcher.arrays.gt_ignored | ~members
     matches = matcher.match(gt_ignored=gt_ignored)

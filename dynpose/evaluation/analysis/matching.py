@@ -10,6 +10,7 @@ recall thresholds, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,14 @@ class Matches(NamedTuple):
     """(N, T) bool: the person is ignored, and so is the prediction"""
     found: np.ndarray
     """(P, T) bool: the person is matched"""
+
+
+class _Chunk(NamedTuple):
+    """Some groups, by their first prediction, and their numbers of predictions and of people."""
+
+    first: np.ndarray
+    sizes: np.ndarray
+    num_people: np.ndarray
 
 
 def keypoint_similarity(distances: np.ndarray, areas: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
@@ -108,8 +117,8 @@ class PoseMatcher:
         arrays = self.arrays
         gt_ignored = arrays.gt_ignored if gt_ignored is None else gt_ignored
         matched = np.full((len(arrays.groups), len(thresholds)), -1, dtype=np.int64)
-        for rows in self._chunks(len(thresholds)):
-            self._match_groups(rows, np.minimum(thresholds, 1 - 1e-10), gt_ignored, matched)
+        for chunk in self._chunks(len(thresholds)):
+            self._match_groups(chunk, np.minimum(thresholds, 1 - 1e-10), gt_ignored, matched)
         found = np.zeros((len(arrays.gt_groups), len(thresholds)), dtype=bool)
         rows, columns = np.nonzero(matched >= 0)
         found[matched[rows, columns], columns] = True
@@ -177,9 +186,9 @@ class PoseMatcher:
         distances = np.linalg.norm(np.maximum(0, low - points) + np.maximum(0, points - high), axis=2)
         return keypoint_similarity(distances, arrays.gt_areas[people], arrays.sigmas).mean(axis=1)
 
-    def _chunks(self, num_thresholds: int):
+    def _chunks(self, num_thresholds: int) -> Iterator[_Chunk]:
         """Predictions that have people in their group, in chunks of whole groups with similar numbers of people."""
-        groups, first, sizes = np.unique(self.arrays.groups, return_index=True, return_counts=True)
+        _, first, sizes = np.unique(self.arrays.groups, return_index=True, return_counts=True)
         people = self._counts[first]
         order = np.argsort(people, kind="stable")
         order = order[people[order] > 0]
@@ -189,10 +198,10 @@ class PoseMatcher:
             while stop < len(order) and (stop + 1 - start) * people[order[stop]] * num_thresholds <= _CHUNK:
                 stop += 1
             chosen = order[start:stop]
-            yield first[chosen], sizes[chosen], people[chosen]
+            yield _Chunk(first[chosen], sizes[chosen], people[chosen])
             start = stop
 
-    def _match_groups(self, chunk, thresholds: np.ndarray, gt_ignored: np.ndarray, matched: np.ndarray) -> None:
+    def _match_groups(self, chunk: _Chunk, thresholds: np.ndarray, gt_ignored: np.ndarray, matched: np.ndarray) -> None:
         """Match all groups of a chunk at once, rank by rank."""
         first, sizes, num_people = chunk
         width = int(num_people.max())

@@ -7,6 +7,7 @@ Axes: P people, N predictions, K keypoints, M pairs of a prediction and a person
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -142,7 +143,7 @@ def find_exchange(arrays: PoseArrays, pairs: PersonPairs, flip_indices: np.ndarr
     Returns:
         None if the order is right as it is.
     """
-    similarity, _ = _similarity_of_keypoints(arrays, pairs)
+    similarity, *_ = _similarity_of_keypoints(arrays, pairs)
     identity = np.arange(len(flip_indices))
     orders = [linear_sum_assignment(similarity.T, maximize=True)[1], np.asarray(flip_indices)]
     found: Exchange | None = None
@@ -155,18 +156,20 @@ def find_exchange(arrays: PoseArrays, pairs: PersonPairs, flip_indices: np.ndarr
     return found
 
 
-def keypoint_confusions(arrays: PoseArrays, pairs: PersonPairs) -> np.ndarray:
-    """(K, K) share of the people in whom a predicted keypoint is at the place of another.
+def keypoint_confusions(arrays: PoseArrays, pairs: PersonPairs) -> tuple[np.ndarray, np.ndarray]:
+    """How often a predicted keypoint is at the place of another.
 
     Args:
         arrays: people and predictions.
         pairs: of :func:`pair_by_box`.
 
     Returns:
-        Row i, column j: predicted keypoint i has a similarity of at least 0.5 to the annotated keypoint j, and less to
-        its own; relative to the people with both labelled. The diagonal is 0.
+        (K, K) shares: predicted keypoint i (row) has a similarity of at least 0.5 to the annotated keypoint j, and less
+        to its own; relative to the people with both labelled. The diagonal is 0. And (K,) shares of the people in whom
+        keypoint i has a similarity of at least 0.5 to its own.
     """
-    return _similarity_of_keypoints(arrays, pairs)[1]
+    _, confused, near = _similarity_of_keypoints(arrays, pairs)
+    return confused, near
 
 
 def find_offset(arrays: PoseArrays, pairs: PersonPairs) -> Offset | None:
@@ -191,7 +194,8 @@ def find_offset(arrays: PoseArrays, pairs: PersonPairs) -> Offset | None:
     standard_error = 1.2533 * deviation / np.sqrt(len(of_people))
     if np.hypot(*offset) < _MIN_OFFSET or (np.abs(offset) < _SIGNIFICANT * standard_error).all():
         return None
-    return Offset(*map(float, offset), ap_of(placed_at(arrays, arrays.keypoints[..., :2] - offset)))
+    ap = ap_of(placed_at(arrays, arrays.keypoints[..., :2] - offset))
+    return Offset(float(offset[0]), float(offset[1]), ap)
 
 
 def find_scale(matcher: PoseMatcher) -> Scale | None:
@@ -222,8 +226,9 @@ def find_scale(matcher: PoseMatcher) -> Scale | None:
     of_images = everywhere.copy()
     of_images[images] = factors
     options = [(everywhere, False)] + ([(of_images, True)] if float(np.max(deviation / median)) > _SPREAD else [])
+    x, y = map(float, median)
     scales = [
-        Scale(*map(float, median), varies, used[arrays.images], ap_of(_divided(arrays, used[arrays.images])))
+        Scale(x, y, varies, used[arrays.images], ap_of(_divided(arrays, used[arrays.images])))
         for used, varies in options
     ]
     return max(scales, key=lambda scale: scale.ap)
@@ -259,7 +264,7 @@ def missed_people(matcher: PoseMatcher) -> np.ndarray:
     return ~matcher.arrays.gt_ignored & ~matcher.match(np.array([_BACKGROUND_OKS])).found[:, 0]
 
 
-def _groups_of(arrays: PoseArrays):
+def _groups_of(arrays: PoseArrays) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (predictions, people) of each group that has both."""
     groups, first, sizes = np.unique(arrays.groups, return_index=True, return_counts=True)
     low = np.searchsorted(arrays.gt_groups, groups)
@@ -268,13 +273,14 @@ def _groups_of(arrays: PoseArrays):
         yield np.arange(first[i], first[i] + sizes[i]), np.arange(low[i], high[i])
 
 
-def _similarity_of_keypoints(arrays: PoseArrays, pairs: PersonPairs) -> tuple[np.ndarray, np.ndarray]:
-    """(K, K) mean similarity of predicted (rows) and annotated keypoints, and the confusions.
+def _similarity_of_keypoints(arrays: PoseArrays, pairs: PersonPairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(K, K) mean similarity of predicted (rows) and annotated keypoints, and :func:`keypoint_confusions`.
 
     All keypoints have the same tolerance, so that similarities can be compared.
     """
     num_keypoints = len(arrays.sigmas)
     sigmas = np.full(num_keypoints, arrays.sigmas.mean())
+    near = np.zeros(num_keypoints)
     total, confused, counts, both = (np.zeros((num_keypoints, num_keypoints)) for _ in range(4))
     step = max(1, _CHUNK // num_keypoints**2)
     for start in range(0, len(pairs.people), step):
@@ -291,8 +297,10 @@ def _similarity_of_keypoints(arrays: PoseArrays, pairs: PersonPairs) -> tuple[np
         np.add.at(confused, (keypoint, best[people_of, keypoint]), 1)
         total += similarity.sum(axis=0)
         counts += labelled.sum(axis=0)
+        near += (own >= _NEAR).sum(axis=0)
         both += labelled.T.astype(np.float64) @ labelled
-    return total / np.maximum(counts, 1), confused / np.maximum(both, 1)
+    shares = confused / np.maximum(both, 1), near / np.maximum(np.diagonal(both), 1)
+    return total / np.maximum(counts, 1), *shares
 
 
 def _factors_of_images(matcher: PoseMatcher) -> tuple[np.ndarray, np.ndarray]:

@@ -12,24 +12,25 @@ __all__ = ["worst_images"]
 _LOCALIZED = 0.1
 
 
-def worst_images(matcher: PoseMatcher, threshold: float, number: int = 30) -> list[dict]:
+def worst_images(matcher: PoseMatcher, number: int = 30) -> dict:
     """The images with the largest error.
 
     The error of an image is the sum of 1 - OKS over its people (1 for a person without a prediction), plus 1 for each
-    prediction without a person. Predictions count from a score on, and people are matched from OKS 0.1 on.
+    prediction without a person. As many predictions count as there are people, those with the highest scores, and
+    people are matched from OKS 0.1 on.
 
     Args:
         matcher: people and predictions.
-        threshold: predictions with a lower score do not count; NaN = all count.
         number: of images.
 
     Returns:
-        By descending error, images with an error above 0: ``image`` (0-based), ``error``, ``people``, ``missed``,
-        ``false_positives`` and ``mean_oks`` (over the matched people; NaN without any).
+        ``score_threshold``, the lowest score that counts (NaN without predictions), and ``images``, those with an error
+        above 0 in descending order: ``image`` (0-based), ``error``, ``people``, ``missed``, ``false_positives`` and
+        ``mean_oks`` (over the matched people; NaN without any).
     """
-    arrays = matcher.arrays
-    kept = arrays.scores >= (-np.inf if np.isnan(threshold) else threshold)
-    chosen = matcher if kept.all() else PoseMatcher(arrays.with_predictions(kept=kept))
+    threshold = _threshold(matcher.arrays)
+    kept = ~(matcher.arrays.scores < threshold)
+    chosen = matcher if kept.all() else PoseMatcher(matcher.arrays.with_predictions(kept=kept))
     arrays = chosen.arrays
     matches = chosen.match(np.array([_LOCALIZED]))
     people, ignored = matches.people[:, 0], matches.ignored[:, 0]
@@ -57,7 +58,16 @@ def worst_images(matcher: PoseMatcher, threshold: float, number: int = 30) -> li
                 "mean_oks": float(of_image["oks"][image] / found) if found else float("nan"),
             }
         )
-    return rows
+    return {"score_threshold": threshold, "images": rows}
+
+
+def _threshold(arrays: PoseArrays) -> float:
+    """The score that as many predictions reach as there are people."""
+    scores = np.sort(arrays.scores)[::-1]
+    if not len(scores):
+        return float("nan")
+    number = int((~arrays.gt_ignored).sum())
+    return float(scores[np.clip(number - 1, 0, len(scores) - 1)])
 
 
 def _sum(arrays: PoseArrays, values: np.ndarray, *, of_people: bool = False) -> np.ndarray:
