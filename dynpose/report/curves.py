@@ -146,7 +146,7 @@ def _meaning_of_ap(name: str, curve: list[tuple[int, float]]) -> list[str]:
     if last < best - _AP_CHANGE:
         return [
             f"{name} is {last:.1f}, {best - last:.1f} below its best, {best:.1f} at iteration {best_iteration + 1}: "
-            "the model overfits since then. Use the checkpoint of that iteration, or stop early."
+            "the model overfits since then, or the learning rate is too high. Use the checkpoint of that iteration."
         ]
     if last > finite[-2][1] + _AP_CHANGE:
         return [f"{name} is {last:.1f} and still rises: a longer training may help."]

@@ -163,6 +163,8 @@ def _charts(report: dict) -> dict[str, str]:
         )
         errors = report["errors"]
         steps = {_ERROR_NAMES[each["error"]]: each["ap_cumulative"] for each in errors["corrections"]}
+        # without predictions nobody is left when the missed people are ignored
+        steps = {name: value for name, value in steps.items() if value is not None}
         charts["errors"] = figures.waterfall(errors["ap"], steps, "errors", x_label="AP, each error corrected in turn")
     if any(each["predictions"] for each in report["calibration"]["bins"]):
         charts["calibration"] = figures.calibration_chart(report["calibration"]["bins"], "calibration")

@@ -43,6 +43,9 @@ _CONFUSED_SHARE, _TWO_PLACES = 0.2, 0.7
 # Coordinates up to which all are fractions of the image, and AP below which other forms of coordinates are tried
 _MAX_FRACTION, _LOW_AP = 1.5, 20.0
 
+# Faults that are corrected one after the other: the gain of each is in addition to the others'
+_OF_COORDINATES = {"exchanged_left_right", "exchanged_keypoints", "fractions", "exchanged_axes", "scale", "offset"}
+
 _ERROR_TEXTS = {
     "miss": "keypoints far from any annotated one of their kind (misses)",
     "swap": "keypoints on another person (swaps)",
@@ -93,7 +96,8 @@ def find_faults(
         image_sizes: (I, 2) width and height, pixels; NaN = unknown.
 
     Returns:
-        By descending AP gain; those with an unknown gain follow the gains of at least 1.
+        Exchanged left and right first, then by descending AP gain; those with an unknown gain follow the gains of at
+        least 1.
     """
     arrays, of_data = matcher.arrays, [_flip_pairs(fault) for fault in flip_pair_faults]
     if arrays.gt_ignored.all() or not len(arrays.groups):
@@ -133,8 +137,11 @@ def verdict(findings: list[Finding], ap: float, ap_alone: dict[str, float], num_
         return "Nobody in the annotation has labelled keypoints: there is nothing to compare the predictions with."
     if findings:
         first = findings[0]
-        gain = f" Correcting it gives AP {ap + first.ap_gain:.1f}." if first.ap_gain >= 0.05 else ""
-        return f"{first.title} AP is {ap:.1f}.{gain}"
+        others = [each for each in findings[1:] if {first.kind, each.kind} <= _OF_COORDINATES]
+        gain = first.ap_gain + sum(each.ap_gain for each in others)
+        what = "it and the other faults of the coordinates" if others else "it"
+        text = f" Correcting {what} gives AP {ap + gain:.1f}." if gain >= 0.05 else ""
+        return f"{first.title} AP is {ap:.1f}.{text}"
     largest = max(ERRORS, key=lambda error: ap_alone[error])
     return (
         f"No systematic fault was found. AP is {ap:.1f}; what costs most is {_ERROR_TEXTS[largest]}: without them AP "
@@ -143,7 +150,11 @@ def verdict(findings: list[Finding], ap: float, ap_alone: dict[str, float], num_
 
 
 def _sorted(findings: list[Finding]) -> list[Finding]:
-    return sorted(findings, key=lambda finding: -(0.99 if math.isnan(finding.ap_gain) else finding.ap_gain))
+    def order(finding: Finding) -> tuple[bool, float]:
+        gain = 0.99 if math.isnan(finding.ap_gain) else finding.ap_gain
+        return finding.kind != "exchanged_left_right", -gain
+
+    return sorted(findings, key=order)
 
 
 def _corrections(
@@ -280,7 +291,7 @@ def _shifted(offset: Offset, ap: float) -> Finding:
         "offset",
         f"All keypoints are shifted by {_direction(offset.dx, 'to the right', 'to the left')} and "
         f"{_direction(offset.dy, 'down', 'up')}.",
-        f"Median error of the people: x {offset.dx:+.2f}, y {offset.dy:+.2f} pixels.",
+        f"Mean error of the people: x {offset.dx:+.2f}, y {offset.dy:+.2f} pixels.",
         "Half a pixel: the predictions count from the corner of the first pixel, and COCO from its centre; subtract "
         "0.5. More: compare the padding and cropping in the preprocessing with what is undone afterwards.",
         offset.ap - ap,
