@@ -37,6 +37,8 @@ __all__ = ["Finding", "find_faults", "verdict"]
 _EXCHANGE_GAIN, _SCALE_GAIN, _BACKGROUND_GAIN, _DUPLICATE_GAIN, _SCORE_GAIN = 2.0, 0.5, 5.0, 2.0, 3.0
 # Rank correlations of score and OKS
 _UNINFORMATIVE, _REVERSED = 0.1, -0.2
+# Predictions from which such a correlation is no chance
+_MIN_SCORES = 30
 _MISSED_SHARE = 0.2
 _MAX_CORRECTIONS = 3
 _CONFUSED_SHARE, _TWO_PLACES = 0.2, 0.7
@@ -142,10 +144,12 @@ def verdict(findings: list[Finding], ap: float, ap_alone: dict[str, float], num_
         what = "it and the other faults of the coordinates" if others else "it"
         text = f" Correcting {what} gives AP {ap + gain:.1f}." if gain >= 0.05 else ""
         return f"{first.title} AP is {ap:.1f}.{text}"
-    largest = max(ERRORS, key=lambda error: ap_alone[error])
+    largest = max(ERRORS, key=lambda error: -math.inf if math.isnan(ap_alone[error]) else ap_alone[error])
+    if not ap_alone[largest] - ap >= 0.05:
+        return f"No systematic fault was found. AP is {ap:.1f}."
     return (
-        f"No systematic fault was found. AP is {ap:.1f}; what costs most is {_ERROR_TEXTS[largest]}: without them AP "
-        f"would be {ap_alone[largest]:.1f}."
+        f"No systematic fault was found. AP is {ap:.1f}; what costs most is {_ERROR_TEXTS[largest]}: AP would be "
+        f"{ap_alone[largest]:.1f} if that were corrected."
     )
 
 
@@ -308,7 +312,7 @@ def _scores(matcher: PoseMatcher, ap: float) -> Finding | None:
     rest = PoseMatcher(arrays.with_predictions(kept=~background_predictions(matcher) & ~duplicate_predictions(matcher)))
     correlation = calibration(rest)["rank_correlation"]
     is_constant = np.ptp(arrays.scores) == 0
-    if not is_constant and not correlation < _UNINFORMATIVE:
+    if not is_constant and (not correlation < _UNINFORMATIVE or len(rest.arrays.scores) < _MIN_SCORES):
         return None
     gain = ap_of(arrays.with_predictions(scores=optimal_scores(matcher))) - ap
     if gain < _SCORE_GAIN:

@@ -47,6 +47,8 @@ _MIN_OFFSET, _MIN_SCALE = 0.4, 0.005
 _SPREAD = 0.02
 # Standard errors that an estimate must differ by
 _SIGNIFICANT = 4
+# People, and images, from which these estimates have standard errors
+_MIN_PEOPLE, _MIN_IMAGES = 10, 3
 # The residual of a scaled pose, relative to the square root of the person's area
 _MAX_RESIDUAL = 0.15
 _CHUNK = 2_000_000
@@ -170,8 +172,8 @@ def keypoint_confusions(arrays: PoseArrays, pairs: PersonPairs) -> tuple[np.ndar
 
     Returns:
         (K, K) shares: predicted keypoint i (row) has a similarity of at least 0.5 to the annotated keypoint j, and less
-        to its own; relative to the people with both labelled. The diagonal is 0. And (K,) shares of the people in whom
-        keypoint i has a similarity of at least 0.5 to its own.
+        to its own; relative to the people with both labelled, 0 if these are fewer than 10. The diagonal is 0. And
+        (K,) shares of the people in whom keypoint i has a similarity of at least 0.5 to its own.
     """
     _, confused, near = _similarity_of_keypoints(arrays, pairs)
     return confused, near
@@ -185,11 +187,11 @@ def find_offset(arrays: PoseArrays, pairs: PersonPairs) -> Offset | None:
         pairs: of :func:`pair_by_box`.
 
     Returns:
-        None if there is none, or it is within four standard errors of 0.
+        None if there is none, it is within four standard errors of 0, or there are fewer than 10 pairs.
     """
     labelled = arrays.gt_labelled[pairs.people]
     errors = arrays.keypoints[pairs.predictions, :, :2] - arrays.gt_keypoints[pairs.people, :, :2]
-    if not len(errors):
+    if len(errors) < _MIN_PEOPLE:
         return None
     # the keypoints of a person are not independent: one error each, to which exact keypoints contribute most
     weights = labelled / arrays.sigmas**2
@@ -212,12 +214,12 @@ def find_scale(matcher: PoseMatcher) -> Scale | None:
         matcher: people and predictions.
 
     Returns:
-        None if no factor explains half of the images, or it is 1.
+        None if no factor explains half of the images, and at least 3, or it is 1.
     """
     arrays = matcher.arrays
     factors, images = _factors_of_images(matcher)
     with_both = len(np.intersect1d(arrays.images, arrays.gt_images[~arrays.gt_ignored]))
-    if 2 * len(images) < with_both or not len(images):
+    if 2 * len(images) < with_both or len(images) < _MIN_IMAGES:
         return None
     median = np.median(factors, axis=0)
     deviation = 1.4826 * np.median(np.abs(factors - median), axis=0)
@@ -326,7 +328,8 @@ def _similarity_of_keypoints(arrays: PoseArrays, pairs: PersonPairs) -> tuple[np
         counts += labelled.sum(axis=0)
         near += (own >= _NEAR).sum(axis=0)
         both += labelled.T.astype(np.float64) @ labelled
-    shares = confused / np.maximum(both, 1), near / np.maximum(np.diagonal(both), 1)
+    confused = np.where(both >= _MIN_PEOPLE, confused / np.maximum(both, 1), 0)
+    shares = confused, near / np.maximum(np.diagonal(both), 1)
     return total / np.maximum(counts, 1), *shares
 
 
