@@ -111,5 +111,5 @@ def _moved(people: Instances, low: np.ndarray, scale: float) -> Instances:
 
 def _data_url(image: np.ndarray) -> str:
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "WEBP", quality=_QUALITY)
+    Image.fromarray(image).save(stream, "WEBP", quality=_QUALITY, method=2)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
