@@ -15,7 +15,15 @@ from dynpose.version import __version__
 
 from .ending import exit_code
 
-_MODULES = ("predict", "convert_data", "check_data", "convert_weights", "model_info", "benchmark")
+_MODULES = (
+    "predict",
+    "report",
+    "convert_data",
+    "check_data",
+    "convert_weights",
+    "model_info",
+    "benchmark",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

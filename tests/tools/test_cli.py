@@ -12,7 +12,7 @@ from dynpose.config import ConfigError
 from dynpose.data import DatasetError
 from dynpose.tools import cli, predict
 
-COMMANDS = ("predict", "convert-data", "check-data", "convert-weights", "model-info", "benchmark")
+COMMANDS = ("predict", "report", "convert-data", "check-data", "convert-weights", "model-info", "benchmark")
 PREDICT = ("predict", "--config-file", "c", "--weights", "w", "--input", "i", "--output", "o")
 
 
