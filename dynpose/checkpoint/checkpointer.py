@@ -16,8 +16,9 @@ from dynpose.utils.atomic import AtomicPathManager
 from .carrying import carry_rows, fits
 from .errors import CheckpointError
 from .imagenet import convert_imagenet, detect_imagenet, find_backbone
+from .published import check_name, locate_weights
 from .reading import load_checkpoint
-from .released import convert_released, detect_released
+from .released import compare_shapes, convert_released, detect_released
 from .writing import write_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class PoseCheckpointer(DetectionCheckpointer):
     - ImageNet weights of HRNet, DLA and Swin, from their original releases or timm (.pth or .safetensors), and those of
       a timm network selected by name are renamed too. They must fill the whole backbone.
     - Any other weights, such as a ResNet's ImageNet weights, are left to detectron2, if at least a part of them fits.
+    - Published weights are found by name and downloaded once; see :mod:`dynpose.checkpoint.published`.
     - No code in a file is run, unless the user trusts it; see :mod:`dynpose.checkpoint.reading`.
 
     Args:
@@ -111,19 +113,25 @@ class PoseCheckpointer(DetectionCheckpointer):
         """Load like detectron2.
 
         Args:
-            path (str): path of the weights; "" = none.
+            path (str): path of the weights, or the name or URL of published ones, see
+                :func:`~dynpose.checkpoint.published.find_weights`; "" = none.
             checkpointables (list[str] | None): objects to load in addition to the model; None = all checkpointables.
 
         Raises:
-            CheckpointError: the file is missing or can't be read, or its weights do not fit the model.
+            CheckpointError: the file is missing or can't be downloaded or read, or its weights do not fit the model.
         """
-        if path and "://" not in path and not os.path.isfile(path):
-            raise CheckpointError(f"{path}: no such file; give the weights of a trained model as MODEL.WEIGHTS")
-        if "://" in path:
+        weights = check_name(path)
+        local = locate_weights(path)
+        if weights is None and "://" in path:
             self._download(path)
         self._path = path
         self._resumes = checkpointables is None and bool(self.checkpointables)
-        return super().load(path, checkpointables)
+        try:
+            return super().load(local, checkpointables)
+        except CheckpointError as error:
+            if weights is None or not weights.configs:
+                raise
+            raise CheckpointError(f"{error}. {path} fits {' and '.join(weights.configs)}") from error
 
     def _download(self, url):
         """Download a file to the local cache that loading reads."""
@@ -390,14 +398,8 @@ class PoseCheckpointer(DetectionCheckpointer):
         converted, unknown = convert_released(state_dict, released)
         state = self.model.state_dict()
         note, varying = self._other_released_keypoints(converted)
-        expected = {key: tuple(value.shape) for key, value in state.items() if "num_batches_tracked" not in key}
-        missing = sorted(expected.keys() - converted.keys() - varying)
-        unused = sorted([*unknown, *(key for key in converted if key not in state and key not in varying)])
-        misfits = [
-            f"{key} {tuple(converted[key].shape)} instead of {shape}"
-            for key, shape in expected.items()
-            if key in converted and key not in varying and tuple(converted[key].shape) != shape
-        ]
+        missing, others, misfits = compare_shapes(converted, state, varying)
+        unused = sorted([*unknown, *others])
         logger.info(
             f"{self._path}: {released.name} weights, {len(converted)} parameters converted; {len(unused)} unused "
             f"{unused}; {len(missing)} missing {missing}; {len(misfits)} of another shape {misfits}"
