@@ -80,7 +80,7 @@ def test_a_name_is_registered_once():
     weights = PublishedWeights(name="new", title="New", file="new.pth", link="https://example.org/new.pth")
     with pytest.raises(ValueError, match="new: weights of a method need a config"):
         register_method(replace(method, name="NewPose", released_formats=(), published_weights=(weights,)))
-    with pytest.raises(ValueError, match="is already registered"):
+    with pytest.raises(ValueError, match="are already registered"):
         register_weights(replace(weights, name=registered_weights()[-1].name))
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from dynpose.data.schema import COCO_PERSON, CROWDPOSE_PERSON, match_keypoints
+from dynpose.methods import registered_methods
 from dynpose.utils.atomic import AtomicPathManager
 
 from .carrying import carry_rows, fits
@@ -121,17 +123,17 @@ class PoseCheckpointer(DetectionCheckpointer):
             CheckpointError: the file is missing or can't be downloaded or read, or its weights do not fit the model.
         """
         weights = check_name(path)
+        self._path = path
+        with _naming_configs(path, weights):
+            self._check_owner(weights)
         local = locate_weights(path)
+        if local != path:
+            self._path = f"{path} ({local})"
         if weights is None and "://" in path:
             self._download(path)
-        self._path = path
         self._resumes = checkpointables is None and bool(self.checkpointables)
-        try:
+        with _naming_configs(path, weights):
             return super().load(local, checkpointables)
-        except CheckpointError as error:
-            if weights is None or not weights.configs:
-                raise
-            raise CheckpointError(f"{error}. {path} fits {' and '.join(weights.configs)}") from error
 
     def _download(self, url):
         """Download a file to the local cache that loading reads."""
@@ -241,6 +243,12 @@ class PoseCheckpointer(DetectionCheckpointer):
                 f"{self._path}: these are {origin} weights of {method}, but the model is {ours}. "
                 f"Give weights of {ours}, or a config of {method}"
             )
+
+    def _check_owner(self, weights):
+        """Refuse published weights of another method before they are downloaded."""
+        for method in registered_methods() if weights else ():
+            if weights in method.published_weights:
+                self._check_method(method.name, "the published")
 
     def _check_expectations(self, released):
         """Check model settings that change the results of the same parameters, compared with the release."""
@@ -437,6 +445,17 @@ class PoseCheckpointer(DetectionCheckpointer):
             if self.new_keypoints or sorted(note["keypoints"]) == sorted(ours["keypoints"]):
                 return note, {name for group in (*groups, *self.model.keypoint_rows(ours)) for name in group}
         return None, set()
+
+
+@contextmanager
+def _naming_configs(path, weights):
+    """Add the configs that published weights fit to an error of loading them."""
+    try:
+        yield
+    except CheckpointError as error:
+        if weights is None or not weights.configs:
+            raise
+        raise CheckpointError(f"{error}. {path} fits {' and '.join(weights.configs)}") from error
 
 
 def _find_fault(weights):

@@ -1,7 +1,7 @@
 """Files of published weights: in the cache, in a mirror, or downloaded once and checked.
 
 The cache is iopath's, which detectron2 uses too: the folder of the environment variable FVCORE_CACHE, or
-``~/.torch/iopath_cache``. Weights that timm has on the Hugging Face Hub are in the Hub's cache, where timm itself looks.
+``~/.torch/iopath_cache``. timm's weights on the Hugging Face Hub are in the Hub's cache, where timm itself looks.
 """
 
 import errno
@@ -10,6 +10,7 @@ import html
 import logging
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -157,15 +158,12 @@ def _download_once(weights, urls, check):
             for url in urls if not os.path.isfile(path) else ():
                 try:
                     _download(weights, url, path, check)
-                except CheckpointError as error:
-                    if url == urls[-1]:
-                        raise
-                    logger.warning("%s", error)
                 except Exception as error:  # gdown's, and those of the libraries that it uses
                     if getattr(error, "errno", None) in _FILE_ERRORS:
                         raise
                     reasons.append(f"{url}: {_reason(error)}")
-                    logger.warning("%s: can't be downloaded from %s", weights.name, reasons[-1])
+                    if url != urls[-1] or weights.hub_id:
+                        logger.warning("%s: can't be downloaded from %s", weights.name, reasons[-1])
                 else:
                     break
     return (path if os.path.isfile(path) else None), reasons
@@ -183,24 +181,16 @@ def _download(weights, url, path, check):
     continues = bool(_parts(pending))
     try:
         _transfer(weights, url, pending)
-        _verify(weights, url, pending, check)
-    except _NotTheFile as error:
+        _verify(weights, pending, check)
+    except CheckpointError as error:
         _discard(pending)
         if not continues:
-            raise CheckpointError(f"{error} {_how_to_get_otherwise(weights)}") from error
-        logger.warning("%s; it is downloaded again from the start", error)
+            raise
+        logger.warning("%s: %s: %s; it is downloaded again from the start", weights.name, url, error)
         _download(weights, url, path, check)
         return
     os.replace(pending, path)
     logger.info("%s: stored as %s", weights.name, path)
-
-
-class _NotTheFile(Exception):
-    """A download that is complete, but not the published file."""
-
-
-def _how_to_get_otherwise(weights):
-    return f"Get {weights.by_hand or 'the file'} in another way, and put it {_how_to_get(weights).split('put it ')[1]}"
 
 
 def _transfer(weights, url, pending):
@@ -210,8 +200,9 @@ def _transfer(weights, url, pending):
 
     logger.info("%s: downloading %s", weights.name, url)
     source = {"id": weights.drive_id} if weights.drive_id and url == weights.link else {"url": url}
-    # no bar in a log file
-    with tqdm(desc=weights.name, unit="B", unit_scale=True, disable=None) as bar:
+    # a line now and then in a log file
+    seconds = 0.1 if sys.stderr.isatty() else 30
+    with tqdm(desc=weights.name, unit="B", unit_scale=True, mininterval=seconds) as bar:
 
         def report(received, total):
             bar.total = total
@@ -243,19 +234,19 @@ def _discard(pending):
             os.remove(path)
 
 
-def _verify(weights, url, path, check):
+def _verify(weights, path, check):
+    """Refuse a download that is complete, but not the published file."""
     if title := _web_page(path):
-        raise _NotTheFile(f"{weights.name}: {url} sent a web page ({title}) instead of the file.")
+        raise CheckpointError(f"it sent a web page ({title}) instead of the file")
     digest = _sha256(path) if weights.sha256 else ""
     if not digest.startswith(weights.sha256):
-        raise _NotTheFile(
-            f"{weights.name}: the file from {url} is not the published one: its SHA-256 is {digest}, where that of "
-            f"the published one starts with {weights.sha256}."
+        raise CheckpointError(
+            f"it sent another file than the published one, with the SHA-256 {digest} instead of {weights.sha256}..."
         )
     try:
         check(path)
     except CheckpointError as error:
-        raise _NotTheFile(f"{weights.name}: the file from {url} is not the published one: {error}.") from error
+        raise CheckpointError(f"it sent another file than the published one: {error}") from error
 
 
 def _web_page(path):
@@ -278,8 +269,10 @@ def _sha256(path):
 
 def _download_from_hub(weights):
     """Download as timm does, into the Hub's cache; the Hub's library has its own locks, progress and checks."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
+    # fails at once without a network, where hf_hub_download tries for half a minute
+    get_hf_file_metadata(hf_hub_url(weights.hub_id, _HUB_FILE), timeout=_TIMEOUT_SECONDS)
     logger.info("%s: downloading %s from %s", weights.name, _HUB_FILE, weights.link)
     return hf_hub_download(weights.hub_id, _HUB_FILE, library_name="timm")
 

@@ -235,7 +235,7 @@ class _Handler(PathHandler):
     def _get_supported_prefixes(self):
         return [PREFIX]
 
-    def _get_local_path(self, path, **kwargs):
+    def _get_local_path(self, path, force=False, **kwargs):
         self._check_kwargs(kwargs)
         return locate_weights(path)
 

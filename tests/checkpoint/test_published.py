@@ -15,7 +15,7 @@ from test_inspose_checkpoint import backbone_shapes
 from weights_server import serving
 
 from dynpose import model_zoo
-from dynpose.checkpoint import CheckpointError, PoseCheckpointer, find_weights, locate_weights
+from dynpose.checkpoint import CheckpointError, PoseCheckpointer, downloading, find_weights, locate_weights
 from dynpose.checkpoint.published import check_name, list_weights, needs_download, weights_of_config
 from dynpose.config import ConfigError, config_names, load_config
 from dynpose.engine import PosePredictor
@@ -44,6 +44,8 @@ def mirror(monkeypatch):
     with serving() as server:
         monkeypatch.setenv("DYNPOSE_WEIGHTS_MIRROR", server.url)
         monkeypatch.delenv("DYNPOSE_OFFLINE")
+        # without the authors' links, which tests must not open
+        monkeypatch.setattr(downloading, "_urls", lambda weights: [f"{server.url}/{weights.file}"])
         yield server
 
 
@@ -186,16 +188,29 @@ class TestFcpose:
 
     def test_another_config_is_told_which_fits(self, released):
         checkpointer = PoseCheckpointer(small_model("FCPose/R_50_1x.yaml"))
-        with pytest.raises(CheckpointError, match=r"^fcpose_r50: .*\. fcpose_r50 fits FCPose/R_50_3x_release\.yaml$"):
+        with pytest.raises(
+            CheckpointError,
+            match=r"^fcpose_r50 \(.*fcpose50\.pth\): .*\. fcpose_r50 fits FCPose/R_50_3x_release\.yaml$",
+        ):
             checkpointer.load("fcpose_r50")
+
+    def test_another_method_is_refused_before_the_download(self, mirror):
+        checkpointer = PoseCheckpointer(small_model("FCPose/R_50_1x.yaml"))
+        with pytest.raises(
+            CheckpointError,
+            match=r"^inspose_r50: these are the published weights of InsPoseReleased, but the model is FCPose\. Give "
+            r"weights .*\. inspose_r50 fits InsPose/R_50_3x_release\.yaml$",
+        ):
+            checkpointer.load("inspose_r50")
+        assert mirror.requests == []
 
     def test_a_file_of_another_size_is_not_believed(self, test_data, released, cache):
         shapes = shapes_of(test_data, "fcpose/keys_full_model_r50.json")
         del shapes["backbone.fpn_lateral3.bias"]
         released.files["/fcpose50.pth"] = saved({**shapes, "backbone.fpn_lateral4.bias": [128]}, wrap="model")
         message = (
-            r"fcpose_r50: the file from http.*/fcpose50\.pth is not the published one: compared with FCPose/R_50_3x_release"
-            r"\.yaml, 1 parameters are missing, 0 unknown and 1 of another shape \(backbone\.fpn_lateral3\.bias, "
+            r"fcpose_r50: .*/fcpose50\.pth: it sent another file than the published one: compared with FCPose/R_50_3x_"
+            r"release\.yaml, 1 parameters are missing, 0 unknown and 1 of another shape \(backbone\.fpn_lateral3\.bias"
         )
         with pytest.raises(CheckpointError, match=message):
             locate_weights("fcpose_r50")
@@ -212,12 +227,14 @@ class TestFcpose:
     )
     def test_other_content_is_not_believed(self, mirror, content, fault):
         mirror.files["/fcpose50.pth"] = content
-        with pytest.raises(CheckpointError, match=f"is not the published one: .*{fault}"):
+        with pytest.raises(CheckpointError, match=f"it sent another file than the published one: .*{fault}"):
             locate_weights("fcpose_r50")
 
     def test_a_damaged_archive_is_not_believed(self, released):
         released.files["/fcpose50.pth"] = released.files["/fcpose50.pth"].replace(b"backbone", b"backbonf", 1)
-        with pytest.raises(CheckpointError, match=r"is not the published one: the checksum of .*data\.pkl is wrong"):
+        with pytest.raises(
+            CheckpointError, match=r"it sent another file than the published one: the checksum of .*data\.pkl is wrong"
+        ):
             locate_weights("fcpose_r50")
 
 
@@ -309,7 +326,7 @@ class TestModelZoo:
 def test_the_page_lists_them_all():
     columns = ("name", "weights", "configs, or file", "AP as published", "licence", "get")
     rows = [columns, ("---",) * len(columns), *list_weights(markdown=True)]
-    assert [f"| {' | '.join(row)} |" for row in rows] == re.findall(r"^\|.*\|$", PAGE.read_text(), re.M)
+    assert [f"| {' | '.join(row)} |" for row in rows] == re.findall(r"^\|(?: [^|]* \|){6}$", PAGE.read_text(), re.M)
 
 
 def test_the_readmes_link_each_row():
