@@ -57,7 +57,7 @@ def get_checkpoint_url(name: str) -> str:
         known = [config for each in registered_weights() for config in each.configs]
         raise ConfigError(
             f"{name}: no trained weights are published for this config, but for {', '.join(known)}; train it, or set "
-            "MODEL.WEIGHTS to your weights"
+            "MODEL.WEIGHTS (train.init_checkpoint of a lazy config) to your weights"
         )
     return PREFIX + weights.name
 
