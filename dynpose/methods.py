@@ -21,14 +21,19 @@ __all__ = [
     "KPNetBenchmark",
     "LossBenchmark",
     "Method",
+    "PublishedWeights",
     "ReleasedFormat",
     "add_registered_config",
+    "find_library_weights",
     "find_method",
     "get_method",
     "load_methods",
     "register_config",
     "register_method",
+    "register_weights",
+    "register_weights_library",
     "registered_methods",
+    "registered_weights",
 ]
 
 # Packages that register methods when they are imported; by name, since a direct import would be circular
@@ -36,6 +41,8 @@ _PACKAGES = ["dynpose.modeling"]
 
 _METHODS: dict[str, Method] = {}
 _SHARED_CONFIGS: list[Callable[[CfgNode], None]] = []
+_SHARED_WEIGHTS: dict[str, PublishedWeights] = {}
+_LIBRARIES: list[Callable[[str], PublishedWeights | None]] = []
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,40 @@ class ReleasedFormat:
     linear: tuple[str, ...] = ()
     config: str = ""
     expects: tuple[tuple[str, object, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedWeights:
+    """A checkpoint that its authors published, which dynpose knows by name.
+
+    Attributes:
+        name: the value of MODEL.WEIGHTS that selects it.
+        title: network and training data, for tables.
+        file: its file in dynpose's part of the cache and in a mirror; with folders, its path in the whole cache. The
+            suffix selects the format.
+        link: address of the file, or of the page that leads to it.
+        by_hand: how to get the file from ``link``, an instruction for people; "" = it can be downloaded.
+        drive_id: ID of the file on Google Drive, which is downloaded instead of ``link``.
+        hub_id: repository of timm on the Hugging Face Hub that holds the weights as model.safetensors.
+        configs: names of the configs whose models it fills completely; () = it initialises a part of a model.
+        ap: keypoint AP and split, as stated with the checkpoint; "" = not stated.
+        backbone: class name of the backbone whose weights it holds; "" = another one, or a whole model.
+        sha256: SHA-256 of the file, or its first digits; "" = not stated.
+        licence: licence of the weights or, if they have none, of the code that they were published with.
+    """
+
+    name: str
+    title: str
+    file: str
+    link: str
+    by_hand: str = ""
+    drive_id: str = ""
+    hub_id: str = ""
+    configs: tuple[str, ...] = ()
+    ap: str = ""
+    backbone: str = ""
+    sha256: str = ""
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,6 +166,8 @@ class Method:
         detection_limit_key: full name of the key that limits the instances in an image in inference; "" = no limit.
         released_formats: the checkpoints that the authors released; () = none. Of two formats with common keys, the
             more specific one comes first.
+        published_weights: the checkpoints that the authors or others published; () = none. Each fills the model of all
+            its configs.
         parts: the parts in a profile of inference: name of the part -> dotted paths of model attributes, modules or
             methods. They do not call one another. An attribute with a public name must be replaceable on the instance.
         inject_detections: (model, boxes) -> context manager. While it is entered, the model, in eval mode, detects
@@ -145,6 +188,7 @@ class Method:
     num_classes_key: str
     detection_limit_key: str
     released_formats: tuple[ReleasedFormat, ...]
+    published_weights: tuple[PublishedWeights, ...]
     parts: Mapping[str, Sequence[str]]
     inject_detections: Callable[[Any, Tensor], AbstractContextManager[Any]]
     count_network_flops: Callable[[Any, tuple[int, int]], dict[str, int]] | None
@@ -155,13 +199,17 @@ def register_method(method: Method) -> None:
     """Register a method. A module calls this when it is imported.
 
     Raises:
-        ValueError: a method of that name is already registered, or a released format belongs to another method.
+        ValueError: a method of that name is already registered, a released format belongs to another method, or
+            published weights name no config.
     """
     if method.name in _METHODS:
         raise ValueError(f"a method named {method.name!r} is already registered; choose another name")
     for released in method.released_formats:
         if released.method != method.name:
             raise ValueError(f"{released.name}: the format belongs to {released.method!r}, not to {method.name!r}")
+    for weights in method.published_weights:
+        if not weights.configs:
+            raise ValueError(f"{weights.name}: weights of a method need a config that they fit")
     _METHODS[method.name] = method
 
 
@@ -172,6 +220,27 @@ def register_config(add_config: Callable[[CfgNode], None]) -> None:
         add_config: adds the keys to a CfgNode, in place.
     """
     _SHARED_CONFIGS.append(add_config)
+
+
+def register_weights(*weights: PublishedWeights) -> None:
+    """Register weights that several methods share, such as a backbone's.
+
+    Raises:
+        ValueError: weights of that name are already registered.
+    """
+    for each in weights:
+        if each.name in _SHARED_WEIGHTS:
+            raise ValueError(f"weights named {each.name!r} are already registered; choose another name")
+        _SHARED_WEIGHTS[each.name] = each
+
+
+def register_weights_library(find: Callable[[str], PublishedWeights | None]) -> None:
+    """Register a library whose weights are too many to be listed.
+
+    Args:
+        find: name -> the library's weights of that name, or None.
+    """
+    _LIBRARIES.append(find)
 
 
 def load_methods() -> None:
@@ -203,3 +272,17 @@ def add_registered_config(cfg: CfgNode) -> None:
     load_methods()
     for add_config in (*_SHARED_CONFIGS, *(method.add_config for method in _METHODS.values())):
         add_config(cfg)
+
+
+def registered_weights() -> tuple[PublishedWeights, ...]:
+    """Return the published weights: those of every method, then the shared ones."""
+    load_methods()
+    return tuple(weights for method in _METHODS.values() for weights in method.published_weights) + tuple(
+        _SHARED_WEIGHTS.values()
+    )
+
+
+def find_library_weights(name: str) -> PublishedWeights | None:
+    """Return the weights of a registered library by name, or None."""
+    load_methods()
+    return next((weights for find in _LIBRARIES if (weights := find(name)) is not None), None)

@@ -174,6 +174,7 @@ register_method(
         num_classes_key="",
         detection_limit_key="MODEL.CENTERPOSE.MAX_DETECTIONS",
         released_formats=RELEASED_FORMATS,
+        published_weights=(),
         parts={"backbone": ["backbone"], "heads": ["predict_maps"], "decoding": ["decode"]},
         inject_detections=inject_detections,
         count_network_flops=None,

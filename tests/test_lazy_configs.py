@@ -256,7 +256,7 @@ class TestModelZoo:
         assert OmegaConf.select(model_zoo.get_config("common/models/cid.py"), "model.iia.num_keypoints.name")
 
     def test_errors(self):
-        with pytest.raises(ConfigError, match=r"set train\.init_checkpoint to their path"):
+        with pytest.raises(ConfigError, match=r"no trained weights .* set MODEL\.WEIGHTS \(train\.init_checkpoint of"):
             model_zoo.get("FCPose/R_50_3x.py", trained=True)
         with pytest.raises(ConfigError, match=r"overrides model\.head\.num_levels\.x=1: "):
             model_zoo.get_config("FCPose/R_50_3x.py", opts=["model.head.num_levels.x=1"])

@@ -11,7 +11,17 @@ from detectron2.config import get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from dynpose.config import load_config, read_key
-from dynpose.methods import KPNetBenchmark, Method, ReleasedFormat, get_method, register_method, registered_methods
+from dynpose.methods import (
+    KPNetBenchmark,
+    Method,
+    PublishedWeights,
+    ReleasedFormat,
+    get_method,
+    register_method,
+    register_weights,
+    registered_methods,
+    registered_weights,
+)
 
 ROOT = Path(__file__).parents[1]
 MODELING = ROOT / "dynpose" / "modeling"
@@ -35,6 +45,10 @@ def test_every_slot_is_filled(name):
         assert all((released.signature, released.renames, released.config))
         pattern, rows = released.rows_per_keypoint
         assert len(pattern) * rows > 0
+    for weights in method.published_weights:
+        assert isinstance(weights, PublishedWeights)
+        assert all((weights.name, weights.title, weights.file, weights.link, weights.licence))
+        assert {load_config(config).MODEL.META_ARCHITECTURE for config in weights.configs} == {name}
     assert isinstance(method.parts, Mapping)
     assert method.parts
     assert all(
@@ -63,6 +77,11 @@ def test_a_name_is_registered_once():
     released = ReleasedFormat("theirs", "Other", ("a",), (("a", "b"),), ("b", 1))
     with pytest.raises(ValueError, match="theirs: the format belongs to 'Other', not to 'NewPose'"):
         register_method(replace(method, name="NewPose", released_formats=(released,)))
+    weights = PublishedWeights(name="new", title="New", file="new.pth", link="https://example.org/new.pth")
+    with pytest.raises(ValueError, match="new: weights of a method need a config"):
+        register_method(replace(method, name="NewPose", released_formats=(), published_weights=(weights,)))
+    with pytest.raises(ValueError, match="are already registered"):
+        register_weights(replace(weights, name=registered_weights()[-1].name))
 
 
 def generic_files():

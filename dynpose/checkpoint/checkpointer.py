@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,15 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from dynpose.data.schema import COCO_PERSON, CROWDPOSE_PERSON, match_keypoints
+from dynpose.methods import registered_methods
 from dynpose.utils.atomic import AtomicPathManager
 
 from .carrying import carry_rows, fits
 from .errors import CheckpointError
 from .imagenet import convert_imagenet, detect_imagenet, find_backbone
+from .published import check_name, locate_weights
 from .reading import load_checkpoint
-from .released import convert_released, detect_released
+from .released import compare_shapes, convert_released, detect_released
 from .writing import write_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ class PoseCheckpointer(DetectionCheckpointer):
     - ImageNet weights of HRNet, DLA and Swin, from their original releases or timm (.pth or .safetensors), and those of
       a timm network selected by name are renamed too. They must fill the whole backbone.
     - Any other weights, such as a ResNet's ImageNet weights, are left to detectron2, if at least a part of them fits.
+    - Published weights are found by name and downloaded once; see :mod:`dynpose.checkpoint.published`.
     - No code in a file is run, unless the user trusts it; see :mod:`dynpose.checkpoint.reading`.
 
     Args:
@@ -111,19 +115,25 @@ class PoseCheckpointer(DetectionCheckpointer):
         """Load like detectron2.
 
         Args:
-            path (str): path of the weights; "" = none.
+            path (str): path of the weights, or the name or URL of published ones, see
+                :func:`~dynpose.checkpoint.published.find_weights`; "" = none.
             checkpointables (list[str] | None): objects to load in addition to the model; None = all checkpointables.
 
         Raises:
-            CheckpointError: the file is missing or can't be read, or its weights do not fit the model.
+            CheckpointError: the file is missing or can't be downloaded or read, or its weights do not fit the model.
         """
-        if path and "://" not in path and not os.path.isfile(path):
-            raise CheckpointError(f"{path}: no such file; give the weights of a trained model as MODEL.WEIGHTS")
-        if "://" in path:
-            self._download(path)
+        weights = check_name(path)
         self._path = path
+        with _naming_configs(path, weights):
+            self._check_owner(weights)
+        local = locate_weights(path)
+        if local != path:
+            self._path = f"{path} ({local})"
+        if weights is None and "://" in path:
+            self._download(path)
         self._resumes = checkpointables is None and bool(self.checkpointables)
-        return super().load(path, checkpointables)
+        with _naming_configs(path, weights):
+            return super().load(local, checkpointables)
 
     def _download(self, url):
         """Download a file to the local cache that loading reads."""
@@ -233,6 +243,12 @@ class PoseCheckpointer(DetectionCheckpointer):
                 f"{self._path}: these are {origin} weights of {method}, but the model is {ours}. "
                 f"Give weights of {ours}, or a config of {method}"
             )
+
+    def _check_owner(self, weights):
+        """Refuse published weights of another method before they are downloaded."""
+        for method in registered_methods() if weights else ():
+            if weights in method.published_weights:
+                self._check_method(method.name, "the published")
 
     def _check_expectations(self, released):
         """Check model settings that change the results of the same parameters, compared with the release."""
@@ -390,14 +406,8 @@ class PoseCheckpointer(DetectionCheckpointer):
         converted, unknown = convert_released(state_dict, released)
         state = self.model.state_dict()
         note, varying = self._other_released_keypoints(converted)
-        expected = {key: tuple(value.shape) for key, value in state.items() if "num_batches_tracked" not in key}
-        missing = sorted(expected.keys() - converted.keys() - varying)
-        unused = sorted([*unknown, *(key for key in converted if key not in state and key not in varying)])
-        misfits = [
-            f"{key} {tuple(converted[key].shape)} instead of {shape}"
-            for key, shape in expected.items()
-            if key in converted and key not in varying and tuple(converted[key].shape) != shape
-        ]
+        missing, others, misfits = compare_shapes(converted, state, varying)
+        unused = sorted([*unknown, *others])
         logger.info(
             f"{self._path}: {released.name} weights, {len(converted)} parameters converted; {len(unused)} unused "
             f"{unused}; {len(missing)} missing {missing}; {len(misfits)} of another shape {misfits}"
@@ -435,6 +445,17 @@ class PoseCheckpointer(DetectionCheckpointer):
             if self.new_keypoints or sorted(note["keypoints"]) == sorted(ours["keypoints"]):
                 return note, {name for group in (*groups, *self.model.keypoint_rows(ours)) for name in group}
         return None, set()
+
+
+@contextmanager
+def _naming_configs(path, weights):
+    """Add the configs that published weights fit to an error of loading them."""
+    try:
+        yield
+    except CheckpointError as error:
+        if weights is None or not weights.configs:
+            raise
+        raise CheckpointError(f"{error}. {path} fits {' and '.join(weights.configs)}") from error
 
 
 def _find_fault(weights):

@@ -19,7 +19,7 @@ from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.file_io import PathManager
 
-from dynpose.checkpoint import CheckpointError
+from dynpose.checkpoint import CheckpointError, locate_weights
 from dynpose.config import ConfigError
 from dynpose.utils.atomic import atomic_open
 
@@ -326,12 +326,12 @@ def run_fingerprint(cfg: CfgNode) -> dict[str, Any]:
     """Describe the weights and the config keys that predictions depend on, to compare two runs.
 
     Args:
-        cfg (CfgNode): of a model; MODEL.WEIGHTS is a file.
+        cfg (CfgNode): of a model; MODEL.WEIGHTS is a file, or the name or URL of one.
 
     Returns:
         dict: ``weights``, with ``file``, ``bytes`` and ``sha256``, and ``config``, the values of those keys as text.
     """
-    with PathManager.open(cfg.MODEL.WEIGHTS, "rb") as file:
+    with PathManager.open(locate_weights(cfg.MODEL.WEIGHTS), "rb") as file:
         digest = hashlib.sha256()
         while block := file.read(2**20):
             digest.update(block)

@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 
+from dynpose.checkpoint.published import needs_download
 from dynpose.config import ConfigError, check_at_least_one, check_not_negative, read_key
 from dynpose.data import (
     DatasetError,
@@ -109,7 +110,7 @@ def check_first_step(cfg: CfgNode) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _without_set_up_of_logs():
         cfg.OUTPUT_DIR = folder
         trainer = PoseTrainer(cfg)
-        if "://" not in cfg.MODEL.WEIGHTS:
+        if not needs_download(cfg.MODEL.WEIGHTS):
             trainer.resume_or_load(resume=False)
         next(iter(trainer.data_loader))
 

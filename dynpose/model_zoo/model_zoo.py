@@ -10,8 +10,10 @@ from torch import nn
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import PoseCheckpointer
+from dynpose.checkpoint.published import PREFIX, weights_of_config
 from dynpose.config import ConfigError, find_config_file, load_config
 from dynpose.data import register_datasets_for_schema
+from dynpose.methods import registered_weights
 from dynpose.modeling.build import build_model
 
 
@@ -31,13 +33,42 @@ def get_config_file(name: str) -> str:
     return find_config_file(name)
 
 
+def get_checkpoint_url(name: str) -> str:
+    """Return the URL of the published weights of a config's trained model, as a value of MODEL.WEIGHTS.
+
+    detectron2's PathManager opens it too, and downloads the file once; see docs/weights.md.
+
+    Args:
+        name (str): see :func:`get_config_file`.
+
+    Returns:
+        str: ``dynpose://`` and the name of the weights.
+
+    Raises:
+        ConfigError: no weights are published for this config; the message lists the configs that have some.
+
+    Example::
+
+        >>> get_checkpoint_url("FCPose/R_50_3x_release.yaml")
+        'dynpose://fcpose_r50'
+    """
+    weights = weights_of_config(name)
+    if weights is None:
+        known = [config for each in registered_weights() for config in each.configs]
+        raise ConfigError(
+            f"{name}: no trained weights are published for this config, but for {', '.join(known)}; train it, or set "
+            "MODEL.WEIGHTS (train.init_checkpoint of a lazy config) to your weights"
+        )
+    return PREFIX + weights.name
+
+
 def get_config(name: str, trained: bool = False, opts: Sequence[str] = ()) -> CfgNode | DictConfig:
     """Load a config.
 
     Args:
         name (str): see :func:`get_config_file`.
-        trained (bool): the config is for a trained model: MODEL.WEIGHTS (``train.init_checkpoint`` of a lazy config)
-            must be a local file.
+        trained (bool): the config is for a trained model: MODEL.WEIGHTS (``train.init_checkpoint`` of a lazy config) is
+            that of ``opts``, or else a local file that the config names, or else :func:`get_checkpoint_url`.
         opts (Sequence[str]): overrides, KEY VALUE KEY VALUE ... or, of a lazy config, key=value ...
 
     Returns:
@@ -45,8 +76,7 @@ def get_config(name: str, trained: bool = False, opts: Sequence[str] = ()) -> Cf
         that training starts from.
 
     Raises:
-        ConfigError: there is no such config, an override is invalid, or with ``trained=True`` the weights are not a
-            local file.
+        ConfigError: there is no such config, an override is invalid, or with ``trained=True`` no weights are known.
 
     Example::
 
@@ -56,17 +86,21 @@ def get_config(name: str, trained: bool = False, opts: Sequence[str] = ()) -> Cf
     path = get_config_file(name)
     if _is_lazy(path):
         cfg = _apply_overrides(LazyConfig.load(path), opts)
-        key = "train.init_checkpoint"
-        weights = OmegaConf.select(cfg, key, default="")
-    else:
-        cfg = load_config(path, opts)
-        key, weights = "MODEL.WEIGHTS", cfg.MODEL.WEIGHTS
-    if trained and not os.path.isfile(weights):
-        raise ConfigError(
-            f"{name}: dynpose has no trained weights for this config ({key} is {weights!r}, which is not a local "
-            f"file); download or train them, and set {key} to their path"
-        )
+        if trained and not _names_weights(
+            "train.init_checkpoint", opts, OmegaConf.select(cfg, "train.init_checkpoint")
+        ):
+            cfg.train.init_checkpoint = get_checkpoint_url(name)
+        return cfg
+    cfg = load_config(path, opts)
+    if trained and not _names_weights("MODEL.WEIGHTS", opts, cfg.MODEL.WEIGHTS):
+        cfg.MODEL.WEIGHTS = get_checkpoint_url(name)
     return cfg
+
+
+def _names_weights(key, opts, weights):
+    """Whether a config has weights of a trained model: those of the overrides, or a file."""
+    is_given = any(word.lstrip("+").split("=")[0] == key for word in opts)
+    return bool(weights) and (is_given or os.path.isfile(weights))
 
 
 def get(name: str, trained: bool = False, device: str | None = None, opts: Sequence[str] = ()) -> nn.Module:
@@ -76,7 +110,7 @@ def get(name: str, trained: bool = False, device: str | None = None, opts: Seque
 
     Args:
         name (str): see :func:`get_config_file`.
-        trained (bool): load the weights of the config, dynpose's or released ones, which must be complete.
+        trained (bool): load the weights of :func:`get_config`, dynpose's or published ones, which must be complete.
         device (str | None): overrides MODEL.DEVICE (``train.device`` of a lazy config); None = that device, or the CPU
             if there is no GPU.
         opts (Sequence[str]): see :func:`get_config`.
@@ -86,11 +120,12 @@ def get(name: str, trained: bool = False, device: str | None = None, opts: Seque
 
     Raises:
         ConfigError: see :func:`get_config`.
-        CheckpointError: the weights are of another model or incomplete.
+        CheckpointError: the weights can't be downloaded, are of another model or incomplete.
 
     Example::
 
-        >>> model = get("FCPose/R_50_3x_release.yaml", trained=True, opts=["MODEL.WEIGHTS", "fcpose50.pth"])
+        >>> model = get("FCPose/R_50_3x_release.yaml", trained=True)
+        >>> mine = get("FCPose/R_50_3x.yaml", trained=True, opts=["MODEL.WEIGHTS", "output/model_final.pth"])
     """
     cfg = get_config(name, trained, opts)
     if _is_lazy(name):

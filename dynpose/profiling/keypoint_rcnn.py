@@ -78,6 +78,7 @@ register_method(
         num_classes_key="MODEL.ROI_HEADS.NUM_CLASSES",
         detection_limit_key="TEST.DETECTIONS_PER_IMAGE",
         released_formats=(),
+        published_weights=(),
         parts={"backbone": ["backbone"], "RPN": ["proposal_generator"], "RoI heads": ["roi_heads"]},
         inject_detections=inject_detections,
         count_network_flops=None,

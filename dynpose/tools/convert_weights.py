@@ -27,7 +27,9 @@ HELP = "convert released weights into a dynpose checkpoint, or strip one to its 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
-    parser.add_argument("--input", required=True, help="the released file, or with --strip a dynpose checkpoint")
+    parser.add_argument(
+        "--input", required=True, help="the released file or the name of one, or with --strip a dynpose checkpoint"
+    )
     parser.add_argument("--output", required=True, help="the file to write, .pth")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--config-file", help="check that the weights fit this config, whose keypoints they then have")
@@ -36,13 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Convert, report and write."""
-    from dynpose.checkpoint import CheckpointError, convert_released
+    from dynpose.checkpoint import CheckpointError, convert_released, locate_weights
 
     _check_output(args.input, args.output)
     if args.strip:
         _strip(args.input, args.output)
         return
-    state_dict = _read(args.input)
+    state_dict = _read(locate_weights(args.input))
     released = _detect(state_dict, args.input)
     converted, unknown = convert_released(state_dict, released)
     if unknown:

@@ -14,6 +14,10 @@ parameters, but not as FLOPs.
 For AdelaiDet's FCPose (R-50, 800 x 1066) fvcore reports 180.512 GFLOPs, for configs/FCPose/R_50_3x_release.yaml
 180.498: it counts the released network's up-sampling as interpolation, but dynpose's as element-wise operations.
 Neither includes the 4.04 GFLOPs that the released network spends in inference on unused auxiliary heatmaps.
+
+    dynpose model-info --weights-list
+
+lists the published weights that dynpose knows by name, for MODEL.WEIGHTS and --weights (docs/weights.md).
 """
 
 import argparse
@@ -21,7 +25,7 @@ import argparse
 from .cli import positive_int
 
 NAME = "model-info"
-HELP = "count parameters and FLOPs"
+HELP = "count parameters and FLOPs; list published weights"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=(800, 1066),
         metavar=("HEIGHT", "WIDTH"),
         help="of the resized image, pixels; default 800 1066",
+    )
+    parser.add_argument(
+        "--weights-list", action=_WeightsList, nargs=0, help="list the published weights that dynpose knows by name"
     )
     parser.add_argument("--people", type=positive_int, default=10, help="people in the image, default %(default)s")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
@@ -70,6 +77,18 @@ def run(args: argparse.Namespace) -> None:
         print(f"With {args.people} people{networks}: {counted.total / 1e9:.3f} GFLOPs.")
     elif args.people:
         print("The count does not depend on the number of people.")
+
+
+class _WeightsList(argparse.Action):
+    """Prints the published weights, without the other arguments."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from tabulate import tabulate
+
+        from dynpose.checkpoint.published import list_weights
+
+        print(tabulate(list_weights(), ("name", "weights", "configs or file", "AP as published", "licence", "where")))
+        parser.exit()
 
 
 def _build(args):

@@ -39,7 +39,9 @@ _TERMINATED = 143
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.add_argument("--config-file", required=True, help="config.yaml of a run, or a config by path or name")
-    parser.add_argument("--weights", required=True, help="dynpose's or released weights")
+    parser.add_argument(
+        "--weights", required=True, help="a file, or a name that `dynpose model-info --weights-list` prints"
+    )
     parser.add_argument("--input", required=True, nargs="+", help="images, folders (with those inside) or quoted globs")
     parser.add_argument("--output", required=True, help="folder for the pictures and predictions.json")
     parser.add_argument(

@@ -117,8 +117,8 @@ class TestModelZoo:
         assert actual.keys() == expected.keys()
         assert all(torch.equal(actual[key], expected[key]) for key in expected)
 
-    @pytest.mark.parametrize("name", ["quick/fcpose_small.yaml", "FCPose/R_50_3x_release.yaml"])
+    @pytest.mark.parametrize("name", ["quick/fcpose_small.yaml", "FCPose/R_50_3x.yaml"])
     def test_a_config_without_trained_weights_says_so(self, name):
         for get in (model_zoo.get_config, model_zoo.get):
-            with pytest.raises(ConfigError, match=r"dynpose has no trained weights for this .*set MODEL\.WEIGHTS"):
+            with pytest.raises(ConfigError, match=r"no trained weights are published for this .*set MODEL\.WEIGHTS"):
                 get(name, trained=True)

@@ -20,7 +20,7 @@ MODEL.BACKBONE.NAME                 network             outputs
 HRNet-W32 instead of ResNet-50::
 
     MODEL:
-      WEIGHTS: "hrnetv2_w32_imagenet_pretrained.pth"
+      WEIGHTS: "hrnet_w32.ms_in1k"
       PIXEL_MEAN: [123.675, 116.280, 103.530]
       PIXEL_STD: [58.395, 57.120, 57.375]
       BACKBONE: {NAME: "build_fcos_hrnet_fpn_backbone"}
@@ -31,7 +31,7 @@ HRNet-W32 instead of ResNet-50::
 Any timm network with feature maps of strides 4, 8, 16 and 32, here a ConvNeXt::
 
     MODEL:
-      WEIGHTS: "model.safetensors"
+      WEIGHTS: "convnext_tiny.in12k_ft_in1k"
       PIXEL_MEAN: [123.675, 116.280, 103.530]
       PIXEL_STD: [58.395, 57.120, 57.375]
       BACKBONE: {NAME: "build_fcos_timm_fpn_backbone"}
@@ -41,11 +41,12 @@ Any timm network with feature maps of strides 4, 8, 16 and 32, here a ConvNeXt::
 
 The networks are timm's, in ``backbone.bottom_up.body``, built without a download. In all of them, res2, res3, res4 and
 res5 have strides 4, 8, 16 and 32, and MODEL.BACKBONE.FREEZE_AT counts the stem and then these, as in detectron2's
-ResNet. MODEL.WEIGHTS loads ImageNet weights (:mod:`dynpose.checkpoint.imagenet`): timm's files and, for HRNet, DLA and
-Swin, those of the original releases. They need RGB and, except for some of timm's, the mean and deviation above.
+ResNet. MODEL.WEIGHTS loads ImageNet weights (:mod:`dynpose.checkpoint.imagenet`): timm's, by their name in timm or from
+a file, and for HRNet, DLA and Swin those of the original releases. They need RGB and, except for some of timm's, the
+mean and deviation above.
 """
 
-from . import builders
+from . import builders, published_weights
 from .branches import HRFPN, BranchConcat
 from .builders import build_backbone
 from .dla import DLA
@@ -53,4 +54,4 @@ from .hrnet import HRNet
 from .swin import Swin
 from .timm_network import Timm
 
-__all__ = ["DLA", "HRFPN", "BranchConcat", "HRNet", "Swin", "Timm", "build_backbone", "builders"]
+__all__ = ["DLA", "HRFPN", "BranchConcat", "HRNet", "Swin", "Timm", "build_backbone", "builders", "published_weights"]

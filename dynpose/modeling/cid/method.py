@@ -12,6 +12,7 @@ from dynpose.modeling.injection import corner_keypoints, replaced, substitute
 
 from .cid import CID
 from .config import add_cid_config
+from .published_weights import PUBLISHED_WEIGHTS
 from .released_weights import RELEASED_FORMATS
 
 # Minimum distance of two peaks of the centre map in x or in y, exclusive, cells
@@ -66,6 +67,7 @@ register_method(
         num_classes_key="",
         detection_limit_key="MODEL.CID.MAX_PROPOSALS",
         released_formats=RELEASED_FORMATS,
+        published_weights=PUBLISHED_WEIGHTS,
         parts={"backbone": ["backbone"], "IIA": ["iia.find_people"], "GFD": ["gfd.prepare", "gfd.decouple"]},
         inject_detections=inject_detections,
         count_network_flops=None,

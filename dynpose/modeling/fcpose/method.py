@@ -11,6 +11,7 @@ from dynpose.modeling.kp_net import count_cells, count_kp_net_flops
 from .benchmark import KP_NET_BENCHMARK
 from .config import add_fcpose_config
 from .fcpose import FCPose
+from .published_weights import PUBLISHED_WEIGHTS
 from .released_weights import RELEASED_FORMATS
 
 
@@ -33,6 +34,7 @@ register_method(
         num_classes_key="MODEL.FCOS.NUM_CLASSES",
         detection_limit_key="MODEL.FCOS.POST_NMS_TOPK_TEST",
         released_formats=RELEASED_FORMATS,
+        published_weights=PUBLISHED_WEIGHTS,
         parts={"backbone": ["backbone"], "FCOS head": ["head"], "KP-Nets' features": ["basis"]},
         inject_detections=inject_fcos_detections,
         count_network_flops=count_network_flops,

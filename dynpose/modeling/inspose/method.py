@@ -13,6 +13,7 @@ from dynpose.modeling.kp_net import FLOPS_BILINEAR, count_cells, count_kp_net_fl
 
 from .config import add_inspose_config, add_inspose_released_config
 from .inspose import InsPose
+from .published_weights import PUBLISHED_WEIGHTS
 from .released_weights import RELEASED_FORMATS
 
 
@@ -66,6 +67,7 @@ register_method(
         num_classes_key="MODEL.FCOS.NUM_CLASSES",
         detection_limit_key="MODEL.FCOS.POST_NMS_TOPK_TEST",
         released_formats=(),
+        published_weights=(),
         parts=_PARTS,
         inject_detections=inject_detections,
         count_network_flops=count_network_flops,
@@ -80,6 +82,7 @@ register_method(
         num_classes_key="MODEL.FCOS.NUM_CLASSES",
         detection_limit_key="MODEL.FCOS.POST_NMS_TOPK_TEST",
         released_formats=RELEASED_FORMATS,
+        published_weights=PUBLISHED_WEIGHTS,
         parts=_PARTS,
         inject_detections=inject_fcos_detections,
         count_network_flops=count_kp_net_flops,

@@ -10,6 +10,7 @@ from dynpose.methods import Method, register_method
 from dynpose.modeling.injection import replaced, substitute
 
 from .config import add_querypose_config
+from .published_weights import PUBLISHED_WEIGHTS
 from .querypose import QueryPose
 from .released_weights import RELEASED_FORMATS
 
@@ -46,6 +47,7 @@ register_method(
         num_classes_key="MODEL.QUERYPOSE.NUM_CLASSES",
         detection_limit_key="TEST.DETECTIONS_PER_IMAGE",
         released_formats=RELEASED_FORMATS,
+        published_weights=PUBLISHED_WEIGHTS,
         # each decoder includes its RoI pooling
         parts={
             "backbone": ["extract_features"],
