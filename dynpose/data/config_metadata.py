@@ -33,7 +33,7 @@ def fill_metadata(cfg: CfgNode, schema: KeypointSchema) -> None:
             continue
         _clear(metadata)
         # detectron2's demo may hold the object already, so that it can't be replaced by another
-        metadata.__class__ = _ConfigMetadata
+        _set_class(metadata, _ConfigMetadata)
         metadata.__dict__.update({key: value for key, value in values.as_dict().items() if key in _KEYS})
 
 
@@ -58,11 +58,16 @@ def _clear(metadata: Metadata) -> None:
         metadata.__dict__.pop(key, None)
 
 
+def _set_class(metadata: Metadata, class_: type[Metadata]) -> None:
+    # Metadata refuses to change what is set
+    object.__setattr__(metadata, "__class__", class_)
+
+
 class _ConfigMetadata(Metadata):
     """Metadata from a config, which are dropped when those of a data set are set."""
 
     def __setattr__(self, key, value):
         if key in _KEYS or key in _OF_REGISTRATION:
             _clear(self)
-            self.__class__ = Metadata
-        super().__setattr__(key, value)
+            _set_class(self, Metadata)
+        Metadata.__setattr__(self, key, value)

@@ -106,7 +106,7 @@ class _Numbering:
             file.write(f', "annotations": [], "categories": {json_text(self._categories())}}}\n')
 
     def _image(self, entry: dict[str, Any]) -> dict[str, Any]:
-        of_video = {key: entry[key] for key in ("frame", "time") if key in entry}
+        of_video: dict[str, Any] = {key: entry[key] for key in ("frame", "time") if key in entry}
         size = {"width": entry["width"], "height": entry["height"]}
         return {"id": self.image_id(entry), "file_name": entry["file_name"], **size, **of_video}
 

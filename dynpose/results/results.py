@@ -133,9 +133,11 @@ def text_file(path: Path) -> Iterator[IO[str]]:
     """Open a UTF-8 text file for atomic writing. Bytes of a file name that are not UTF-8 are escaped."""
     with atomic_open(path, "wb") as raw:
         text = io.TextIOWrapper(raw, "utf-8", errors="backslashreplace", newline="")
-        yield text
-        # flushes, and leaves closing to atomic_open
-        text.detach()
+        try:
+            yield text
+        finally:
+            # flushes, and leaves closing to atomic_open
+            text.detach()
 
 
 def json_text(value: Any) -> str:

@@ -78,12 +78,20 @@ def _add_format_arguments(parser):
     group.add_argument(
         "--format",
         nargs="+",
-        choices=FORMATS,
+        type=_format_name,
         default=[],
         metavar="NAME",
         help="; ".join(f"{name}: {item.description}" for name, item in FORMATS.items()),
     )
     group.add_argument("--annotations", help="for coco: the COCO-format file with the ids of the images and categories")
+
+
+def _format_name(text):
+    if text not in FORMATS:
+        raise argparse.ArgumentTypeError(
+            f"unknown format {text}; known are {', '.join(FORMATS)} (overrides of the config follow another option)"
+        )
+    return text
 
 
 def _add_picture_arguments(parser):

@@ -59,22 +59,22 @@ def draw_text(
         color (tuple[int, int, int]): of the letters, in the image's channel order.
         outline (tuple[int, int, int] | None): of a line around the letters.
     """
-    width, height = text_size(text, size)
     stroke = 0 if outline is None else max(1, round(size / 8))
-    shape = (width + 2 * stroke, height + 2 * stroke)
-    x, y = position[0] - stroke, position[1] - stroke
+    # letters may reach over their width, as in italics and Arabic
+    margin = _whole(size)
     for stroke_width, tone in ((stroke, outline), (0, color)):
         if tone is not None:
-            _blend(image, _mask(text, size, shape, stroke, stroke_width), x, y, tone)
+            _blend(image, _mask(text, size, margin, stroke_width), position[0] - margin, position[1] - margin, tone)
 
 
-def _mask(text, size, shape, offset, stroke_width):
-    """(h, w) coverage of the text, 0 to 255."""
-    mask = Image.new("L", shape)
-    writer, x = ImageDraw.Draw(mask), float(offset)
+def _mask(text, size, margin, stroke_width):
+    """(h, w) coverage of the text with a margin around it, 0 to 255."""
+    width, height = text_size(text, size)
+    mask = Image.new("L", (width + 2 * margin, height + 2 * margin))
+    writer, x = ImageDraw.Draw(mask), float(margin)
     for run in _runs(text):
         font = _font(run.file, _whole(size))
-        at = (x, offset + round(_ASCENT * size))
+        at = (x, margin + round(_ASCENT * size))
         writer.text(at, run.text, 255, font, anchor="ls", stroke_width=stroke_width)
         x += font.getlength(run.text)
     return np.asarray(mask)
