@@ -1,7 +1,7 @@
 """Files of predictions that other tools read: one module a format.
 
-They are written from the record of a prediction run, one image at a time, so that memory does not grow with the number
-of images and a format can be added to a finished run without predicting again.
+They are written from the record of a prediction run, one image at a time, so that a format can be added to a finished
+run without predicting again.
 """
 
 from .registry import FORMATS, check_formats, write_formats

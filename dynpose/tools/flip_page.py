@@ -108,8 +108,8 @@ def _picture(image, people, schema):
 
 def _captions(record):
     """The captions of an image and of its mirrored copy."""
-    # a file name may have line ends
-    name = " ".join(PurePath(record["file_name"]).name.split())
+    # the name with its folder; it may have line ends
+    name = " ".join("/".join(PurePath(record["file_name"]).parts[-2:]).split())
     return [_shortened(f"{_LEFT_TO_RIGHT}{word}: ", name) for word in ("as annotated", "mirrored")]
 
 
