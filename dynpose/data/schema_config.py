@@ -5,6 +5,7 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from .config_metadata import fill_metadata
 from .datasets import register_datasets_from_cfg
 from .schema import DatasetError, KeypointSchema, infer_flip_pairs
 
@@ -67,7 +68,8 @@ def model_schema(cfg: CfgNode) -> KeypointSchema:
 
     It is ``cfg.MODEL.KEYPOINT_SCHEMA`` if that names keypoints, as after :func:`dynpose.engine.setup`; otherwise the
     schema of the first of ``cfg.DATASETS.TRAIN`` and ``TEST``, from detectron2's MetadataCatalog. The registered data
-    sets of the config must agree with it; with ``cfg.TEST.MAP_KEYPOINTS``, those of ``TEST`` alone may differ.
+    sets of the config must agree with it; with ``cfg.TEST.MAP_KEYPOINTS``, those of ``TEST`` alone may differ. The
+    others get it as their metadata, so that detectron2's DefaultPredictor and Visualizer have the limbs.
 
     Args:
         cfg (CfgNode): a detectron2 config with dynpose's keys.
@@ -102,6 +104,7 @@ def model_schema(cfg: CfgNode) -> KeypointSchema:
                 f"same flip pairs; change DATASETS.TRAIN and DATASETS.TEST, or the annotation, or set "
                 f"TEST.MAP_KEYPOINTS True to evaluate what both have, matched by name"
             )
+    fill_metadata(cfg, schema)
     return schema
 
 

@@ -151,13 +151,13 @@ class PictureFolder:
     Args:
         folder (Path)
         schema (KeypointSchema)
-        score_threshold (float): people with a lower score are not drawn.
+        **style: the thresholds and switches of :func:`~dynpose.utils.draw_poses`.
     """
 
-    def __init__(self, folder: Path, schema: KeypointSchema, score_threshold: float):
+    def __init__(self, folder: Path, schema: KeypointSchema, **style: Any):
         self.folder = folder
         self.schema = schema
-        self.score_threshold = score_threshold
+        self.style = style
 
     def has(self, name: str) -> bool:
         """Whether the picture of an image exists."""
@@ -175,7 +175,7 @@ class PictureFolder:
         """
         image = read_image({"file_name": str(path)}, "RGB")
         instances = to_instances(entry, self.schema.num_keypoints)
-        drawn = draw_poses(image, instances, self.schema, score_threshold=self.score_threshold)
+        drawn = draw_poses(image, instances, self.schema, **self.style)
         target = self.folder / entry["file_name"]
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -8,9 +8,10 @@ are valid but perhaps not intended, are listed too (docs/datasets.md has the rul
 training does before its first step is done, except downloading weights. The exit code is 1 if training would fail
 before its first step.
 
-The page shows crops of people from random images, each beside its flipped copy as in training: left limbs are blue,
-right ones orange, and keypoints are numbered. A person who faces the camera has blue on the right in both pictures. A
-colour or a number that changes sides with the body, or a limb that crosses it, indicates a wrong flip pair.
+The page shows crops of people from random images, each beside its mirrored copy as in training. Captions have the file
+names. Left limbs are blue, right ones orange, and keypoints are numbered. A person who faces the camera has blue on the
+right in both pictures. A colour or a number that changes sides with the body, or a limb that crosses it, indicates a
+wrong flip pair.
 """
 
 from __future__ import annotations
@@ -291,7 +292,7 @@ def _draw(samples, args):
         print(_printable(f"not drawn: {reason}"), file=sys.stderr)
     if page is not None:
         page.save(args.output)
-        print(f"{args.output}: {len(chosen) - len(skipped)} people, each with the flipped copy on the right")
+        print(f"{args.output}: {len(chosen) - len(skipped)} people, each with the mirrored copy on the right")
 
 
 def _printable(text):

@@ -56,6 +56,14 @@ def finite_number(text: str) -> float:
     return value
 
 
+def positive_number(text: str) -> float:
+    """Parse an argument that must be a finite number above 0."""
+    value = finite_number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
 def _parser():
     parser = argparse.ArgumentParser(
         prog="dynpose", description="Single-stage multi-person pose estimation; training is train_net.py."

@@ -1,16 +1,18 @@
 """A page of people, each beside its flipped copy as in training."""
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 import cv2
 import numpy as np
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from dynpose.data import DatasetError, KeypointSchema, PoseDatasetMapper
 from dynpose.utils import draw_poses
+from dynpose.utils.text import draw_text, text_size
 
 __all__ = ["MAX_PIXELS", "draw_page", "flipped"]
 
@@ -21,12 +23,16 @@ _CELL, _GAP, _TEXT = 480, 8, 15
 # The margin around a person, relative to the sides of the box
 _MARGIN = 0.3
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+# Before text that may be of a script written from the right, whose numbers would move to its end
+_LEFT_TO_RIGHT = "\N{LEFT-TO-RIGHT MARK}"
 
 
 def draw_page(
     samples: Sequence[tuple[dict[str, Any], dict[str, Any], KeypointSchema]],
 ) -> tuple[Image.Image | None, list[str]]:
     """Draw people and their flipped copies side by side, with numbered keypoints and a legend of their names.
+
+    The caption of a picture has the file, and says whether it is the image or its mirrored copy.
 
     :class:`PoseDatasetMapper` makes the flipped copies, as in training.
 
@@ -40,7 +46,8 @@ def draw_page(
     rows, skipped = [], []
     for record, person, schema in samples:
         try:
-            rows.append([_picture(*flipped(record, person, schema, flip), schema) for flip in (False, True)])
+            pictures = [_picture(*flipped(record, person, schema, flip), schema) for flip in (False, True)]
+            rows.append(list(zip(pictures, _captions(record))))
         except DatasetError as error:
             skipped.append(str(error))
     return (_compose(rows, samples[0][2]) if rows else None), skipped
@@ -79,7 +86,7 @@ def _crop_around(person, height, width):
 
 
 def _picture(image, people, schema):
-    """A square picture with the person's limbs and the keypoint numbers."""
+    """A picture with the person's limbs and the keypoint numbers, whose longer side is that of a cell."""
     drawn = Instances(people.image_size)
     drawn.pred_boxes = people.gt_boxes
     drawn.scores = people.gt_boxes.tensor.new_ones(len(people))
@@ -88,32 +95,51 @@ def _picture(image, people, schema):
     canvas = draw_poses(image, drawn, schema, show_scores=False)
     scale = _CELL / max(canvas.shape[:2])
     canvas = cv2.resize(canvas, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    picture = Image.fromarray(canvas)
-    writer, font = ImageDraw.Draw(picture), ImageFont.load_default(_TEXT)
     for person in drawn.pred_keypoints.numpy():
         for number, (x, y, seen) in enumerate(person):
             if seen:
-                at = (x / image.shape[1] * canvas.shape[1] + 5, y / image.shape[0] * canvas.shape[0] - _TEXT)
-                writer.text(at, str(number), _WHITE, font, stroke_width=2, stroke_fill=_BLACK)
-    return picture
+                at = (
+                    round(x / image.shape[1] * canvas.shape[1] + 5),
+                    round(y / image.shape[0] * canvas.shape[0]) - _TEXT,
+                )
+                draw_text(canvas, str(number), at, _TEXT, _WHITE, outline=_BLACK)
+    return canvas
+
+
+def _captions(record):
+    """The captions of an image and of its mirrored copy."""
+    # the name with its folder; it may have line ends
+    name = " ".join("/".join(PurePath(record["file_name"]).parts[-2:]).split())
+    return [_shortened(f"{_LEFT_TO_RIGHT}{word}: ", name) for word in ("as annotated", "mirrored")]
+
+
+def _shortened(start, name):
+    """A caption without so much of the middle of a name that it fits above a picture."""
+    kept = name
+    while text_size(start + kept, _TEXT)[0] > _CELL and len(kept) > 3:
+        half = (len(kept) - 2) // 2
+        kept = f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
+    return start + kept
 
 
 def _compose(rows, schema):
-    legend = _legend(schema)
     columns = 2 if len(rows) > 1 else 1
     lines = -(-len(rows) // columns)
-    step = _CELL + _GAP
+    step, line_height = _CELL + _GAP, text_size("", _TEXT)[1]
     width = 2 * columns * step + _GAP
-    font = ImageFont.load_default(_TEXT)
-    legend = _wrap(legend, width - 2 * _GAP, font)
-    page = Image.new("RGB", (width, lines * step + _GAP + (len(legend) + 1) * (_TEXT + 4)), _WHITE)
+    legend = _wrap(_legend(schema), width - 2 * _GAP)
+    row_height = step + line_height
+    page = np.full((lines * row_height + _GAP + (len(legend) + 1) * line_height, width, 3), _WHITE, np.uint8)
     for i, pair in enumerate(rows):
-        for side, picture in enumerate(pair):
-            page.paste(picture, (_GAP + (2 * (i % columns) + side) * step, _GAP + i // columns * step))
-    writer = ImageDraw.Draw(page)
+        for side, (picture, caption) in enumerate(pair):
+            x, y = _GAP + (2 * (i % columns) + side) * step, _GAP + i // columns * row_height
+            draw_text(page, caption, (x, y), _TEXT, _BLACK)
+            y += line_height
+            page[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
     for i, line in enumerate(legend):
-        writer.text((_GAP, lines * step + _GAP + i * (_TEXT + 4)), line, _BLACK, font)
-    return page
+        for x, word in line:
+            draw_text(page, word, (_GAP + x, lines * row_height + _GAP + i * line_height), _TEXT, _BLACK)
+    return Image.fromarray(page)
 
 
 def _legend(schema):
@@ -122,18 +148,21 @@ def _legend(schema):
     words = []
     for number, name in enumerate(schema.names):
         if partner[number] == number:
-            words.append(f"{number} {name}")
+            words.append(f"{_LEFT_TO_RIGHT}{number} {name}")
         elif partner[number] > number:
-            words.append(f"{number} {name} <-> {partner[number]} {schema.names[partner[number]]}")
+            pair = f"{name} <-> {_LEFT_TO_RIGHT}{partner[number]} {schema.names[partner[number]]}"
+            words.append(f"{_LEFT_TO_RIGHT}{number} {pair}")
     return words
 
 
-def _wrap(words, width, font):
-    lines = [""]
+def _wrap(words, width):
+    """Lines of (x, word). Words are placed one by one, as scripts of both directions would change their order."""
+    lines, x = [[]], 0
     for word in words:
-        longer = f"{lines[-1]}    {word}" if lines[-1] else word
-        if font.getlength(longer) > width and lines[-1]:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+        end = x + text_size(word, _TEXT)[0]
+        if end > width and lines[-1]:
+            lines.append([])
+            x, end = 0, end - x
+        lines[-1].append((x, word))
+        x = end + 2 * _TEXT
     return lines

@@ -8,7 +8,8 @@ and predictions.json. That file holds all predicted people, whatever the score; 
 --score-threshold. All other input files are listed there as skipped, with the reason.
 
 Each image's numbers are written to predictions.jsonl as soon as they are computed. However a run ends, the same command
-with --resume continues with the remaining images.
+with --resume continues with the remaining images. --format writes files for other tools from it; with --resume, those
+of a finished run without predicting again.
 
 Exit codes: 0 = done; 1 = partly done: an image or a folder could not be read, a picture could not be written, or a
 prediction held a NaN or infinite number, as from a diverged model; 2 = invalid input, or results that can't be written;
@@ -23,7 +24,9 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-from .cli import finite_number, positive_int
+from dynpose.results import FORMATS
+
+from .cli import finite_number, positive_int, positive_number
 
 NAME = "predict"
 HELP = "find the people in images: pictures and one JSON file"
@@ -50,7 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep the results in --output, of the same weights and config, and continue",
     )
     parser.add_argument(
-        "--score-threshold", type=finite_number, default=0.3, help="of the pictures, default %(default)s"
+        "--score-threshold",
+        type=finite_number,
+        default=0.3,
+        help="of people in the pictures and in yolo-pose, cvat and label-studio; default %(default)s",
+    )
+    parser.add_argument(
+        "--keypoint-threshold",
+        type=finite_number,
+        default=0.02,
+        help="of the confidence of keypoints there, default %(default)s",
     )
     parser.add_argument(
         "--batch-size", type=positive_int, default=1, help="images in a forward pass, default %(default)s"
@@ -58,7 +70,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu or cuda; default: MODEL.DEVICE, or cpu where there is no GPU")
     parser.add_argument("--limit", type=positive_int, help="stop after so many images")
     parser.add_argument("--no-pictures", action="store_true", help="write predictions.json only")
+    _add_format_arguments(parser)
+    _add_picture_arguments(parser)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after another option")
+
+
+def _add_format_arguments(parser):
+    group = parser.add_argument_group("files for other tools")
+    group.add_argument(
+        "--format",
+        nargs="+",
+        type=_format_name,
+        default=[],
+        metavar="NAME",
+        help="; ".join(f"{name}: {item.description}" for name, item in FORMATS.items()),
+    )
+    group.add_argument("--annotations", help="for coco: the COCO-format file with the ids of the images and categories")
+
+
+def _format_name(text):
+    if text not in FORMATS:
+        raise argparse.ArgumentTypeError(
+            f"unknown format {text}; known are {', '.join(FORMATS)} (overrides of the config follow another option)"
+        )
+    return text
+
+
+def _add_picture_arguments(parser):
+    group, switch = parser.add_argument_group("what the pictures show"), argparse.BooleanOptionalAction
+    group.add_argument("--show-boxes", action=switch, default=True, help="boxes, default yes")
+    group.add_argument("--show-conf", action=switch, default=True, help="scores, default yes")
+    group.add_argument("--show-labels", action=switch, help="class names, default: if there are several classes")
+    group.add_argument("--line-width", type=positive_number, help="of limbs, pixels; default: grows with the person")
+    group.add_argument("--point-radius", type=positive_number, help="of keypoints, pixels; default: 1.1 x the width")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,7 +119,9 @@ def _run(args):
     from dynpose.data.image_files import find_images
     from dynpose.engine.file_prediction import FilePredictor, PictureFolder
     from dynpose.engine.prediction_record import PredictionRecord, run_fingerprint
+    from dynpose.results import check_formats, write_formats
 
+    _check_format_arguments(args)
     output = Path(os.path.abspath(args.output))
     # a second run must not use the first one's pictures as inputs
     images, skipped = find_images(args.input, skip=output)
@@ -86,9 +132,13 @@ def _run(args):
 
     output.mkdir(parents=True, exist_ok=True)
     info, made_with = _info(args, predictor, found - len(images)), run_fingerprint(predictor.cfg)
-    pictures = None if args.no_pictures else PictureFolder(output, predictor.schema, args.score_threshold)
+    style = _picture_style(args, info["category_names"])
+    pictures = None if args.no_pictures else PictureFolder(output, predictor.schema, **style)
+    names = [name for name, _ in images]
+    results = _results(args, predictor.schema, info, lambda: record.entries(names), dict(images))
+    # before the record, which replaces that of an earlier run
+    check_formats(args.format, results, output)
     with _only_run_in(output), PredictionRecord(output, info, made_with, resume=args.resume) as record:
-        names = [name for name, _ in images]
         _report_earlier(record, images)
         try:
             for file in skipped:
@@ -99,7 +149,48 @@ def _run(args):
             raise
         counts = _Counts(args.score_threshold)
         record.finish(names, complete=True, on_entry=counts.add)
-        return _summarise(counts, record.skipped, args)
+        code = _summarise(counts, record.skipped, args)
+        for line in write_formats(args.format, results, output):
+            print(line)
+        return code
+
+
+def _check_format_arguments(args):
+    from dynpose.config import ConfigError
+
+    if args.annotations and "coco" not in args.format:
+        raise ConfigError("--annotations gives ids for --format coco; give both or neither")
+
+
+def _picture_style(args, class_names):
+    """The arguments of draw_poses."""
+    return {
+        "score_threshold": args.score_threshold,
+        "keypoint_threshold": args.keypoint_threshold,
+        "show_boxes": args.show_boxes,
+        "show_scores": args.show_conf,
+        "show_labels": args.show_labels,
+        "class_names": class_names,
+        "line_width": args.line_width,
+        "point_radius": args.point_radius,
+    }
+
+
+def _results(args, schema, info, entries, paths):
+    """The predictions for the writers of formats."""
+    from dynpose.results.results import Results
+
+    return Results(
+        keypoint_names=schema.names,
+        skeleton=schema.skeleton,
+        flip_pairs=schema.flip_pairs,
+        category_names=tuple(info["category_names"]),
+        entries=entries,
+        find_image=paths.get,
+        score_threshold=args.score_threshold,
+        keypoint_threshold=args.keypoint_threshold,
+        annotations=args.annotations,
+    )
 
 
 class _Terminated(BaseException):

@@ -10,11 +10,14 @@ Axes: N people, K keypoints.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from detectron2.data.catalog import Metadata
+
+from .text import draw_text, text_size
 
 if TYPE_CHECKING:
     from detectron2.structures import Instances
@@ -37,14 +40,18 @@ def draw_poses(
     keypoint_threshold: float = 0.02,
     show_boxes: bool = True,
     show_scores: bool = True,
+    show_labels: bool | None = None,
+    class_names: Sequence[str] = (),
+    line_width: float | None = None,
+    point_radius: float | None = None,
 ) -> np.ndarray:
-    """Draw people with their limbs, keypoints, boxes and scores on a copy of an image.
+    """Draw people with their limbs, keypoints, boxes, class names and scores on a copy of an image.
 
     Keypoints that are not finite, and people whose score or box is not, are skipped.
 
     Limbs and keypoints of the left side are blue, of the right side orange, all others green. People with the highest
     scores are on top. An image whose shorter side is under 480 pixels is enlarged first, so that lines and scores are
-    legible.
+    legible. Class names may be in any script, see :func:`~dynpose.utils.text.draw_text`.
 
     The confidence of a keypoint is the probability of its heatmap's peak among all cells of the map, which is small
     even for a correct keypoint: a Gaussian peak with a standard deviation of s cells has 1 / (2 pi s^2). The default
@@ -60,12 +67,18 @@ def draw_poses(
         keypoint_threshold (float): keypoints with a lower confidence, and their limbs, are skipped.
         show_boxes (bool): draw boxes.
         show_scores (bool): write scores.
+        show_labels (bool | None): write class names; None = if there are several classes.
+        class_names (Sequence[str]): in the order of ``pred_classes``; a missing one is written as its index.
+        line_width (float | None): of limbs, pixels of the returned picture; None = a fiftieth of the person's size,
+            within limits that grow with the image.
+        point_radius (float | None): of keypoints, pixels of the returned picture; None = 1.1 times the width of limbs.
 
     Returns:
         ndarray: (H', W', 3) uint8 RGB, H' = H and W' = W unless the image was enlarged.
 
     Raises:
-        ValueError: the instances have another number of keypoints than the schema.
+        ValueError: the instances have another number of keypoints than the schema, or a width or radius is not
+            positive.
 
     Example::
 
@@ -75,6 +88,9 @@ def draw_poses(
     num_keypoints = instances.pred_keypoints.shape[1]
     if num_keypoints != schema.num_keypoints:
         raise ValueError(f"instances of {num_keypoints} keypoints, but a schema of {schema.num_keypoints}")
+    for name, value in (("line_width", line_width), ("point_radius", point_radius)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} is {value}: give a positive number of pixels")
     has_place = instances.pred_boxes.tensor.isfinite().all(dim=1) & instances.scores.isfinite()
     instances = instances[has_place & (instances.scores >= score_threshold)]
     instances = instances[instances.scores.argsort()]
@@ -91,8 +107,8 @@ def draw_poses(
     for box, person, seen in zip(boxes, points, visible):
         if show_boxes:
             _rectangle(canvas, box, round(unit))
-        # a fiftieth of the person's size, within limits
-        width = float(np.clip(np.sqrt(np.prod(box[2:] - box[:2])) / 50, 1.6 * unit, 4 * unit))
+        width = line_width or float(np.clip(np.sqrt(np.prod(box[2:] - box[:2])) / 50, 1.6 * unit, 4 * unit))
+        radius = point_radius or 1.1 * width
         limbs = [(*person[[a, b]], color) for (a, b), color in zip(schema.skeleton, limb_colors) if seen[[a, b]].all()]
         # all outlines first, as they would otherwise cut limbs that meet
         for a, b, _ in limbs:
@@ -100,12 +116,24 @@ def draw_poses(
         for a, b, color in limbs:
             _line(canvas, a, b, color, width)
         for point, color in zip(person[seen], point_colors[seen].tolist()):
-            _disc(canvas, point, _DARK, 1.1 * width + 1.2 * unit)
-            _disc(canvas, point, color, 1.1 * width)
-    if show_scores:
-        for box, score in zip(boxes, instances.scores.tolist()):
-            _label(canvas, f"{score:.2f}", box, unit)
+            _disc(canvas, point, _DARK, radius + 1.2 * unit)
+            _disc(canvas, point, color, radius)
+    names = _class_names(instances, class_names, show_labels)
+    scores = [f"{score:.2f}" if show_scores else "" for score in instances.scores.tolist()]
+    for box, name, score in zip(boxes, names, scores):
+        if name or score:
+            _label(canvas, f"{name} {score}".strip(), box, unit)
     return canvas
+
+
+def _class_names(instances, class_names, show_labels):
+    """The class name to write for each person; "" = none."""
+    if show_labels is None:
+        show_labels = len(class_names) > 1
+    if not show_labels:
+        return [""] * len(instances)
+    classes = instances.pred_classes.tolist()
+    return [class_names[index] if index < len(class_names) else str(index) for index in classes]
 
 
 def _enlarge(image):
@@ -153,9 +181,9 @@ def _rectangle(image, box, width):
 
 def _label(image, text, box, unit):
     """Draw text on a dark background at the upper left corner of a box, inside the image."""
-    font, size, thickness, margin = cv2.FONT_HERSHEY_SIMPLEX, 0.45 * unit, round(unit), round(3 * unit)
-    (width, height), _ = cv2.getTextSize(text, font, size, thickness)
-    limit = np.array(image.shape[1::-1]) - (width + 2 * margin, height + 2 * margin)
+    size, margin = 12 * unit, round(3 * unit)
+    width, height = text_size(text, size)
+    limit = np.array(image.shape[1::-1]) - (width + 2 * margin, height + 2)
     x, y = np.clip(np.rint(box[:2]), 0, np.maximum(limit, 0)).astype(int).tolist()
-    cv2.rectangle(image, (x, y), (x + width + 2 * margin, y + height + 2 * margin), _DARK, cv2.FILLED)
-    cv2.putText(image, text, (x + margin, y + margin + height), font, size, _WHITE, thickness, cv2.LINE_AA)
+    cv2.rectangle(image, (x, y), (x + width + 2 * margin, y + height), _DARK, cv2.FILLED)
+    draw_text(image, text, (x + margin, y), size, _WHITE)

@@ -40,6 +40,28 @@ def test_a_sound_data_set(files, capsys):
     assert Image.open(files.folder / "page.png").size[0] > 900
 
 
+def test_captions_name_the_file_and_the_mirrored_copy(files, monkeypatch):
+    written = []
+    monkeypatch.setattr(flip_page, "draw_text", lambda image, line, *_, **__: written.append(line.strip("\u200e")))
+    assert check(files) == 0
+    files_of = [Path(files.image_root, image["file_name"]) for image in sound_annotation()["images"]]
+    names = {f"{file.parent.name}/{file.name}" for file in files_of}
+    captions = [line.split(": ") for line in written if ": " in line]
+    assert len(captions) == 4
+    assert [caption[0] for caption in captions] == ["as annotated", "mirrored"] * 2
+    assert {caption[1] for caption in captions} <= names
+    assert captions[0][1] == captions[1][1]
+
+
+def test_long_names_are_shortened_in_their_middle():
+    start, name = "mirrored: ", "x" * 200 + "_0001.jpg"
+    caption = flip_page._shortened(start, name)
+    assert caption.startswith("mirrored: xxx")
+    assert caption.endswith("x_0001.jpg")
+    assert flip_page.text_size(caption, 15)[0] <= 480
+    assert flip_page._shortened(start, "a.jpg") == "mirrored: a.jpg"
+
+
 def test_large_images_are_not_decoded_for_the_page(files, capsys, monkeypatch):
     monkeypatch.setattr(flip_page, "MAX_PIXELS", 40 * 30 - 1)
     assert check(files) == 0

@@ -100,6 +100,52 @@ def test_boxes_and_scores_are_optional():
     assert not label[100:].any()
 
 
+def test_class_names_are_shown_if_there_are_several():
+    def label(**more):
+        return draw_poses(black(), person(), FLIPPED, show_boxes=False, **more)
+
+    plain = label()
+    assert np.array_equal(label(class_names=["person"]), plain)
+    several = label(class_names=["person", "dog"])
+    assert not np.array_equal(several, plain)
+    assert np.array_equal(label(class_names=["person"], show_labels=True), several)
+    assert np.array_equal(label(class_names=["person", "dog"], show_labels=False), plain)
+    # an unknown name is its index
+    assert np.array_equal(label(show_labels=True), label(class_names=["0"], show_labels=True))
+    assert has(label(show_labels=True, show_scores=False)[50:80, 150:165], (255, 255, 255))
+
+
+def test_widths_are_pixels_of_the_picture():
+    schema = KeypointSchema(names=SCHEMA.names, skeleton=((0, 2),))
+
+    def drawn(**more):
+        image = draw_poses(black(), person(), schema, show_boxes=False, show_scores=False, **more)
+        return np.all(image == GREEN, axis=2)
+
+    # a limb over 300 rows and 200 columns: 1.2 columns for each pixel across it
+    columns = [drawn(line_width=width)[250, 200:400].sum() for width in (9, 19)]
+    assert columns[1] - columns[0] == pytest.approx(10 * 1.2, abs=1)
+    assert drawn(point_radius=20)[100, 350:450].sum() == pytest.approx(40, abs=2)
+
+
+@pytest.mark.parametrize("style", [{"line_width": 0}, {"point_radius": -1}, {"line_width": float("nan")}])
+def test_widths_must_be_positive(style):
+    with pytest.raises(ValueError, match="give a positive number of pixels"):
+        draw_poses(black(), person(), FLIPPED, **style)
+
+
+@pytest.mark.parametrize("size", [(100, 100), (480, 640), (3000, 4000)])
+def test_limbs_have_the_same_width_relative_to_the_picture(size):
+    people = person()
+    scale = size[0] / 500
+    people.pred_keypoints[..., :2] *= scale
+    people.pred_boxes.scale(scale, scale)
+    schema = KeypointSchema(names=SCHEMA.names, skeleton=((0, 2),))
+    image = draw_poses(black(size), people, schema, show_boxes=False, show_scores=False)
+    row = np.all(image == GREEN, axis=2)[image.shape[0] // 2]
+    assert row.sum() / image.shape[0] == pytest.approx(4 * 1.2 / 480, rel=0.25)
+
+
 def test_the_image_that_is_given_stays_as_it_is():
     image = black()
     draw_poses(image, person(), FLIPPED)
