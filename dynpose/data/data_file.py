@@ -105,16 +105,13 @@ class DataFile:
         """The data sets of "train" and "val", as entries of DATASETS.POSE."""
         return {part: list(self._entries(part, getattr(self, part))) for part in _PARTS}
 
-    def with_proposed_sigmas(self) -> DataFile:
-        """Add the sigmas of :func:`proposed_sigmas` if neither this file nor a published schema gives any.
+    def completed(self) -> DataFile:
+        """Check that the keys fit the annotations, and add :func:`proposed_sigmas` if there are no others.
 
         Raises:
-            DatasetError: the annotation of the first training images can't be read, or does not fit the keys.
+            DatasetError: an annotation can't be read, or does not fit the keys.
         """
-        if "sigmas" in self.options:
-            return self
-        arguments = {key: self.options[key] for key in ("category", "keypoints", "schema") if key in self.options}
-        schema = read_schema(self.train[0].annotations, **arguments)
+        schema, *_ = [self._read_schema(source) for source in (*self.train, *self.val)]
         sigmas = proposed_sigmas(schema.names) if schema.sigmas_are_default else None
         if sigmas is None:
             return self
@@ -156,6 +153,21 @@ class DataFile:
                 "more images, or add val"
             )
         return replace(self, train=tuple(parts["train"]), val=tuple(parts["val"]))
+
+    def _read_schema(self, source):
+        names = self.options.get("keypoints")
+        categories = read_coco_json(source.annotations)["categories"]
+        counts = {len(item["keypoints"]) for item in categories if isinstance(item.get("keypoints"), list)}
+        if names and counts - {0} and len(names) not in counts:
+            raise DatasetError(
+                f"{self.path}: names has {len(names)} names, the categories of {source.annotations} have "
+                f"{', '.join(map(str, sorted(counts)))} keypoints; give one name for each, in the order of that file"
+            )
+        arguments = {key: value for key, value in self.options.items() if key != "classes"}
+        try:
+            return read_schema(source.annotations, **arguments)
+        except DatasetError as error:
+            raise DatasetError(f"{self.path}: {error}") from None
 
     def _entries(self, part, sources):
         for i, source in enumerate(sources):

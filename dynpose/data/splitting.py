@@ -87,18 +87,14 @@ def _groupings(file_names, strata):
     folders = [os.path.dirname(path) for path in paths]
     sources = [_COPY.sub("", os.path.splitext(path)[0]) for path in paths]
     sequences = [_FRAME_NUMBER.sub("", source) for source in sources]
-    if _is_informative(folders) and not _sorts_by_class(folders, strata):
+    num_sources = len(set(sources))
+    if _FEWEST_GROUPS <= len(set(folders)) < num_sources and not _sorts_by_class(folders, strata):
         yield "folder", folders
-    elif _is_informative(sequences) and not _sorts_by_class(sequences, strata):
+    elif _FEWEST_GROUPS <= len(set(sequences)) < num_sources and not _sorts_by_class(sequences, strata):
         yield "sequence", sequences
-    if len(set(sources)) < len(set(paths)):
+    if num_sources < len(set(paths)):
         yield "source image", sources
     yield "image", range(len(paths))
-
-
-def _is_informative(keys):
-    """Whether there are several groups, and one of them has several images."""
-    return _FEWEST_GROUPS <= len(set(keys)) < len(keys)
 
 
 def _sorts_by_class(keys, strata):

@@ -12,7 +12,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from dynpose.config import ConfigError
-from dynpose.data import DatasetError, register_datasets_from_cfg
+from dynpose.data import register_datasets_from_cfg
 from dynpose.data.data_file import DataFile, read_data_file
 from dynpose.data.loader import training_dicts
 from dynpose.methods import get_method
@@ -40,8 +40,10 @@ def prepare_data(path: str, cfg: CfgNode) -> DataFile:
         ConfigError, DatasetError: see :func:`~dynpose.data.data_file.read_data_file` and
             :meth:`~dynpose.data.data_file.DataFile.hold_out`.
     """
-    data = read_data_file(path).with_proposed_sigmas()
-    return data if data.val else data.hold_out(os.path.join(cfg.OUTPUT_DIR, _FOLDER), seed=max(cfg.SEED, 0))
+    data = read_data_file(path).completed()
+    # absolute, so that the run's config can be used from any folder
+    folder = os.path.abspath(os.path.join(cfg.OUTPUT_DIR, _FOLDER))
+    return data if data.val else data.hold_out(folder, seed=max(cfg.SEED, 0))
 
 
 def complete_for_data(cfg: CfgNode, data: DataFile, *, given: Collection[str], fine_tunes: bool) -> None:
@@ -54,16 +56,13 @@ def complete_for_data(cfg: CfgNode, data: DataFile, *, given: Collection[str], f
         fine_tunes (bool): whether the model starts from trained weights.
 
     Raises:
-        DatasetError: the annotations can't be used; the message names the data file.
+        DatasetError: the annotations can't be used.
         ConfigError: the model has one class, the data several.
     """
     values = ChosenValues(cfg, given)
     _set_data_sets(cfg, data)
     _set_classes(cfg, data, values)
-    try:
-        dicts = training_dicts(cfg)
-    except DatasetError as error:
-        raise DatasetError(f"{data.path}: {error}") from None
+    dicts = training_dicts(cfg)
     _fit_image_size(cfg, values, dicts)
     choose_schedule(cfg, values, num_images=len(dicts), fine_tunes=fine_tunes, num_processes=comm.get_world_size())
 
@@ -77,10 +76,7 @@ def _set_data_sets(cfg, data):
     for key in ("NAMES", "FLIP_PAIRS", "SKELETON", "SIGMAS"):
         cfg.MODEL.KEYPOINT_SCHEMA[key] = []
     cfg.TEST.KEYPOINT_OKS_SIGMAS = []
-    try:
-        register_datasets_from_cfg(cfg)
-    except DatasetError as error:
-        raise DatasetError(f"{data.path}: {error}") from None
+    register_datasets_from_cfg(cfg)
 
 
 def _set_classes(cfg, data, values):
