@@ -13,7 +13,7 @@ from dynpose.tools.ending import exit_code
 
 
 def run() -> None:
-    """Train or evaluate; the results are in OUTPUT_DIR."""
+    """Train or evaluate; the results go to OUTPUT_DIR."""
     from detectron2.engine import default_argument_parser
 
     from dynpose.engine import launch, main

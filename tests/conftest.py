@@ -15,13 +15,30 @@ if not shutil.which("nvidia-smi"):
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import defaults
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     import interpreter_patches  # noqa: F401
 
 # small tensors: a second thread costs more in waiting than it gives
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_default_setup():
+    """Read single keys of a config directly: detectron2 converts all of it for each key, a second for each run."""
+    by_omegaconf = defaults._try_get_key
+
+    def get_key(cfg, *keys, default=None):
+        if not isinstance(cfg, CfgNode):
+            return by_omegaconf(cfg, *keys, default=default)
+        return next((cfg[key] for key in keys if key in cfg), default)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(defaults, "_try_get_key", get_key)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +69,15 @@ def small_run(tmp_path_factory):
     model.head.box_distances.bias.data.fill_(2.0)
     PoseCheckpointer(model, str(folder)).save("model_final")
     return SimpleNamespace(config=str(folder / "config.yaml"), weights=str(folder / "model_final.pth"))
+
+
+@pytest.fixture(scope="session")
+def script_command():
+    """Words of a command that runs a script without importing everything again, see `script_server`."""
+    from processes import script_server
+
+    with script_server() as command:
+        yield command
 
 
 @contextlib.contextmanager
@@ -111,9 +137,10 @@ def caplog(caplog):
 
 # Files that take longest: begun first, so that no process is left alone with one of them at the end
 _SLOW = (
-    *("test_querypose_reference.py", "test_restart.py", "test_launch.py", "test_kp_net_fused.py", "test_precision.py"),
+    *("test_querypose_reference.py", "test_kp_net_fused.py", "test_restart.py", "test_precision.py", "test_launch.py"),
     *("test_model_benchmark.py", "test_train_benchmark.py", "test_training.py", "test_wheel.py", "test_train_net.py"),
-    *("test_watchdog.py", "test_lazy_configs.py", "test_querypose_checkpoint.py", "test_model_info.py"),
+    *("test_watchdog.py", "test_lazy_configs.py", "test_carrying.py", "test_querypose_checkpoint.py"),
+    *("test_imagenet.py", "test_model_info.py"),
 )
 
 

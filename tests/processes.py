@@ -1,8 +1,12 @@
 """Runs a function in several processes of one gloo group, and scripts, without importing everything for each anew."""
 
+import contextlib
+import json
 import os
 import runpy
+import socket
 import sys
+import tempfile
 import traceback
 from datetime import timedelta
 from pathlib import Path
@@ -49,8 +53,69 @@ def run_scripts(*scripts, folder, seconds=60 * _MINUTES):
     assert [process.exitcode for process in processes] == [0] * len(scripts), outputs
 
 
+@contextlib.contextmanager
+def script_server():
+    """Yield the words of a command that runs a script, whose name and words follow them.
+
+    The script runs in a process forked by a server, with the command's environment, input and output, and the command
+    ends with the script's exit code. Signals to the command do not reach the script.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        name = os.path.join(folder, "socket")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(name)
+            listener.listen()
+            server = _context.Process(target=_serve, args=(listener,))
+            server.start()
+        try:
+            yield [sys.executable, str(Path(__file__).with_name("forked_script.py")), name]
+        finally:
+            server.kill()
+            server.join()
+
+
+def _serve(listener):
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            connection.sendall(b"%d\n" % _run_requested_script(connection))
+            os._exit(0)
+        connection.close()
+
+
+def _run_requested_script(connection):
+    """Run the script of a request in a process and return its exit code."""
+    _, files, _, _ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile() as request:
+        words, environment = json.loads(request.readline())
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    for target, file in enumerate(files):
+        os.dup2(file, target)
+    # multiprocessing has opened another one
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115  until the process ends
+    code = 1
+    try:
+        _run_as_main(words, environment)
+        code = 0
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # as in `_run`
+        os._exit(code)
+
+
 def _run_script(words, environment, folder, number):
     _redirect_output(folder, number)
+    _run_as_main(words, environment)
+
+
+def _run_as_main(words, environment):
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = words

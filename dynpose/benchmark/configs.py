@@ -12,13 +12,14 @@ import torch
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d
-from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dynpose.config import ConfigError
 from dynpose.data import register_datasets_for_schema
 from dynpose.methods import load_methods
+from dynpose.modeling.build import build_model
 
 PEER_NAME = "Keypoint R-CNN R-50-FPN"
 PEER_CONFIG = "COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml"

@@ -106,10 +106,15 @@ def check_choice(cfg: CfgNode, key: str, choices: Collection[str | int]) -> None
         raise ConfigError(f"{key} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
+def check_image_format(cfg: CfgNode) -> None:
+    """INPUT.FORMAT: one that detectron2's ``detection_utils.read_image`` supports."""
+    check_choice(cfg, "INPUT.FORMAT", ("BGR", "RGB", "L", "YUV-BT.601"))
+
+
 def check_choices(cfg: CfgNode, key: str, choices: Collection[str | int]) -> None:
-    """A list of one or more of ``choices``."""
+    """A list of one or more of ``choices``, each at most once."""
     values = read_key(cfg, key)
-    if not values or any(value not in choices for value in values):
+    if not values or any(value not in choices for value in values) or len(set(values)) < len(values):
         raise ConfigError(f"{key} must name one or more of {', '.join(map(repr, choices))}, got {list(values)}")
 
 

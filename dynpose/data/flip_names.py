@@ -32,8 +32,9 @@ def infer_flip_pairs(names: Sequence[str], where: str | None = None) -> tuple[tu
        partner, since L1 is a vertebra too.
     2. Long words without a separator: ``lefteye``, ``frontleftpaw``.
     3. Two letters for a side and a position: ``FL_paw``/``FR_paw``, ``LFHoof``/``RFHoof``, ``BL``, ``HR``, ``UL``.
-    4. A letter without a separator, ``rknee``/``lknee`` or ``hipl``/``hipr``, if such pairs outnumber the names that
-       begin (end) with the letter and have no partner.
+    4. A letter without a separator, ``rknee``/``lknee`` or ``hipl``/``hipr``, if such pairs outnumber the words that
+       begin (end) with the letter and have no partner. Letters at the end need at least two pairs. The rest of the word
+       has at least three letters, unless there are three pairs and no word without a partner.
 
     Numbered landmarks (``kpt-0``) are not paired, except those of a published table that are complete under its names
     in :mod:`.known_schema_data` (``face-0`` to ``face-67`` of COCO-WholeBody).

@@ -9,7 +9,7 @@ import stat
 import struct
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Condition
@@ -27,6 +27,7 @@ from .schema import DatasetError
 __all__ = [
     "ImageFault",
     "check_images",
+    "displayed_sizes",
     "find_broken_images",
     "find_image_faults",
     "image_fault",
@@ -148,6 +149,20 @@ def find_image_faults(dataset_dicts: list[dict[str, Any]]) -> list[ImageFault]:
         if fault:
             faults.append(ImageFault(record, fault, size if differs else None, is_turned))
     return faults
+
+
+def displayed_sizes(file_names: Sequence[str]) -> list[tuple[tuple[int, int] | None, str | None]]:
+    """Read the sizes of images as displayed, with the EXIF orientation applied.
+
+    Args:
+        file_names: paths of N image files.
+
+    Returns:
+        list[tuple]: for each, width and height in pixels, and why training would refuse the file; one of them is None.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        seen = list(pool.map(_inspect, ({"file_name": name} for name in file_names)))
+    return [(None, problem) if problem else (size, None) for problem, size, _ in seen]
 
 
 def size_cause(differing: list[ImageFault], dataset_dicts: list[dict[str, Any]]) -> str | None:

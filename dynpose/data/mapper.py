@@ -13,6 +13,8 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
 
+from dynpose.config import check_image_format
+
 from .affine import composed_matrix, matrix_to_original
 from .datasets import register_datasets_from_cfg
 from .ignored_regions import draw_ignored_regions, has_labelled_keypoints, segmentation_area
@@ -74,6 +76,7 @@ class PoseDatasetMapper:
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Arguments from a config; for training, its data sets are registered first."""
+        check_image_format(cfg)
         if is_train:
             register_datasets_from_cfg(cfg)
         return {

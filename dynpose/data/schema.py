@@ -146,7 +146,8 @@ class KeypointSchema:
                 (pairs of numbers or of names). A limb that points outside the keypoints is skipped with a warning.
             names: K names that replace those of the file, one for one, or name the keypoints of a file without names.
             skeleton: pairs of names, or of numbers as in a file; they replace the file's skeleton.
-            flip_pairs: pairs of names; None = :func:`infer_flip_pairs`.
+            flip_pairs: pairs of names; None = those of the category, which ``dynpose convert-data`` writes, else
+                :func:`infer_flip_pairs`.
             sigmas: K OKS sigmas; None = see the class.
             source (str): the file, for messages.
 
@@ -166,7 +167,7 @@ class KeypointSchema:
             names = _choose_names(in_file, names)
             return cls(
                 names=tuple(names),
-                flip_pairs=infer_flip_pairs(names, where) if flip_pairs is None else tuple(flip_pairs),
+                flip_pairs=tuple(_read_file_pairs(category, names, where) if flip_pairs is None else flip_pairs),
                 skeleton=(
                     _read_file_skeleton(category.get("skeleton") or (), in_file or names, where)
                     if skeleton is None
@@ -249,6 +250,19 @@ def _choose_names(in_file, given):
         )
     _check_names(names)
     return names
+
+
+def _read_file_pairs(category, names, where):
+    """The pairs of a file; without any, or if they are of other names, those by name."""
+    pairs = category.get("flip_pairs")
+    if pairs is None:
+        return infer_flip_pairs(names, where)
+    if isinstance(pairs, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        ends = [end for pair in pairs for end in pair if isinstance(end, str)]
+        if len(set(ends)) == 2 * len(pairs) and set(ends) <= set(names):
+            return tuple(map(tuple, pairs))
+    logger.warning("%s: flip_pairs %s are no pairs of its keypoints; those by name are used", where, str(pairs)[:80])
+    return infer_flip_pairs(names, where)
 
 
 def _read_file_skeleton(edges, names, where):

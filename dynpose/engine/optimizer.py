@@ -13,7 +13,7 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
-from dynpose.config import ConfigError, check_choice, check_not_negative, check_positive
+from dynpose.config import ConfigError, check_choice, check_from_0_to_1, check_not_negative, check_positive
 
 _ADAPTIVE = {"ADAM": torch.optim.Adam, "ADAMW": torch.optim.AdamW}
 
@@ -132,7 +132,8 @@ def _check_config(cfg):
     """Report invalid values before training."""
     solver, key = cfg.SOLVER, "SOLVER.{}".format
     check_choice(cfg, key("OPTIMIZER"), ("SGD", *_ADAPTIVE))
-    check_not_negative(cfg, *map(key, ("BASE_LR", "MOMENTUM", "WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "BIAS_LR_FACTOR")))
+    check_from_0_to_1(cfg, key("MOMENTUM"))
+    check_not_negative(cfg, *map(key, ("BASE_LR", "WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "BIAS_LR_FACTOR")))
     if solver.CLIP_GRADIENTS.ENABLED:
         check_choice(cfg, key("CLIP_GRADIENTS.CLIP_TYPE"), ("value", "norm", "full_model"))
         check_positive(cfg, key("CLIP_GRADIENTS.CLIP_VALUE"))

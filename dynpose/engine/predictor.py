@@ -12,7 +12,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
@@ -22,6 +21,7 @@ from dynpose.data import build_pose_augmentation, schema_from_cfg
 from dynpose.data.affine import matrix_to_original
 from dynpose.data.image_reading import read_image
 from dynpose.modeling.batching import padded_size
+from dynpose.modeling.build import build_model, check_meta_architecture
 from dynpose.modeling.test_time_augmentation import PoseTTA
 
 from .devices import check_device, missing_device
@@ -70,6 +70,7 @@ class PosePredictor:
         check_choice(cfg, "INPUT.FORMAT", ("BGR", "RGB"))
         self.schema = schema_from_cfg(self.cfg)
         self.metadata = _metadata(self.cfg, self.schema)
+        check_meta_architecture(self.cfg)
         check_affine_resize(self.cfg)
         self.model = build_model(self.cfg).eval()
         PoseCheckpointer(self.model, complete=True, class_names=cfg.MODEL.CLASS_NAMES).load(self.cfg.MODEL.WEIGHTS)
@@ -242,7 +243,7 @@ def _metadata(cfg, schema):
 def _choose_device(device, configured):
     source = "device"
     if device is None:
-        if missing_device(configured.partition(":")[0]):
+        if configured.partition(":")[0] == "cuda" and missing_device("cuda"):
             return "cpu"
         device, source = configured, "MODEL.DEVICE"
     check_device(device, source, "give cpu")

@@ -28,6 +28,7 @@ from dynpose.data.rules import is_learnable_person
 from dynpose.evaluation import check_evaluation
 from dynpose.methods import get_method
 from dynpose.modeling.base_models import check_reads_to_original
+from dynpose.modeling.build import check_meta_architecture
 
 from .schedule import check_steps, resolve_epochs, resolve_reference_batch
 from .trainer import PoseTrainer
@@ -50,11 +51,7 @@ def check_and_complete(cfg: CfgNode, *, eval_only: bool = False) -> None:
     Raises:
         ConfigError, DatasetError: the first fault, with the key or the file, the item and the remedy.
     """
-    if cfg.MODEL.META_ARCHITECTURE not in META_ARCH_REGISTRY:
-        raise ConfigError(
-            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} is not registered; known are "
-            f"{', '.join(sorted(name for name, _ in META_ARCH_REGISTRY))}"
-        )
+    check_meta_architecture(cfg)
     check_affine_resize(cfg)
     check_machine(cfg)
     register_datasets_from_cfg(cfg)
@@ -140,10 +137,10 @@ def check_affine_resize(cfg: CfgNode) -> None:
 
 
 def check_machine(cfg: CfgNode) -> None:
-    """Check the keys for the device, the workers and the output; not whether this machine has the device.
+    """Check the keys for the device, the processes and the output; not whether this machine has the device.
 
     Raises:
-        ConfigError: MODEL.DEVICE, DATALOADER.NUM_WORKERS or OUTPUT_DIR is invalid.
+        ConfigError: MODEL.DEVICE, DATALOADER.NUM_WORKERS, a key of DISTRIBUTED or OUTPUT_DIR is invalid.
     """
     try:
         torch.device(cfg.MODEL.DEVICE)
@@ -151,7 +148,8 @@ def check_machine(cfg: CfgNode) -> None:
         raise ConfigError(
             f"MODEL.DEVICE {cfg.MODEL.DEVICE!r}: PyTorch knows no such device; give cpu or cuda"
         ) from error
-    check_not_negative(cfg, "DATALOADER.NUM_WORKERS")
+    check_not_negative(cfg, "DATALOADER.NUM_WORKERS", "DISTRIBUTED.REPORT_SECONDS")
+    check_at_least_one(cfg, "DISTRIBUTED.TIMEOUT_MINUTES")
     if not cfg.OUTPUT_DIR:
         raise ConfigError("OUTPUT_DIR is empty: name the folder that the run writes to")
     if "://" in cfg.OUTPUT_DIR:

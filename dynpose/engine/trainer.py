@@ -22,6 +22,7 @@ from dynpose.config import blame, check_choice
 from dynpose.data import PoseDatasetMapper
 from dynpose.data.loader import PoseTrainLoader, build_pose_train_loader
 from dynpose.evaluation import PoseEvaluator
+from dynpose.modeling.build import check_meta_architecture
 from dynpose.modeling.test_time_augmentation import PoseTTA
 from dynpose.utils.random_state import preserved_rng
 
@@ -178,6 +179,7 @@ class PoseTrainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """detectron2's, with a compiled backbone if MODEL.COMPILE_BACKBONE is set."""
+        check_meta_architecture(cfg)
         model = super().build_model(cfg)
         if cfg.MODEL.COMPILE_BACKBONE:
             compile_backbone(model)

@@ -61,7 +61,7 @@ def soft_nms(
 
     members = _members_of_groups(groups)
     boxes = boxes[members]
-    # -1 marks selected boxes, dropped boxes and padding: products with a weight in [0, 1] stay below any min_score
+    # -1 marks selected boxes, dropped boxes and padding
     remaining = torch.where((members >= 0) & (scores[members] >= min_score), scores[members], -1.0)
     steps = members.shape[1] if max_per_group is None else min(max_per_group, members.shape[1])
     selected, selected_scores = [], []
@@ -74,8 +74,9 @@ def soft_nms(
             weight = torch.where(iou > iou_threshold, 1 - iou, 1.0)
         else:
             weight = torch.exp(-iou.square() / sigma)
-        remaining = remaining * weight
-        remaining = torch.where(remaining < min_score, -1.0, remaining).scatter(1, place, -1.0)
+        lowered = remaining * weight
+        left = (remaining >= 0) & (lowered >= min_score)
+        remaining = torch.where(left, lowered, -1.0).scatter(1, place, -1.0)
     kept, kept_scores = torch.cat(selected, dim=1), torch.cat(selected_scores, dim=1)
     left = kept_scores >= 0
     kept, kept_scores = kept[left], kept_scores[left]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, LazyConfig, instantiate
-from detectron2.modeling import build_model
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -13,6 +12,7 @@ from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import ConfigError, find_config_file, load_config
 from dynpose.data import register_datasets_for_schema
+from dynpose.modeling.build import build_model
 
 
 def get_config_file(name: str) -> str:

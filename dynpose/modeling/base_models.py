@@ -10,7 +10,7 @@ from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from dynpose.config import ConfigError, check_length, check_positive
+from dynpose.config import ConfigError, check_image_format, check_positive
 
 from .batching import predict_by_padded_size
 
@@ -85,9 +85,14 @@ def pixel_statistics(cfg: CfgNode) -> dict[str, list[float]]:
         dict[str, list[float]]: ``pixel_mean`` and ``pixel_std``, arguments of the models.
 
     Raises:
-        ConfigError: if their lengths differ, or a deviation is not above 0.
+        ConfigError: if their lengths differ, a deviation is not above 0, or INPUT.FORMAT is not a valid choice.
     """
-    check_length(cfg, "MODEL.PIXEL_STD", len(cfg.MODEL.PIXEL_MEAN))
+    check_image_format(cfg)
+    if len(cfg.MODEL.PIXEL_MEAN) != len(cfg.MODEL.PIXEL_STD):
+        raise ConfigError(
+            "MODEL.PIXEL_MEAN and MODEL.PIXEL_STD must have a value for each channel of the images, got "
+            f"{len(cfg.MODEL.PIXEL_MEAN)} and {len(cfg.MODEL.PIXEL_STD)} values"
+        )
     check_positive(cfg, "MODEL.PIXEL_STD")
     return {"pixel_mean": cfg.MODEL.PIXEL_MEAN, "pixel_std": cfg.MODEL.PIXEL_STD}
 

@@ -15,8 +15,11 @@ from dynpose.version import __version__
 
 from .ending import exit_code
 
-# In the order of the help; each name is added with its module
-_MODULES = ("train", "evaluate", "predict", "check_data", "benchmark", "convert_weights", "model_info")
+# In the order of the help
+_MODULES = (
+    *("train", "evaluate", "predict", "convert_data", "check_data"),
+    *("benchmark", "convert_weights", "model_info"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (list[str] | None): arguments; None = those of the process.
 
     Returns:
-        int: exit code. 0 = done, 1 = partly done, 2 = invalid input, which is reported in one line, 130 = interrupted,
-        and for predict 143 = terminated.
+        int: exit code. 0 = done, 1 = the command's own negative result, see its help, 2 = invalid input, which is
+        reported in one line, 130 = interrupted, and for predict 143 = terminated.
     """
     args = _parser().parse_args(argv)
     return exit_code("dynpose", lambda: args.run(args), is_run=args.is_run)

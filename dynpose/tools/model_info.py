@@ -68,18 +68,22 @@ def run(args: argparse.Namespace) -> None:
         print(f"Each {counted.unit} adds {sum(counted.added.values()) / 1e9:.6f} ({parts}).")
         networks = f", {counted.number} {counted.unit}s" if counted.unit != "person" else ""
         print(f"With {args.people} people{networks}: {counted.total / 1e9:.3f} GFLOPs.")
+    elif args.people:
+        print("The count does not depend on the number of people.")
 
 
 def _build(args):
     """The model, on the CPU, with a detection limit of at least ``args.people``."""
-    from detectron2.modeling import META_ARCH_REGISTRY, build_model
+    from detectron2.modeling import META_ARCH_REGISTRY
 
     from dynpose.config import load_config, read_key
     from dynpose.data import register_datasets_for_schema
     from dynpose.methods import find_method
+    from dynpose.modeling.build import build_model, check_meta_architecture
 
     cfg = load_config(args.config_file, args.opts)
     cfg.MODEL.DEVICE = "cpu"
+    check_meta_architecture(cfg)
     method = find_method(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE))
     if method is None:
         cfg.MODEL.FCOS.SCORE_THRESH_TEST = 1.0  # an FCOS-based detector detects nothing

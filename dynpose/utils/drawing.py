@@ -1,7 +1,8 @@
 """Drawing poses on images.
 
 Uses OpenCV's primitives instead of detectron2's Visualizer, which works with these models too but draws lines of one
-width for all people, every keypoint in red, and some of COCO's limbs whatever the schema.
+width for all people and every keypoint in red. For keypoints with COCO's names it adds lines from the nose to the
+middle of the shoulders, and from there to the middle of the hips.
 
 Axes: N people, K keypoints.
 """

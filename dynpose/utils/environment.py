@@ -49,9 +49,9 @@ def git_state(folder: Path | None = None) -> dict | None:
 
 def _git(folder, *arguments):
     try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=30
-        )
+        # without optional locks, a killed run leaves no index.lock in the repository
+        command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
+from quick_initialisation import quick_initialisation
 from reference_rule import rule_state_dict
 from small_models import SCHEMA
 
@@ -41,7 +42,8 @@ def cid(schema=COCO_PERSON, **keys):
     for key, value in keys.items():
         cfg.MODEL.CID[key] = value
     schema_to_cfg(cfg, schema)
-    return build_model(cfg)
+    with quick_initialisation():
+        return build_model(cfg)
 
 
 def test_it_loads_by_itself(state, released_file, caplog):

@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 from detectron2.modeling import build_model
+from quick_initialisation import quick_initialisation
 from reference_rule import rule_state_dict
 from torchvision.models import resnet50
 
@@ -48,7 +49,8 @@ def state(head_shapes):
 def released_model():
     cfg = load_config(RELEASE, ["MODEL.DEVICE", "cpu"])
     schema_to_cfg(cfg, COCO_PERSON)
-    return build_model(cfg)
+    with quick_initialisation():
+        return build_model(cfg)
 
 
 def test_it_loads_by_itself(state, tmp_path, caplog):

@@ -4,8 +4,6 @@ import collections
 import contextlib
 import os
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from safetensors.torch import save_file
 
 from dynpose.checkpoint import CheckpointError, PoseCheckpointer
 from dynpose.checkpoint.reading import TRUST_VARIABLE, read_checkpoint
+from dynpose.tools import cli
 
 
 class Malicious:
@@ -152,13 +151,12 @@ def test_safetensors(tmp_path):
     assert read_checkpoint(str(tmp_path / "a.safetensors"))["model"]["weight"].tolist() == [1, 1]
 
 
-def test_the_command_line_says_it_in_one_line(tmp_path, trace):
+@pytest.mark.usefixtures("clean_run")
+def test_the_command_line_says_it_in_one_line(tmp_path, trace, capsys):
     write(tmp_path / "model.pth", {"model": Malicious(trace)})
     config = "configs/FCPose/R_50_3x.yaml"
-    program = "import sys; from dynpose.tools.cli import main; sys.exit(main(sys.argv[1:]))"
     words = ["predict", "--config-file", config, "--weights", str(tmp_path / "model.pth"), "--output", str(tmp_path)]
     words += ["--input", "docs/images", "--device", "cpu"]
-    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "model.pth: it holds more than weights" in done.stderr.splitlines()[-1]
+    assert cli.main(words) == 2
+    assert "model.pth: it holds more than weights" in capsys.readouterr().err.splitlines()[-1]
     assert not trace.exists()

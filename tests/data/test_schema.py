@@ -214,6 +214,29 @@ def test_default_sigmas_are_strict():
     assert min(Params("keypoints").kpt_oks_sigmas) == DEFAULT_SIGMA
 
 
+PAIRS_BY_NAME = (("left_eye", "right_eye"),)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "read", "is_said"),
+    [
+        ([["nose", "left_eye"]], (("nose", "left_eye"),), False),
+        ([], (), False),
+        (None, PAIRS_BY_NAME, False),
+        ([["nose", "tail"]], PAIRS_BY_NAME, True),
+        ([["nose", "nose"]], PAIRS_BY_NAME, True),
+        ([[0, 1]], PAIRS_BY_NAME, True),
+        ("left_eye", PAIRS_BY_NAME, True),
+    ],
+)
+def test_pairs_of_a_file(pairs, read, is_said, caplog):
+    """Those that convert-data writes are read; others, of a key that COCO does not define, are not."""
+    category = {"name": "person", "keypoints": ["nose", "left_eye", "right_eye"], "flip_pairs": pairs}
+    assert KeypointSchema.from_category(category).flip_pairs == read
+    assert ("are no pairs of its keypoints; those by name are used" in caplog.text) == is_said
+    assert KeypointSchema.from_category(category, flip_pairs=()).flip_pairs == ()
+
+
 def test_category_can_be_overridden():
     category = {"name": "x", "keypoints": ["left_a", "right_a", "b"]}
     schema = KeypointSchema.from_category(category, flip_pairs=[["left_a", "b"]], sigmas=[0.1, 0.2, 0.3])

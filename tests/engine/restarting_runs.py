@@ -4,12 +4,13 @@ It reads lists of runs, a line of JSON each, forks for each run in turn, so that
 with a line of JSON: how each process of each run ended, by its exit code or minus the number of the signal.
 
 A run has the arguments of ``train_net.py`` ("config", "opts", "resume"; its set-up is without detectron2's reports,
-which take longer than the run), perhaps a number of "processes" and a file "store" for them to meet, and where it ends,
-counted within the run: "backward", the number of a backward pass; "rename", that of a file about to be put in its
-place, or its name; "write", that of a checkpoint half of which is written; "evaluate", that of an evaluated image; and
-"signal", a number that the first process and its data workers get in the backward pass instead of SIGKILL. With "full",
-the number of a checkpoint, the system lets it have half of its bytes. "scored" replaces AP, which is 0 for such models,
-by a number that depends on their weights. A run that takes more than a number of "seconds" fails.
+which take longer than the run, and each stage of a ResNet has one block), perhaps a number of "processes" and a file
+"store" for them to meet, and where it ends, counted within the run: "backward", the number of a backward pass;
+"rename", that of a file about to be put in its place, or its name; "write", that of a checkpoint half of which is
+written; "evaluate", that of an evaluated image; and "signal", a number that the first process and its data workers get
+in the backward pass instead of SIGKILL. With "full", the number of a checkpoint, the system lets it have half of its
+bytes. "scored" replaces AP, which is 0 for such models, by a number that depends on their weights. A run that takes
+more than a number of "seconds" fails.
 """
 
 import io
@@ -24,6 +25,7 @@ import traceback
 import torch
 import torch.distributed as dist
 import torch.utils.tensorboard
+from detectron2.modeling import ResNet
 from detectron2.utils.env import seed_all_rng
 
 from dynpose.config import load_config
@@ -121,6 +123,16 @@ def _score_by_weights():
     PoseTrainer.test = classmethod(scored)
 
 
+def _shorten_resnet():
+    """Build one block per stage: most of the time of a run goes by the number of its parameter tensors."""
+    make_stage = ResNet.make_stage
+
+    def make_short_stage(*, num_blocks, stride_per_block, **kwargs):
+        return make_stage(num_blocks=1, stride_per_block=stride_per_block[:1], **kwargs)
+
+    ResNet.make_stage = staticmethod(make_short_stage)
+
+
 def _prepare_end(run, rank):
     if "backward" in run and rank == 0:
         # data workers are in the process's group
@@ -143,6 +155,7 @@ def _run(run, rank):
     torch.set_num_threads(1)
     if run.get("processes", 1) > 1:
         dist.init_process_group("gloo", init_method=f"file://{run['store']}", rank=rank, world_size=run["processes"])
+    _shorten_resnet()
     _prepare_end(run, rank)
     if run.get("scored"):
         _score_by_weights()

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.run
 from detectron2.engine import default_argument_parser
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
@@ -28,7 +28,7 @@ from dynpose.engine.launch import Rank, _gpu_of, first_host, rank_of_srun, rank_
 
 HERE = Path(__file__).parent
 LOSSES = str(HERE / "losses_of_processes.py")
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+TORCHRUN = torch.distributed.run.__file__
 SECONDS = 240
 
 
@@ -44,29 +44,17 @@ def environment_with(**environment):
     return {**inherited, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment}
 
 
-def start(command):
-    return subprocess.Popen(
-        command, env=environment_with(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-
-
-def finish(*processes, code=0):
-    outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
-    assert [process.returncode for process in processes] == [code] * len(processes), outputs
-    return outputs
-
-
 @pytest.fixture(scope="module")
 def alone():
     """The losses of one process with the whole batch."""
     return {method: losses_of(method) for method in METHODS}
 
 
-def assert_same_losses(folder, alone, places):
+def assert_same_losses(folder, alone, places, methods):
     result = torch.load(folder / "losses.pth")
     assert result["places"] == places
-    assert list(result["losses"]) == list(METHODS)
-    for method in METHODS:
+    assert list(result["losses"]) == list(methods)
+    for method in methods:
         assert result["losses"][method].keys() == alone[method].keys()
         for name, values in alone[method].items():
             assert result["losses"][method][name] == pytest.approx(values, rel=1e-5, abs=1e-6), (method, name)
@@ -77,17 +65,19 @@ TWO_NODES = [(0, 0, 1, False), (1, 0, 1, False)]
 
 
 def test_detectron2s_launcher_gives_one_processs_losses(tmp_path, alone):
+    """One method: how the processes have been started makes no difference between methods."""
     words = [LOSSES, "detectron2_launch", "--num-gpus", "2", "OUTPUT_DIR", str(tmp_path)]
-    run_scripts((words, environment_with()), folder=tmp_path, seconds=SECONDS)
-    assert_same_losses(tmp_path, alone, ONE_NODE)
+    run_scripts((words, environment_with(DYNPOSE_TEST_METHODS="FCPose")), folder=tmp_path, seconds=SECONDS)
+    assert_same_losses(tmp_path, alone, ONE_NODE, ["FCPose"])
 
 
-def test_two_agents_of_torchrun_give_one_processs_losses(tmp_path, alone):
-    """Two nodes on loopback."""
+def test_two_agents_of_torchrun_give_one_processs_losses(tmp_path, script_command, alone):
+    """Two nodes on loopback, every method."""
     nodes = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    command = [*TORCHRUN, *nodes, "--node-rank"]
-    finish(*(start([*command, str(node), LOSSES, "OUTPUT_DIR", str(tmp_path)]) for node in range(2)))
-    assert_same_losses(tmp_path, alone, TWO_NODES)
+    script = ["--no-python", *script_command, LOSSES, "OUTPUT_DIR", str(tmp_path)]
+    agents = [([TORCHRUN, *nodes, "--node-rank", str(node), *script], environment_with()) for node in range(2)]
+    run_scripts(*agents, folder=tmp_path, seconds=SECONDS)
+    assert_same_losses(tmp_path, alone, TWO_NODES, METHODS)
 
 
 def test_tasks_of_srun(tmp_path):
@@ -246,6 +236,16 @@ def test_the_time_out_is_a_key_for_all_groups():
         run(["DISTRIBUTED.TIMEOUT_MINUTES", "0"])
 
 
+def use_start_method(monkeypatch, method):
+    """Have processes started without importing everything again; test_train_net.py starts them as users do."""
+    start_processes = torch.multiprocessing.start_processes
+    monkeypatch.setattr(
+        torch.multiprocessing,
+        "start_processes",
+        lambda *arguments, **options: start_processes(*arguments, **{**options, "start_method": method}),
+    )
+
+
 def _fail(args):
     if comm.get_rank() == 1:
         raise args.error
@@ -262,12 +262,7 @@ def _fail(args):
     ],
 )
 def test_an_error_of_one_process_is_the_runs(monkeypatch, error, kind, message):
-    start_processes = torch.multiprocessing.start_processes
-    monkeypatch.setattr(
-        torch.multiprocessing,
-        "start_processes",
-        lambda *arguments, **options: start_processes(*arguments, **{**options, "start_method": "fork"}),
-    )
+    use_start_method(monkeypatch, "fork")
     with pytest.raises(kind, match=message):
         launch(_fail, arguments(num_gpus=2, error=error))
 
@@ -282,9 +277,10 @@ def test_a_requeued_job_of_one_process_resumes(monkeypatch, count, resume):
     assert launch(lambda args: args.resume, arguments()) is resume
 
 
-def test_torchrun_starts_a_run_again_from_its_checkpoint(tmp_path):
+def test_torchrun_starts_a_run_again_from_its_checkpoint(tmp_path, script_command):
     options = ["--standalone", "--nproc-per-node", "1", "--max-restarts", "1", "--monitor-interval", "0.2"]
-    finish(start([*TORCHRUN, *options, str(HERE / "dying_run.py"), "OUTPUT_DIR", str(tmp_path)]))
+    script = ["--no-python", *script_command, str(HERE / "dying_run.py"), "OUTPUT_DIR", str(tmp_path)]
+    run_scripts(([TORCHRUN, *options, *script], environment_with()), folder=tmp_path, seconds=SECONDS)
     log = (tmp_path / "log.txt").read_text()
     assert log.count("Starting training from iteration 0") == 1
     assert log.count("Starting training from iteration 2") == 1
@@ -306,7 +302,7 @@ def _wait_for_a_signal(args):
     time.sleep(SECONDS)
 
 
-def test_our_own_flags_pass_signals_and_exit_codes(tmp_path):
+def test_our_own_flags_pass_signals_and_exit_codes(monkeypatch, tmp_path):
     """SIGUSR1 to the starting process reaches both of its processes, whose exit code becomes its own."""
     before = signal.getsignal(signal.SIGUSR1)
 
@@ -318,6 +314,7 @@ def test_our_own_flags_pass_signals_and_exit_codes(tmp_path):
 
     thread = threading.Thread(target=signal_when_ready)
     thread.start()
+    use_start_method(monkeypatch, "forkserver")
     args = arguments(num_gpus=2)
     args.opts += ["OUTPUT_DIR", str(tmp_path)]
     with pytest.raises(SystemExit) as end:

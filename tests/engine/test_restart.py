@@ -1,10 +1,8 @@
 """A run that is killed, damaged or signalled ends with the numbers of an undisturbed one."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -59,17 +57,16 @@ def evaluated_options(method, images, output, *opts):
 
 
 @pytest.fixture(scope="module")
-def run_all(tmp_path_factory):
+def run_all(tmp_path_factory, script_command):
     """Give a function of runs, see restarting_runs.py, that gives how they ended."""
     log = tmp_path_factory.mktemp("log") / "log.txt"
     with open(log, "w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("restarting_runs.py"))],
+            [*script_command, str(Path(__file__).with_name("restarting_runs.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
 
         def run_all(runs):

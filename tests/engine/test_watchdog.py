@@ -3,14 +3,12 @@
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dynpose.engine.watchdog import watched
 
-HERE = Path(__file__).parent
 CASES = {
     "second_stopped": {"rank": 1, "phase": "evaluation", "seconds": 5},
     "first_stopped": {"rank": 0, "phase": "training", "seconds": 5},
@@ -21,13 +19,12 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory):
+def cases(tmp_path_factory, script_command):
     """The logged and printed lines of two processes, and their ids, for each case."""
     folder = tmp_path_factory.mktemp("logs")
     done = subprocess.run(
-        [sys.executable, HERE / "waiting_processes.py", folder],
+        [*script_command, str(Path(__file__).with_name("waiting_processes.py")), str(folder)],
         input="\n".join(map(json.dumps, CASES.values())),
-        env={"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,

@@ -2,17 +2,18 @@
 
 import pytest
 import torch
-from detectron2.modeling import build_model
 from small_models import SCHEMA
 from tiny_methods import tiny_config
 
 from dynpose.config import ConfigError, read_key
-from dynpose.data import build_pose_augmentation
+from dynpose.data import PoseDatasetMapper, build_pose_augmentation
 from dynpose.data.loader import build_pose_train_loader
 from dynpose.engine import PosePredictor, PoseTrainer
 from dynpose.engine.accumulation import check_ims_per_process
 from dynpose.engine.optimizer import build_optimizer
+from dynpose.engine.preflight import check_machine
 from dynpose.engine.schedule import check_steps, resolve_epochs, resolve_reference_batch
+from dynpose.modeling.build import build_model
 from dynpose.modeling.test_time_augmentation import PoseTTA
 
 NAN = float("nan")
@@ -57,7 +58,7 @@ READERS = {
     lambda cfg: build_optimizer(cfg, Reader()): {
         "SOLVER.OPTIMIZER": ["foo"],
         "SOLVER.BASE_LR": [-1, NAN],
-        "SOLVER.MOMENTUM": [-1, NAN],
+        "SOLVER.MOMENTUM": [-1, 2, NAN],
         "SOLVER.WEIGHT_DECAY": [-1, NAN],
         "SOLVER.WEIGHT_DECAY_NORM": [-1, NAN],
         "SOLVER.BIAS_LR_FACTOR": [-1, NAN],
@@ -78,7 +79,22 @@ READERS = {
     resolve_epochs: {"SOLVER.MAX_EPOCHS": [-1, NAN]},
     resolve_reference_batch: {"SOLVER.REFERENCE_BATCH": [-1, NAN]},
     check_ims_per_process: {"SOLVER.IMS_PER_PROCESS": [-1, NAN]},
-    PosePredictor: {"INPUT.FORMAT": ["foo"]},
+    PosePredictor: {"INPUT.FORMAT": ["foo", "L"], "MODEL.META_ARCHITECTURE": ["foo"]},
+    build_model: {
+        "INPUT.FORMAT": ["foo"],
+        "MODEL.META_ARCHITECTURE": ["foo"],
+        "MODEL.BACKBONE.NAME": ["foo"],
+        "MODEL.RESNETS.DEPTH": [0, 19],
+    },
+    PoseTrainer.build_model: {"MODEL.META_ARCHITECTURE": ["foo"]},
+    PoseDatasetMapper: {"INPUT.FORMAT": ["foo"]},
+    check_machine: {
+        "DATALOADER.NUM_WORKERS": [-1, NAN],
+        "DISTRIBUTED.TIMEOUT_MINUTES": [0, -1, NAN],
+        "DISTRIBUTED.REPORT_SECONDS": [-1, NAN],
+        "MODEL.DEVICE": ["foo"],
+        "OUTPUT_DIR": [""],
+    },
     lambda cfg: PoseTTA(cfg, Reader()): {
         "TEST.AUG.MIN_SIZES": [(0,), (-1,), (NAN,), ()],
         "TEST.AUG.MAX_SIZE": [0, -1, NAN],
@@ -102,7 +118,7 @@ def config():
 def test_a_wrong_value_names_its_key(config, read, key, value):
     cfg = config.clone()
     node, _, name = key.rpartition(".")
-    read_key(cfg, node)[name] = value
+    (read_key(cfg, node) if node else cfg)[name] = value
     with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
         read(cfg)
 

@@ -47,6 +47,16 @@ def test_a_copy_falls_to_zero():
     assert scores.tolist() == pytest.approx([0.9, 0.0])
 
 
+def test_without_a_lowest_score_nothing_is_kept_twice():
+    """A weight of 0, at an IoU of 1, revives neither the selected boxes nor the padding of a smaller group."""
+    boxes = BOXES[[0, 1, 2, 0]]
+    kept, scores = soft_nms(boxes, SCORES, torch.tensor([0, 0, 0, 1]), min_score=0.0)
+    assert sorted(kept.tolist()) == [0, 1, 2, 3]
+    kept, scores = soft_nms(BOXES[[0, 0, 3]], SCORES[:3], torch.tensor([0, 0, 1]), min_score=0.0)
+    assert kept.tolist() == [0, 2, 1]
+    assert scores.tolist() == pytest.approx([0.9, 0.6, 0.0])
+
+
 def test_groups_do_not_compete():
     groups = torch.tensor([5, 9, 5, 9])
     kept, scores = soft_nms(BOXES, SCORES, groups)

@@ -1,6 +1,8 @@
 """A backend that is registered from outside the package serves every method on generated networks."""
 
 import logging
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,3 +104,13 @@ def test_an_unknown_backend_is_found_when_the_model_is_built(method):
     known = "must be one of 'auto', 'triton', 'torch', got 'cuda'"
     with pytest.raises(ConfigError, match=rf"MODEL\.KP_NET\.BACKEND {known}"):
         model_on("cuda", method)
+
+
+def test_the_documented_backend_runs(called, caplog):
+    page = (Path(__file__).parents[2] / "docs" / "kernel_backends.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code.replace('"mine"', '"documented"'), {})
+    _, keypoints = train_and_predict(model_on("documented", "FCPose"))
+    _, expected = train_and_predict(model_on("torch", "FCPose"))
+    torch.testing.assert_close(keypoints, expected)
+    assert "kp_net_cross_entropy does not run on backend 'documented'" in caplog.text

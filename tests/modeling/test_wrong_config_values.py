@@ -125,6 +125,10 @@ def test_a_wrong_backbone_names_its_key(method, name):
     [
         ("FCPose", {"MODEL.FCPOSE.DECONV_FACTOR": 6, "MODEL.FCPOSE.REFINEMENT": "deconv"}),
         ("FCPose", {"MODEL.FCPOSE.BASIS.IN_FEATURES": ["p4", "p3"]}),
+        ("FCPose", {"MODEL.FCPOSE.BASIS.IN_FEATURES": ["p3", "p3"]}),
+        ("FCPose", {"MODEL.FCOS.IN_FEATURES": ["p4", "p3", "p5", "p6", "p7"]}),
+        ("FCPose", {"MODEL.FCPOSE.LAST_SIZE_OF_INTEREST": 512}),
+        ("FCPose", {"MODEL.PIXEL_MEAN": [1.0]}),
         ("FCPose", {"MODEL.FCPOSE.AUX_HEATMAP_SIGMAS": [1.8]}),
         ("FCPose", {"MODEL.FCOS.SIZES_OF_INTEREST": [64, 128]}),
         ("FCPose", {"MODEL.PIXEL_STD": [1.0, 1.0]}),

@@ -12,7 +12,10 @@ from dynpose.config import ConfigError
 from dynpose.data import DatasetError
 from dynpose.tools import cli, predict
 
-COMMANDS = ("train", "evaluate", "predict", "check-data", "benchmark", "convert-weights", "model-info")
+COMMANDS = (
+    *("train", "evaluate", "predict", "convert-data", "check-data"),
+    *("benchmark", "convert-weights", "model-info"),
+)
 PREDICT = ("predict", "--config-file", "c", "--weights", "w", "--input", "i", "--output", "o")
 
 

@@ -15,6 +15,9 @@ from .hrnet import HRNet
 from .swin import Swin
 from .timm_network import Timm
 
+# those of detectron2's build_resnet_backbone
+_RESNET_DEPTHS = (18, 34, 50, 101, 152)
+
 
 def build_backbone(cfg: CfgNode) -> Backbone:
     """Build the backbone that ``cfg.MODEL.BACKBONE.NAME`` names, like detectron2's function.
@@ -33,6 +36,8 @@ def build_backbone(cfg: CfgNode) -> Backbone:
             f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME!r} is not registered; known are "
             f"{', '.join(sorted(name for name, _ in BACKBONE_REGISTRY))}"
         )
+    if "resnet" in cfg.MODEL.BACKBONE.NAME:
+        check_choice(cfg, "MODEL.RESNETS.DEPTH", _RESNET_DEPTHS)
     return build_registered(cfg)
 
 

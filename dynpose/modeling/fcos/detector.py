@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dynpose.config import blame, set_plain
 
-from .decoding import Candidates, FCOSDecoder
+from .decoding import FCOSDecoder
 from .head import FCOSPredictions
 from .locations import Locations
 from .losses import fcos_losses
@@ -123,43 +123,3 @@ class FCOSDetector:
             focal_loss_gamma=self.focal_loss_gamma,
             giou_smooth=self.giou_smooth,
         )
-
-    def decode(
-        self, predictions: FCOSPredictions, locations: Locations, image_sizes: list[tuple[int, int]]
-    ) -> list[Instances]:
-        """Decode instances with the predicted boxes, see :meth:`FCOSDecoder.__call__`.
-
-        Args:
-            predictions: of B images, with boxes.
-            locations: of the same maps.
-            image_sizes: B sizes (height, width) before padding, pixels.
-
-        Returns:
-            One per image, with ``location_index``.
-        """
-        return self.decoder(predictions, locations, image_sizes)
-
-    def candidates(self, predictions: FCOSPredictions, locations: Locations) -> Candidates:
-        """Threshold the scores and keep the top candidates, see :meth:`FCOSDecoder.candidates`.
-
-        Args:
-            predictions: of B images.
-            locations: of the same maps.
-        """
-        return self.decoder.candidates(predictions, locations)
-
-    def select(
-        self, candidates: Candidates, boxes: Tensor, image_sizes: list[tuple[int, int]], **fields: Tensor
-    ) -> list[Instances]:
-        """Apply NMS and keep the top instances of each image, see :meth:`FCOSDecoder.select`.
-
-        Args:
-            candidates: M candidates.
-            boxes: (M, 4) XYXY, input pixels.
-            image_sizes: B sizes (height, width) before padding, pixels.
-            **fields: (M, ...) further fields of the instances.
-
-        Returns:
-            One per image, by descending score.
-        """
-        return self.decoder.select(candidates, boxes, image_sizes, **fields)

@@ -183,7 +183,7 @@ def pyramid_channels(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> int:
         shapes: of the backbone's outputs.
 
     Raises:
-        ConfigError: if a value is out of range, a level is missing, or the levels differ in channels.
+        ConfigError: if a value is out of range, a level is missing or out of order, or the levels differ in channels.
     """
     _check_ranges(cfg)
     fcos = cfg.MODEL.FCOS
@@ -194,6 +194,11 @@ def pyramid_channels(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> int:
         raise ConfigError(
             f"MODEL.FCOS.IN_FEATURES {fcos.IN_FEATURES}: the backbone provides {', '.join(shapes)}, but not "
             f"{', '.join(missing)}; change IN_FEATURES or MODEL.BACKBONE.NAME"
+        )
+    strides = [shapes[name].stride for name in fcos.IN_FEATURES]
+    if any(second <= first for first, second in zip(strides, strides[1:])):
+        raise ConfigError(
+            f"MODEL.FCOS.IN_FEATURES {fcos.IN_FEATURES} must be in the order of increasing strides, got {strides}"
         )
     channels = [shapes[name].channels for name in fcos.IN_FEATURES]
     if len(set(channels)) != 1:

@@ -247,7 +247,7 @@ class FCPose(ImageDetector):
             value is the softmax probability of the heatmap's peak.
         """
         locations = self.detector.locations(features)
-        results = self.detector.decode(predictions, locations, images.image_sizes)
+        results = self.detector.decoder(predictions, locations, images.image_sizes)
         _, maps, offsets = self._maps(features)
         nets, params = self._generate(maps, predictions.box_tower, locations, select_indices(results))
         attach_keypoints(results, self.refinement.locate(nets, params, offsets))
@@ -366,6 +366,11 @@ def _check_config(cfg):
         cfg, key("LAST_SIZE_OF_INTEREST"), key("AUX_HEATMAP_SIGMAS"), key("DISTANCE_NORM"), key("DECONV_FACTOR")
     )
     check_length(cfg, key("AUX_HEATMAP_SIGMAS"), 2)
+    sizes, last = cfg.MODEL.FCOS.SIZES_OF_INTEREST, cfg.MODEL.FCPOSE.LAST_SIZE_OF_INTEREST
+    if len(sizes) and last <= sizes[-1]:
+        raise ConfigError(
+            f"{key('LAST_SIZE_OF_INTEREST')} must be above the last of MODEL.FCOS.SIZES_OF_INTEREST {sizes}, got {last}"
+        )
     check_not_negative(cfg, key("MAX_SAMPLES"), key("OFFSET_SCALE"), key("OFFSET_RADIUS"), key("BASIS.NUM_CONVS"))
     check_not_negative(cfg, key("HEATMAP_LOSS_WEIGHT"), key("OFFSET_LOSS_WEIGHT"), key("AUX_HEATMAP_LOSS_WEIGHT"))
     check_at_least_one(cfg, key("BASIS.CONVS_DIM"))

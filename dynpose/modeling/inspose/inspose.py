@@ -259,16 +259,16 @@ class InsPose(ImageDetector):
         """
         locations = self.detector.locations(features)
         if self.has_boxes:
-            results = self.detector.decode(predictions, locations, images.image_sizes)
+            results = self.detector.decoder(predictions, locations, images.image_sizes)
             keypoints = self._locate(features[0], predictions.box_tower, locations, select_indices(results))
             attach_keypoints(results, keypoints)
             return results
 
-        candidates = self.detector.candidates(predictions, locations)
+        candidates = self.detector.decoder.candidates(predictions, locations)
         keypoints = self._locate(features[0], predictions.box_tower, locations, candidates.index)
         # a degenerate rectangle overlaps nothing, and detectron2 drops it when rescaling the results
         boxes = enclosing_boxes(keypoints[..., :2], min_size=float(self.map_stride))
-        return self.detector.select(candidates, boxes, images.image_sizes, pred_keypoints=keypoints)
+        return self.detector.decoder.select(candidates, boxes, images.image_sizes, pred_keypoints=keypoints)
 
     def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, list[tuple[int, ...]]]]:
         """Map parameter rows to keypoints, see :mod:`dynpose.modeling.parameter_rows`."""

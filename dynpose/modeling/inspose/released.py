@@ -278,7 +278,7 @@ class InsPoseReleased(ImageDetector):
             softmax probability of the up-sampled heatmap's peak.
         """
         locations = self.detector.locations(features)
-        candidates = self.detector.candidates(FCOSPredictions(predictions.logits, [], [], []), locations)
+        candidates = self.detector.decoder.candidates(FCOSPredictions(predictions.logits, [], [], []), locations)
         boxes = self._regressed_boxes(predictions, locations, candidates.index, images.image_sizes)
         results = self._select(candidates, boxes, images.image_sizes)
         nets = self._generate(features, predictions, locations, select_indices(results))
@@ -513,7 +513,8 @@ def _check_config(cfg):
     check_not_negative(
         cfg, key("MAX_RADIUS"), key("NMS_MIN_SCORE"), key("NUM_REGRESSION_CONVS"), key("NUM_FEATURE_CONVS")
     )
-    check_not_negative(cfg, key("STAR_GRADIENT"), key("VARIFOCAL_ALPHA"), key("VARIFOCAL_GAMMA"))
+    check_from_0_to_1(cfg, key("STAR_GRADIENT"))
+    check_not_negative(cfg, key("VARIFOCAL_ALPHA"), key("VARIFOCAL_GAMMA"))
     losses = ("KEYPOINT", "REGRESSION", "HEATMAP", "TAG", "OFFSET")
     check_not_negative(cfg, *(key(f"{name}_LOSS_WEIGHT") for name in losses))
     check_at_least_one(cfg, key("NUM_AUX_CONVS"))
