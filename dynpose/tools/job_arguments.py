@@ -8,12 +8,11 @@ from .cli import positive_int
 
 __all__ = ["add_job_arguments", "job_arguments"]
 
-_SHARED = ("num_gpus", "num_machines", "machine_rank", "dist_url", "resume")
+_SHARED = ("num_gpus", "num_machines", "machine_rank", "dist_url")
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments for processes and machines, and the overrides."""
-    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in the output folder")
     parser.add_argument(
         "--num-gpus", type=positive_int, default=1, help="processes on this machine, on a CPU too; default %(default)s"
     )
@@ -39,4 +38,5 @@ def job_arguments(
         argparse.Namespace: it can be pickled, for other processes.
     """
     shared = {name: getattr(args, name) for name in _SHARED}
+    shared["resume"] = not eval_only and args.resume
     return argparse.Namespace(config_file=config_file, opts=[*opts, *args.opts], eval_only=eval_only, **shared, **more)

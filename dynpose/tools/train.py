@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-file", help="a config by path or name; may be omitted with --data")
     parser.add_argument("--weights", help="to start from; default: MODEL.WEIGHTS of the config")
     parser.add_argument("--output", help="folder of the run; default: OUTPUT_DIR, with --data output/NAME")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in the output folder")
     add_job_arguments(parser)
 
 
