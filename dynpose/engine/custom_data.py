@@ -24,6 +24,8 @@ __all__ = ["complete_for_data", "prepare_data"]
 logger = logging.getLogger(__name__)
 
 _FOLDER = "data"
+# Keys that the data file sets
+_OF_DATA_FILE = ("DATASETS.POSE", "DATASETS.TRAIN", "DATASETS.TEST", "MODEL.CLASS_NAMES", "MODEL.KEYPOINT_SCHEMA")
 
 
 def prepare_data(path: str, cfg: CfgNode) -> DataFile:
@@ -57,10 +59,16 @@ def complete_for_data(cfg: CfgNode, data: DataFile, *, given: Collection[str], f
 
     Raises:
         DatasetError: the annotations can't be used.
-        ConfigError: the model has one class, the data several.
+        ConfigError: the model has one class, the data several; or a given key is one that the data file sets.
     """
+    clashes = [key for key in given if key.startswith(_OF_DATA_FILE)]
+    if clashes:
+        raise ConfigError(
+            f"{clashes[0]} is set by {data.path}: leave it out, or train without --data"
+        )
     values = ChosenValues(cfg, given)
     _set_data_sets(cfg, data)
+    values.choose("TEST.KEYPOINT_OKS_SIGMAS", [], "")
     _set_classes(cfg, data, values)
     dicts = training_dicts(cfg)
     _fit_image_size(cfg, values, dicts)
@@ -75,7 +83,6 @@ def _set_data_sets(cfg, data):
     cfg.MODEL.CLASS_NAMES = []
     for key in ("NAMES", "FLIP_PAIRS", "SKELETON", "SIGMAS"):
         cfg.MODEL.KEYPOINT_SCHEMA[key] = []
-    cfg.TEST.KEYPOINT_OKS_SIGMAS = []
     register_datasets_from_cfg(cfg)
 
 

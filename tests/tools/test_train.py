@@ -183,6 +183,14 @@ def test_keys_that_do_not_fit(tmp_path, capsys, text, message):
     assert re.search(message, err), err
 
 
+def test_keys_of_the_data_file_are_not_overridden(tmp_path, capsys):
+    write_images(tmp_path, 8)
+    (tmp_path / "a.yaml").write_text("train: {annotations: robots.json, images: images}\n")
+    words = ["train", "--data", str(tmp_path / "a.yaml"), "--output", str(tmp_path / "run"), "DATASETS.TEST", "()"]
+    assert cli.main(words) == 2
+    assert re.search(r"error: DATASETS.TEST is set by .*a\.yaml: leave it out", capsys.readouterr().err)
+
+
 def test_classes_of_the_data(tmp_path, capsys):
     """A method of one class says how to learn several as one."""
     write_images(tmp_path, 8)
