@@ -63,9 +63,7 @@ def complete_for_data(cfg: CfgNode, data: DataFile, *, given: Collection[str], f
     """
     clashes = [key for key in given if key.startswith(_OF_DATA_FILE)]
     if clashes:
-        raise ConfigError(
-            f"{clashes[0]} is set by {data.path}: leave it out, or train without --data"
-        )
+        raise ConfigError(f"{clashes[0]} is set by {data.path}: leave it out, or train without --data")
     values = ChosenValues(cfg, given)
     _set_data_sets(cfg, data)
     values.choose("TEST.KEYPOINT_OKS_SIGMAS", [], "")

@@ -65,12 +65,12 @@ def write_run_report(cfg: CfgNode) -> None:
     """
     if not comm.is_main_process():
         return
+    from dynpose.report import read_run, write_report
+
     names = cfg.DATASETS.TEST
     for name in names:
         folder = os.path.join(cfg.OUTPUT_DIR, "report", name) if len(names) > 1 else cfg.OUTPUT_DIR
         try:
-            from dynpose.report import read_run, write_report
-
             write_report(read_run(cfg.OUTPUT_DIR, name), folder)
         except Exception:
             logger.warning(f"The report of {name} can't be made; the run is complete without it", exc_info=True)

@@ -58,7 +58,7 @@ the area range of the people that count. "keypoints_crowd" is CrowdPose's."""
 
 def evaluate_detections(
     ground_truth: GroundTruth,
-    detections: list[dict[str, Any]],
+    detections: Sequence[dict[str, Any]],
     *,
     iou_type: str,
     sigmas: Sequence[float],

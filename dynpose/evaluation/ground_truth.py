@@ -36,6 +36,7 @@ class GroundTruth:
             numbers, COCO's pixel indices) and ``num_keypoints``. None if the data set has no annotation.
         protocol (str): of the evaluation, "coco" or "crowdpose".
         image_groups (dict[str, list]): for "crowdpose", the data set's ids of its easy, medium and hard images.
+        image_files (dict): the data set's image id -> file name, width and height as in the file; None, NaN = missing.
     """
 
     source: str
@@ -44,6 +45,7 @@ class GroundTruth:
     annotations: list[dict[str, Any]] | None
     protocol: str = "coco"
     image_groups: dict[str, list[int | str]] = field(default_factory=dict)
+    image_files: dict[int | str, tuple[str, int, int]] = field(default_factory=dict)
 
     @cached_property
     def image_numbers(self) -> dict[int | str, int]:
@@ -89,6 +91,11 @@ def read_ground_truth(dataset_name: str, num_keypoints: int) -> GroundTruth:
         annotations=annotations,
         protocol=protocol,
         image_groups=image_groups,
+        image_files={
+            image_id: (file_name, *size)
+            for pose_file in pose_files
+            for image_id, file_name, size in zip(pose_file.image_ids, pose_file.file_names, pose_file.sizes.tolist())
+        },
     )
 
 

@@ -17,8 +17,15 @@ from .ending import exit_code
 
 # In the order of the help
 _MODULES = (
-    *("train", "evaluate", "predict", "convert_data", "check_data"),
-    *("benchmark", "convert_weights", "model_info"),
+    "train",
+    "evaluate",
+    "predict",
+    "report",
+    "convert_data",
+    "check_data",
+    "benchmark",
+    "convert_weights",
+    "model_info",
 )
 
 

@@ -13,8 +13,15 @@ from dynpose.data import DatasetError
 from dynpose.tools import cli, predict
 
 COMMANDS = (
-    *("train", "evaluate", "predict", "convert-data", "check-data"),
-    *("benchmark", "convert-weights", "model-info"),
+    "train",
+    "evaluate",
+    "predict",
+    "report",
+    "convert-data",
+    "check-data",
+    "benchmark",
+    "convert-weights",
+    "model-info",
 )
 PREDICT = ("predict", "--config-file", "c", "--weights", "w", "--input", "i", "--output", "o")
 

@@ -3,9 +3,8 @@
 import json
 import logging
 import re
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,26 +52,21 @@ def skip_detectron2s_set_up(cfg, args):
 
 @pytest.fixture(scope="module")
 def finished(small_run, tmp_path_factory):
-    """40 images, one file, one command; the folder, the log and the calls of the report."""
+    """40 images, one file, one command; the folder and the log."""
     folder = tmp_path_factory.mktemp("user")
     write_images(folder)
     (folder / "robots.yaml").write_text("train: {annotations: robots.json, images: images}\nsigmas: [1,1,1,1,1,1]\n")
-    records, reports = [], []
+    records = []
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())
-    report = ModuleType("dynpose.report")
-    report.__spec__ = SimpleNamespace()
-    report.read_run = lambda run, name: (run, name)
-    report.write_report = lambda source, target: reports.append((*source, target))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(entry, "default_setup", skip_detectron2s_set_up)
-        patch.setitem(sys.modules, "dynpose.report", report)
         logging.getLogger("dynpose").addHandler(handler)
         code = cli.main(["train", "--data", "robots.yaml", "--weights", small_run.weights, *OPTS])
         logging.getLogger("dynpose").removeHandler(handler)
     assert code == 0
-    return SimpleNamespace(folder=folder, run=folder / "output" / "robots", log=records, reports=reports)
+    return SimpleNamespace(folder=folder, run=folder / "output" / "robots", log=records)
 
 
 def test_the_images_are_divided(finished):
@@ -113,14 +107,15 @@ def test_the_best_weights_are_left_with_a_report(finished):
     assert f"{values[best]:.4f}" in noted
     repeated = [line for line in finished.log if line.startswith(f"The weights after {best} iterations are the best")]
     assert bool(repeated) == (best != 4)
-    run = str(Path("output/robots"))
-    assert finished.reports == [(run, "robots_val", run)]
-    assert json.loads((finished.run / "inference" / "coco_instances_results.json").read_text())
+    report = json.loads((finished.run / "report.json").read_text())
+    assert report["metrics"]["AP"] == pytest.approx(values[best])
+    assert (finished.run / "report.html").exists()
 
 
 def test_the_folder_of_a_run_is_kept(finished, small_run, monkeypatch, capsys):
     monkeypatch.chdir(finished.folder)
     monkeypatch.setattr(entry, "default_setup", skip_detectron2s_set_up)
+    monkeypatch.setattr("dynpose.report.write_report", lambda source, folder: None)
     before = (finished.run / "model_best.pth").read_bytes()
     words = ["train", "--data", "robots.yaml", "--weights", small_run.weights, *OPTS]
     assert cli.main(words) == 2
@@ -156,11 +151,14 @@ def test_several_sources_have_several_reports(small_run, tmp_path, monkeypatch):
         "train:\n- {annotations: robots.json, images: images}\n- {annotations: robots.json, images: images}\n"
     )
     monkeypatch.setattr(entry, "default_setup", skip_detectron2s_set_up)
+    reports = []
+    monkeypatch.setattr("dynpose.report.write_report", lambda source, folder: reports.append((source.dataset, folder)))
     words = ["train", "--data", str(tmp_path / "a.yaml"), "--output", str(tmp_path / "run"), *SMALL, *OPTS]
     assert cli.main([*words, "SOLVER.MAX_ITER", "1"]) == 0
     cfg = load_config(tmp_path / "run" / "config.yaml")
     assert cfg.DATASETS.TEST == ("a_val_0", "a_val_1")
     assert cfg.SOLVER.BEST_METRIC == "a_val_0/keypoints/AP"
+    assert reports == [(name, str(tmp_path / "run" / "report" / name)) for name in ("a_val_0", "a_val_1")]
 
 
 @pytest.mark.parametrize(
