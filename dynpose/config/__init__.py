@@ -22,7 +22,7 @@ from .defaults import add_dynpose_config
 from .errors import ConfigError
 from .files import config_names, find_config_file
 from .lazy import get_attribute, set_plain
-from .loading import load_config
+from .loading import load_config, read_yaml
 
 __all__ = [
     "ConfigError",
@@ -47,5 +47,6 @@ __all__ = [
     "get_attribute",
     "load_config",
     "read_key",
+    "read_yaml",
     "set_plain",
 ]

@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
@@ -59,6 +60,33 @@ class _FileReader(CfgNode):
         return _read(filename)
 
 
+def read_yaml(path: str | os.PathLike[str], *, remedy: str = "write KEY: value") -> dict[Any, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Args:
+        path (str | PathLike)
+        remedy (str): for the message if the file is empty or holds something else.
+
+    Returns:
+        dict: its content, with plain YAML types.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, empty or not a mapping, or repeats a key (the last would silently
+            win).
+    """
+    try:
+        with open(path, encoding="utf-8") as f:
+            content = yaml.load(f, _UniqueKeyLoader)
+    except RecursionError:
+        raise ConfigError(f"{path}: values are nested too deeply to be read; correct the file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}; correct the file") from error
+    if not isinstance(content, dict):
+        found = "is empty" if content is None else f"holds a {type(content).__name__}"
+        raise ConfigError(f"{path}: the file {found}; {remedy}")
+    return content
+
+
 def _read(path, including=()):
     """Read a file and its bases.
 
@@ -77,16 +105,7 @@ def _read(path, including=()):
     chain = (*including, absolute)
     if absolute in including:
         raise ConfigError(f"{path}: _BASE_ leads back to the file itself: {' -> '.join(chain)}; remove one of them")
-    try:
-        with open(absolute, encoding="utf-8") as f:
-            content = yaml.load(f, _UniqueKeyLoader)
-    except RecursionError:
-        raise ConfigError(f"{path}: values are nested too deeply to be read; correct the file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}; correct the file") from error
-    if not isinstance(content, dict):
-        found = "is empty" if content is None else f"holds a {type(content).__name__}"
-        raise ConfigError(f"{path}: the file {found}; write KEY: value, or omit the config file")
+    content = read_yaml(path, remedy="write KEY: value, or omit the config file")
     bases = content.pop("_BASE_", ())
     merged = {}
     for base in bases if isinstance(bases, (list, tuple)) else [bases]:

@@ -236,11 +236,14 @@ def read_schema(
     category: str | Sequence[str] | None = None,
     keypoints: Sequence[str] | None = None,
     schema: str | None = None,
+    skeleton: Sequence[Sequence[int | str]] | None = None,
+    flip_pairs: Sequence[Sequence[str]] | None = None,
+    sigmas: Sequence[float] | None = None,
 ) -> KeypointSchema:
     """Read the keypoint schema of a COCO-format file.
 
     Args:
-        json_file, category, keypoints, schema: see :func:`register_pose_dataset`.
+        json_file, category, keypoints, schema, skeleton, flip_pairs, sigmas: see :func:`register_pose_dataset`.
 
     Returns:
         KeypointSchema
@@ -249,7 +252,14 @@ def read_schema(
         DatasetError: the file cannot be read or has no usable category.
     """
     dataset = _PoseDataset(
-        expand_path(json_file), "", category=_as_tuples(category), keypoints=_as_tuples(keypoints), schema=schema
+        expand_path(json_file),
+        "",
+        category=_as_tuples(category),
+        keypoints=_as_tuples(keypoints),
+        schema=schema,
+        skeleton=_as_tuples(skeleton),
+        flip_pairs=_as_tuples(flip_pairs),
+        sigmas=_as_tuples(sigmas),
     )
     _check_arguments(json_file, dataset)
     (pose_file,) = dataset.read_files(on_fault=lambda fault: None)

@@ -1,4 +1,4 @@
-"""From command-line arguments to a finished run: the entry points of train_net.py."""
+"""From command-line arguments to a finished run: the entry points of the training and evaluation commands."""
 
 import argparse
 import atexit
@@ -20,6 +20,7 @@ from dynpose.data import DatasetError
 from dynpose.data.coco_json import forget_logged
 from dynpose.utils.locking import LockedError, locked
 
+from .custom_data import complete_for_data, prepare_data
 from .devices import check_device
 from .preflight import check_and_complete, check_machine
 from .resuming import resolve_seed
@@ -47,7 +48,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     The main process locks the folder with ``OUTPUT_DIR/run.lock`` until the process ends or sets up another run.
 
     Args:
-        args (argparse.Namespace): from detectron2's ``default_argument_parser``.
+        args (argparse.Namespace): from detectron2's ``default_argument_parser``. Optional attributes are ``data``, a
+            data file to train on (:mod:`dynpose.engine.custom_data`), and with it ``fine_tunes``, whether the weights
+            are trained ones.
 
     Returns:
         CfgNode: frozen.
@@ -64,6 +67,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
             _hold(cfg.OUTPUT_DIR)
             _log_to(cfg.OUTPUT_DIR)
             forget_logged()
+            is_preparing = comm.is_main_process() and getattr(args, "data", None) is not None
+            data = prepare_data(args.data, cfg) if is_preparing else None
+        data = comm.all_gather(data)[0]
+        with _same_error_in_all_processes():
+            if data is not None:
+                complete_for_data(cfg, data, given=args.opts[::2], fine_tunes=args.fine_tunes)
             check_and_complete(cfg, eval_only=args.eval_only)
         if not args.eval_only:
             resolve_seed(cfg, resume=args.resume)

@@ -1,8 +1,8 @@
 """The `dynpose` command.
 
 Each subcommand is a module of this package with NAME, HELP (one line), ``add_arguments(parser)`` and ``run(args)``,
-which returns the exit code or None. They import torch and detectron2 in ``run``, not at the top, to keep
-``dynpose --help`` fast.
+which returns the exit code or None; IS_RUN = True marks one that runs in several processes. They import torch and
+detectron2 in ``run``, not at the top, to keep ``dynpose --help`` fast.
 """
 
 import argparse
@@ -15,14 +15,17 @@ from dynpose.version import __version__
 
 from .ending import exit_code
 
+# In the order of the help
 _MODULES = (
+    "train",
+    "evaluate",
     "predict",
     "report",
     "convert_data",
     "check_data",
+    "benchmark",
     "convert_weights",
     "model_info",
-    "benchmark",
 )
 
 
@@ -37,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         reported in one line, 130 = interrupted, and for predict 143 = terminated.
     """
     args = _parser().parse_args(argv)
-    return exit_code("dynpose", lambda: args.run(args))
+    return exit_code("dynpose", lambda: args.run(args), is_run=args.is_run)
 
 
 def positive_int(text: str) -> int:
@@ -65,9 +68,7 @@ def positive_number(text: str) -> float:
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
-        prog="dynpose", description="Single-stage multi-person pose estimation; training is train_net.py."
-    )
+    parser = argparse.ArgumentParser(prog="dynpose", description="Single-stage multi-person pose estimation.")
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="print the versions of dynpose, PyTorch and detectron2"
     )
@@ -77,7 +78,7 @@ def _parser():
         command = commands.add_parser(module.NAME, help=module.HELP, description=module.__doc__)
         command.formatter_class = argparse.RawDescriptionHelpFormatter
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, is_run=getattr(module, "IS_RUN", False))
     return parser
 
 

@@ -96,6 +96,8 @@ def test_without_detectron2(tmp_path):
     assert done.stderr.rstrip().endswith(INSTALLER)
 
     commands = [
+        ["train", "--config-file", "x"],
+        ["evaluate", "--config-file", "x", "--weights", "x"],
         ["predict", "--config-file", "x", "--weights", "x", "--input", "x", "--output", str(tmp_path)],
         ["check-data", "--config-file", "x"],
         ["convert-weights", "--input", "x", "--output", "x"],

@@ -1,0 +1,89 @@
+"""Evaluate a model: AP by OKS on an annotation file, or on the data sets of its config.
+
+    dynpose evaluate --config-file output/hands/config.yaml --weights output/hands/model_best.pth
+    dynpose evaluate --config-file output/hands/config.yaml --weights output/hands/model_best.pth \\
+        --annotations val.json --image-root images
+    dynpose evaluate --config-file FCPose/R_50_3x_release.yaml --weights fcpose50.pth --dataset keypoints_coco_2017_val
+
+It is train_net.py --eval-only. docs/evaluation.md describes the metrics. The folder of the results gets the predictions
+in COCO's results format (inference/coco_instances_results.json) and the metrics (results.json).
+"""
+
+import argparse
+import os
+from typing import Any
+
+from .job_arguments import add_job_arguments, job_arguments
+
+NAME = "evaluate"
+HELP = "measure a model's AP on an annotated data set"
+IS_RUN = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the subcommand."""
+    parser.add_argument("--config-file", required=True, help="config.yaml of a run, or a config by path or name")
+    parser.add_argument("--weights", required=True, help="dynpose's or released weights")
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument("--annotations", help="a file in COCO's keypoint format; default: DATASETS.TEST of the config")
+    data.add_argument("--dataset", nargs="+", help="registered data sets instead, such as keypoints_coco_2017_val")
+    parser.add_argument("--image-root", help="with --annotations: folder of its images, default: that of the file")
+    parser.add_argument("--output", help="folder of the results, default: evaluation/ in OUTPUT_DIR of the config")
+    add_job_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate, print and write the results."""
+    from dynpose.config import ConfigError, load_config
+    from dynpose.engine import launch
+
+    if args.image_root and not args.annotations:
+        raise ConfigError("--image-root goes with --annotations, the annotation file of its images")
+    cfg = load_config(args.config_file, args.opts)
+    output = args.output or os.path.join(cfg.OUTPUT_DIR, "evaluation")
+    opts: list[Any] = ["MODEL.WEIGHTS", args.weights, "OUTPUT_DIR", output]
+    if args.annotations:
+        entry = _entry(cfg, args.annotations, args.image_root)
+        opts += ["DATASETS.POSE", [entry], "DATASETS.TEST", (entry["name"],)]
+    if args.dataset:
+        opts += ["DATASETS.TEST", tuple(args.dataset)]
+    launch(evaluate, job_arguments(args, args.config_file, opts, eval_only=True))
+
+
+def _entry(cfg, annotations, image_root):
+    """The data set of a file; if it has the model's keypoints, with what the file may not say of them."""
+    from dynpose.data import model_schema
+    from dynpose.data.datasets import read_schema
+
+    annotations = os.path.abspath(os.path.expanduser(annotations))
+    root = os.path.expanduser(image_root) if image_root else os.path.dirname(annotations)
+    entry = {"name": os.path.splitext(os.path.basename(annotations))[0], "json_file": annotations, "image_root": root}
+    if not cfg.MODEL.KEYPOINT_SCHEMA.NAMES:
+        return entry
+    model = model_schema(cfg)
+    if read_schema(annotations).names == model.names:
+        entry["flip_pairs"] = [list(pair) for pair in model.flip_pairs]
+        if not model.sigmas_are_default:
+            entry["sigmas"] = list(model.sigmas)
+    return entry
+
+
+def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate, and write the metrics; called in every process of the job.
+
+    Args:
+        args (argparse.Namespace): see :func:`dynpose.engine.setup`.
+
+    Returns:
+        dict: the results.
+    """
+    from detectron2.utils import comm
+
+    from dynpose.config import load_config
+    from dynpose.engine import main
+    from dynpose.engine.finishing import write_results
+
+    results = main(args)
+    if comm.is_main_process():
+        write_results(results, load_config(args.config_file, args.opts).OUTPUT_DIR)
+    return results

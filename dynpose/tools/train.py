@@ -1,0 +1,107 @@
+"""Train a model: from a config, or on your own data from one small file.
+
+    dynpose train --config-file FCPose/R_50_1x.yaml --num-gpus 8
+    dynpose train --data hands.yaml --weights output/demo/model_final.pth
+
+With --config-file it is train_net.py. --data adds what your data need: it holds out images for validation if the file
+names none, chooses a schedule from the number of images, keeps the best weights, stops when they no longer improve, and
+ends with a report. docs/custom_training.md describes the data file:
+
+    train: {annotations: train.json, images: images}    # in COCO's keypoint format
+
+The config is then that of the run that --weights come from (config.yaml beside them), or a small model for this
+machine; --config-file gives another one. KEY VALUE overrides take precedence over everything that is chosen.
+"""
+
+import argparse
+import os
+from typing import Any
+
+from .job_arguments import add_job_arguments, job_arguments
+
+NAME = "train"
+HELP = "train a model, from a config or on your own data"
+IS_RUN = True
+
+_CONFIG_OF_RUN = "config.yaml"
+_DEFAULT_CONFIGS = {"cuda": "custom/gpu.yaml", "cpu": "custom/cpu.yaml"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the subcommand."""
+    parser.add_argument("--data", help="a data file: annotations, images and keypoints of your data")
+    parser.add_argument("--config-file", help="a config by path or name; may be omitted with --data")
+    parser.add_argument("--weights", help="to start from; default: MODEL.WEIGHTS of the config")
+    parser.add_argument("--output", help="folder of the run; default: OUTPUT_DIR, with --data output/NAME")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in the output folder")
+    add_job_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train; the results are in the output folder."""
+    from dynpose.config import ConfigError
+    from dynpose.engine import launch, main
+
+    if args.data is None and args.config_file is None:
+        raise ConfigError("give a config with --config-file, or your data with --data")
+    opts = [] if args.weights is None else ["MODEL.WEIGHTS", args.weights]
+    if args.data is None:
+        opts += [] if args.output is None else ["OUTPUT_DIR", args.output]
+        launch(main, job_arguments(args, args.config_file, opts))
+    else:
+        launch(train_on_data, _data_arguments(args, opts))
+
+
+def _data_arguments(args, opts):
+    from dynpose.config import load_config
+
+    config_file = args.config_file or _config_of_weights(args.weights) or _DEFAULT_CONFIGS[_device()]
+    name = os.path.splitext(os.path.basename(args.data))[0]
+    opts = [*opts, "OUTPUT_DIR", args.output or os.path.join("output", name)]
+    if args.config_file is None and load_config(config_file).MODEL.DEVICE.startswith("cuda") and _device() == "cpu":
+        opts += ["MODEL.DEVICE", "cpu"]
+    return job_arguments(args, config_file, opts, data=args.data, fine_tunes=args.weights is not None)
+
+
+def _config_of_weights(weights):
+    """The config of the run that left the weights; None = there is none beside them."""
+    if weights is None:
+        return None
+    path = os.path.join(os.path.dirname(os.path.expanduser(weights)), _CONFIG_OF_RUN)
+    return path if os.path.isfile(path) else None
+
+
+def _device():
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def train_on_data(args: argparse.Namespace) -> dict[str, Any]:
+    """Train on a data file, evaluate the best weights and write the report; called in every process of the job.
+
+    Args:
+        args (argparse.Namespace): see :func:`dynpose.engine.setup`.
+
+    Returns:
+        dict: the results of the best weights.
+
+    Raises:
+        ConfigError: the output folder holds another run, and ``args`` do not resume it.
+    """
+    from dynpose.config import ConfigError, load_config
+    from dynpose.engine import main
+    from dynpose.engine.finishing import evaluate_best, write_run_report
+
+    folder = load_config(args.config_file, args.opts).OUTPUT_DIR
+    saved = os.path.join(folder, _CONFIG_OF_RUN)
+    if os.path.exists(os.path.join(folder, "last_checkpoint")):
+        if not args.resume:
+            raise ConfigError(f"--output {folder}: it holds a run; continue it with --resume, or name another folder")
+        # with the images and the schedule that it has begun with
+        args = argparse.Namespace(**{**vars(args), "config_file": saved, "data": None})
+    last_results = main(args)
+    cfg = load_config(saved, ["OUTPUT_DIR", folder])
+    results = evaluate_best(cfg, last_results)
+    write_run_report(cfg)
+    return results
