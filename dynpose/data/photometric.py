@@ -26,8 +26,8 @@ IMAGE_FORMATS = ("BGR", "RGB")
 class RandomColor(T.Augmentation):
     """Change brightness, contrast, saturation and hue, in random order (the photometric distortion of SSD).
 
-    torchvision computes the changes, as in its ``ColorJitter``. detectron2's ``RandomSaturation`` treats the channels of
-    a BGR image as RGB, and it has no change of hue.
+    torchvision computes the changes, as in its ``ColorJitter``. detectron2 has no change of hue, and its
+    ``RandomSaturation`` treats the channels of a BGR image as RGB.
 
     Args:
         brightness, contrast, saturation (float): the factor is drawn between 1 - this and 1 + this; from 0 to 1.

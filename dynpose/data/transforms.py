@@ -97,9 +97,9 @@ def build_pose_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation
     With ``INPUT.AFFINE.ENABLED``, a random affine warp replaces crop and resize in training; with
     ``INPUT.AFFINE_RESIZE_TEST``, an affine resize replaces the resize at inference.
 
-    With ``INPUT.HALF_BODY`` and ``INPUT.BOX_JITTER``, some training images show the region around one person: the random
-    affine warp shows it instead of the image, and a crop to it is before all else without that warp. The distortions of
-    ``INPUT.COLOR``, ``BLUR``, ``NOISE`` and ``JPEG`` are last in training.
+    With ``INPUT.HALF_BODY`` and ``INPUT.BOX_JITTER``, some training images show the region around one person: the
+    random affine warp shows it instead of the image; without that warp, the image is first cropped to it. The
+    distortions of ``INPUT.COLOR``, ``BLUR``, ``NOISE`` and ``JPEG`` are last in training.
 
     Args:
         cfg (CfgNode): ``INPUT.CROP``, ``INPUT.MIN_SIZE_*``, ``INPUT.MAX_SIZE_*`` and ``INPUT.RANDOM_FLIP`` have their

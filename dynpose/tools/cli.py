@@ -15,7 +15,7 @@ from dynpose.version import __version__
 
 from .ending import exit_code
 
-_MODULES = ("predict", "check_data", "convert_weights", "model_info", "benchmark")
+_MODULES = ("predict", "merge_predictions", "check_data", "convert_weights", "model_info", "benchmark")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
