@@ -47,7 +47,9 @@ class PoseAugInput(T.AugInput):
         """Apply a transform to the image, the boxes and the keypoints, in place."""
         super().transform(tfm)
         if self.keypoints.size:
-            points = tfm.apply_coords(self.keypoints[..., :2].reshape(-1, 2)).reshape(*self.keypoints.shape[:2], 2)
+            # a copy, because some transforms work in place
+            points = tfm.apply_coords(self.keypoints[..., :2].copy().reshape(-1, 2))
+            points = points.reshape(*self.keypoints.shape[:2], 2)
             self.keypoints = np.concatenate([points, self.keypoints[..., 2:]], axis=2)
 
 

@@ -70,13 +70,13 @@ class RandomColor(T.Augmentation):
         Returns:
             Transform
         """
-        if self._rand_range() >= self.probability:
+        if np.random.random() >= self.probability:
             return NoOpTransform()
         changes = [
-            (F.adjust_brightness, 1 + self.brightness * self._rand_range(-1, 1)),
-            (F.adjust_contrast, 1 + self.contrast * self._rand_range(-1, 1)),
-            (F.adjust_saturation, 1 + self.saturation * self._rand_range(-1, 1)),
-            (F.adjust_hue, self.hue * self._rand_range(-1, 1)),
+            (F.adjust_brightness, 1 + self.brightness * np.random.uniform(-1, 1)),
+            (F.adjust_contrast, 1 + self.contrast * np.random.uniform(-1, 1)),
+            (F.adjust_saturation, 1 + self.saturation * np.random.uniform(-1, 1)),
+            (F.adjust_hue, self.hue * np.random.uniform(-1, 1)),
         ]
         ordered = [changes[index] for index in np.random.permutation(len(changes))]
         return T.ColorTransform(functools.partial(_change_colors, changes=ordered, image_format=self.image_format))
@@ -104,9 +104,9 @@ class RandomBlur(T.Augmentation):
         Returns:
             Transform
         """
-        if self._rand_range() >= self.probability:
+        if np.random.random() >= self.probability:
             return NoOpTransform()
-        sigma = self._rand_range(*self.sigma)
+        sigma = np.random.uniform(*self.sigma)
         return T.ColorTransform(functools.partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=sigma, sigmaY=sigma))
 
 
@@ -132,9 +132,9 @@ class RandomNoise(T.Augmentation):
         Returns:
             Transform
         """
-        if self._rand_range() >= self.probability:
+        if np.random.random() >= self.probability:
             return NoOpTransform()
-        std, seed = self._rand_range(*self.std), np.random.randint(2**31)
+        std, seed = np.random.uniform(*self.std), np.random.randint(2**31)
         return T.ColorTransform(functools.partial(_add_noise, std=std, seed=seed))
 
 
@@ -164,7 +164,7 @@ class RandomJPEG(T.Augmentation):
         Returns:
             Transform
         """
-        if self._rand_range() >= self.probability:
+        if np.random.random() >= self.probability:
             return NoOpTransform()
         low, high = self.quality
         quality = np.random.randint(low, high + 1)
