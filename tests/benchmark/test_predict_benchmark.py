@@ -90,7 +90,7 @@ def test_a_folder_in_shards(files, tmp_path, monkeypatch, capsys):
     assert main(["benchmark", "predict", *files, *sizes, "--json", str(tmp_path / "report.json")]) == 0
     (row,) = json.loads((tmp_path / "report.json").read_text())["models"]
     assert (row["people"], row["agree"]) == (10, True)
-    assert row["ratio"] == pytest.approx(row["one_seconds"] / row["shards_seconds"])
+    assert row["seconds_ratio"] == pytest.approx(row["one_seconds"] / row["shards_seconds"])
     assert "2 processes, s" in capsys.readouterr().out
 
 

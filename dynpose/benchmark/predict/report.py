@@ -47,10 +47,10 @@ def _shares(row, processes):
         "people": f"{row['people']:,}",
         "1 process, s": figure(row["one_seconds"]),
         f"{processes} processes, s": figure(row["shards_seconds"]),
-        "ratio": figure(row["ratio"]),
+        "ratio": figure(row["seconds_ratio"]),
         "1 process without start, s": figure(row["one_images_seconds"]),
         f"{processes} processes without start, s": figure(row["shards_images_seconds"]),
-        "ratio without start": figure(row["images_ratio"]),
+        "ratio without start": figure(row["images_seconds_ratio"]),
         "bytes a person": figure(row["bytes_per_person"]),
     }
 
