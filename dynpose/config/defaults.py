@@ -108,6 +108,53 @@ def _add_input(cfg):
     cfg.INPUT.AFFINE_RESIZE_TEST = False
     # In training, pass the model the masks of crowds and of people without labelled keypoints, which its losses ignore
     cfg.INPUT.IGNORE_MASKS = False
+    _add_augmentation(cfg)
+
+
+def _add_augmentation(cfg):
+    # Augmentations that no paper uses, each off by a probability of 0 (docs/training.md). With or without INPUT.AFFINE.
+
+    # Training images that show the region around one person, drawn among those with labelled keypoints. With
+    # INPUT.AFFINE the warp shows the region, without it the image is cropped to it.
+    # Box jitter (dynpose.data.PersonRegion): the probability of a person's box, scaled and shifted at random
+    cfg.INPUT.BOX_JITTER = CN()
+    cfg.INPUT.BOX_JITTER.PROBABILITY = 0.0
+    # Range of the size of the region, relative to the box
+    cfg.INPUT.BOX_JITTER.SCALE = [1.0, 2.0]
+    # Maximum shift in x and in y, as a fraction of the box's width and height (0.16 in MMPose)
+    cfg.INPUT.BOX_JITTER.SHIFT = 0.16
+    # Half bodies (dynpose.data.HalfBody): the probability of the upper or the lower half of a person
+    cfg.INPUT.HALF_BODY = CN()
+    cfg.INPUT.HALF_BODY.PROBABILITY = 0.0
+    # Names of the keypoints of the upper half; [] = all but hips, pelvis, knees, ankles and feet
+    cfg.INPUT.HALF_BODY.UPPER = []
+    # Share of the upper halves
+    cfg.INPUT.HALF_BODY.UPPER_PROBABILITY = 0.7
+    # Number of labelled keypoints that either half of a person must have
+    cfg.INPUT.HALF_BODY.MIN_KEYPOINTS = 3
+    # The region is the box around the labelled keypoints of the half, enlarged by this factor (1.5 in MMPose)
+    cfg.INPUT.HALF_BODY.MARGIN = 1.5
+
+    # Photometric distortion of the resized training image (SSD; dynpose.data.RandomColor), in random order: factors
+    # between 1 - BRIGHTNESS and 1 + BRIGHTNESS and so on, and a shift of the hue by up to HUE of the colour circle
+    cfg.INPUT.COLOR = CN()
+    cfg.INPUT.COLOR.PROBABILITY = 0.0
+    cfg.INPUT.COLOR.BRIGHTNESS = 0.25
+    cfg.INPUT.COLOR.CONTRAST = 0.5
+    cfg.INPUT.COLOR.SATURATION = 0.5
+    cfg.INPUT.COLOR.HUE = 0.05
+    # Gaussian blur: range of its standard deviation, pixels
+    cfg.INPUT.BLUR = CN()
+    cfg.INPUT.BLUR.PROBABILITY = 0.0
+    cfg.INPUT.BLUR.SIGMA = [0.1, 2.0]
+    # Gaussian noise: range of its standard deviation, grey levels of 0 to 255
+    cfg.INPUT.NOISE = CN()
+    cfg.INPUT.NOISE.PROBABILITY = 0.0
+    cfg.INPUT.NOISE.STD = [2.0, 10.0]
+    # JPEG compression: range of the quality, 1 to 100
+    cfg.INPUT.JPEG = CN()
+    cfg.INPUT.JPEG.PROBABILITY = 0.0
+    cfg.INPUT.JPEG.QUALITY = [30, 95]
 
 
 def _add_evaluation(cfg):
@@ -130,6 +177,16 @@ def _add_test_time_augmentation(cfg):
     cfg.TEST.AUG.MERGE = "poses"
     # For "poses": predictions of two views with at least this OKS are the same person (chosen as in docs/evaluation.md)
     cfg.TEST.AUG.MATCH_OKS = 0.7
+
+    # Soft OKS-NMS (dynpose.modeling.soft_oks_nms): lower the scores of poses that are similar to higher-scored ones.
+    # "linear": by 1 - OKS above THRESHOLD; "gaussian": by exp(-OKS^2 / SIGMA); "" = off. It replaces an NMS that
+    # compares keypoints, and follows one that compares predicted boxes (docs/evaluation.md).
+    cfg.TEST.SOFT_OKS_NMS = CN()
+    cfg.TEST.SOFT_OKS_NMS.METHOD = ""
+    cfg.TEST.SOFT_OKS_NMS.THRESHOLD = 0.5
+    cfg.TEST.SOFT_OKS_NMS.SIGMA = 0.5
+    # Poses with a lower score are dropped
+    cfg.TEST.SOFT_OKS_NMS.MIN_SCORE = 0.001
 
 
 def _add_solver(cfg):
@@ -176,6 +233,10 @@ def _add_solver(cfg):
     cfg.SOLVER.BEST_METRIC = ""
     # Consecutive evaluations without a better BEST_METRIC after which the run ends; 0 = never
     cfg.SOLVER.EARLY_STOPPING_PATIENCE = 0
+
+    # Experiment trackers beside the log, metrics.json and TensorBoard: dotted names of classes or functions that are
+    # called with the config and return a detectron2 EventWriter (docs/training.md)
+    cfg.EVENT_WRITERS = []
 
 
 def _add_distributed(cfg):

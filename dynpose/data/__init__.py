@@ -8,6 +8,8 @@ from .image_check import check_images
 from .known_schemas import KNOWN_SCHEMAS, keypoint_groups, known_schema
 from .loader import get_pose_dataset_dicts
 from .mapper import PoseDatasetMapper
+from .person_regions import HalfBody, PersonAffine, PersonCrop, PersonRegion, PoseAugInput
+from .photometric import RandomBlur, RandomColor, RandomJPEG, RandomNoise
 from .schema import COCO_PERSON, CROWDPOSE_PERSON, DEFAULT_SIGMA, DatasetError, KeypointSchema, match_keypoints
 from .schema_config import model_schema, register_datasets_for_schema, schema_from_cfg, schema_to_cfg
 from .transforms import RandomCropKeepingPeople, ResizeShortestEdge, build_pose_augmentation
@@ -20,10 +22,19 @@ __all__ = [
     "AffineResize",
     "AffineTransform",
     "DatasetError",
+    "HalfBody",
     "KeypointSchema",
+    "PersonAffine",
+    "PersonCrop",
+    "PersonRegion",
+    "PoseAugInput",
     "PoseDatasetMapper",
     "RandomAffine",
+    "RandomBlur",
+    "RandomColor",
     "RandomCropKeepingPeople",
+    "RandomJPEG",
+    "RandomNoise",
     "ResizeShortestEdge",
     "build_pose_augmentation",
     "check_dataset_files",

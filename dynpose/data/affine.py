@@ -23,6 +23,7 @@ __all__ = [
     "AffineTransform",
     "RandomAffine",
     "affine_matrix",
+    "affine_matrix_to",
     "composed_matrix",
     "index_to_continuous",
     "matrix_to_original",
@@ -265,6 +266,22 @@ def affine_matrix(
     linear = np.array([[cos, sin], [-sin, cos]])
     offset = np.asarray(output_size) / 2 - linear @ (np.asarray(center) + np.asarray(translation))
     return np.column_stack([linear, offset])
+
+
+def affine_matrix_to(region: np.ndarray, rotation: float, output_size: tuple[int, int]) -> np.ndarray:
+    """The matrix that shows a region in the centre of the output, as large as fits without rotation.
+
+    Args:
+        region (ndarray): (4,) XYXY, continuous pixels of the image.
+        rotation (float): of the image about the region's centre, counter-clockwise as displayed, degrees.
+        output_size (tuple[int, int]): (width, height) of the output.
+
+    Returns:
+        ndarray: (2, 3) float64, from continuous pixels to continuous pixels.
+    """
+    shown = ((region[2:] - region[:2]) * min(output_size) / np.asarray(output_size)).max()
+    center = (region[:2] + region[2:]) / 2
+    return affine_matrix(center.tolist(), shown / _SCALE_UNIT, rotation, (0, 0), output_size)
 
 
 def index_to_continuous(matrix: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ def find_images(inputs: Sequence[str], skip: Path | None = None) -> FoundFiles:
         inputs (Sequence[str]): image files, folders (searched recursively), or globs (including ``**``). A glob stands
             for the files that it matches, as in a shell.
         skip (Path | None): a folder of results, absolute. It is silently skipped inside an input. If it is itself an
-            input, only its files ``predictions.json*`` are skipped.
+            input, only its files ``predictions.json*`` and ``predictions-0*`` are skipped.
 
     Returns:
         FoundFiles: the images, and the skipped files: other endings, pipes and devices, dangling links, unreadable
@@ -187,7 +187,7 @@ def _walk(root, skip):
             path = folder / entry.name
             if os.path.isdir(path):
                 (links if entry.is_symlink() else folders).append(path)
-            elif real != real_skip or not entry.name.startswith("predictions.json"):
+            elif real != real_skip or not entry.name.startswith(("predictions.json", "predictions-0")):
                 entries.append(_classify(path))
     return entries
 

@@ -19,6 +19,7 @@ from .affine import composed_matrix, matrix_to_original
 from .datasets import register_datasets_from_cfg
 from .ignored_regions import draw_ignored_regions, has_labelled_keypoints, segmentation_area
 from .image_reading import read_image
+from .person_regions import PoseAugInput
 from .schema import DatasetError, KeypointSchema
 from .schema_config import schema_from_cfg
 from .transforms import build_pose_augmentation
@@ -136,7 +137,7 @@ class PoseDatasetMapper:
         # as the random affine warp, may have to be redrawn. An image that remains empty is returned as it is: every
         # loss is defined for it.
         for _ in range(1 + _MAX_REDRAWS):
-            aug_input = T.AugInput(image, boxes=_boxes_to_keep(people))
+            aug_input = self._augmentation_input(image, people)
             transforms = self.augmentations(aug_input)
             instances = self._transform(people, transforms, aug_input.image.shape[:2])
             if len(instances) or not people:
@@ -147,6 +148,17 @@ class PoseDatasetMapper:
             ignored = transforms.apply_segmentation(_draw_ignored(annotations, image, dataset_dict))
             dataset_dict["ignore_mask"] = torch.from_numpy(ignored.astype(bool))
         return dataset_dict
+
+    def _augmentation_input(self, image, people):
+        """The image with the people one of whom a crop keeps: those with labelled keypoints, else all."""
+        kept = [person for person in people if has_labelled_keypoints(person)] or people
+        boxes = [BoxMode.convert(person["bbox"], person["bbox_mode"], BoxMode.XYXY_ABS) for person in kept]
+        keypoints = np.array([person["keypoints"] for person in kept], dtype=np.float64)
+        return PoseAugInput(
+            image,
+            boxes=np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
+            keypoints=keypoints.reshape(-1, self.schema.num_keypoints, 3),
+        )
 
     def _with_keypoints(self, annotation, dataset_dict):
         """Add missing keypoints to an annotation, as not labelled, and remove its segmentation."""
@@ -220,13 +232,6 @@ def _draw_ignored(annotations, image, dataset_dict):
         raise DatasetError(
             f"{dataset_dict['file_name']}: an annotation's segmentation {error}; correct it or take it out"
         ) from None
-
-
-def _boxes_to_keep(people):
-    """(M, 4) float32 boxes, XYXY, one of which a crop keeps: of people with labelled keypoints, else of all."""
-    labelled = [person for person in people if has_labelled_keypoints(person)]
-    boxes = [BoxMode.convert(person["bbox"], person["bbox_mode"], BoxMode.XYXY_ABS) for person in labelled or people]
-    return np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
 
 
 def _to_tensor(image):

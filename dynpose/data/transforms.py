@@ -19,6 +19,9 @@ from dynpose.config import (
 )
 
 from .affine import SCALE_TYPES, AffineResize, RandomAffine
+from .person_regions import HalfBody, PersonAffine, PersonCrop, PersonRegion, upper_body
+from .photometric import IMAGE_FORMATS, RandomBlur, RandomColor, RandomJPEG, RandomNoise
+from .schema_config import schema_from_cfg
 
 __all__ = ["RandomCropKeepingPeople", "ResizeShortestEdge", "build_pose_augmentation"]
 
@@ -94,6 +97,10 @@ def build_pose_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation
     With ``INPUT.AFFINE.ENABLED``, a random affine warp replaces crop and resize in training; with
     ``INPUT.AFFINE_RESIZE_TEST``, an affine resize replaces the resize at inference.
 
+    With ``INPUT.HALF_BODY`` and ``INPUT.BOX_JITTER``, some training images show the region around one person: the
+    random affine warp shows it instead of the image; without that warp, the image is first cropped to it. The
+    distortions of ``INPUT.COLOR``, ``BLUR``, ``NOISE`` and ``JPEG`` are last in training.
+
     Args:
         cfg (CfgNode): ``INPUT.CROP``, ``INPUT.MIN_SIZE_*``, ``INPUT.MAX_SIZE_*`` and ``INPUT.RANDOM_FLIP`` have their
             meaning in detectron2, including a ``MIN_SIZE_TEST`` of 0 (the image is not resized).
@@ -116,8 +123,10 @@ def build_pose_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation
         check_not_negative(cfg, "INPUT.MIN_SIZE_TEST")
         check_at_least_one(cfg, "INPUT.MAX_SIZE_TEST")
     augmentation = [_never_empty(augmentation) for augmentation in utils.build_augmentation(cfg, is_train)]
+    region = _person_region(cfg) if is_train else None
     if is_train and cfg.INPUT.AFFINE.ENABLED:
-        augmentation[0] = _random_affine(cfg)
+        affine = _random_affine(cfg)
+        augmentation[0] = affine if region is None else PersonAffine(region, affine)
     elif is_train and cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP_AFTER_RESIZE:
         resize, *flip = augmentation
         augmentation = [*flip, _resize_and_crop(cfg), resize]
@@ -125,7 +134,9 @@ def build_pose_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation
         augmentation.insert(0, _crop(cfg))
     elif not is_train and cfg.INPUT.AFFINE_RESIZE_TEST and cfg.INPUT.MIN_SIZE_TEST > 0:
         augmentation[0] = _affine_resize(cfg.INPUT)
-    return augmentation
+    if region is not None and not cfg.INPUT.AFFINE.ENABLED:
+        augmentation.insert(0, PersonCrop(region))
+    return [*augmentation, *_distortions(cfg)] if is_train else augmentation
 
 
 def _check_min_sizes(cfg):
@@ -164,6 +175,63 @@ def _random_affine(cfg):
             translation=affine.TRANSLATION,
             scale_type=affine.SCALE_TYPE,
         )
+
+
+def _person_region(cfg):
+    """Build the region of ``INPUT.BOX_JITTER`` and ``INPUT.HALF_BODY``; None if both are off."""
+    jitter, half_body = cfg.INPUT.BOX_JITTER, cfg.INPUT.HALF_BODY
+    check_from_0_to_1(
+        cfg,
+        "INPUT.BOX_JITTER.PROBABILITY",
+        "INPUT.HALF_BODY.PROBABILITY",
+        "INPUT.HALF_BODY.UPPER_PROBABILITY",
+    )
+    if not jitter.PROBABILITY and not half_body.PROBABILITY:
+        return None
+    check_positive(cfg, "INPUT.BOX_JITTER.SCALE")
+    check_not_negative(cfg, "INPUT.BOX_JITTER.SHIFT")
+    # PersonRegion itself checks the number of values and their order
+    with blame("INPUT.BOX_JITTER.SCALE"):
+        return PersonRegion(
+            jitter.PROBABILITY, tuple(jitter.SCALE), jitter.SHIFT, _half_body(cfg) if half_body.PROBABILITY else None
+        )
+
+
+def _half_body(cfg):
+    keys = cfg.INPUT.HALF_BODY
+    check_at_least_one(cfg, "INPUT.HALF_BODY.MIN_KEYPOINTS", "INPUT.HALF_BODY.MARGIN")
+    schema = schema_from_cfg(cfg)
+    with blame("INPUT.HALF_BODY.UPPER"):
+        upper = upper_body(schema, keys.UPPER)
+    return HalfBody(upper, keys.PROBABILITY, keys.UPPER_PROBABILITY, keys.MIN_KEYPOINTS, keys.MARGIN)
+
+
+def _distortions(cfg):
+    """Build the augmentations of pixel values that have a probability above 0."""
+    keys, image_format = cfg.INPUT, cfg.INPUT.FORMAT
+    check_from_0_to_1(cfg, *(f"INPUT.{name}.PROBABILITY" for name in ("COLOR", "BLUR", "NOISE", "JPEG")))
+    builders = {
+        "COLOR": lambda color: RandomColor(
+            color.BRIGHTNESS, color.CONTRAST, color.SATURATION, color.HUE, color.PROBABILITY, image_format
+        ),
+        "BLUR": lambda blur: RandomBlur(tuple(blur.SIGMA), blur.PROBABILITY),
+        "NOISE": lambda noise: RandomNoise(tuple(noise.STD), noise.PROBABILITY),
+        "JPEG": lambda jpeg: RandomJPEG(tuple(jpeg.QUALITY), jpeg.PROBABILITY, image_format),
+    }
+    ranges = {"BLUR": ["SIGMA"], "NOISE": ["STD"], "JPEG": ["QUALITY"]}
+    built = []
+    for name, build in builders.items():
+        if keys[name].PROBABILITY > 0:
+            amounts = ranges.get(name, ["BRIGHTNESS", "CONTRAST", "SATURATION", "HUE"])
+            check_not_negative(cfg, *(f"INPUT.{name}.{amount}" for amount in amounts))
+            if image_format not in IMAGE_FORMATS:
+                raise ConfigError(
+                    f"INPUT.{name}.PROBABILITY is above 0, which needs INPUT.FORMAT 'BGR' or 'RGB', got "
+                    f"{image_format!r}: set it to 0"
+                )
+            with blame(*(f"INPUT.{name}.{amount}" for amount in amounts)):
+                built.append(build(keys[name]))
+    return built
 
 
 def _affine_resize(keys):

@@ -23,13 +23,14 @@ from dynpose.checkpoint import CheckpointError, locate_weights
 from dynpose.config import ConfigError
 from dynpose.utils.atomic import atomic_open
 
-__all__ = ["PredictionRecord", "run_fingerprint", "to_instances", "to_records"]
+__all__ = ["PredictionRecord", "find_results", "run_fingerprint", "to_instances", "to_records"]
 
-LINES_FILE, ALL_FILE = "predictions.jsonl", "predictions.json"
 # Identifies the file; part of the header line
 _FORMAT = {"format": "dynpose predictions", "version": 1}
 # The keys that the line of an image must have
 _RESULTS = {"file_name", "width", "height", "instances", "not_finite", "file"}
+# The last line of a run that has finished
+_COMPLETE = b'{"complete": true}\n'
 # Config keys that do not affect predictions
 _WITHOUT_EFFECT = (
     "CUDNN_BENCHMARK",
@@ -52,6 +53,7 @@ class PredictionRecord:
         info (dict): the meaning of the numbers; includes ``keypoint_names`` and ``category_names``.
         made_with (dict): from :func:`run_fingerprint`.
         resume (bool): continue with the results in the folder, if any.
+        name (str): of the files, without their endings.
 
     Attributes:
         damaged (int): number of unreadable lines of an earlier run, which are skipped.
@@ -67,9 +69,16 @@ class PredictionRecord:
         ...     record.finish(["a.jpg"], complete=True)
     """
 
-    def __init__(self, folder: Path, info: dict[str, Any], made_with: dict[str, Any], resume: bool = False):
-        self.path = folder / LINES_FILE
-        self.all_path = folder / ALL_FILE
+    def __init__(
+        self,
+        folder: Path,
+        info: dict[str, Any],
+        made_with: dict[str, Any],
+        resume: bool = False,
+        name: str = "predictions",
+    ):
+        self.path = folder / f"{name}.jsonl"
+        self.all_path = folder / f"{name}.json"
         self.info = info
         self.damaged = 0
         self._places: dict[str, _Place] = {}
@@ -317,9 +326,42 @@ def _explained(path):
         yield
     except OSError as error:
         raise OSError(
-            f"{path}: can't be written ({error.strerror or error}); {LINES_FILE} keeps the results so far: free "
+            f"{path}: can't be written ({error.strerror or error}); the .jsonl file keeps the results so far: free "
             "disk space, and continue with --resume"
         ) from error
+
+
+class Results(NamedTuple):
+    """What the file of a run holds, without the results themselves."""
+
+    offsets: list[int]
+    """Offsets of the lines with the results of each image, ascending"""
+    skipped: list[dict[str, Any]]
+    """The files that were not predicted"""
+    damaged: int
+    """Number of unreadable lines"""
+    is_complete: bool
+    """Whether the run has finished"""
+
+
+def find_results(path: Path) -> Results:
+    """Find the lines that count in the file of a run.
+
+    Args:
+        path (Path): of a file of JSON lines with a header.
+
+    Returns:
+        Results
+
+    Raises:
+        ConfigError: it is another kind of file.
+    """
+    lines = _read_lines(path)
+    with open(path, "rb") as file:
+        file.seek(-min(len(_COMPLETE), os.path.getsize(path)), os.SEEK_END)
+        is_complete = file.read() == _COMPLETE
+    offsets = sorted(place.offset for place in lines.places.values())
+    return Results(offsets, list(lines.skipped.values()), lines.damaged, is_complete)
 
 
 def run_fingerprint(cfg: CfgNode) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from dynpose.modeling.build import check_meta_architecture
 
 from .schedule import check_steps, resolve_epochs, resolve_reference_batch
 from .trainer import PoseTrainer
+from .writers import find_event_writers
 
 __all__ = ["check_affine_resize", "check_and_complete", "check_first_step", "check_machine"]
 
@@ -64,6 +65,7 @@ def check_and_complete(cfg: CfgNode, *, eval_only: bool = False) -> None:
     schema_to_cfg(cfg, schema)
     build_pose_augmentation(cfg, is_train=False)
     if not eval_only:
+        find_event_writers(cfg)
         build_pose_augmentation(cfg, is_train=True)
         concern = flip_pairs_concern(schema) if cfg.INPUT.RANDOM_FLIP != "none" else None
         if concern:

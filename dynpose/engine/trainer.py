@@ -13,6 +13,7 @@ from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.utils.data import DataLoader
@@ -41,6 +42,7 @@ from .resuming import ResumeHook, load_trainer_state, trainer_state
 from .signals import StopHook, StopRequest, stop_signals
 from .step import TrainingStep
 from .watchdog import watched
+from .writers import build_event_writers
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +123,10 @@ class PoseTrainer(DefaultTrainer):
         if metric:
             built.append(BestHook(metric, patience, evaluations, self._save_best, self._checkpoints.save))
         return built
+
+    def build_writers(self) -> list[EventWriter]:
+        """detectron2's (log, metrics.json, TensorBoard), and those of EVENT_WRITERS."""
+        return [*super().build_writers(), *build_event_writers(self.cfg)]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """detectron2's, but skipping corrupt checkpoints; see :class:`TrainingCheckpointer`."""

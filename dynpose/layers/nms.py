@@ -3,10 +3,14 @@
 Axes: N boxes, G groups that do not compete with each other, M boxes in the largest group.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-__all__ = ["soft_nms"]
+__all__ = ["SOFT_NMS_METHODS", "select_softly", "soft_nms"]
+
+SOFT_NMS_METHODS = ("linear", "gaussian")
 
 
 @torch.no_grad()
@@ -50,18 +54,48 @@ def soft_nms(
         >>> soft_nms(boxes, torch.tensor([0.9, 0.8, 0.5]), torch.zeros(3, dtype=torch.int64))
         (tensor([0, 2, 1]), tensor([0.9000, 0.5000, 0.4000]))
     """
-    if method not in ("linear", "gaussian"):
-        raise ValueError(f"soft_nms: method must be 'linear' or 'gaussian', got {method!r}")
-    if not sigma > 0:
-        raise ValueError(f"soft_nms: sigma must be positive, got {sigma!r}")
-    if min_score < 0:
-        raise ValueError(f"soft_nms: min_score must not be negative, got {min_score!r}")
+    _check_arguments("soft_nms", method, sigma, min_score)
     if not len(boxes):
         return groups.new_zeros(0), scores
-
     members = _members_of_groups(groups)
     boxes = boxes[members]
-    # -1 marks selected boxes, dropped boxes and padding
+    return select_softly(
+        members,
+        scores,
+        lambda place: _iou_with(boxes.take_along_dim(place[..., None], dim=1), boxes),
+        method=method,
+        threshold=iou_threshold,
+        sigma=sigma,
+        min_score=min_score,
+        max_per_group=max_per_group,
+    )
+
+
+def select_softly(
+    members: Tensor,
+    scores: Tensor,
+    similarity_to: Callable[[Tensor], Tensor],
+    *,
+    method: str,
+    threshold: float,
+    sigma: float,
+    min_score: float,
+    max_per_group: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The selection of soft-NMS, for any similarity; see :func:`soft_nms`.
+
+    Args:
+        members: (G, M) int64 indices of the members of each group, padded with -1.
+        scores: (N,), non-negative.
+        similarity_to: the similarity in [0, 1] of a member of each group, given by its place (G, 1) int64, to all
+            members of the group: (G, M).
+        method, threshold, sigma, min_score, max_per_group: see :func:`soft_nms`; ``threshold`` is of the similarity.
+
+    Returns:
+        (S,) int64 indices of the selected, and (S,) their lowered scores, by descending score.
+    """
+    _check_arguments("soft NMS", method, sigma, min_score)
+    # -1 marks selected and dropped members and padding
     remaining = torch.where((members >= 0) & (scores[members] >= min_score), scores[members], -1.0)
     steps = members.shape[1] if max_per_group is None else min(max_per_group, members.shape[1])
     selected, selected_scores = [], []
@@ -69,11 +103,11 @@ def soft_nms(
         best, place = remaining.max(dim=1, keepdim=True)
         selected.append(members.gather(1, place))
         selected_scores.append(best)
-        iou = _iou_with(boxes.take_along_dim(place[..., None], dim=1), boxes)
+        similarity = similarity_to(place)
         if method == "linear":
-            weight = torch.where(iou > iou_threshold, 1 - iou, 1.0)
+            weight = torch.where(similarity > threshold, 1 - similarity, 1.0)
         else:
-            weight = torch.exp(-iou.square() / sigma)
+            weight = torch.exp(-similarity.square() / sigma)
         lowered = remaining * weight
         left = (remaining >= 0) & (lowered >= min_score)
         remaining = torch.where(left, lowered, -1.0).scatter(1, place, -1.0)
@@ -82,6 +116,15 @@ def soft_nms(
     kept, kept_scores = kept[left], kept_scores[left]
     order = kept_scores.argsort(descending=True, stable=True)
     return kept[order], kept_scores[order]
+
+
+def _check_arguments(name, method, sigma, min_score):
+    if method not in SOFT_NMS_METHODS:
+        raise ValueError(f"{name}: method must be 'linear' or 'gaussian', got {method!r}")
+    if not sigma > 0:
+        raise ValueError(f"{name}: sigma must be positive, got {sigma!r}")
+    if min_score < 0:
+        raise ValueError(f"{name}: min_score must not be negative, got {min_score!r}")
 
 
 def _members_of_groups(groups):

@@ -1,4 +1,4 @@
-"""Object keypoint similarity (OKS) between poses, OKS-based NMS, and matching across several views.
+"""Object keypoint similarity (OKS) between poses, OKS-based NMS, hard and soft, and matching across several views.
 
 Axes: N, M poses, K keypoints. Coordinates are continuous pixels (x, y) of one image.
 """
@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["group_by_oks", "oks_nms", "pairwise_oks", "pose_areas"]
+from .nms import select_softly
+
+__all__ = ["group_by_oks", "oks_nms", "pairwise_oks", "pose_areas", "soft_oks_nms"]
 
 
 def pairwise_oks(
@@ -101,6 +103,65 @@ def oks_nms(
             kept.append(pose)
             dropped |= similar[pose]
     return torch.as_tensor(np.asarray(kept, dtype=np.int64), device=poses.device)
+
+
+@torch.no_grad()
+def soft_oks_nms(
+    poses: Tensor,
+    scores: Tensor,
+    sigmas: Sequence[float] | Tensor,
+    *,
+    method: str = "gaussian",
+    threshold: float = 0.5,
+    sigma: float = 0.5,
+    min_score: float = 1e-3,
+    max_poses: int | None = None,
+    areas: Tensor | None = None,
+    classes: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Lower the scores of poses that are similar to higher-scored ones, instead of dropping them.
+
+    Soft-NMS (Bodla et al., ICCV 2017) with the OKS in place of the IoU, see :func:`~dynpose.layers.nms.soft_nms`. The
+    area of a pair is the mean of the two poses' areas.
+
+    Args:
+        poses: (N, K, 2 or more). A non-finite pose is similar to none.
+        scores: (N,), non-negative.
+        sigmas: (K,), those of OKS.
+        method: "linear" multiplies a score by ``1 - OKS`` where the OKS is above ``threshold``, "gaussian" by
+            ``exp(-OKS^2 / sigma)`` everywhere.
+        threshold: for "linear".
+        sigma: for "gaussian".
+        min_score: poses whose score falls below it are dropped; non-negative.
+        max_poses: maximum number of poses kept; None = all.
+        areas: (N,) square pixels; None = :func:`pose_areas`.
+        classes: (N,) int64; poses of different classes do not compete.
+
+    Returns:
+        (M,) int64 indices of the kept poses and (M,) their lowered scores, by descending score.
+
+    Raises:
+        ValueError: for an unknown method, a ``sigma`` that is not positive, or a negative ``min_score``.
+
+    Example::
+
+        >>> poses = torch.tensor([[[0.0, 0.0], [20.0, 20.0]], [[0.0, 0.0], [20.0, 20.0]], [[50.0, 0.0], [90.0, 40.0]]])
+        >>> soft_oks_nms(poses, torch.tensor([0.5, 0.9, 0.2]), [0.1, 0.1])  # 0.5 exp(-1 / 0.5)
+        (tensor([1, 2, 0]), tensor([0.9000, 0.2000, 0.0677]))
+    """
+    if not len(poses):
+        return torch.zeros(0, dtype=torch.int64, device=poses.device), scores
+    oks = _oks_within(poses, sigmas, areas, classes).nan_to_num(nan=0.0)
+    return select_softly(
+        torch.arange(len(poses), device=poses.device)[None],
+        scores,
+        lambda place: oks[place[:, 0]],
+        method=method,
+        threshold=threshold,
+        sigma=sigma,
+        min_score=min_score,
+        max_per_group=max_poses,
+    )
 
 
 def group_by_oks(

@@ -82,6 +82,8 @@ def _add_predict(add):
     _add_number(add, "--images", "N", 500, "number of images;")
     _add_number(add, "--shapes", "N", 20, "of the images;")
     _add_number(add, "--batch", "B", 8, "images,")
+    processes = "instead, time dynpose predict on a folder in one process and in N, with --threads (default 1) each"
+    add("--processes", type=positive_int, metavar="N", help=processes)
     _add_machine(add)
     _add_number(add, "--repeats", "N", 1, "rounds,")
     add("opts", nargs="*", metavar="KEY VALUE", help="overrides of all configs, after another option")

@@ -20,6 +20,7 @@ _MODULES = (
     "train",
     "evaluate",
     "predict",
+    "merge_predictions",
     "report",
     "convert_data",
     "check_data",

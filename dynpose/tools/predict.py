@@ -11,6 +11,10 @@ Each image's numbers are written to predictions.jsonl as soon as they are comput
 with --resume continues with the remaining images. --format writes files for other tools from it; with --resume, those
 of a finished run without predicting again.
 
+Under torchrun, srun or in a SLURM array, each process predicts its share of the inputs, as with --shard 3/16, and
+writes predictions-00003-of-00016.jsonl; "dynpose merge-predictions" joins these files. --input also takes a list of
+images (.txt) and tar archives (docs/clusters.md).
+
 Exit codes: 0 = done; 1 = partly done: an image or a folder could not be read, a picture could not be written, or a
 prediction held a NaN or infinite number, as from a diverged model; 2 = invalid input, or results that can't be written;
 130 and 143 = ended by SIGINT (Ctrl-C) or SIGTERM. docs/prediction.md has the details.
@@ -68,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=positive_int, default=1, help="images in a forward pass, default %(default)s"
     )
     parser.add_argument("--device", help="cpu or cuda; default: MODEL.DEVICE, or cpu where there is no GPU")
+    parser.add_argument("--shard", metavar="I/N", help="predict share I, from 0, of N; default: by the launcher")
     parser.add_argument("--limit", type=positive_int, help="stop after so many images")
     parser.add_argument("--no-pictures", action="store_true", help="write predictions.json only")
     _add_format_arguments(parser)
@@ -116,6 +121,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args):
+    from .predict_collection import is_collection, predict_collection
+
+    if is_collection(args):
+        return predict_collection(args)
     from dynpose.data.image_files import find_images
     from dynpose.engine.file_prediction import FilePredictor, PictureFolder
     from dynpose.engine.prediction_record import PredictionRecord, run_fingerprint
@@ -216,13 +225,13 @@ def _sigterm_raises():
 
 
 @contextmanager
-def _only_run_in(output):
-    """Lock the output folder, since two runs would mix their results."""
+def _only_run_in(output, stem="predictions"):
+    """Lock the results of that name in the output folder, since two runs would mix their results."""
     from dynpose.config import ConfigError
     from dynpose.utils.locking import LockedError, locked
 
     try:
-        with locked(str(output / "predictions.json.lock")):
+        with locked(str(output / f"{stem}.json.lock")):
             yield
     except LockedError as error:
         raise ConfigError(

@@ -8,6 +8,7 @@ import torch
 from detectron2.structures import Instances
 from small_models import small_config, small_model
 
+from dynpose.benchmark.predict import shards
 from dynpose.benchmark.predict.case import difference, images_of_shapes
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.tools.cli import main
@@ -69,3 +70,33 @@ def test_both_ways_find_the_same(files, tmp_path, capsys):
 def test_refuses(files, more, message, capsys):
     assert main(["benchmark", "predict", *files, *more]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_folder_in_shards(files, tmp_path, monkeypatch, capsys):
+    """The two commands run in this process, one after another: starting others takes seconds."""
+
+    class Process:
+        def __init__(self, command, **options):
+            self.returncode = main(command[command.index("predict") :])
+
+        def poll(self):
+            return self.returncode
+
+        def communicate(self):
+            return "", ""
+
+    monkeypatch.setattr(shards.subprocess, "Popen", Process)
+    sizes = ["--images", "5", "--shapes", "2", "--batch", "2", "--device", "cpu", "--processes", "2"]
+    assert main(["benchmark", "predict", *files, *sizes, "--json", str(tmp_path / "report.json")]) == 0
+    (row,) = json.loads((tmp_path / "report.json").read_text())["models"]
+    assert (row["people"], row["agree"]) == (10, True)
+    assert row["seconds_ratio"] == pytest.approx(row["one_seconds"] / row["shards_seconds"])
+    assert "2 processes, s" in capsys.readouterr().out
+
+
+def test_shards_with_other_people_disagree():
+    person = {"score": 0.5}
+    assert shards._agree({"a": [person]}, {"a": [{"score": 0.50001}]})
+    assert not shards._agree({"a": [person]}, {"a": []})
+    assert not shards._agree({"a": [person]}, {"a": [{"score": 0.6}]})
+    assert not shards._agree({"a": [person]}, {"b": [person]})

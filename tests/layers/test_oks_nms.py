@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from dynpose.data import COCO_PERSON
-from dynpose.layers.oks_nms import group_by_oks, oks_nms, pairwise_oks, pose_areas
+from dynpose.layers.oks_nms import group_by_oks, oks_nms, pairwise_oks, pose_areas, soft_oks_nms
 
 
 def points(*xs):
@@ -152,3 +152,62 @@ def test_groups_hold_one_class_and_one_pose_of_a_view():
 def test_no_poses_make_no_group():
     group, leaders = group_by_oks(torch.zeros(0, 2, 3), torch.zeros(0), torch.zeros(0), [0.1, 0.1], 0.5)
     assert group.shape == leaders.shape == (0,)
+
+
+def test_soft_oks_nms_by_hand():
+    poses = points(0.0, 0.0, 90.0)
+    kept, scores = soft_oks_nms(poses, torch.tensor([0.5, 0.9, 0.2]), [0.1, 0.1], sigma=0.5)
+    assert kept.tolist() == [1, 2, 0]
+    assert scores.tolist() == pytest.approx([0.9, 0.2, 0.5 * math.exp(-2)], abs=1e-5)
+    kept, scores = soft_oks_nms(poses, torch.tensor([0.5, 0.9, 0.2]), [0.1, 0.1], method="linear")
+    assert kept.tolist() == [1, 2]  # 0.5 * (1 - 1) is below min_score
+    assert scores.tolist() == pytest.approx([0.9, 0.2])
+
+
+def soft_by_a_loop(oks, scores, method, threshold, sigma, min_score):
+    """Figure 2 of Bodla et al., one pose after another."""
+    left = {index: score for index, score in enumerate(scores) if score >= min_score}
+    result = []
+    while left:
+        best = max(left, key=lambda index: (left[index], -index))
+        result.append((best, left.pop(best)))
+        for index in list(left):
+            if method == "gaussian":
+                left[index] *= math.exp(-(oks[best][index] ** 2) / sigma)
+            elif oks[best][index] > threshold:
+                left[index] *= 1 - oks[best][index]
+            if left[index] < min_score:
+                del left[index]
+    return sorted(result, key=lambda pair: -pair[1])
+
+
+@pytest.mark.parametrize("method", ["linear", "gaussian"])
+def test_soft_oks_nms_is_that_of_a_plain_loop(method):
+    generator = torch.Generator().manual_seed(0)
+    centers = torch.rand(8, 1, 2, generator=generator) * 60
+    poses = centers[torch.randint(8, (30,), generator=generator)] + 20 * torch.rand(30, 5, 2, generator=generator)
+    scores = torch.rand(30, generator=generator)
+    classes = torch.randint(2, (30,), generator=generator)
+    areas = 200 + 400 * torch.rand(30, generator=generator)
+    sigmas = [0.05, 0.1, 0.1, 0.2, 0.1]
+    pair_areas = (areas[:, None] + areas) / 2
+    oks = (pairwise_oks(poses, poses, pair_areas, sigmas) * (classes[:, None] == classes)).tolist()
+    options = {"method": method, "threshold": 0.3, "sigma": 0.4, "min_score": 0.05}
+    kept, lowered = soft_oks_nms(poses, scores, sigmas, areas=areas, classes=classes, **options)
+    expected = soft_by_a_loop(oks, scores.tolist(), **options)
+    assert kept.tolist() == [index for index, _ in expected]
+    assert lowered.tolist() == pytest.approx([score for _, score in expected], abs=1e-5)
+    assert (lowered < scores[kept] - 1e-4).any()
+    first, _ = soft_oks_nms(poses, scores, sigmas, areas=areas, classes=classes, max_poses=3, **options)
+    assert first.tolist() == kept[:3].tolist()
+
+
+def test_soft_oks_nms_of_none_and_of_non_finite_poses():
+    assert soft_oks_nms(torch.zeros(0, 2, 2), torch.zeros(0), [0.1, 0.1])[0].tolist() == []
+    poses = points(0.0, 0.0, 0.0)
+    poses[1] = float("nan")
+    kept, scores = soft_oks_nms(poses, torch.tensor([0.9, 0.8, 0.7]), [0.1, 0.1])
+    assert kept.tolist() == [0, 1, 2]
+    assert scores.tolist() == pytest.approx([0.9, 0.8, 0.7 * math.exp(-2)], abs=1e-5)
+    with pytest.raises(ValueError, match="method must be 'linear' or 'gaussian', got 'hard'"):
+        soft_oks_nms(poses, torch.ones(3), [0.1, 0.1], method="hard")

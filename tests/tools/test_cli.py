@@ -16,6 +16,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "predict",
+    "merge-predictions",
     "report",
     "convert-data",
     "check-data",

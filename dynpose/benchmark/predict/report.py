@@ -18,6 +18,8 @@ def tables(report: dict[str, Any], style: str) -> str:
         A header of one line, the tables with their titles, and the disagreements.
     """
     environment, settings = report["environment"], report["settings"]
+    if "processes" in settings:
+        return _shards(report, style)
     return join(
         f"{source(environment)}, torch {environment['torch']}, {environment['device']}, "
         f"{environment['cpu_threads']} threads, float32, {settings['images']} images of {settings['shapes']} shapes in "
@@ -26,6 +28,31 @@ def tables(report: dict[str, Any], style: str) -> str:
         table("Batches against one by one", [_differences(row) for row in report["models"]], style),
         *report["disagreements"],
     )
+
+
+def _shards(report, style):
+    environment, settings = report["environment"], report["settings"]
+    return join(
+        f"{source(environment)}, torch {environment['torch']}, {environment['device']}, "
+        f"{settings['threads']} threads a process, float32, dynpose predict on {settings['images']} images in batches "
+        f"of {settings['batch']}, median of {settings['rounds']}.",
+        table("A folder in shards", [_shares(row, settings["processes"]) for row in report["models"]], style),
+        *report["disagreements"],
+    )
+
+
+def _shares(row, processes):
+    return {
+        "model": row["model"],
+        "people": f"{row['people']:,}",
+        "1 process, s": figure(row["one_seconds"]),
+        f"{processes} processes, s": figure(row["shards_seconds"]),
+        "ratio": figure(row["seconds_ratio"]),
+        "1 process without start, s": figure(row["one_images_seconds"]),
+        f"{processes} processes without start, s": figure(row["shards_images_seconds"]),
+        "ratio without start": figure(row["images_seconds_ratio"]),
+        "bytes a person": figure(row["bytes_per_person"]),
+    }
 
 
 def _times(row):

@@ -13,6 +13,7 @@ from dynpose.config import ConfigError
 from dynpose.engine.predictor import PosePredictor
 
 from .case import ALONE, BATCHED, PIXELS, SCORE, difference, images_of_shapes, predict
+from .shards import measure_shards
 
 
 def measure(args: Namespace) -> dict[str, Any]:
@@ -22,7 +23,8 @@ def measure(args: Namespace) -> dict[str, Any]:
         args: of the command.
 
     Returns:
-        The report: ``environment``, ``settings``, ``models`` (a row each) and ``disagreements``.
+        The report: ``environment``, ``settings``, ``models`` (a row each) and ``disagreements``; with ``--processes``
+        that of :func:`~.shards.measure_shards`.
 
     Raises:
         ConfigError: the number of weights is not that of the configs, or there are fewer images than shapes.
@@ -32,6 +34,8 @@ def measure(args: Namespace) -> dict[str, Any]:
         raise ConfigError(f"{len(args.config_file)} --config-file and {len(args.weights)} --weights: give one for each")
     if args.images < args.shapes:
         raise ConfigError(f"--images {args.images} is less than --shapes {args.shapes}: every shape needs an image")
+    if args.processes is not None:
+        return measure_shards(args)
     device = choose_device(args.device)
     with Settings(device, threads=args.threads).applied():
         rows = [_measure(args, *files, device) for files in zip(args.config_file, args.weights)]

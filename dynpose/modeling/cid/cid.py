@@ -38,6 +38,7 @@ from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageModel, pixel_statistics
 from dynpose.modeling.keypoint_maps import enclosing_boxes
 from dynpose.modeling.parameter_rows import Owners, layer_rows, of_all, of_each
+from dynpose.modeling.soft_oks_nms import SoftOKSNMS
 from dynpose.modeling.test_time_augmentation import ViewMaps
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes
 from dynpose.utils.arguments import check_one_of
@@ -69,6 +70,7 @@ class CIDOptions:
             contrastive loss (Table 1).
         smoothing (int): of the people's heatmaps, see :func:`~dynpose.modeling.cid.decoding.decode_keypoints`.
         oks_nms_thresh (float): OKS above which the lower-scored of two poses is dropped.
+        soft_oks_nms (SoftOKSNMS | None): takes the place of that NMS; None = off.
         index_coordinates (bool): cells divide the pixel indices of the network's input, as in the release: they begin
             half a pixel further right and down than those of continuous pixels. Inputs and outputs are in continuous
             pixels either way.
@@ -88,6 +90,7 @@ class CIDOptions:
     )
     smoothing: int = 3
     oks_nms_thresh: float = 0.8
+    soft_oks_nms: SoftOKSNMS | None = None
     index_coordinates: bool = False
 
     def __post_init__(self):
@@ -195,6 +198,7 @@ class CID(ImageModel):
                 },
                 smoothing=cid.SMOOTHING,
                 oks_nms_thresh=cid.OKS_NMS_THRESH,
+                soft_oks_nms=SoftOKSNMS.from_config(cfg),
                 index_coordinates=cid.INDEX_COORDINATES,
             ),
             **pixel_statistics(cfg),
@@ -391,8 +395,10 @@ class CID(ImageModel):
         for image, (inputs, size) in enumerate(zip(batched_inputs, image_sizes)):
             poses = keypoints[people.image_index == image]
             scores = poses[..., 2].mean(dim=1)
-            kept = oks_nms(poses, scores, self.schema.sigmas, self.options.oks_nms_thresh)
-            poses, scores = poses[kept], scores[kept]
+            soft = self.options.soft_oks_nms
+            if soft is None:
+                kept = oks_nms(poses, scores, self.schema.sigmas, self.options.oks_nms_thresh)
+                poses, scores = poses[kept], scores[kept]
             instances = Instances(size)
             # set the peak of a NaN heatmap to NaN: its cell may be outside the image
             points = torch.where(poses[..., 2:].isfinite(), poses[..., :2], float("nan"))
@@ -401,6 +407,8 @@ class CID(ImageModel):
             instances.scores = scores
             instances.pred_classes = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
             instances.pred_keypoints = poses
+            if soft is not None:
+                instances = soft(instances)
             results.append({"instances": to_result_size(instances, inputs)})
         return results
 

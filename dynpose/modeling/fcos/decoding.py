@@ -14,6 +14,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from dynpose.layers.ranking import rank_in_group
+from dynpose.modeling.soft_oks_nms import SoftOKSNMS
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes, without_overlap
 
 from .head import FCOSPredictions
@@ -51,6 +52,8 @@ class FCOSDecoder:
         topk_per_level: keep them per level and image.
         nms_thresh: IoU above which the lower-scored box of a class is dropped.
         post_nms_topk: instances kept per image.
+        soft_oks_nms: replaces NMS in :meth:`select` if this gets keypoints; else :func:`attach_keypoints` applies it
+            after NMS. None = off.
     """
 
     score_thresh: float = 0.05
@@ -59,10 +62,11 @@ class FCOSDecoder:
     topk_per_level: bool = True
     nms_thresh: float = 0.6
     post_nms_topk: int = 100
+    soft_oks_nms: SoftOKSNMS | None = None
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> FCOSDecoder:
-        """Build from ``cfg.MODEL.FCOS``."""
+        """Build from ``cfg.MODEL.FCOS`` and ``cfg.TEST.SOFT_OKS_NMS``."""
         fcos = cfg.MODEL.FCOS
         return cls(
             score_thresh=fcos.SCORE_THRESH_TEST,
@@ -71,6 +75,7 @@ class FCOSDecoder:
             topk_per_level=fcos.PRE_NMS_TOPK_PER_LEVEL,
             nms_thresh=fcos.NMS_THRESH_TEST,
             post_nms_topk=fcos.POST_NMS_TOPK_TEST,
+            soft_oks_nms=SoftOKSNMS.from_config(cfg),
         )
 
     def __call__(
@@ -123,6 +128,8 @@ class FCOSDecoder:
     ) -> list[Instances]:
         """Apply NMS and keep the top instances of each image.
 
+        With ``pred_keypoints`` among the fields, the soft OKS-NMS takes its place, if there is one.
+
         Args:
             candidates: M candidates.
             boxes: (M, 4) XYXY, input pixels.
@@ -137,14 +144,18 @@ class FCOSDecoder:
         results = []
         for image, image_size in enumerate(image_sizes):
             here = (candidates.image == image).nonzero().squeeze(1)
-            kept = batched_nms(compared[here], candidates.scores[here], candidates.classes[here], self.nms_thresh)
-            here = here[kept[: self.post_nms_topk]]
+            soft = self.soft_oks_nms if "pred_keypoints" in fields else None
+            if soft is None:
+                kept = batched_nms(compared[here], candidates.scores[here], candidates.classes[here], self.nms_thresh)
+                here = here[kept[: self.post_nms_topk]]
             instances = Instances(image_size)
             instances.pred_boxes = UncheckedBoxes(boxes[here])
             instances.scores = candidates.scores[here]
             instances.pred_classes = candidates.classes[here]
             for name, values in fields.items():
                 instances.set(name, values[here])
+            if soft is not None:
+                instances = soft(instances, self.post_nms_topk)
             results.append(instances)
         return results
 
@@ -169,13 +180,17 @@ def select_indices(results: list[Instances]) -> Tensor:
     return torch.cat([instances.location_index for instances in results])
 
 
-def attach_keypoints(results: list[Instances], keypoints: Tensor) -> None:
+def attach_keypoints(results: list[Instances], keypoints: Tensor, soft_oks_nms: SoftOKSNMS | None = None) -> None:
     """Set ``pred_keypoints`` of the instances of a batch, in place, and remove ``location_index``.
 
     Args:
         results: B, with N instances in all.
         keypoints: (N, K, 3), image after image.
+        soft_oks_nms: lowers the scores of similar instances of an image; None = off.
     """
-    for instances, located in zip(results, keypoints.split([len(instances) for instances in results])):
+    for image, located in enumerate(keypoints.split([len(instances) for instances in results])):
+        instances = results[image]
         instances.pred_keypoints = located
         instances.remove("location_index")
+        if soft_oks_nms is not None:
+            results[image] = soft_oks_nms(instances)

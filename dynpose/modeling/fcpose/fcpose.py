@@ -250,7 +250,8 @@ class FCPose(ImageDetector):
         results = self.detector.decoder(predictions, locations, images.image_sizes)
         _, maps, offsets = self._maps(features)
         nets, params = self._generate(maps, predictions.box_tower, locations, select_indices(results))
-        attach_keypoints(results, self.refinement.locate(nets, params, offsets))
+        keypoints = self.refinement.locate(nets, params, offsets)
+        attach_keypoints(results, keypoints, self.detector.decoder.soft_oks_nms)
         return results
 
     def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, list[tuple[int, ...]]]]:

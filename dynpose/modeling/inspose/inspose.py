@@ -261,7 +261,7 @@ class InsPose(ImageDetector):
         if self.has_boxes:
             results = self.detector.decoder(predictions, locations, images.image_sizes)
             keypoints = self._locate(features[0], predictions.box_tower, locations, select_indices(results))
-            attach_keypoints(results, keypoints)
+            attach_keypoints(results, keypoints, self.detector.decoder.soft_oks_nms)
             return results
 
         candidates = self.detector.decoder.candidates(predictions, locations)

@@ -283,7 +283,8 @@ class InsPoseReleased(ImageDetector):
         results = self._select(candidates, boxes, images.image_sizes)
         nets = self._generate(features, predictions, locations, select_indices(results))
         offsets = self.aux_branch.offsets(self.aux_branch.features(features[0]))
-        attach_keypoints(results, locate_keypoints(nets, offsets, self.aux_branch.factor))
+        keypoints = locate_keypoints(nets, offsets, self.aux_branch.factor)
+        attach_keypoints(results, keypoints, self.detector.decoder.soft_oks_nms)
         return results
 
     def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, list[tuple[int, ...]]]]:

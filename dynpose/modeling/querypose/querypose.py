@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from dynpose.config import (
+    ConfigError,
     blame,
     check_at_least_one,
     check_choice,
@@ -666,3 +667,8 @@ def _check_config(cfg):
     check_not_negative(cfg, key("POOLER_SAMPLING_RATIO"), key("FOCAL_LOSS_GAMMA"))
     check_not_negative(cfg, *(key(f"{name}_LOSS_WEIGHT") for name in ("CLASS", "L1", "GIOU", "KEYPOINT")))
     check_from_0_to_1(cfg, key("FOCAL_LOSS_ALPHA"))
+    if cfg.TEST.SOFT_OKS_NMS.METHOD:
+        raise ConfigError(
+            f"TEST.SOFT_OKS_NMS.METHOD is {cfg.TEST.SOFT_OKS_NMS.METHOD!r}, but QueryPose predicts every person once "
+            "and has no NMS: set it to ''"
+        )
