@@ -1,9 +1,8 @@
 """Evaluate a model: AP by OKS on an annotation file, or on the data sets of its config.
 
-    dynpose evaluate --config-file output/hands/config.yaml --weights output/hands/model_best.pth
-    dynpose evaluate --config-file output/hands/config.yaml --weights output/hands/model_best.pth \\
-        --annotations val.json --image-root images
-    dynpose evaluate --config-file FCPose/R_50_3x_release.yaml --weights fcpose50.pth --dataset keypoints_coco_2017_val
+    dynpose evaluate --weights output/hands/model_best.pth
+    dynpose evaluate --weights output/hands/model_best.pth --annotations val.json --image-root images
+    dynpose evaluate --config-file my_config.yaml --weights my_weights.pth --dataset keypoints_coco_2017_val
 
 It is train_net.py --eval-only. docs/evaluation.md describes the metrics. The folder of the results gets the predictions
 in COCO's results format (inference/coco_instances_results.json) and the metrics (results.json).
@@ -13,6 +12,7 @@ import argparse
 import os
 from typing import Any
 
+from .config_of_weights import required_config
 from .job_arguments import add_job_arguments, job_arguments
 
 NAME = "evaluate"
@@ -22,8 +22,8 @@ IS_RUN = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
-    parser.add_argument("--config-file", required=True, help="config.yaml of a run, or a config by path or name")
-    parser.add_argument("--weights", required=True, help="dynpose's or released weights")
+    parser.add_argument("--config-file", help="a config by path or name; default: that of the weights")
+    parser.add_argument("--weights", required=True, help="a file, or a name of `dynpose model-info --weights-list`")
     data = parser.add_mutually_exclusive_group()
     data.add_argument("--annotations", help="a file in COCO's keypoint format; default: DATASETS.TEST of the config")
     data.add_argument("--dataset", nargs="+", help="registered data sets instead, such as keypoints_coco_2017_val")
@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.image_root and not args.annotations:
         raise ConfigError("--image-root goes with --annotations, the annotation file of its images")
-    cfg = load_config(args.config_file, args.opts)
+    config_file = required_config(args.config_file, args.weights)
+    cfg = load_config(config_file, args.opts)
     output = args.output or os.path.join(cfg.OUTPUT_DIR, "evaluation")
     opts: list[Any] = ["MODEL.WEIGHTS", args.weights, "OUTPUT_DIR", output]
     if args.annotations:
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
         opts += ["DATASETS.POSE", [entry], "DATASETS.TEST", (entry["name"],)]
     if args.dataset:
         opts += ["DATASETS.TEST", tuple(args.dataset)]
-    launch(evaluate, job_arguments(args, args.config_file, opts, eval_only=True))
+    launch(evaluate, job_arguments(args, config_file, opts, eval_only=True))
 
 
 def _entry(cfg, annotations, image_root):

@@ -9,21 +9,21 @@ ends with a report. docs/custom_training.md describes the data file:
 
     train: {annotations: train.json, images: images}    # in COCO's keypoint format
 
-The config is then that of the run that --weights come from (config.yaml beside them), or a small model for this
-machine; --config-file gives another one. KEY VALUE overrides take precedence over everything that is chosen.
+The config is then that of the weights (config.yaml beside them, or the one that published weights belong to), or a small
+model for this machine; --config-file gives another one. KEY VALUE overrides take precedence over everything that is chosen.
 """
 
 import argparse
 import os
 from typing import Any
 
+from .config_of_weights import CONFIG_OF_RUN, config_of_weights
 from .job_arguments import add_job_arguments, job_arguments
 
 NAME = "train"
 HELP = "train a model, from a config or on your own data"
 IS_RUN = True
 
-_CONFIG_OF_RUN = "config.yaml"
 _DEFAULT_CONFIGS = {"cuda": "custom/gpu.yaml", "cpu": "custom/cpu.yaml"}
 
 
@@ -55,20 +55,13 @@ def run(args: argparse.Namespace) -> None:
 def _data_arguments(args, opts):
     from dynpose.config import load_config
 
-    config_file = args.config_file or _config_of_weights(args.weights) or _DEFAULT_CONFIGS[_device()]
+    of_weights = config_of_weights(args.weights) if args.weights else None
+    config_file = args.config_file or of_weights or _DEFAULT_CONFIGS[_device()]
     name = os.path.splitext(os.path.basename(args.data))[0]
     opts = [*opts, "OUTPUT_DIR", args.output or os.path.join("output", name)]
     if args.config_file is None and load_config(config_file).MODEL.DEVICE.startswith("cuda") and _device() == "cpu":
         opts += ["MODEL.DEVICE", "cpu"]
     return job_arguments(args, config_file, opts, data=args.data, fine_tunes=args.weights is not None)
-
-
-def _config_of_weights(weights):
-    """The config of the run that left the weights; None = there is none beside them."""
-    if weights is None:
-        return None
-    path = os.path.join(os.path.dirname(os.path.expanduser(weights)), _CONFIG_OF_RUN)
-    return path if os.path.isfile(path) else None
 
 
 def _device():
@@ -94,7 +87,7 @@ def train_on_data(args: argparse.Namespace) -> dict[str, Any]:
     from dynpose.engine.finishing import evaluate_best, write_run_report
 
     folder = load_config(args.config_file, args.opts).OUTPUT_DIR
-    saved = os.path.join(folder, _CONFIG_OF_RUN)
+    saved = os.path.join(folder, CONFIG_OF_RUN)
     if os.path.exists(os.path.join(folder, "last_checkpoint")):
         if not args.resume:
             raise ConfigError(f"--output {folder}: it holds a run; continue it with --resume, or name another folder")
