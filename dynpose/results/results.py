@@ -42,7 +42,7 @@ class Results:
         category_names (tuple[str]): of the classes; () = unknown.
         entries (Callable[[], Iterable[dict]]): called for each pass over the entries, in the order of the inputs; all
             entries of a video are neighbours.
-        find_image (Callable[[str], Path | None]): the file of an image by its ``file_name``.
+        find_image (Callable[[str], Path | str | None]): the file, or the URL, of an image by its ``file_name``.
         score_threshold (float): formats that are corrected by hand or trained on omit people with a lower score.
         keypoint_threshold (float): in these formats, keypoints with a lower confidence are not labelled.
         annotations (str | None): a COCO-format file that gives the ids of images and categories.
@@ -53,7 +53,7 @@ class Results:
     flip_pairs: tuple[tuple[str, str], ...]
     category_names: tuple[str, ...]
     entries: Callable[[], Iterable[dict[str, Any]]]
-    find_image: Callable[[str], Path | None] = lambda name: None
+    find_image: Callable[[str], Path | str | None] = lambda name: None
     score_threshold: float = 0.3
     keypoint_threshold: float = 0.02
     annotations: str | None = None

@@ -92,7 +92,7 @@ class _Writer:
         self._taken: set[Path] = set()
         self._frames = Tally("frames of videos have no image file and are omitted")
         self._endings = Tally("images of a format that Ultralytics does not read are omitted")
-        self._gone = Tally("images that are gone are omitted")
+        self._gone = Tally("images that are URLs or gone are omitted")
         self._outside = Tally("people whose box is outside the image are omitted")
 
     def left_out(self) -> list[str]:
@@ -109,7 +109,7 @@ class _Writer:
         place = self._place(name)
         if place is None:
             self._endings.add(name)
-        elif source is None or not source.is_file():
+        elif not isinstance(source, Path) or not source.is_file():
             self._gone.add(name)
         else:
             self._taken.add(place.with_suffix(""))

@@ -221,7 +221,7 @@ def test_yolo_files_are_where_ultralytics_looks(write):
     assert lines[1:] == [
         "1 frames of videos have no image file and are omitted (clip.mp4#0)",
         "1 images of a format that Ultralytics does not read are omitted (z.ppm)",
-        "1 images that are gone are omitted (t.jfif)",
+        "1 images that are URLs or gone are omitted (t.jfif)",
     ]
 
 
