@@ -12,8 +12,8 @@ def config_of_weights(weights: str) -> str | None:
         weights: a file or the name of published weights.
 
     Returns:
-        ``config.yaml`` in the folder of the file, as a run leaves it, or the first config of the published weights; None
-        if there is neither.
+        ``config.yaml`` in the folder of the file, as a run leaves it, or the first config of the published weights;
+        None if there is neither.
     """
     from dynpose.checkpoint.published import find_weights
 
@@ -39,7 +39,7 @@ def required_config(config_file: str | None, weights: str) -> str:
     config_file = config_file or config_of_weights(weights)
     if config_file is None:
         raise ConfigError(
-            f"--weights {weights}: there is no {CONFIG_OF_RUN} in their folder, and they are not published weights; give "
-            "their config with --config-file"
+            f"--weights {weights}: there is no {CONFIG_OF_RUN} in their folder, and they are not published weights; "
+            "give their config with --config-file"
         )
     return config_file

@@ -9,8 +9,9 @@ ends with a report. docs/custom_training.md describes the data file:
 
     train: {annotations: train.json, images: images}    # in COCO's keypoint format
 
-The config is then that of the weights (config.yaml beside them, or the one that published weights belong to), or a small
-model for this machine; --config-file gives another one. KEY VALUE overrides take precedence over everything that is chosen.
+The config is then that of the weights (config.yaml beside them, or the one that published weights belong to), or a
+small model for this machine; --config-file gives another one. KEY VALUE overrides take precedence over all that is
+chosen.
 """
 
 import argparse
