@@ -7,6 +7,7 @@ import io
 import os
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from typing import NamedTuple, TypeAlias, Union
 
 import numpy as np
@@ -118,11 +119,11 @@ def _from_array(array):
 
 def _conversion(dtype):
     """The remedy for an array of another data type."""
-    if dtype == bool:
+    if np.issubdtype(dtype, np.bool_):
         return "convert it with image.astype(numpy.uint8) * 255"
     if np.issubdtype(dtype, np.floating):
         return "for values from 0 to 1, convert it with (image * 255).round().astype(numpy.uint8)"
-    if dtype == np.uint16:
+    if np.issubdtype(dtype, np.uint16):
         return "for values up to 65535, convert it with (image // 257).astype(numpy.uint8)"
     return "for values from 0 to 255, convert it with image.astype(numpy.uint8)"
 
@@ -150,10 +151,9 @@ def _from_pil(image, name):
 
 
 def _pixels(image):
-    try:
+    # Pillow raises any exception on invalid EXIF data, whose orientation detectron2 ignores too
+    with suppress(Exception):
         image = ImageOps.exif_transpose(image)
-    except Exception:  # Pillow raises any exception on invalid EXIF data, whose orientation detectron2 ignores too
-        pass
     return detection_utils.convert_PIL_to_numpy(image, "BGR")
 
 

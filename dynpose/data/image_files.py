@@ -51,9 +51,7 @@ def image_endings() -> tuple[str, ...]:
     return (*_ENDINGS, ".avif") if features.check("avif") else _ENDINGS
 
 
-def find_images(
-    inputs: Sequence[str], skip: Path | None = None, endings: Sequence[str] | None = None
-) -> FoundFiles:
+def find_images(inputs: Sequence[str], skip: Path | None = None, endings: Sequence[str] | None = None) -> FoundFiles:
     """Find the images of files, folders and globs, and list all other files.
 
     Links to files and folders are followed. A file with several names is returned once, under the name with the fewest

@@ -1,8 +1,8 @@
 """The results of a prediction run: one line per image as soon as it is predicted, and one file of all at the end.
 
-``predictions.jsonl`` has a line of strict JSON for each image, each frame of a video and each skipped file, after a header line with the
-weights and the config of the run. Lines are only appended, so a killed process leaves at most a partial last line,
-which is cut off when the run resumes. ``predictions.json`` is made from it when the run ends.
+``predictions.jsonl`` has a line of strict JSON for each image, each frame of a video and each skipped file, after a
+header line with the weights and the config of the run. Lines are only appended, so a killed process leaves at most a
+partial last line, which is cut off when the run resumes. ``predictions.json`` is made from it when the run ends.
 """
 
 import hashlib
@@ -182,8 +182,9 @@ class PredictionRecord:
 
     def keep_skipped(self, name: str) -> None:
         """Keep the broken frames of a video that an earlier run has recorded and this one does not read again."""
-        earlier = {key: value for key, value in self._earlier_skips.items() if isinstance(key, tuple) and key[0] == name}
-        self._skipped.update(earlier)
+        for key, skipped in self._earlier_skips.items():
+            if isinstance(key, tuple) and key[0] == name:
+                self._skipped[key] = skipped
 
     def add_skipped(
         self, name: str, reason: str, is_failure: bool, frame: int | None = None, time: float | None = None

@@ -90,6 +90,7 @@ class PoseTracker:
         self._tracks: list[_Track] = []
         self._time: float | None = None
         self._last_id = 0
+        self._is_first = True
 
     def update(self, instances: Instances, time: float | None = None) -> Tensor:
         """Take the next frame.
@@ -127,7 +128,7 @@ class PoseTracker:
                 track.motion.move_as_one()
         for index in high:
             self._last_id += 1
-            # nobody confirms the people of the first frame, who were there before
+            # as in ByteTrack, the people of the first frame need no confirmation
             self._tracks.append(_Track(self._last_id, seen, index, is_confirmed=self._is_first))
             ids[index] = self._last_id
         self._is_first = False
@@ -135,7 +136,6 @@ class PoseTracker:
 
     def _seconds_since_last(self, time):
         if self._time is None:
-            self._is_first = True
             self._time = 0.0 if time is None else float(time)
             return 0.0
         previous = self._time

@@ -43,8 +43,8 @@ def draw_poses(
     Keypoints that are not finite, and people whose score or box is not, are skipped.
 
     Limbs and keypoints of the left side are blue, of the right side orange, all others green. A tracked person has one
-    colour, that of the identity, which is written before the score. People with the highest scores are on top. An image whose shorter side is under 480 pixels is enlarged first, so that lines and scores are
-    legible.
+    colour, that of the identity, which is written before the score. People with the highest scores are on top. An image
+    whose shorter side is under 480 pixels is enlarged first, so that lines and scores are legible.
 
     The confidence of a keypoint is the probability of its heatmap's peak among all cells of the map, which is small
     even for a correct keypoint: a Gaussian peak with a standard deviation of s cells has 1 / (2 pi s^2). The default

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from functools import partial
 
 import cv2
+import numpy as np
 
 from dynpose.data.faults import Fault
 
@@ -40,7 +42,7 @@ class CameraReader(FrameSource):
             ).error()
         self.frame_rate = self._capture.get(cv2.CAP_PROP_FPS) or None
 
-    def decode(self) -> Iterator[Decoded | Lost]:
+    def decode(self) -> Generator[Decoded | Lost, None, None]:
         """See :class:`~dynpose.video.FrameSource`."""
         start = None
         try:
@@ -51,6 +53,6 @@ class CameraReader(FrameSource):
                     return
                 now = time.monotonic()
                 start = now if start is None else start
-                yield Decoded(now - start, None, lambda image=image: image)
+                yield Decoded(now - start, None, partial(np.asarray, image))
         finally:
             self._capture.release()

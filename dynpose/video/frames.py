@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ __all__ = ["BrokenFrame", "Decoded", "Frame", "FrameSource", "Lost"]
 _USUAL_RATE = 30.0
 
 
-class Frame(NamedTuple):
+@dataclass(frozen=True)
+class Frame:
     """A frame as a player shows it: turned upright, with square pixels."""
 
     index: int
@@ -29,7 +31,8 @@ class Frame(NamedTuple):
     """(H, W, 3) uint8, BGR."""
 
 
-class BrokenFrame(NamedTuple):
+@dataclass(frozen=True)
+class BrokenFrame:
     """A frame that can't be decoded."""
 
     index: int
@@ -94,7 +97,7 @@ class FrameSource(ABC):
         known += [] if self.max_frames is None else [self.max_frames]
         return min(known, default=None)
 
-    def __iter__(self) -> Iterator[Frame | BrokenFrame]:
+    def __iter__(self) -> Generator[Frame | BrokenFrame, None, None]:
         previous, step = -math.inf, 1 / (self.frame_rate or _USUAL_RATE)
         with closing(self.decode()) as decoded:
             for index, item in enumerate(decoded):
@@ -117,7 +120,7 @@ class FrameSource(ABC):
         self.is_whole = self.cut_off is None
 
     @abstractmethod
-    def decode(self) -> Iterator[Decoded | Lost]:
+    def decode(self) -> Generator[Decoded | Lost, None, None]:
         """Decode all frames, in the order of their times.
 
         Yields:

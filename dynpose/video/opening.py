@@ -26,7 +26,7 @@ def open_video(
         ValueError: another kind.
     """
     if kind == "camera":
-        return CameraReader(int(location), stride, max_frames)
+        return CameraReader(int(str(location)), stride, max_frames)
     if kind == "animation":
         return AnimationReader(str(location), stride, max_frames)
     if kind not in ("video", "stream"):

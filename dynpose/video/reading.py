@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -61,7 +62,7 @@ class VideoReader(FrameSource):
             self.has_sound = container.streams.best("audio") is not None
             self.num_frames = None if is_live else _number_of_frames(container, stream, self.frame_rate)
 
-    def decode(self) -> Iterator[Decoded | Lost]:
+    def decode(self) -> Generator[Decoded | Lost, None, None]:
         """See :class:`~dynpose.video.FrameSource`."""
         with self._open() as container:
             stream = _video_stream(container)
@@ -82,7 +83,7 @@ class VideoReader(FrameSource):
                         yield Lost(time, "its data are damaged")
                     else:
                         duration = float(frame.duration * frame.time_base) if frame.duration else None
-                        yield Decoded(time, duration, lambda frame=frame: _upright(frame, aspect))
+                        yield Decoded(time, duration, partial(_upright, frame, aspect))
             self.cut_off = packets.cut_off()
             # the rest of a packet at the end of a file that is cut off is no frame
             yield from lost.rest(start, drop_last=self.cut_off is not None)
@@ -239,7 +240,7 @@ class AnimationReader(FrameSource):
         except Exception as error:  # decoders raise any exception on a corrupt file
             raise _error(self.path, f"the animation can't be read ({error})", "copy it again") from None
 
-    def decode(self) -> Iterator[Decoded | Lost]:
+    def decode(self) -> Generator[Decoded | Lost, None, None]:
         """See :class:`~dynpose.video.FrameSource`."""
         time = 0
         with Image.open(self.path) as image:
@@ -254,7 +255,7 @@ class AnimationReader(FrameSource):
                 pixels = convert_PIL_to_numpy(image, "BGR")
                 duration = round(image.info.get("duration") or 0)
                 duration = duration if duration > _TOO_SHORT else _USUAL_DURATION
-                yield Decoded(time / 1000, duration / 1000, lambda pixels=pixels: np.ascontiguousarray(pixels))
+                yield Decoded(time / 1000, duration / 1000, partial(np.ascontiguousarray, pixels))
                 time += duration
 
 

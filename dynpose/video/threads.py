@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ _Item = TypeVar("_Item")
 _END = object()
 
 
-def in_background(items: Iterable[_Item], ahead: int) -> Iterator[_Item]:
+def in_background(items: Iterable[_Item], ahead: int) -> Generator[_Item, None, None]:
     """Iterate in a thread that is ahead by a bounded number of items.
 
     Args:
@@ -37,7 +37,7 @@ def in_background(items: Iterable[_Item], ahead: int) -> Iterator[_Item]:
         _close(iterator)
 
 
-def newest(items: Iterable[_Item]) -> Iterator[_Item]:
+def newest(items: Iterable[_Item]) -> Generator[_Item, None, None]:
     """Iterate in a thread, and give the newest item each time, so that a slow consumer of a live source keeps up.
 
     Args:

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -59,7 +60,9 @@ class VideoWriter:
         self.encoder: str | None = None
         self.sound_problem: str | None = None
         self._temporary = self.path.with_name(self.path.name + ".tmp")
-        self._container = self._sound = None
+        self._container: Any = None
+        self._stream: Any = None
+        self._sound: _Sound | None = None
         self._end = 0.0
         self._last_pts = -1
 
