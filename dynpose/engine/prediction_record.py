@@ -181,9 +181,9 @@ class PredictionRecord:
         self._videos[video["file_name"]] = entry
 
     def keep_skipped(self, name: str) -> None:
-        """Keep the broken frames of a video that an earlier run has recorded and this one does not read again."""
+        """Keep what an earlier run has skipped of a video that this one does not read again."""
         for key, skipped in self._earlier_skips.items():
-            if isinstance(key, tuple) and key[0] == name:
+            if skipped["file_name"] == name:
                 self._skipped[key] = skipped
 
     def add_skipped(

@@ -75,9 +75,9 @@ def predict_video(
     """Predict the frames of a video that are not yet in a record, and add them.
 
     A frame's results are added as soon as they are computed. Frames are decoded and prepared in one thread, and drawn
-    and encoded in another one, while the model runs. A frame that can't be decoded is added as skipped and reported, and
-    so is a video that can't be opened. The result video is made as a whole, see the module; its failure is noted in what
-    the record holds of the video.
+    and encoded in another one, while the model runs. A frame that can't be decoded is added as skipped and reported,
+    and so is a video that can't be opened. The result video is made as a whole, see the module; its failure is noted in
+    the record's description of the video.
 
     A live source ends when it is interrupted from the keyboard; its result video is then complete.
 
@@ -157,7 +157,7 @@ class _Run:
             return frame, None
         try:
             return frame, self.predictor.prepare(frame.image)
-        except ValueError as error:  # the model refuses images of this size
+        except Exception as error:  # as for images: the model may refuse their size
             return BrokenFrame(frame.index, frame.time, in_a_line(error)), None
 
     def _entries(self, chunk):
@@ -277,7 +277,7 @@ class _Sink:
     def close(self, whole_sound: bool) -> None:
         """Complete the result."""
         while self._drawing:
-            self._show_next()
+            self._drawing.popleft().result()
         self._pool.shutdown()
         if self._writer is not None and self.problem is None:
             self._guarded(lambda: self._writer.close(whole_sound))

@@ -170,8 +170,7 @@ def test_refuses_empty_batches(predictor, arguments):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((5, 5), np.uint8), r"\(5, 5\) uint8"),
-        (np.zeros((5, 5, 4), np.uint8), r"\(5, 5, 4\)"),
+        (np.zeros((5, 5, 2), np.uint8), r"\(5, 5, 2\) uint8"),
         (np.zeros((5, 5, 3), np.float32), "float32"),
         (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\)"),
     ],
