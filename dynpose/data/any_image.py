@@ -146,7 +146,7 @@ def _from_pil(image, name):
         try:
             return _pixels(image)
         except Exception as error:
-            problem = f"the image of mode {image.mode} can't be converted to RGB ({error}); convert it first"
+            problem = f"the image, of Pillow's mode {image.mode}, can't be read as RGB ({error})"
     raise _error(name, problem)
 
 

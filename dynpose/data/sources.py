@@ -133,10 +133,11 @@ def _name_of_url(url, ending):
         raise Fault(url, "images", f"not a valid address ({error})", "check it").error() from None
     folders = [re.sub(r"[^\w.%~+=@-]", "_", part) for part in parts.path.split("/") if part not in ("", ".", "..")]
     *folders, last = folders or ["index"]
-    stem = last[: -len(ending)] if ending and last.lower().endswith(ending) else last
+    if ending and last.lower().endswith(ending):
+        last, ending = last[: -len(ending)], last[-len(ending) :]
     if parts.query:
-        stem += "-" + hashlib.sha256(parts.query.encode()).hexdigest()[:8]
-    return "/".join(("_".join(filter(None, host)), *folders, stem + ending))
+        last += "-" + hashlib.sha256(parts.query.encode()).hexdigest()[:8]
+    return "/".join(("_".join(filter(None, host)), *folders, last + ending))
 
 
 def _of_file(name, path):

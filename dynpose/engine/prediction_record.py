@@ -113,22 +113,22 @@ class PredictionRecord:
         with _explained(self.path), atomic_open(self.path, "wb") as file:
             self._end = file.write(_line(header))
 
-    def has(self, key: Key, path: Path | str | None) -> bool:
+    def has(self, key: Key, path: Path | str | int) -> bool:
         """Whether the record has the results of an image or a frame and its file is unchanged since.
 
         Args:
             key (Key): of the image or the frame.
-            path (Path | str | None): of its file; a URL, and None for a live source, count as unchanged.
+            path (Path | str | int): of its file; a URL and the number of a camera count as unchanged.
         """
         place = self._places.get(key)
         return place is not None and place.file == _file_state(path)
 
-    def frames(self, name: str, path: Path | str | None) -> list[int]:
+    def frames(self, name: str, path: Path | str | int) -> list[int]:
         """The recorded frames of a video whose file is unchanged since.
 
         Args:
             name (str): of the video.
-            path (Path | str | None): see :meth:`has`.
+            path (Path | str | int): see :meth:`has`.
 
         Returns:
             list[int]: their indices, increasing.
@@ -137,7 +137,7 @@ class PredictionRecord:
         of_video = [(key, place) for key, place in self._places.items() if isinstance(key, tuple) and key[0] == name]
         return sorted(key[1] for key, place in of_video if place.file == state)
 
-    def video(self, name: str, path: Path | str | None) -> dict[str, Any] | None:
+    def video(self, name: str, path: Path | str | int) -> dict[str, Any] | None:
         """What :meth:`add_video` has recorded of a video whose file is unchanged since; None if nothing."""
         video = self._videos.get(name)
         if video is None or video["file"] != _file_state(path):
@@ -148,14 +148,14 @@ class PredictionRecord:
         """Whether writing the picture of a recorded image has failed."""
         return self._places[name].lacks_picture
 
-    def add_image(self, entry: dict[str, Any], path: Path | str | None) -> None:
+    def add_image(self, entry: dict[str, Any], path: Path | str | int) -> None:
         """Add the results of an image or a frame, replacing earlier ones.
 
         Args:
             entry (dict): ``file_name``, ``width``, ``height``, ``instances`` and ``not_finite``, of a frame also
                 ``frame`` (its index) and ``time`` (seconds), and optionally ``note`` and ``picture_error``. All numbers
                 are finite.
-            path (Path | str | None): see :meth:`has`.
+            path (Path | str | int): see :meth:`has`.
 
         Raises:
             OSError: for example, the disk is full. The file is unchanged.
@@ -165,12 +165,12 @@ class PredictionRecord:
         self._places[entry_key(entry)] = _Place(offset, state, "picture_error" in entry)
         self._skipped.pop(entry_key(entry), None)
 
-    def add_video(self, video: dict[str, Any], path: Path | str | None) -> None:
+    def add_video(self, video: dict[str, Any], path: Path | str | int) -> None:
         """Add what is known of a video at its end, when all its frames are recorded.
 
         Args:
             video (dict): ``file_name`` and whatever describes the video and its result.
-            path (Path | str | None): see :meth:`has`.
+            path (Path | str | int): see :meth:`has`.
 
         Raises:
             OSError: see :meth:`add_image`.
@@ -366,9 +366,11 @@ def _line(value):
 
 def _file_state(path):
     """Size in bytes and modification time in ns, as the list that JSON gives; None if the file is gone."""
+    if isinstance(path, int):  # of a camera, and not of an open file
+        return None
     try:
         status = os.stat(path)
-    except (OSError, TypeError, ValueError):  # a live source has no file
+    except OSError:
         return None
     return [status.st_size, status.st_mtime_ns]
 

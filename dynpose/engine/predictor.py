@@ -200,10 +200,11 @@ class PosePredictor:
             >>> for frame, people in predictor.predict_video("street.mp4", tracker=tracker):
             ...     print(f"{frame.time:.2f} s: {people.track_ids.tolist()}")
         """
-        from dynpose.video import Frame, FrameSource, VideoReader, in_background, newest
+        from dynpose.video import Frame, FrameSource, VideoReader, in_background
 
         source = video if isinstance(video, FrameSource) else VideoReader(os.fspath(video), stride, max_frames)
-        frames = newest(source) if source.is_live else in_background(source, ahead=2 * batch_size)
+        # a live source has a thread already, and being ahead of it is a delay
+        frames = iter(source) if source.is_live else in_background(source, ahead=2 * batch_size)
         whole = (frame for frame in frames if isinstance(frame, Frame))
         inputs = ({**self.prepare(frame.image), "frame": frame} for frame in whole)
         with closing(frames):

@@ -22,7 +22,7 @@ from dynpose.data.schema import DatasetError
 from dynpose.data.sources import Source
 from dynpose.tracking import PoseTracker
 from dynpose.utils.finite import finite_instances
-from dynpose.video import BrokenFrame, Frame, VideoReader, VideoWriter, in_background, newest, open_video
+from dynpose.video import BrokenFrame, Frame, VideoReader, VideoWriter, in_background, open_video
 
 from .file_prediction import PictureFolder, in_a_line
 from .prediction_record import Key, PredictionRecord, to_instances, to_records
@@ -59,7 +59,7 @@ def result_name(name: str) -> str:
 def video_keys(record: PredictionRecord, video: Source, options: VideoOptions) -> list[Key]:
     """The keys of a video's recorded frames that the options select, in their order."""
     limit = float("inf") if options.max_frames is None else options.stride * options.max_frames
-    frames = record.frames(video.name, _file_of(video))
+    frames = record.frames(video.name, video.location)
     return [(video.name, index) for index in frames if index % options.stride == 0 and index < limit]
 
 
@@ -92,8 +92,7 @@ def predict_video(
     Raises:
         OSError: the record can't be written.
     """
-    path = _file_of(video)
-    if _is_done(video, path, record, options, pictures):
+    if _is_done(video, record, options, pictures):
         record.keep_skipped(video.name)
         return
     try:
@@ -103,7 +102,7 @@ def predict_video(
         print(f"skipped {video.location}: {in_a_line(error)}", file=sys.stderr)
         return
     with tqdm(total=source.expected_frames, unit="frame", desc=video.name, disable=None) as progress:
-        run = _Run(predictor, video, path, record, options, source, progress)
+        run = _Run(predictor, video, record, options, source, progress)
         sink = _Sink(pictures, window, video, source)
         run.predict(sink)
         run.finish(sink)
@@ -112,10 +111,10 @@ def predict_video(
 class _Run:
     """The state of one call of predict_video."""
 
-    def __init__(self, predictor, video, path, record, options, source, progress):
+    def __init__(self, predictor, video, record, options, source, progress):
         self.predictor = predictor
         self.name = video.name
-        self.path = path
+        self.path = video.location
         self.record = record
         self.options = options
         self.source = source
@@ -147,10 +146,9 @@ class _Run:
 
     def _prepared(self):
         """Yield frames with their model inputs, None for recorded frames."""
-        if self.source.is_live:
-            return _map_closing(self._with_inputs, newest(self.source))
-        # a batch, and one ahead of it
-        return in_background(_map_closing(self._with_inputs, iter(self.source)), ahead=2 * self.options.batch_size)
+        prepared = _map_closing(self._with_inputs, iter(self.source))
+        # a live source has a thread already, and being ahead of it is a delay; of others, a batch and one ahead of it
+        return prepared if self.source.is_live else in_background(prepared, ahead=2 * self.options.batch_size)
 
     def _with_inputs(self, frame):
         if isinstance(frame, BrokenFrame) or self.record.has((self.name, frame.index), self.path):
@@ -312,13 +310,9 @@ class _Sink:
             self._writer.discard()
 
 
-def _file_of(video):
-    return None if video.kind == "camera" else video.location
-
-
-def _is_done(video, path, record, options, pictures):
+def _is_done(video, record, options, pictures):
     """Whether an earlier run with the same settings has recorded the whole video and written its result."""
-    known = record.video(video.name, path)
+    known = record.video(video.name, video.location)
     if (
         known is None
         or {**known, **_settings(options)} != known

@@ -223,7 +223,7 @@ def _refuse_to_resume_live(record, sources):
     from dynpose.config import ConfigError
 
     for source in sources:
-        if source.kind in ("camera", "stream") and record.frames(source.name, None):
+        if source.kind in ("camera", "stream") and record.frames(source.name, source.location):
             raise ConfigError(f"--resume: {source.name} is live and can't be continued; give another --output")
 
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .threads import newest
+
 __all__ = ["BrokenFrame", "Decoded", "Frame", "FrameSource", "Lost"]
 
 # For sources that state no rate
@@ -67,7 +69,7 @@ class FrameSource(ABC):
     Attributes:
         frame_rate (float | None): frames per second, before the stride; the average where it varies.
         num_frames (int | None): in the source, before the stride, as far as its header tells.
-        is_live (bool): frames come in real time, and those not taken in time are gone.
+        is_live (bool): frames come in real time; those that are not taken in time are dropped, and not counted.
         cut_off (str | None): after reading: how the source ended early.
         is_whole (bool): after reading: whether the end of the source was reached.
         notes (list[str]): what a user should know about the source.
@@ -99,7 +101,7 @@ class FrameSource(ABC):
 
     def __iter__(self) -> Generator[Frame | BrokenFrame, None, None]:
         previous, step = -math.inf, 1 / (self.frame_rate or _USUAL_RATE)
-        with closing(self.decode()) as decoded:
+        with closing(newest(self.decode()) if self.is_live else self.decode()) as decoded:
             for index, item in enumerate(decoded):
                 if self.max_frames is not None and index >= self.stride * self.max_frames:
                     return

@@ -70,11 +70,16 @@ class VideoReader(FrameSource):
             aspect = stream.sample_aspect_ratio or Fraction(1)
             lost = _LostFrames()
             packets = _Packets(container, stream)
+            failed = None
             for packet in packets:
+                # the rest of a packet at the end of a file that is cut off is no frame
+                if failed is not None and (packet.size or packets.cut_off() is None):
+                    lost.add(*failed)
+                failed = None
                 try:
                     frames = packet.decode()
                 except av.error.FFmpegError as error:
-                    lost.add(packet, f"it can't be decoded ({error.strerror})")
+                    failed = packet, f"it can't be decoded ({error.strerror})"
                     continue
                 for frame in frames:
                     yield from lost.before(frame, start)
@@ -85,8 +90,7 @@ class VideoReader(FrameSource):
                         duration = float(frame.duration * frame.time_base) if frame.duration else None
                         yield Decoded(time, duration, partial(_upright, frame, aspect))
             self.cut_off = packets.cut_off()
-            # the rest of a packet at the end of a file that is cut off is no frame
-            yield from lost.rest(start, drop_last=self.cut_off is not None)
+            yield from lost.rest(start)
 
     def _open(self):
         try:
@@ -158,9 +162,8 @@ class _LostFrames:
         self.waiting = [item for item in self.waiting if item not in ready]
         yield from _in_order(ready, start)
 
-    def rest(self, start, drop_last):
-        waiting = list(_in_order(self.waiting, start))
-        yield from waiting[:-1] if drop_last else waiting
+    def rest(self, start):
+        return _in_order(self.waiting, start)
 
 
 def _in_order(items, start):

@@ -157,7 +157,7 @@ def walker(index):
 
 def walk(body, start, speed, time):
     """The keypoints at a time: the body moves, wrists and ankles swing at 1 Hz by a tenth of the height."""
-    points = body + (start + speed * time, 150.0)
+    points = body + np.array([start + speed * time, 150.0])
     phase = 2 * math.pi * time
     for name, sign in (("left_wrist", 1), ("right_wrist", -1), ("left_ankle", -1), ("right_ankle", 1)):
         points[COCO_PERSON.names.index(name), 0] += sign * 15 * math.sin(phase)

@@ -1,5 +1,6 @@
 """Reading videos and animations, against OpenCV's own reader and values by hand."""
 
+import threading
 from fractions import Fraction
 
 import cv2
@@ -139,12 +140,13 @@ def test_an_animation_that_is_cut_off(tmp_path):
 
 
 class Camera:
-    """Stands in for OpenCV's camera: five frames, at which it is unplugged."""
+    """Stands in for OpenCV's camera: five frames, one when the test asks for it, and then it is unplugged."""
 
     def __init__(self, number):
         self.number, self.left, self.is_released = number, 5, False
+        self.asked = threading.Semaphore(1)
 
-    def isOpened(self):  # noqa: N802
+    def isOpened(self):
         return self.number == 0
 
     def get(self, what):
@@ -152,6 +154,7 @@ class Camera:
         return 0.0
 
     def read(self):
+        assert self.asked.acquire(timeout=10)
         self.left -= 1
         return self.left >= 0, np.full((48, 64, 3), max(self.left, 0), np.uint8)
 
@@ -161,11 +164,14 @@ class Camera:
 
 def test_a_camera(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
-    reader = open_video(0, "camera", stride=2)
+    reader = open_video(0, "camera")
     assert reader.is_live
     assert reader.frame_rate is None
-    frames = list(reader)
-    assert [(frame.index, frame.image[0, 0, 0]) for frame in frames] == [(0, 4), (2, 2), (4, 0)]
+    frames = []
+    for frame in reader:
+        frames.append(frame)
+        reader._capture.asked.release()
+    assert [(frame.index, frame.image[0, 0, 0]) for frame in frames] == [(0, 4), (1, 3), (2, 2), (3, 1), (4, 0)]
     assert frames[0].time == 0 < frames[1].time < frames[2].time
     assert reader.cut_off == "camera 0 gives no more images"
     assert reader._capture.is_released

@@ -80,12 +80,16 @@ def test_frames_of_another_size_are_resized_and_times_increase(tmp_path):
 
 
 def test_nothing_is_left_of_a_failure(tmp_path):
-    with pytest.raises(ZeroDivisionError), VideoWriter(tmp_path / "out.mp4") as writer:
-        # the file begins when the encoder gives its first frame
-        for index in range(80):
-            writer.write(quarters(), index / 10)
-        assert [path.name for path in tmp_path.iterdir()] == ["out.mp4.tmp"]
-        raise ZeroDivisionError
+    def write():
+        with VideoWriter(tmp_path / "out.mp4") as writer:
+            # the file begins when the encoder gives its first frame
+            for index in range(80):
+                writer.write(quarters(), index / 10)
+            assert [path.name for path in tmp_path.iterdir()] == ["out.mp4.tmp"]
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write()
     assert list(tmp_path.iterdir()) == []
     with VideoWriter(tmp_path / "empty.mp4"):
         pass
