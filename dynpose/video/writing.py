@@ -63,6 +63,8 @@ class VideoWriter:
         self._container: Any = None
         self._stream: Any = None
         self._sound: _Sound | None = None
+        # of the frames that the encoder holds, by their times: it gives packets of a constant duration
+        self._durations: dict[int, int] = {}
         self._end = 0.0
         self._last_pts = -1
 
@@ -91,8 +93,8 @@ class VideoWriter:
         frame = frame.reformat(format="yuv420p", dst_colorspace="itu709")
         frame.pts, frame.time_base = pts, _TIME_BASE
         if duration:
-            frame.duration = round(duration / _TIME_BASE)
-        self._container.mux(self._stream.encode(frame))
+            self._durations[pts] = round(duration / _TIME_BASE)
+        self._encode(frame)
         self._last_pts = pts
         self._end = float(pts * _TIME_BASE) + (duration or 0.0)
         self._add_sound(float(pts * _TIME_BASE))
@@ -106,7 +108,7 @@ class VideoWriter:
         if self._container is None:
             return
         try:
-            self._container.mux(self._stream.encode(None))
+            self._encode(None)
             self._add_sound(float("inf") if whole_sound else self._end, is_last=True)
             self._release()
             os.replace(self._temporary, self.path)
@@ -140,6 +142,12 @@ class VideoWriter:
                 self._sound = _Sound(self.sound_of, self._container)
             except (av.error.FFmpegError, ValueError) as error:
                 self.sound_problem = _text(error)
+
+    def _encode(self, frame):
+        for packet in self._stream.encode(frame):
+            if packet.time_base == _TIME_BASE:
+                packet.duration = self._durations.pop(packet.pts, packet.duration)
+            self._container.mux(packet)
 
     def _fitted(self, image):
         size = self._stream.width, self._stream.height

@@ -79,6 +79,15 @@ def test_frames_of_another_size_are_resized_and_times_increase(tmp_path):
     assert video["times"] == sorted(set(video["times"]))
 
 
+def test_the_last_frame_keeps_its_duration(tmp_path):
+    with VideoWriter(tmp_path / "out.mp4") as writer:
+        for time in (0.0, 0.2):
+            writer.write(quarters(), time, 0.7 if time else 0.2)
+    capture = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    seconds = capture.get(cv2.CAP_PROP_FRAME_COUNT) / capture.get(cv2.CAP_PROP_FPS)
+    assert seconds == pytest.approx(0.9, abs=0.01)
+
+
 def test_nothing_is_left_of_a_failure(tmp_path):
     def write():
         with VideoWriter(tmp_path / "out.mp4") as writer:
