@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 from PIL import Image, features
 
-__all__ = ["FoundFiles", "SkippedFile", "find_images", "frames_note", "image_endings"]
+__all__ = ["FoundFiles", "SkippedFile", "find_images", "frames_note", "image_endings", "is_animation"]
 
 _ENDINGS = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Pillow's formats that may hold a sequence. MPO is not among them: its further images are other views of the first.
 _SEQUENCES = {"AVIF": "frames", "GIF": "frames", "PNG": "frames", "TIFF": "pages", "WEBP": "frames"}
+# Endings of the formats whose sequences are animations
+_ANIMATIONS = (".apng", ".avif", ".gif", ".png", ".webp")
 
 
 class SkippedFile(NamedTuple):
@@ -49,7 +51,7 @@ def image_endings() -> tuple[str, ...]:
     return (*_ENDINGS, ".avif") if features.check("avif") else _ENDINGS
 
 
-def find_images(inputs: Sequence[str], skip: Path | None = None) -> FoundFiles:
+def find_images(inputs: Sequence[str], skip: Path | None = None, endings: Sequence[str] | None = None) -> FoundFiles:
     """Find the images of files, folders and globs, and list all other files.
 
     Links to files and folders are followed. A file with several names is returned once, under the name with the fewest
@@ -60,6 +62,7 @@ def find_images(inputs: Sequence[str], skip: Path | None = None) -> FoundFiles:
             for the files that it matches, as in a shell.
         skip (Path | None): a folder of results, absolute. It is silently skipped inside an input. If it is itself an
             input, only its files ``predictions.json*`` and ``predictions-0*`` are skipped.
+        endings (Sequence[str] | None): of the files to find, in lower case; None = :func:`image_endings`.
 
     Returns:
         FoundFiles: the images, and the skipped files: other endings, pipes and devices, dangling links, unreadable
@@ -72,7 +75,8 @@ def find_images(inputs: Sequence[str], skip: Path | None = None) -> FoundFiles:
 
         >>> images, skipped = find_images(["holiday"])
     """
-    expanded = [_expand(item, skip) for item in inputs]
+    endings = image_endings() if endings is None else tuple(endings)
+    expanded = [_expand(item, skip, endings) for item in inputs]
     base = os.path.commonpath([root for _, root in expanded])
     real_paths = _RealPaths()
     names, images, skipped = _choose_names(expanded, real_paths), {}, {}
@@ -109,7 +113,22 @@ def frames_note(path: Path | str) -> str | None:
         return None
 
 
-def _expand(item, skip):
+def is_animation(path: Path | str) -> bool:
+    """Whether a file is an animated GIF, PNG, WebP or AVIF image. Files of other endings are not opened.
+
+    Args:
+        path (str | PathLike): of any file.
+    """
+    if not str(path).lower().endswith(_ANIMATIONS):
+        return False
+    try:
+        with Image.open(path) as image:
+            return image.format in _SEQUENCES and getattr(image, "n_frames", 1) > 1
+    except Exception:  # decoders raise any exception on corrupt files, which the reader of images reports
+        return False
+
+
+def _expand(item, skip, endings):
     """The files of one input, sorted by path, and the folder that names are relative to.
 
     Returns:
@@ -118,23 +137,26 @@ def _expand(item, skip):
     """
     path = Path(os.path.abspath(item))
     if path.is_dir():
-        entries, root = _walk(path, skip), path
+        entries, root = _walk(path, skip, endings), path
     elif os.path.lexists(path):
-        entries, root = [_classify(path)], path.parent
+        entries, root = [_classify(path, endings)], path.parent
     elif glob.has_magic(item):
         root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-        entries = _match(path, root, skip)
+        entries = _match(path, root, skip, endings)
     else:
         raise FileNotFoundError(f"{item}: no such image or folder (KEY VALUE overrides go after another option)")
     entries = sorted(entries, key=lambda entry: entry[0])
     if all(reason is not None for _, reason, _ in entries):
         reasons = [f"; {path}: {reason}" for path, reason, is_failure in entries if is_failure or len(entries) == 1]
-        endings = " ".join(image_endings())
-        raise FileNotFoundError(f"{item}: no images there; images end in {endings}{''.join(reasons[:1])}")
+        raise FileNotFoundError(
+            f"{item}: no images there; images end in {' '.join(image_endings())}"
+            + (f", videos in {' '.join(videos)}" if (videos := sorted({*endings} - {*image_endings()})) else "")
+            + "".join(reasons[:1])
+        )
     return entries, root
 
 
-def _match(pattern, root, skip):
+def _match(pattern, root, skip, endings):
     """The files that match a pattern below a folder, and the folders that a search for ``**`` can't enter."""
     parts = pattern.relative_to(root).parts
     # glob.glob follows cyclic links until the system refuses, and practically never ends with two of them
@@ -143,8 +165,8 @@ def _match(pattern, root, skip):
     if skip is not None and root in skip.parents:
         matches = [match for match in matches if skip not in (match, *match.parents)]
     if first == len(parts):
-        return [_classify(match) for match in matches if not os.path.isdir(match)]
-    found = [(folder, entry) for folder in matches if os.path.isdir(folder) for entry in _walk(folder, skip)]
+        return [_classify(match, endings) for match in matches if not os.path.isdir(match)]
+    found = [(folder, entry) for folder in matches if os.path.isdir(folder) for entry in _walk(folder, skip, endings)]
     return [
         entry
         for folder, entry in found
@@ -165,7 +187,7 @@ def _fits(names, patterns):
     return fnmatch.fnmatch(names[0], patterns[0]) and _fits(names[1:], patterns[1:])
 
 
-def _walk(root, skip):
+def _walk(root, skip, endings):
     """Walk a folder, visiting each folder once: real subfolders before link targets."""
     seen, folders, links, entries = set(), deque([root]), deque(), []
     real_skip = skip and os.path.realpath(skip)
@@ -188,13 +210,13 @@ def _walk(root, skip):
             if os.path.isdir(path):
                 (links if entry.is_symlink() else folders).append(path)
             elif real != real_skip or not entry.name.startswith(("predictions.json", "predictions-0")):
-                entries.append(_classify(path))
+                entries.append(_classify(path, endings))
     return entries
 
 
-def _classify(path):
+def _classify(path, endings):
     ending = path.suffix.lower()
-    is_image = ending in image_endings()
+    is_image = ending in endings
     try:
         is_file = stat.S_ISREG(path.stat().st_mode)
     except OSError as error:

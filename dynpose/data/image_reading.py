@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from detectron2.data import detection_utils as utils
 from detectron2.utils.file_io import PathManager
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 
 from .faults import Fault
 
@@ -58,11 +58,11 @@ def read_image(record: dict[str, Any], image_format: str) -> np.ndarray:
     return image
 
 
-def kind_fault(image: ImageFile.ImageFile) -> str | None:
+def kind_fault(image: Image.Image) -> str | None:
     """Say why an image of this format is refused.
 
     Args:
-        image (ImageFile): an open file; only the header is used.
+        image (Image): an open file, of which only the header is used, or an image in memory.
 
     Returns:
         str | None: the reason and the remedy; None if the format is supported.
@@ -71,7 +71,7 @@ def kind_fault(image: ImageFile.ImageFile) -> str | None:
         return f"the image is {image.format}, which Pillow needs another program to read; convert it to JPEG or PNG"
     if image.format in _CONTAINERS:
         return f"the image is {image.format}, whose header does not describe its contents; convert it to JPEG or PNG"
-    stored = " ".join(str(tile[3]) for tile in image.tile[:1])
+    stored = " ".join(str(tile[3]) for tile in getattr(image, "tile", ())[:1])
     if image.mode.startswith(("I", "F")) or _DEEP.search(stored):
         return (
             f"the image has more than 8 bits per channel (Pillow's mode {image.mode}), which would be cut off; convert "

@@ -1,4 +1,4 @@
-"""Prediction on image files: records results as they are computed, draws pictures and lists failures."""
+"""Prediction on image files and URLs: records results as they are computed, draws pictures and lists failures."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.structures import Instances
 from PIL import Image
 from tqdm import tqdm
 
 from dynpose.data import KeypointSchema
+from dynpose.data.any_image import EncodedImage, fetch_image, is_url, to_bgr
 from dynpose.data.image_files import frames_note
-from dynpose.data.image_reading import read_image
 from dynpose.utils import draw_poses
 from dynpose.utils.finite import finite_instances
 
 from .prediction_record import PredictionRecord, to_instances, to_records
 from .predictor import PosePredictor
+from .show import Window
 
-__all__ = ["FilePredictor", "PictureFolder"]
+__all__ = ["FilePredictor", "PictureFolder", "in_a_line"]
 
 
 class FilePredictor(PosePredictor):
@@ -35,11 +37,12 @@ class FilePredictor(PosePredictor):
 
     def predict_files(
         self,
-        images: Sequence[tuple[str, Path]],
+        images: Sequence[tuple[str, Path | str]],
         record: PredictionRecord,
         *,
         batch_size: int = 1,
         pictures: PictureFolder | None = None,
+        window: Window | None = None,
     ) -> None:
         """Predict the images that are not yet in a record, and add them.
 
@@ -47,10 +50,12 @@ class FilePredictor(PosePredictor):
         added as skipped and reported; a picture that can't be written is reported and noted in the results.
 
         Args:
-            images (list[tuple[str, Path]]): names and files, see :func:`~dynpose.data.image_files.find_images`.
+            images (list[tuple[str, Path | str]]): names, and files or URLs, see
+                :func:`~dynpose.data.sources.find_sources`.
             record (PredictionRecord): takes the results.
             batch_size (int): maximum number of images in a forward pass.
             pictures (PictureFolder | None): None = no pictures. Missing pictures of recorded images are drawn.
+            window (Window | None): shows the pictures.
 
         Raises:
             OSError: the record can't be written.
@@ -59,7 +64,7 @@ class FilePredictor(PosePredictor):
         names = {name for name, _ in done}
         left = [image for image in images if image[0] not in names]
         with tqdm(total=len(images), unit="image", desc="predict", disable=None) as progress:
-            self._run = _Run(self, record, pictures, progress)
+            self._run = _Run(self, record, pictures, window, progress)
             try:
                 self._run.draw_missing(done)
                 for _ in self.infer_all(self._run.prepared(left), batch_size):
@@ -82,21 +87,25 @@ class FilePredictor(PosePredictor):
 class _Run:
     """The state of one call of predict_files."""
 
-    def __init__(self, predictor, record, pictures, progress):
+    def __init__(self, predictor, record, pictures, window, progress):
         self.prepare = predictor.prepare
         self.category_names = predictor.metadata.get("thing_classes") or ()
         self.record = record
         self.pictures = pictures
+        self.window = window
         self.progress = progress
 
     def prepared(self, images):
-        """Read images; yield model inputs with ``name``, ``path`` and ``note``."""
+        """Read images; yield model inputs with ``name``, ``path``, ``image_file`` and ``note``."""
         for name, path in images:
             try:
-                inputs = {**self.prepare(path), "name": name, "path": path, "note": frames_note(path)}
+                # a URL is downloaded once, for the model and for the picture
+                file = _read(path)
+                note = None if isinstance(file, EncodedImage) else frames_note(file)
+                inputs = {**self.prepare(file), "name": name, "path": path, "image_file": file, "note": note}
             except Exception as error:
                 # Pillow raises OSError, SyntaxError, ValueError and more for corrupt images
-                reason = _in_a_line(error)
+                reason = in_a_line(error)
                 self.record.add_skipped(name, reason, is_failure=True)
                 self.report(f"skipped {path}: {reason}")
                 self.progress.update()
@@ -114,7 +123,7 @@ class _Run:
             "not_finite": int((~finite).sum()),
             **({"note": inputs["note"]} if inputs["note"] else {}),
         }
-        self.record.add_image(self.with_picture(entry, inputs["path"]), inputs["path"])
+        self.record.add_image(self.with_picture(entry, inputs["image_file"]), inputs["path"])
         self.progress.update()
 
     def draw_missing(self, images):
@@ -123,21 +132,23 @@ class _Run:
             if self.pictures and (self.record.lacks_picture(name) or not self.pictures.has(name)):
                 (entry,) = self.record.entries([name])
                 error = entry.pop("picture_error", None)
-                drawn = self.with_picture(entry, path)
+                drawn = self.with_picture(entry, path)  # a URL is downloaded again
                 if drawn.get("picture_error") != error:
                     self.record.add_image(drawn, path)
             self.progress.update()
 
-    def with_picture(self, entry, path):
+    def with_picture(self, entry, file):
         """Draw an image's picture; return the entry, with the reason if drawing fails."""
         if self.pictures is None:
             return entry
         try:
-            self.pictures.draw(entry, path)
+            drawn = self.pictures.draw(entry, file)
         except Exception as error:  # encoders raise various errors too
-            reason = _in_a_line(error)
-            self.report(f"no picture of {path}: {reason}")
+            reason = in_a_line(error)
+            self.report(f"no picture of {file.name if isinstance(file, EncodedImage) else file}: {reason}")
             return {**entry, "picture_error": reason}
+        if self.window is not None:
+            self.window.show(drawn)
         return entry
 
     def report(self, line):
@@ -149,33 +160,37 @@ class PictureFolder:
     """Pictures of images with their predicted people.
 
     Args:
-        folder (Path)
+        folder (Path | None): None = pictures are drawn, to be shown, but not written.
         schema (KeypointSchema)
         **style: the thresholds and switches of :func:`~dynpose.utils.draw_poses`.
     """
 
-    def __init__(self, folder: Path, schema: KeypointSchema, **style: Any):
+    def __init__(self, folder: Path | None, schema: KeypointSchema, **style: Any):
         self.folder = folder
         self.schema = schema
         self.style = style
 
     def has(self, name: str) -> bool:
-        """Whether the picture of an image exists."""
-        return (self.folder / name).is_file()
+        """Whether the picture of an image exists, where pictures are written."""
+        return self.folder is None or (self.folder / name).is_file()
 
-    def draw(self, entry: dict[str, Any], path: Path) -> None:
+    def draw(self, entry: dict[str, Any], image: Path | str | EncodedImage) -> np.ndarray:
         """Write the picture of an image, in the image's format; a failure leaves no file.
 
         Args:
             entry (dict): results, see :meth:`~dynpose.engine.prediction_record.PredictionRecord.add_image`.
-            path (Path): the image, which is read again, since holding a batch of full-size images takes memory.
+            image (Path | str | EncodedImage): a file or URL, which is read again, since holding a batch of full-size
+                images takes memory; or the contents of the file.
+
+        Returns:
+            ndarray: (H', W', 3) uint8 RGB, the picture.
 
         Raises:
             Exception: the image can no longer be read, or the picture can't be written.
         """
-        image = read_image({"file_name": str(path)}, "RGB")
-        instances = to_instances(entry, self.schema.num_keypoints)
-        drawn = draw_poses(image, instances, self.schema, **self.style)
+        drawn = self.drawn(entry, to_bgr(image)[:, :, ::-1])
+        if self.folder is None:
+            return drawn
         target = self.folder / entry["file_name"]
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -184,9 +199,27 @@ class PictureFolder:
             with suppress(OSError):
                 target.unlink()
             raise
+        return drawn
+
+    def drawn(self, entry: dict[str, Any], image_rgb: np.ndarray) -> np.ndarray:
+        """Draw the people of an image or a frame.
+
+        Args:
+            entry (dict): see :meth:`draw`.
+            image_rgb (ndarray): (H, W, 3) uint8 RGB.
+
+        Returns:
+            ndarray: see :func:`~dynpose.utils.draw_poses`.
+        """
+        instances = to_instances(entry, self.schema.num_keypoints)
+        return draw_poses(image_rgb, instances, self.schema, **self.style)
 
 
-def _in_a_line(error):
+def _read(location):
+    return fetch_image(location) if is_url(location) else location
+
+
+def in_a_line(error: BaseException) -> str:
     """The reason for skipping an image, in one line, without its name if the error separates the two."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

@@ -1,8 +1,8 @@
 """The results of a prediction run: one line per image as soon as it is predicted, and one file of all at the end.
 
-``predictions.jsonl`` has a line of strict JSON for each image and each skipped file, after a header line with the
-weights and the config of the run. Lines are only appended, so a killed process leaves at most a partial last line,
-which is cut off when the run resumes. ``predictions.json`` is made from it when the run ends.
+``predictions.jsonl`` has a line of strict JSON for each image, each frame of a video and each skipped file, after a
+header line with the weights and the config of the run. Lines are only appended, so a killed process leaves at most a
+partial last line, which is cut off when the run resumes. ``predictions.json`` is made from it when the run ends.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import yaml
@@ -23,7 +23,7 @@ from dynpose.checkpoint import CheckpointError, locate_weights
 from dynpose.config import ConfigError
 from dynpose.utils.atomic import atomic_open
 
-__all__ = ["PredictionRecord", "find_results", "run_fingerprint", "to_instances", "to_records"]
+__all__ = ["Key", "PredictionRecord", "entry_key", "find_results", "run_fingerprint", "to_instances", "to_records"]
 
 # Identifies the file; part of the header line
 _FORMAT = {"format": "dynpose predictions", "version": 1}
@@ -31,6 +31,9 @@ _FORMAT = {"format": "dynpose predictions", "version": 1}
 _RESULTS = {"file_name", "width", "height", "instances", "not_finite", "file"}
 # The last line of a run that has finished
 _COMPLETE = b'{"complete": true}\n'
+# The name of an image, or that of a video and the index of a frame
+Key: TypeAlias = str | tuple[str, int]
+
 # Config keys that do not affect predictions
 _WITHOUT_EFFECT = (
     "CUDNN_BENCHMARK",
@@ -46,7 +49,7 @@ _WITHOUT_EFFECT = (
 
 
 class PredictionRecord:
-    """Results of images by name, in the file ``predictions.jsonl`` of a folder.
+    """Results of images by name and of videos by frame, in the file ``predictions.jsonl`` of a folder.
 
     Args:
         folder (Path): an existing folder.
@@ -81,9 +84,10 @@ class PredictionRecord:
         self.all_path = folder / f"{name}.json"
         self.info = info
         self.damaged = 0
-        self._places: dict[str, _Place] = {}
-        self._earlier_skips: dict[str, dict[str, Any]] = {}
-        self._skipped: dict[str, dict[str, Any]] = {}
+        self._places: dict[Key, _Place] = {}
+        self._videos: dict[str, dict[str, Any]] = {}
+        self._earlier_skips: dict[Key, dict[str, Any]] = {}
+        self._skipped: dict[Key, dict[str, Any]] = {}
         lines = _read_lines(self.path) if self.path.exists() else None
         if lines is None or not (resume or lines.unfinished):
             self._begin(info, made_with)
@@ -95,6 +99,7 @@ class PredictionRecord:
         else:
             _check_same_run(self.path, lines.header, info, made_with)
             self._places, self._earlier_skips, self.damaged = lines.places, lines.skipped, lines.damaged
+            self._videos = lines.videos
             self._end = lines.end
         self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115  closed by close()
         self._file.truncate(self._end)
@@ -117,94 +122,148 @@ class PredictionRecord:
         with _explained(self.path), atomic_open(self.path, "wb") as file:
             self._end = file.write(_line(header))
 
-    def has(self, name: str, path: Path) -> bool:
-        """Whether the record has an image's results and its file is unchanged since.
+    def has(self, key: Key, path: Path | str | int) -> bool:
+        """Whether the record has the results of an image or a frame and its file is unchanged since.
 
         Args:
-            name (str): of the image.
-            path (Path): of its file.
+            key (Key): of the image or the frame.
+            path (Path | str | int): of its file; a URL and the number of a camera count as unchanged.
         """
-        place = self._places.get(name)
+        place = self._places.get(key)
         return place is not None and place.file == _file_state(path)
+
+    def frames(self, name: str, path: Path | str | int) -> list[int]:
+        """The recorded frames of a video whose file is unchanged since.
+
+        Args:
+            name (str): of the video.
+            path (Path | str | int): see :meth:`has`.
+
+        Returns:
+            list[int]: their indices, increasing.
+        """
+        state = _file_state(path)
+        of_video = [(key, place) for key, place in self._places.items() if isinstance(key, tuple) and key[0] == name]
+        return sorted(key[1] for key, place in of_video if place.file == state)
+
+    def video(self, name: str, path: Path | str | int) -> dict[str, Any] | None:
+        """What :meth:`add_video` has recorded of a video whose file is unchanged since; None if nothing."""
+        video = self._videos.get(name)
+        if video is None or video["file"] != _file_state(path):
+            return None
+        return {key: value for key, value in video.items() if key != "file"}
 
     def lacks_picture(self, name: str) -> bool:
         """Whether writing the picture of a recorded image has failed."""
         return self._places[name].lacks_picture
 
-    def add_image(self, entry: dict[str, Any], path: Path) -> None:
-        """Add an image's results, replacing earlier ones.
+    def add_image(self, entry: dict[str, Any], path: Path | str | int) -> None:
+        """Add the results of an image or a frame, replacing earlier ones.
 
         Args:
-            entry (dict): ``file_name``, ``width``, ``height``, ``instances`` and ``not_finite``, and optionally
-                ``note`` and ``picture_error``. All numbers are finite.
-            path (Path): of the image's file.
+            entry (dict): ``file_name``, ``width``, ``height``, ``instances`` and ``not_finite``, of a frame also
+                ``frame`` (its index) and ``time`` (seconds), and optionally ``note`` and ``picture_error``. All numbers
+                are finite.
+            path (Path | str | int): see :meth:`has`.
 
         Raises:
             OSError: for example, the disk is full. The file is unchanged.
         """
         state = _file_state(path)
         offset = self._append({**entry, "file": state})
-        self._places[entry["file_name"]] = _Place(offset, state, "picture_error" in entry)
-        self._skipped.pop(entry["file_name"], None)
+        self._places[entry_key(entry)] = _Place(offset, state, "picture_error" in entry)
+        self._skipped.pop(entry_key(entry), None)
 
-    def add_skipped(self, name: str, reason: str, is_failure: bool) -> None:
-        """Record that a file is not predicted.
+    def add_video(self, video: dict[str, Any], path: Path | str | int) -> None:
+        """Add what is known of a video at its end, when all its frames are recorded.
+
+        Args:
+            video (dict): ``file_name`` and whatever describes the video and its result.
+            path (Path | str | int): see :meth:`has`.
+
+        Raises:
+            OSError: see :meth:`add_image`.
+        """
+        entry = {**video, "file": _file_state(path)}
+        if self._videos.get(video["file_name"]) != entry:
+            self._append({"video": entry})
+        self._videos[video["file_name"]] = entry
+
+    def keep_skipped(self, name: str) -> None:
+        """Keep what an earlier run has skipped of a video that this one does not read again."""
+        for key, skipped in self._earlier_skips.items():
+            if skipped["file_name"] == name:
+                self._skipped[key] = skipped
+
+    def add_skipped(
+        self, name: str, reason: str, is_failure: bool, frame: int | None = None, time: float | None = None
+    ) -> None:
+        """Record that a file or a frame is not predicted.
 
         Args:
             name (str): of the file; of a folder with a trailing slash.
             reason (str): in one line.
             is_failure (bool): it is, or may hold, an image.
+            frame (int | None): index of the frame of a video; None = the whole file.
+            time (float | None): of the frame, seconds.
 
         Raises:
             OSError: see :meth:`add_image`.
         """
-        skipped = {"file_name": name, "reason": reason, "is_failure": is_failure}
-        if self._earlier_skips.get(name) != skipped or name in self._places:
+        of_frame = {} if frame is None else {"frame": frame, "time": time}
+        skipped = {"file_name": name, **of_frame, "reason": reason, "is_failure": is_failure}
+        key = entry_key(skipped)
+        if self._earlier_skips.get(key) != skipped or key in self._places:
             self._append({"skipped": skipped})
-        self._places.pop(name, None)
-        self._skipped[name] = skipped
+        self._places.pop(key, None)
+        self._skipped[key] = skipped
 
     @property
     def skipped(self) -> list[dict[str, Any]]:
-        """list[dict]: ``file_name``, ``reason`` and ``is_failure`` of the files that this run skipped."""
+        """list[dict]: ``file_name``, ``reason`` and ``is_failure`` of the files and frames that this run skipped."""
         return list(self._skipped.values())
 
-    def entries(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    def entries(self, keys: Iterable[Key]) -> Iterator[dict[str, Any]]:
         """Read results back, one at a time.
 
         Args:
-            names (Iterable[str]): of images; those without results are skipped.
+            keys (Iterable[Key]): of images and frames; those without results are skipped.
 
         Yields:
             dict: see :meth:`add_image`.
         """
         with open(self.path, "rb") as file:
-            for name in names:
-                if name in self._places:
-                    file.seek(self._places[name].offset)
+            for key in keys:
+                if key in self._places:
+                    file.seek(self._places[key].offset)
                     entry = json.loads(file.readline())
                     del entry["file"]
                     yield entry
 
     def finish(
-        self, names: Iterable[str], complete: bool, on_entry: Callable[[dict[str, Any]], None] = lambda entry: None
+        self,
+        keys: Iterable[Key],
+        complete: bool,
+        on_entry: Callable[[dict[str, Any]], None] = lambda entry: None,
+        videos: Sequence[dict[str, Any]] = (),
     ) -> None:
         """Write ``predictions.json`` as a whole, reading and writing one image at a time.
 
         Args:
-            names (Sequence[str]): of all images of the run, in the order of the file.
+            keys (Iterable[Key]): of all images and frames of the run, in the order of the file.
             complete (bool): whether no image is missing.
             on_entry (Callable[[dict], None]): called with each image's results.
+            videos (Sequence[dict]): of :meth:`video`.
 
         Raises:
             OSError: the file can't be written; an earlier one is unchanged.
         """
         with _explained(self.all_path), atomic_open(self.all_path, "wb") as file:
             file.write(b'{"info": %s, "images": [' % _json({**self.info, "complete": complete}))
-            for index, entry in enumerate(self.entries(names)):
+            for index, entry in enumerate(self.entries(keys)):
                 file.write((b", " if index else b"") + _json(entry))
                 on_entry(entry)
-            file.write(b'], "skipped": %s}\n' % _json(self.skipped))
+            file.write(b'], "videos": %s, "skipped": %s}\n' % (_json(list(videos)), _json(self.skipped)))
         if complete:
             self._append({"complete": True})
 
@@ -236,8 +295,9 @@ class _Place(NamedTuple):
 
 class _Lines(NamedTuple):
     header: dict[str, Any]
-    places: dict[str, _Place]
-    skipped: dict[str, dict[str, Any]]
+    places: dict[Key, _Place]
+    videos: dict[str, dict[str, Any]]
+    skipped: dict[Key, dict[str, Any]]
     damaged: int
     unfinished: bool
     """Whether there are results of a run that did not finish"""
@@ -251,7 +311,7 @@ def _read_lines(path):
     Raises:
         ConfigError: it is another kind of file.
     """
-    places, skipped, damaged, is_complete, end = {}, {}, 0, False, 0
+    places, videos, skipped, damaged, is_complete, end = {}, {}, {}, 0, False, 0
     with open(path, "rb") as file:
         first = file.readline()
         if not first:
@@ -269,19 +329,22 @@ def _read_lines(path):
                 if value is None:
                     damaged += line.endswith(b"\n")
                 elif "skipped" in value:
-                    name = value["skipped"]["file_name"]
-                    skipped[name] = value["skipped"]
-                    places.pop(name, None)
+                    key = entry_key(value["skipped"])
+                    skipped[key] = value["skipped"]
+                    places.pop(key, None)
+                elif "video" in value:
+                    videos[value["video"]["file_name"]] = {"file": None, **value["video"]}
                 elif not is_complete:
                     if _RESULTS - value.keys():
                         raise KeyError
-                    places[value["file_name"]] = _Place(end, value["file"], "picture_error" in value)
-                    skipped.pop(value["file_name"], None)
+                    key = entry_key(value)
+                    places[key] = _Place(end, value["file"], "picture_error" in value)
+                    skipped.pop(key, None)
             except (KeyError, TypeError):
                 damaged += 1
             if line.endswith(b"\n"):
                 end += len(line)
-    return _Lines(header, places, skipped, damaged, bool(places) and not is_complete, end)
+    return _Lines(header, places, videos, skipped, damaged, bool(places) and not is_complete, end)
 
 
 def _is_header(header):
@@ -312,6 +375,8 @@ def _line(value):
 
 def _file_state(path):
     """Size in bytes and modification time in ns, as the list that JSON gives; None if the file is gone."""
+    if isinstance(path, int):  # of a camera, and not of an open file
+        return None
     try:
         status = os.stat(path)
     except OSError:
@@ -414,6 +479,15 @@ def _names(info):
     return {key: info[key] for key in ("keypoint_names", "category_names")}
 
 
+def entry_key(entry: dict[str, Any]) -> Key:
+    """The key of an image, a frame, or a skipped one.
+
+    Args:
+        entry (dict): with ``file_name``, and of a frame with ``frame``.
+    """
+    return (entry["file_name"], entry["frame"]) if "frame" in entry else entry["file_name"]
+
+
 def to_records(instances: Instances, category_names: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Turn predictions into plain numbers for JSON.
 
@@ -422,23 +496,25 @@ def to_records(instances: Instances, category_names: Sequence[str] = ()) -> list
         category_names (Sequence[str]): of the classes, in the order of their indices; empty = unknown.
 
     Returns:
-        list[dict]: ``category`` (class index), ``category_name`` if known, ``bbox`` (XYWH), ``score`` and
-        ``keypoints``, K times [x, y, confidence] in COCO's pixel convention, half a pixel less.
+        list[dict]: ``category`` (class index), ``category_name`` if known, ``track_id`` if the person has one, ``bbox``
+        (XYWH), ``score`` and ``keypoints``, K times [x, y, confidence] in COCO's pixel convention, half a pixel less.
     """
     boxes = instances.pred_boxes.tensor.clone()
     boxes[:, 2:] -= boxes[:, :2]
     keypoints = instances.pred_keypoints.clone()
     keypoints[:, :, :2] -= 0.5
+    track_ids = instances.track_ids.tolist() if instances.has("track_ids") else [-1] * len(instances)
     return [
         {
             "category": category,
             **({"category_name": category_names[category]} if category < len(category_names) else {}),
+            **({"track_id": track_id} if track_id >= 0 else {}),
             "bbox": [round(value, 3) for value in box],
             "score": round(score, 5),
             "keypoints": [[round(x, 3), round(y, 3), round(confidence, 5)] for x, y, confidence in person],
         }
-        for category, box, score, person in zip(
-            instances.pred_classes.tolist(), boxes.tolist(), instances.scores.tolist(), keypoints.tolist()
+        for category, box, score, person, track_id in zip(
+            instances.pred_classes.tolist(), boxes.tolist(), instances.scores.tolist(), keypoints.tolist(), track_ids
         )
     ]
 
@@ -452,7 +528,7 @@ def to_instances(entry: dict[str, Any], num_keypoints: int) -> Instances:
 
     Returns:
         Instances: N people in continuous pixels, with ``pred_boxes``, ``scores``, ``pred_classes`` and
-        ``pred_keypoints`` (N, K, 3).
+        ``pred_keypoints`` (N, K, 3), and with ``track_ids`` (N,) int64, -1 = none, if a person has one.
     """
     people = entry["instances"]
     boxes = torch.tensor([person["bbox"] for person in people], dtype=torch.float32).reshape(-1, 4)
@@ -460,10 +536,13 @@ def to_instances(entry: dict[str, Any], num_keypoints: int) -> Instances:
     keypoints = torch.tensor([person["keypoints"] for person in people], dtype=torch.float32)
     keypoints = keypoints.reshape(-1, num_keypoints, 3)
     keypoints[:, :, :2] += 0.5
-    return Instances(
+    instances = Instances(
         (entry["height"], entry["width"]),
         pred_boxes=Boxes(boxes),
         scores=torch.tensor([person["score"] for person in people], dtype=torch.float32),
         pred_classes=torch.tensor([person["category"] for person in people], dtype=torch.int64),
         pred_keypoints=keypoints,
     )
+    if any("track_id" in person for person in people):
+        instances.track_ids = torch.tensor([person.get("track_id", -1) for person in people], dtype=torch.int64)
+    return instances

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, overload
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -19,7 +20,7 @@ from dynpose.checkpoint import CheckpointError, PoseCheckpointer
 from dynpose.config import check_choice, load_config
 from dynpose.data import build_pose_augmentation, schema_from_cfg
 from dynpose.data.affine import matrix_to_original
-from dynpose.data.image_reading import read_image
+from dynpose.data.any_image import ImageLike, to_bgr
 from dynpose.modeling.batching import padded_size
 from dynpose.modeling.build import build_model, check_meta_architecture
 from dynpose.modeling.test_time_augmentation import PoseTTA
@@ -31,6 +32,9 @@ from .preflight import check_affine_resize
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from dynpose.tracking import PoseTracker
+    from dynpose.video import Frame, FrameSource
+
 # Prepared images of 800 x 1333 pixels are 3.2 MB each
 _BATCHES_AHEAD = 8
 
@@ -38,8 +42,8 @@ _BATCHES_AHEAD = 8
 class PosePredictor:
     """Predicts the people in images. detectron2's DefaultPredictor works with these models too.
 
-    Beyond it, this class checks that the weights are complete and belong to the model, accepts batches and file names,
-    and provides the keypoint schema.
+    Beyond it, this class checks that the weights are complete and belong to the model, accepts images in any form,
+    batches of them and videos, and provides the keypoint schema.
 
     Args:
         cfg (CfgNode): the model's. MODEL.WEIGHTS may be dynpose's or released ones; "" leaves the model untrained.
@@ -102,32 +106,43 @@ class PosePredictor:
         cfg.MODEL.DEVICE = _choose_device(device, cfg.MODEL.DEVICE)
         return cls(cfg)
 
-    def __call__(self, image: np.ndarray | str | os.PathLike[str]) -> Instances:
-        """Predict the people in one image.
+    @overload
+    def __call__(self, image: ImageLike) -> Instances: ...
+
+    @overload
+    def __call__(self, image: list[ImageLike]) -> list[Instances]: ...
+
+    def __call__(self, image: ImageLike | list[ImageLike]) -> Instances | list[Instances]:
+        """Predict the people in an image, or in each image of a list.
 
         Args:
-            image (ndarray | str | PathLike): (H, W, 3) uint8 in BGR order, or a file name.
+            image: a uint8 array, (H, W) or (H, W, 1) grey, (H, W, 3) BGR or (H, W, 4) BGRA; a PIL image with up to 8
+                bits per channel; a file name; or an http(s) URL. Transparency is ignored. A list of such images is
+                predicted as by :meth:`predict_all`, one by one.
 
         Returns:
             Instances: N people by descending score, at the original image size and on the model's device:
             ``pred_boxes``, ``scores``, ``pred_classes``, and ``pred_keypoints`` (N, K, 3) with x and y in continuous
             pixels and a confidence in [0, 1]. NaN and infinite predictions of a diverged model are included, see
-            :func:`~dynpose.utils.finite.finite_instances`.
+            :func:`~dynpose.utils.finite.finite_instances`. For a list, the list of these.
 
         Raises:
-            DatasetError: the file is missing or not an image of 8 bits per channel.
+            DatasetError: the file or URL is missing, or not an image of 8 bits per channel.
             ValueError: the array is not such an image.
+            TypeError: the image is of another type.
         """
+        if isinstance(image, list):
+            return list(self.predict_all(image, batch_size=1))
         return self.predict_batch([image])[0]
 
-    def predict_batch(self, images: Iterable[np.ndarray | str | os.PathLike[str]]) -> list[Instances]:
+    def predict_batch(self, images: Iterable[ImageLike]) -> list[Instances]:
         """Predict the people in a batch of images.
 
         Images of the same padded size share a forward pass. The predictions for an image equal those for the image
         alone up to float32 rounding, which docs/evaluation.md quantifies.
 
         Args:
-            images (list[ndarray | str | PathLike]): B images, see :meth:`__call__`.
+            images (Iterable): B images, see :meth:`__call__`.
 
         Returns:
             list[Instances]: B, see :meth:`__call__`.
@@ -135,12 +150,12 @@ class PosePredictor:
         return self.infer([self.prepare(image) for image in images])
 
     def predict_all(
-        self, images: Iterable[np.ndarray | str | os.PathLike[str]], batch_size: int = 8, look_ahead: int | None = None
+        self, images: Iterable[ImageLike], batch_size: int = 8, look_ahead: int | None = None
     ) -> Iterator[Instances]:
         """Predict the people in many images of any size, in full batches and with bounded memory.
 
         Args:
-            images (Iterable[ndarray | str | PathLike]): read lazily, see :meth:`__call__`.
+            images (Iterable): read lazily, see :meth:`__call__`.
             batch_size, look_ahead (int): see :meth:`infer_all`.
 
         Yields:
@@ -154,6 +169,50 @@ class PosePredictor:
         """
         for _, people in self.infer_all(map(self.prepare, images), batch_size, look_ahead):
             yield people
+
+    def predict_video(
+        self,
+        video: str | os.PathLike[str] | FrameSource,
+        *,
+        stride: int = 1,
+        max_frames: int | None = None,
+        batch_size: int = 1,
+        tracker: PoseTracker | None = None,
+    ) -> Iterator[tuple[Frame, Instances]]:
+        """Predict the people in the frames of a video, which are decoded while the model runs.
+
+        Args:
+            video (str | PathLike | FrameSource): a file or URL; or another source, such as
+                :class:`~dynpose.video.CameraReader` or :class:`~dynpose.video.AnimationReader`, with its own stride.
+            stride, max_frames: see :class:`~dynpose.video.FrameSource`.
+            batch_size (int): maximum number of frames in a forward pass.
+            tracker (PoseTracker | None): gives the people ``track_ids``.
+
+        Yields:
+            tuple[Frame, Instances]: each frame, with its index, time and image, and its people, see :meth:`__call__`.
+            Frames that can't be decoded are left out.
+
+        Raises:
+            DatasetError: the video can't be opened.
+
+        Example::
+
+            >>> tracker = PoseTracker(predictor.schema.sigmas)
+            >>> for frame, people in predictor.predict_video("street.mp4", tracker=tracker):
+            ...     print(f"{frame.time:.2f} s: {people.track_ids.tolist()}")
+        """
+        from dynpose.video import Frame, FrameSource, VideoReader, in_background
+
+        source = video if isinstance(video, FrameSource) else VideoReader(os.fspath(video), stride, max_frames)
+        # a live source has a thread already, and being ahead of it is a delay
+        frames = iter(source) if source.is_live else in_background(source, ahead=2 * batch_size)
+        whole = (frame for frame in frames if isinstance(frame, Frame))
+        inputs = ({**self.prepare(frame.image), "frame": frame} for frame in whole)
+        with closing(frames):
+            for one, people in self.infer_all(inputs, batch_size, look_ahead=batch_size):
+                if tracker is not None:
+                    people.track_ids = tracker.update(people, one["frame"].time).to(people.scores.device)
+                yield one["frame"], people
 
     def infer_all(
         self, inputs: Iterable[dict[str, Any]], batch_size: int = 8, look_ahead: int | None = None
@@ -185,20 +244,18 @@ class PosePredictor:
             look_ahead=look_ahead or _BATCHES_AHEAD * batch_size,
         )
 
-    def prepare(self, image: np.ndarray | str | os.PathLike[str]) -> dict[str, Any]:
+    def prepare(self, image: ImageLike) -> dict[str, Any]:
         """Read, check and resize an image.
 
         Args:
-            image (ndarray | str | PathLike): see :meth:`__call__`.
+            image: see :meth:`__call__`.
 
         Returns:
             dict: detectron2's model input, as from :class:`~dynpose.data.PoseDatasetMapper`: ``image`` (3, h, w) uint8
             in the order of INPUT.FORMAT, and the original ``height`` and ``width``; with INPUT.AFFINE_RESIZE_TEST also
             ``to_original``. With TEST.AUG.ENABLED the image keeps its original size.
         """
-        array = image if isinstance(image, np.ndarray) else read_image({"file_name": os.fspath(image)}, "BGR")
-        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or array.size == 0:
-            raise ValueError(f"an image must be a (H, W, 3) uint8 array in BGR order, got {array.shape} {array.dtype}")
+        array = to_bgr(image)
         height, width = array.shape[:2]
         if self.cfg.INPUT.FORMAT == "RGB":
             array = array[:, :, ::-1]

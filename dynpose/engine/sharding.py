@@ -18,7 +18,7 @@ import torch
 
 from dynpose.config import ConfigError
 
-from .prediction_record import PredictionRecord
+from .prediction_record import Key, PredictionRecord
 
 __all__ = [
     "Shard",
@@ -190,10 +190,14 @@ class ShardRecord(PredictionRecord):
         super().__init__(folder, {**info, "shard": {**asdict(shard), **inputs}}, made_with, resume, name=shard.stem)
 
     def finish(
-        self, names: Iterable[str], complete: bool, on_entry: Callable[[dict[str, Any]], None] = lambda entry: None
+        self,
+        keys: Iterable[Key],
+        complete: bool,
+        on_entry: Callable[[dict[str, Any]], None] = lambda entry: None,
+        videos: Sequence[dict[str, Any]] = (),
     ) -> None:
         """Mark the shard as complete; see :meth:`PredictionRecord.finish` for the arguments."""
-        for entry in self.entries(names):
+        for entry in self.entries(keys):
             on_entry(entry)
         if complete:
             self._append({"complete": True})

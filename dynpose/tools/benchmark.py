@@ -4,6 +4,7 @@
     dynpose benchmark model --config-file configs/FCPose/R_50_3x.yaml [--people 1 10 100] [--plot models.png]
     dynpose benchmark train --config-file configs/FCPose/R_50_3x.yaml [--batch 2] [--people 5] [--json training.json]
     dynpose benchmark predict --config-file output/run/config.yaml --weights output/run/model_final.pth [--batch 8]
+    dynpose benchmark video --config-file configs/FCPose/DLA_34_4x.yaml [--frames 300] [--size 480 640] [--people 5]
     dynpose benchmark loading [--images 64000] [--people 150000] [--image-files 5000] [--json loading.json]
 
 docs/benchmarks.md describes the measurements.
@@ -16,7 +17,7 @@ from pathlib import Path
 from .cli import positive_int
 
 NAME = "benchmark"
-HELP = "time an operator, models over the number of people, training, prediction in batches, or the loading of data"
+HELP = "time an operator, models over the number of people, training, prediction, or the loading of data"
 
 _EXTRAS = ("first-call", "released-loss", "all-positives")
 _PLOT_FORMATS = (".png", ".svg", ".pdf")
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model": (_add_model, _add_device),
         "train": (_add_train, _add_device),
         "predict": (_add_predict,),
+        "video": (_add_video,),
         "loading": (_add_loading,),
     }
     for name, adders in arguments.items():
@@ -87,6 +89,17 @@ def _add_predict(add):
     _add_machine(add)
     _add_number(add, "--repeats", "N", 1, "rounds,")
     add("opts", nargs="*", metavar="KEY VALUE", help="overrides of all configs, after another option")
+
+
+def _add_video(add):
+    add("--config-file", required=True, metavar="FILE", help="of a model")
+    add("--weights", default="", metavar="FILE", help="of the model; default: random, which is as fast")
+    _add_number(add, "--frames", "N", 300, "number of frames;")
+    size, shape = "of the frames, pixels; default 480 640", ("HEIGHT", "WIDTH")
+    add("--size", type=positive_int, nargs=2, metavar=shape, default=(480, 640), help=size)
+    _add_number(add, "--people", "N", 5, "in every frame;")
+    _add_machine(add)
+    add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after another option")
 
 
 def _add_loading(add):

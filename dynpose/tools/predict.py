@@ -1,29 +1,34 @@
-"""Predict the people in images: pictures with their poses, and one file with all numbers.
+"""Predict the people in images and videos: pictures with their poses, and one file with all numbers.
 
     dynpose predict --config-file output/run/config.yaml --weights output/run/model_final.pth \\
-        --input street.jpg holiday/ 'frames/*.png' --output predictions
+        --input street.jpg holiday/ 'frames/*.png' match.mp4 --track --output predictions
 
-The output folder gets a picture for every image, under the image's path relative to the common folder of all inputs,
-and predictions.json. That file holds all predicted people, whatever the score; the pictures show those above
---score-threshold. All other input files are listed there as skipped, with the reason.
+An input is an image, a video or an animated image; a folder or a glob of these; the http(s) URL of an image or a
+video; a camera (its number, or camera:0); a stream (rtsp://...); or - for standard input: an image, a video, or file
+names, one in a line.
 
-Each image's numbers are written to predictions.jsonl as soon as they are computed. However a run ends, the same command
-with --resume continues with the remaining images. --format writes files for other tools from it; with --resume, those
-of a finished run without predicting again.
+The output folder gets a picture for every image and a video for every video, under its path relative to the common
+folder of all inputs, and predictions.json. That file holds all predicted people, whatever the score; the pictures show
+those above --score-threshold. All other input files are listed there as skipped, with the reason. --format writes files
+for other tools; with --resume, those of a finished run without predicting again.
 
 Under torchrun, srun or in a SLURM array, each process predicts its share of the inputs, as with --shard 3/16, and
 writes predictions-00003-of-00016.jsonl; "dynpose merge-predictions" joins these files. --input also takes a list of
 images (.txt) and tar archives (docs/clusters.md).
 
-Exit codes: 0 = done; 1 = partly done: an image or a folder could not be read, a picture could not be written, or a
-prediction held a NaN or infinite number, as from a diverged model; 2 = invalid input, or results that can't be written;
-130 and 143 = ended by SIGINT (Ctrl-C) or SIGTERM. docs/prediction.md has the details.
+The numbers of each image and frame are written to predictions.jsonl as soon as they are computed. However a run ends,
+the same command with --resume continues with the remaining ones. A camera is stopped by Ctrl-C, or by q with --show.
+
+Exit codes: 0 = done; 1 = partly done: an image, a frame or a folder could not be read, a picture could not be written,
+or a prediction held a NaN or infinite number, as from a diverged model; 2 = invalid input, or results that can't be
+written; 130 and 143 = ended by SIGINT (Ctrl-C) or SIGTERM. docs/prediction.md has the details.
 """
 
 import argparse
 import os
 import signal
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +38,7 @@ from dynpose.results import FORMATS
 from .cli import finite_number, positive_int, positive_number
 
 NAME = "predict"
-HELP = "find the people in images: pictures and one JSON file"
+HELP = "find the people in images and videos: pictures and one JSON file"
 
 _COORDINATES = (
     "keypoints: [x, y, confidence in 0..1] in COCO's pixel convention, where (0, 0) is the centre of the upper left "
@@ -46,10 +51,13 @@ _TERMINATED = 143
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.add_argument("--config-file", required=True, help="config.yaml of a run, or a config by path or name")
+    parser.add_argument("--weights", required=True, help="a file, or a name of `dynpose model-info --weights-list`")
     parser.add_argument(
-        "--weights", required=True, help="a file, or a name that `dynpose model-info --weights-list` prints"
+        "--input",
+        required=True,
+        nargs="+",
+        help="images, videos, folders, quoted globs, URLs, cameras, or -; lists (.txt) or tar archives of images",
     )
-    parser.add_argument("--input", required=True, nargs="+", help="images, folders (with those inside) or quoted globs")
     parser.add_argument("--output", required=True, help="folder for the pictures and predictions.json")
     parser.add_argument(
         "--resume",
@@ -73,7 +81,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="cpu or cuda; default: MODEL.DEVICE, or cpu where there is no GPU")
     parser.add_argument("--shard", metavar="I/N", help="predict share I, from 0, of N; default: by the launcher")
-    parser.add_argument("--limit", type=positive_int, help="stop after so many images")
+    parser.add_argument("--limit", type=positive_int, help="stop after so many images and videos")
+    parser.add_argument("--stride", type=positive_int, default=1, metavar="N", help="of a video, every N-th frame")
+    parser.add_argument("--max-frames", type=positive_int, metavar="N", help="of a video, at most N frames")
+    parser.add_argument("--track", action="store_true", help="give the people of a video identities (track_id)")
+    parser.add_argument("--show", action="store_true", help="show the pictures in a window; q stops")
     parser.add_argument("--no-pictures", action="store_true", help="write predictions.json only")
     _add_format_arguments(parser)
     _add_picture_arguments(parser)
@@ -125,41 +137,52 @@ def _run(args):
 
     if is_collection(args):
         return predict_collection(args)
-    from dynpose.data.image_files import find_images
-    from dynpose.engine.file_prediction import FilePredictor, PictureFolder
-    from dynpose.engine.prediction_record import PredictionRecord, run_fingerprint
-    from dynpose.results import check_formats, write_formats
+    from dynpose.data.sources import find_sources
 
     _check_format_arguments(args)
     output = Path(os.path.abspath(args.output))
-    # a second run must not use the first one's pictures as inputs
-    images, skipped = find_images(args.input, skip=output)
-    found, images = len(images), images[: args.limit]
-    if not args.no_pictures:
-        _refuse_to_overwrite(images, output)
+    with tempfile.TemporaryDirectory(prefix="dynpose-") as spool:
+        # a second run must not use the first one's pictures as inputs
+        sources, skipped = find_sources(args.input, Path(spool), skip=output)
+        found, sources = len(sources), sources[: args.limit]
+        if not args.no_pictures:
+            _refuse_to_overwrite(sources, output)
+        return _predict(args, output, sources, skipped, found - len(sources))
+
+
+def _predict(args, output, sources, skipped, beyond_limit):
+    from dynpose.engine.file_prediction import FilePredictor, PictureFolder
+    from dynpose.engine.prediction_record import PredictionRecord, run_fingerprint
+    from dynpose.engine.show import Window
+    from dynpose.results import check_formats, write_formats
+
+    window = Window() if args.show else None
     predictor = FilePredictor.from_files(args.config_file, args.weights, args.opts, device=args.device)
 
     output.mkdir(parents=True, exist_ok=True)
-    info, made_with = _info(args, predictor, found - len(images)), run_fingerprint(predictor.cfg)
-    style = _picture_style(args, info["category_names"])
-    pictures = None if args.no_pictures else PictureFolder(output, predictor.schema, **style)
-    names = [name for name, _ in images]
-    results = _results(args, predictor.schema, info, lambda: record.entries(names), dict(images))
+    info, made_with = _info(args, predictor, beyond_limit), run_fingerprint(predictor.cfg)
+    pictures = None
+    if args.show or not args.no_pictures:
+        style = _picture_style(args, info["category_names"])
+        pictures = PictureFolder(None if args.no_pictures else output, predictor.schema, **style)
+    formatted = _formatted(args, predictor.schema, info, lambda: record.entries(results.all_keys()), sources)
     # before the record, which replaces that of an earlier run
-    check_formats(args.format, results, output)
+    check_formats(args.format, formatted, output)
     with _only_run_in(output), PredictionRecord(output, info, made_with, resume=args.resume) as record:
-        _report_earlier(record, images)
+        results = _Results(args, record, sources)
+        _refuse_to_resume_live(record, sources)
+        _report_earlier(record, results)
         try:
             for file in skipped:
                 record.add_skipped(*file)
-            predictor.predict_files(images, record, batch_size=args.batch_size, pictures=pictures)
+            _predict_sources(args, predictor, record, sources, pictures, window)
         except BaseException:
-            _stop(record, names, args)
+            _stop(record, results, args)
             raise
         counts = _Counts(args.score_threshold)
-        record.finish(names, complete=True, on_entry=counts.add)
-        code = _summarise(counts, record.skipped, args)
-        for line in write_formats(args.format, results, output):
+        record.finish(results.all_keys(), complete=True, on_entry=counts.add, videos=results.videos())
+        code = _summarise(counts, record.skipped, results.videos(), args)
+        for line in write_formats(args.format, formatted, output):
             print(line)
         return code
 
@@ -185,7 +208,7 @@ def _picture_style(args, class_names):
     }
 
 
-def _results(args, schema, info, entries, paths):
+def _formatted(args, schema, info, entries, sources):
     """The predictions for the writers of formats."""
     from dynpose.results.results import Results
 
@@ -195,11 +218,53 @@ def _results(args, schema, info, entries, paths):
         flip_pairs=schema.flip_pairs,
         category_names=tuple(info["category_names"]),
         entries=entries,
-        find_image=paths.get,
+        find_image={source.name: source.location for source in sources if source.kind == "image"}.get,
         score_threshold=args.score_threshold,
         keypoint_threshold=args.keypoint_threshold,
         annotations=args.annotations,
     )
+
+
+def _predict_sources(args, predictor, record, sources, pictures, window):
+    """Predict the images, and then the videos, one after another."""
+    images = [(source.name, source.location) for source in sources if source.kind == "image"]
+    predictor.predict_files(images, record, batch_size=args.batch_size, pictures=pictures, window=window)
+    videos = [source for source in sources if source.kind != "image"]
+    if videos:
+        from dynpose.engine.video_prediction import predict_video
+
+        for video in videos:
+            predict_video(predictor, video, record, _video_options(args), pictures=pictures, window=window)
+
+
+def _video_options(args):
+    from dynpose.engine.video_prediction import VideoOptions
+
+    return VideoOptions(args.stride, args.max_frames, args.track, args.batch_size)
+
+
+class _Results:
+    """The results of the sources in a record, in the order of the sources."""
+
+    def __init__(self, args, record, sources):
+        self.args = args
+        self.record = record
+        self.sources = sources
+
+    def all_keys(self):
+        """The keys of the images and the recorded frames."""
+        for source in self.sources:
+            if source.kind == "image":
+                yield source.name
+            else:
+                from dynpose.engine.video_prediction import video_keys
+
+                yield from video_keys(self.record, source, _video_options(self.args))
+
+    def videos(self):
+        """What the record holds of the finished videos."""
+        videos = [self.record.video(source.name, source.location) for source in self.sources if source.kind != "image"]
+        return [video for video in videos if video is not None]
 
 
 class _Terminated(BaseException):
@@ -239,13 +304,30 @@ def _only_run_in(output, stem="predictions"):
         ) from None
 
 
-def _refuse_to_overwrite(images, output):
+def _refuse_to_overwrite(sources, output):
     from dynpose.config import ConfigError
 
-    sources = {path.resolve() for _, path in images}
-    for name, _ in images:
-        if (output / name).resolve() in sources:
+    files = {source.location.resolve() for source in sources if isinstance(source.location, Path)}
+    results = set()
+    for source in sources:
+        name = source.name
+        if source.kind != "image":
+            from dynpose.engine.video_prediction import result_name
+
+            name = result_name(name)
+        if (output / name).resolve() in files:
             raise ConfigError(f"--output {output}: the picture {name} would overwrite an image; give another folder")
+        if name in results:
+            raise ConfigError(f"--input: the results of two inputs are called {name}; predict them one after another")
+        results.add(name)
+
+
+def _refuse_to_resume_live(record, sources):
+    from dynpose.config import ConfigError
+
+    for source in sources:
+        if source.kind in ("camera", "stream") and record.frames(source.name, source.location):
+            raise ConfigError(f"--resume: {source.name} is live and can't be continued; give another --output")
 
 
 def _info(args, predictor, beyond_limit):
@@ -262,26 +344,30 @@ def _info(args, predictor, beyond_limit):
     }
 
 
-def _report_earlier(record, images):
+def _report_earlier(record, results):
     if record.damaged:
         print(f"{record.path}: {record.damaged} damaged lines are skipped", file=sys.stderr)
-    there = sum(record.has(*image) for image in images)
+    images = [source for source in results.sources if source.kind == "image"]
+    there = sum(record.has(source.name, source.location) for source in images)
     if there:
         print(f"{there} of {len(images)} images are in {record.path} already", file=sys.stderr)
+    frames = sum(isinstance(key, tuple) for key in results.all_keys())
+    if frames:
+        print(f"{frames} frames are in {record.path} already", file=sys.stderr)
 
 
-def _stop(record, names, args):
+def _stop(record, results, args):
     """Write predictions.json with the results so far when the run ends early."""
     counts = _Counts(args.score_threshold)
     try:
-        record.finish(names, complete=False, on_entry=counts.add)
+        record.finish(results.all_keys(), complete=False, on_entry=counts.add, videos=results.videos())
     except OSError as error:
         print(f"stopped: {error}", file=sys.stderr)
     else:
-        print(
-            f"stopped: {args.output} holds {counts.images} of {len(names)} images; --resume continues with the others",
-            file=sys.stderr,
-        )
+        images = sum(source.kind == "image" for source in results.sources)
+        held = [f"{counts.images} of {images} images"] if images else []
+        held += [f"{counts.frames} frames"] if len(results.sources) > images else []
+        print(f"stopped: {args.output} holds {' and '.join(held)}; --resume continues with the others", file=sys.stderr)
 
 
 class _Counts:
@@ -289,12 +375,13 @@ class _Counts:
 
     def __init__(self, score_threshold):
         self.score_threshold = score_threshold
-        self.images = self.people = self.shown = self.notes = self.without_picture = 0
+        self.images = self.frames = self.people = self.shown = self.notes = self.without_picture = 0
         self.not_finite = self.images_not_finite = 0
 
     def add(self, entry):
         scores = [person["score"] for person in entry["instances"]]
-        self.images += 1
+        self.images += "frame" not in entry
+        self.frames += "frame" in entry
         self.people += len(scores)
         self.shown += sum(score >= self.score_threshold for score in scores)
         self.notes += "note" in entry
@@ -303,13 +390,18 @@ class _Counts:
         self.images_not_finite += entry["not_finite"] > 0
 
 
-def _summarise(counts, skipped, args):
+def _summarise(counts, skipped, videos, args):
+    done = [f"{counts.images} images"] if counts.images or not videos else []
+    done += [f"{counts.frames} frames of {len(videos)} videos"] if videos else []
     print(
-        f"{counts.images} images, {counts.shown} people with a score of at least {args.score_threshold} "
+        f"{', '.join(done)}, {counts.shown} people with a score of at least {args.score_threshold} "
         f"({counts.people} in all): {args.output}"
     )
-    failures = sum(file["is_failure"] for file in skipped)
-    others = len(skipped) - failures
+    broken = sum("frame" in file for file in skipped)
+    failures = sum(file["is_failure"] for file in skipped) - broken
+    others = len(skipped) - failures - broken
+    cut_off = sum("cut_off" in video for video in videos)
+    without_picture = counts.without_picture + sum("picture_error" in video for video in videos)
     diverged = (
         f"{counts.not_finite} predictions with a NaN or infinite number omitted, in {counts.images_not_finite} images "
         f"(not_finite in predictions.json): the training of {args.weights} may have diverged; give weights of an "
@@ -322,9 +414,11 @@ def _summarise(counts, skipped, args):
         ),
         (others, f"{others} other files skipped (listed in predictions.json)"),
         (failures, f"{failures} images or folders can't be read (skipped in predictions.json has the reasons)"),
-        (counts.without_picture, f"{counts.without_picture} pictures not written (picture_error in predictions.json)"),
+        (broken, f"{broken} frames can't be decoded (skipped in predictions.json has the reasons)"),
+        (cut_off, f"{cut_off} videos are cut off (cut_off in predictions.json): their frames so far are predicted"),
+        (without_picture, f"{without_picture} pictures not written (picture_error in predictions.json)"),
         (counts.not_finite, diverged),
     ):
         if number:
             print(line, file=sys.stderr)
-    return 1 if failures or counts.without_picture or counts.not_finite else 0
+    return 1 if failures or broken or cut_off or without_picture or counts.not_finite else 0

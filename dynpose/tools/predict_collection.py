@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from .predict import _info, _only_run_in, _refuse_to_overwrite
+from .predict import _info, _only_run_in, _picture_style, _refuse_to_overwrite
 
 
 def is_collection(args):
@@ -54,6 +54,7 @@ class _Share:
 def _files(args, shard, output):
     """The share of images in files, and the number of images that --limit excludes."""
     from dynpose.data.image_files import find_images
+    from dynpose.data.sources import Source
     from dynpose.engine.sharding import fingerprint_of_names
 
     found = _read_lists(args.input) if any(map(_is_list, args.input)) else find_images(args.input, skip=output)
@@ -61,7 +62,7 @@ def _files(args, shard, output):
     inputs = fingerprint_of_names(name for name, _ in images)
     mine, skipped = (images, found.skipped) if shard is None else (shard.of(images), shard.of(found.skipped))
     if not args.no_pictures:
-        _refuse_to_overwrite(mine, output)
+        _refuse_to_overwrite([Source(name, path, "image") for name, path in mine], output)
 
     def predict(predictor, record, pictures):
         there = sum(record.has(*image) for image in mine)
@@ -107,9 +108,8 @@ def _predict(args, shard, share, beyond_limit, output):
     predictor = ArchivePredictor.from_files(args.config_file, args.weights, args.opts, device=args.device)
     output.mkdir(parents=True, exist_ok=True)
     info, made_with = _info(args, predictor, beyond_limit), run_fingerprint(predictor.cfg)
-    pictures = (
-        None if args.no_pictures else PictureFolder(output, predictor.schema, score_threshold=args.score_threshold)
-    )
+    style = _picture_style(args, info["category_names"])
+    pictures = None if args.no_pictures else PictureFolder(output, predictor.schema, **style)
     stem = "predictions" if shard is None else shard.stem
     with _only_run_in(output, stem):
         if shard is None:

@@ -9,6 +9,7 @@ Axes: N people, K keypoints.
 
 from __future__ import annotations
 
+import colorsys
 import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -49,9 +50,10 @@ def draw_poses(
 
     Keypoints that are not finite, and people whose score or box is not, are skipped.
 
-    Limbs and keypoints of the left side are blue, of the right side orange, all others green. People with the highest
-    scores are on top. An image whose shorter side is under 480 pixels is enlarged first, so that lines and scores are
-    legible. Class names may be in any script, see :func:`~dynpose.utils.text.draw_text`.
+    Limbs and keypoints of the left side are blue, of the right side orange, all others green. A tracked person has one
+    colour, that of the identity, which is written before the name and the score. People with the highest scores are on
+    top. An image whose shorter side is under 480 pixels is enlarged first, so that lines and scores are legible. Class
+    names may be in any script, see :func:`~dynpose.utils.text.draw_text`.
 
     The confidence of a keypoint is the probability of its heatmap's peak among all cells of the map, which is small
     even for a correct keypoint: a Gaussian peak with a standard deviation of s cells has 1 / (2 pi s^2). The default
@@ -61,7 +63,7 @@ def draw_poses(
     Args:
         image_rgb (ndarray): (H, W, 3) uint8.
         instances (Instances): with ``pred_boxes``, ``scores`` and ``pred_keypoints`` (N, K, 3) in continuous pixels of
-            the image.
+            the image; optionally with ``track_ids`` (N,), -1 = not tracked.
         schema (KeypointSchema): gives the sides and the limbs of the K keypoints; it may have no limbs.
         score_threshold (float): people with a lower score are skipped.
         keypoint_threshold (float): keypoints with a lower confidence, and their limbs, are skipped.
@@ -103,10 +105,12 @@ def draw_poses(
     # widths and letters are designed for an image of the minimum size
     unit = max(1.0, min(canvas.shape[:2]) / _MIN_SHORT_SIDE)
 
-    limb_colors, point_colors = _colors(schema)
-    for box, person, seen in zip(boxes, points, visible):
+    side_colors = _colors(schema)
+    track_ids = instances.track_ids.tolist() if instances.has("track_ids") else [-1] * len(instances)
+    for box, person, seen, track_id in zip(boxes, points, visible, track_ids):
+        limb_colors, point_colors = side_colors if track_id < 0 else _track_colors(track_id, schema)
         if show_boxes:
-            _rectangle(canvas, box, round(unit))
+            _rectangle(canvas, box, round(unit), _WHITE if track_id < 0 else _track_color(track_id))
         width = line_width or float(np.clip(np.sqrt(np.prod(box[2:] - box[:2])) / 50, 1.6 * unit, 4 * unit))
         radius = point_radius or 1.1 * width
         limbs = [(*person[[a, b]], color) for (a, b), color in zip(schema.skeleton, limb_colors) if seen[[a, b]].all()]
@@ -120,9 +124,10 @@ def draw_poses(
             _disc(canvas, point, color, radius)
     names = _class_names(instances, class_names, show_labels)
     scores = [f"{score:.2f}" if show_scores else "" for score in instances.scores.tolist()]
-    for box, name, score in zip(boxes, names, scores):
-        if name or score:
-            _label(canvas, f"{name} {score}".strip(), box, unit)
+    identities = [f"#{track_id}" if show_scores and track_id >= 0 else "" for track_id in track_ids]
+    for box, *parts in zip(boxes, identities, names, scores):
+        if any(parts):
+            _label(canvas, " ".join(filter(None, parts)), box, unit)
     return canvas
 
 
@@ -154,6 +159,18 @@ def _colors(schema):
     return colors[: -len(points)], np.array(colors[-len(points) :])
 
 
+def _track_color(track_id):
+    """The RGB colour of an identity: those of successive ones differ most, by the golden ratio of the hues."""
+    red, green, blue = colorsys.hsv_to_rgb(track_id * 0.618033988749895 % 1, 0.75, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _track_colors(track_id, schema):
+    """What _colors gives, for a tracked person."""
+    color = _track_color(track_id)
+    return [color] * len(schema.skeleton), np.array([color] * schema.num_keypoints)
+
+
 def _fixed(image, point):
     """Continuous pixels to OpenCV's fixed-point numbers, in which integers are pixel centres."""
     # points far outside would overflow
@@ -172,11 +189,11 @@ def _disc(image, center, color, radius):
     )
 
 
-def _rectangle(image, box, width):
+def _rectangle(image, box, width, color):
     # on whole pixels, so that thin lines are sharp
     x0, y0, x1, y1 = np.clip(box, 0, np.tile(image.shape[1::-1], 2) - 1).astype(int).tolist()
     cv2.rectangle(image, (x0, y0), (x1, y1), _DARK, width + 2)
-    cv2.rectangle(image, (x0, y0), (x1, y1), _WHITE, width)
+    cv2.rectangle(image, (x0, y0), (x1, y1), color, width)
 
 
 def _label(image, text, box, unit):
