@@ -1,7 +1,10 @@
 """Predict the people in images and videos: pictures with their poses, and one file with all numbers.
 
-    dynpose predict --config-file output/run/config.yaml --weights output/run/model_final.pth \\
+    dynpose predict --weights output/run/model_final.pth \\
         --input street.jpg holiday/ 'frames/*.png' match.mp4 --track --output predictions
+
+The config is, without --config-file, config.yaml in the folder of the weights, or that of published weights, whose
+names "dynpose model-info --weights-list" prints.
 
 An input is an image, a video or an animated image; a folder or a glob of these; the http(s) URL of an image or a
 video; a camera (its number, or camera:0); a stream (rtsp://...); or - for standard input: an image, a video, or file
@@ -50,7 +53,7 @@ _TERMINATED = 143
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
-    parser.add_argument("--config-file", required=True, help="config.yaml of a run, or a config by path or name")
+    parser.add_argument("--config-file", help="a config by path or name; default: that of the weights")
     parser.add_argument("--weights", required=True, help="a file, or a name of `dynpose model-info --weights-list`")
     parser.add_argument(
         "--input",
@@ -133,6 +136,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args):
+    from .config_of_weights import required_config
+
+    args.config_file = required_config(args.config_file, args.weights)
     from .predict_collection import is_collection, predict_collection
 
     if is_collection(args):
