@@ -79,8 +79,8 @@ def to_bgr(image: ImageLike) -> np.ndarray:
 def fetch_image(url: str) -> EncodedImage:
     """Download an image; nothing is cached.
 
-    detectron2's PathManager is not used: it caches by the path of a URL, and thus gives the image of ``?id=1`` for
-    ``?id=2`` too.
+    detectron2's PathManager is not used: it keeps what it downloads, and would give the first image of a network camera
+    forever.
 
     Args:
         url (str): http or https.

@@ -85,6 +85,8 @@ class PredictionRecord:
         self.info = info
         self.damaged = 0
         self._places: dict[Key, _Place] = {}
+        # the recorded frames of each video
+        self._frames: dict[str, set[int]] = {}
         self._videos: dict[str, dict[str, Any]] = {}
         self._earlier_skips: dict[Key, dict[str, Any]] = {}
         self._skipped: dict[Key, dict[str, Any]] = {}
@@ -100,6 +102,8 @@ class PredictionRecord:
             _check_same_run(self.path, lines.header, info, made_with)
             self._places, self._earlier_skips, self.damaged = lines.places, lines.skipped, lines.damaged
             self._videos = lines.videos
+            for key in self._places:
+                self._count_frame(key)
             self._end = lines.end
         self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115  closed by close()
         self._file.truncate(self._end)
@@ -143,8 +147,11 @@ class PredictionRecord:
             list[int]: their indices, increasing.
         """
         state = _file_state(path)
-        of_video = [(key, place) for key, place in self._places.items() if isinstance(key, tuple) and key[0] == name]
-        return sorted(key[1] for key, place in of_video if place.file == state)
+        return sorted(index for index in self._frames.get(name, ()) if self._places[name, index].file == state)
+
+    def _count_frame(self, key):
+        if isinstance(key, tuple):
+            self._frames.setdefault(key[0], set()).add(key[1])
 
     def video(self, name: str, path: Path | str | int) -> dict[str, Any] | None:
         """What :meth:`add_video` has recorded of a video whose file is unchanged since; None if nothing."""
@@ -171,8 +178,10 @@ class PredictionRecord:
         """
         state = _file_state(path)
         offset = self._append({**entry, "file": state})
-        self._places[entry_key(entry)] = _Place(offset, state, "picture_error" in entry)
-        self._skipped.pop(entry_key(entry), None)
+        key = entry_key(entry)
+        self._places[key] = _Place(offset, state, "picture_error" in entry)
+        self._count_frame(key)
+        self._skipped.pop(key, None)
 
     def add_video(self, video: dict[str, Any], path: Path | str | int) -> None:
         """Add what is known of a video at its end, when all its frames are recorded.
@@ -215,7 +224,8 @@ class PredictionRecord:
         key = entry_key(skipped)
         if self._earlier_skips.get(key) != skipped or key in self._places:
             self._append({"skipped": skipped})
-        self._places.pop(key, None)
+        if self._places.pop(key, None) is not None and frame is not None:
+            self._frames[name].discard(frame)
         self._skipped[key] = skipped
 
     @property

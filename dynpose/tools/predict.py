@@ -234,7 +234,8 @@ def _formatted(args, schema, info, entries, sources):
 def _predict_sources(args, predictor, record, sources, pictures, window):
     """Predict the images, and then the videos, one after another."""
     images = [(source.name, source.location) for source in sources if source.kind == "image"]
-    predictor.predict_files(images, record, batch_size=args.batch_size, pictures=pictures, window=window)
+    if images:
+        predictor.predict_files(images, record, batch_size=args.batch_size, pictures=pictures, window=window)
     videos = [source for source in sources if source.kind != "image"]
     if videos:
         from dynpose.engine.video_prediction import predict_video

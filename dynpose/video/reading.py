@@ -222,7 +222,7 @@ def _display_matrix(frame):
 class AnimationReader(FrameSource):
     """The frames of an animated GIF, PNG, WebP or AVIF image, whole as they are shown.
 
-    FFmpeg does not read animated WebP, and gives of some GIFs frames that are shown for another time than in browsers.
+    By Pillow, since FFmpeg does not decode animated WebP.
 
     Args:
         path (str | Path): of an image with several frames.

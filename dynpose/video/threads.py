@@ -12,6 +12,7 @@ __all__ = ["in_background", "newest"]
 
 _Item = TypeVar("_Item")
 _END = object()
+_SECONDS_TO_STOP = 5.0
 
 
 def in_background(items: Iterable[_Item], ahead: int) -> Generator[_Item, None, None]:
@@ -56,8 +57,10 @@ def newest(items: Iterable[_Item]) -> Generator[_Item, None, None]:
             yield item
     finally:
         slot.is_stopped = True
-        thread.join()
-        _close(iterator)
+        # a source that hangs must not keep the program from ending
+        thread.join(timeout=_SECONDS_TO_STOP)
+        if not thread.is_alive():
+            _close(iterator)
 
 
 class _Slot:

@@ -1,6 +1,7 @@
 """Images in any form, against OpenCV and Pillow."""
 
 import io
+import itertools
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -25,12 +26,17 @@ def png(pixels=RGB, **options):
 
 @pytest.fixture(scope="module")
 def server():
-    """A web server with an image that depends on the query, a missing page and a text."""
+    """A web server with an image that depends on the query, one that changes, a text and nothing else."""
+    numbers = itertools.count()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             path, _, query = self.path.partition("?")
-            content = {"/image": png(np.roll(RGB, int(query or 0), axis=0)), "/text": b"<html>Log in"}.get(path)
+            content = {
+                "/image": png(np.roll(RGB, int(query or 0), axis=0)),
+                "/next": png(np.full_like(RGB, next(numbers))),
+                "/text": b"<html>Log in",
+            }.get(path)
             self.send_response(404 if content is None else 200)
             self.end_headers()
             self.wfile.write(content or b"")
@@ -121,8 +127,13 @@ def test_an_opened_pil_image_is_turned_upright(tmp_path):
 
 def test_urls(server):
     assert np.array_equal(to_bgr(f"{server}/image"), BGR)
-    # nothing is cached, least of all by the path alone
     assert np.array_equal(to_bgr(f"{server}/image?2"), np.roll(BGR, 2, axis=0))
+
+
+def test_nothing_is_cached(server):
+    """As from a network camera, whose image changes."""
+    first, second = (to_bgr(f"{server}/next") for _ in range(2))
+    assert not np.array_equal(first, second)
 
 
 def test_urls_that_give_no_image(server):

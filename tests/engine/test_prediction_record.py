@@ -43,6 +43,30 @@ def there(record, images):
     return [name for name, path in images.items() if record.has(name, path)]
 
 
+def test_frames_of_a_video_resume_one_by_one(begin, images, tmp_path):
+    video = {"file_name": "a", "frames": 2}
+    with begin() as record:
+        for index in (0, 1, 2):
+            record.add_image(entry("a", frame=index, time=index / 10), images["a"])
+        record.add_skipped("a", "broken", True, frame=2, time=0.2)
+        record.add_video(video, images["a"])
+    with begin(resume=True) as record:
+        assert record.frames("a", images["a"]) == [0, 1]
+        assert record.frames("b", images["b"]) == []
+        assert [record.has(("a", index), images["a"]) for index in (0, 1, 2)] == [True, True, False]
+        assert record.video("a", images["a"]) == video
+        record.keep_skipped("a")
+        assert [file["frame"] for file in record.skipped] == [2]
+        record.finish([("a", 1), ("a", 0)], complete=True, videos=[video])
+        written = json.loads((tmp_path / "predictions.json").read_text())
+        assert [image["frame"] for image in written["images"]] == [1, 0]
+        assert written["videos"] == [video]
+        # another file under the same name has no results
+        images["a"].write_bytes(b"other pixels")
+        assert record.frames("a", images["a"]) == []
+        assert record.video("a", images["a"]) is None
+
+
 def test_the_file_of_all_is_in_the_order_asked_for(begin, images, tmp_path):
     with begin() as record:
         add(record, images, "cab")
@@ -52,6 +76,7 @@ def test_the_file_of_all_is_in_the_order_asked_for(begin, images, tmp_path):
     assert json.loads((tmp_path / "predictions.json").read_text()) == {
         "info": {**INFO, "complete": True},
         "images": [entry("a"), entry("b"), entry("c")],
+        "videos": [],
         "skipped": [{"file_name": "d", "reason": "broken", "is_failure": True}],
     }
     assert seen == [entry("a"), entry("b"), entry("c")]

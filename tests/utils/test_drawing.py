@@ -45,6 +45,17 @@ def test_keypoints_and_limbs_stand_where_they_are_in_the_colour_of_their_side():
     assert tuple(image[250, 300]) == ORANGE
 
 
+def test_a_tracked_person_has_the_colour_of_the_identity():
+    def drawn(track_id):
+        tracked = person()
+        tracked.track_ids = torch.tensor([track_id])
+        return draw_poses(black(), tracked, FLIPPED, show_boxes=False, show_scores=False)
+
+    pixels = [tuple(drawn(track_id)[250, x]) for track_id in (1, 2) for x in (500, 300)]
+    assert pixels[0] == pixels[1] != pixels[2] == pixels[3]
+    assert np.array_equal(drawn(-1), draw_poses(black(), person(), FLIPPED, show_boxes=False, show_scores=False))
+
+
 def test_a_keypoint_is_drawn_around_its_continuous_position():
     """A keypoint at (400.5, 100.5) lies in the middle of pixel (400, 100)."""
     image = draw_poses(black(), person(), KeypointSchema(names=SCHEMA.names), show_boxes=False, show_scores=False)
