@@ -52,21 +52,23 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _entry(cfg, annotations, image_root):
-    """The data set of a file; if it has the model's keypoints, with what the file may not say of them."""
+    """The data set of a file, with what the file may not say of its keypoints: the model's pairs and sigmas, if it has
+    the same keypoints, else the sigmas of ``dynpose train --data``.
+    """
     from dynpose.data import model_schema
+    from dynpose.data.data_file import proposed_sigmas
     from dynpose.data.datasets import read_schema
 
     annotations = os.path.abspath(os.path.expanduser(annotations))
     root = os.path.expanduser(image_root) if image_root else os.path.dirname(annotations)
     entry = {"name": os.path.splitext(os.path.basename(annotations))[0], "json_file": annotations, "image_root": root}
-    if not cfg.MODEL.KEYPOINT_SCHEMA.NAMES:
-        return entry
-    model = model_schema(cfg)
-    if read_schema(annotations).names == model.names:
+    schema = read_schema(annotations)
+    sigmas = proposed_sigmas(schema.names) if schema.sigmas_are_default else None
+    if cfg.MODEL.KEYPOINT_SCHEMA.NAMES and model_schema(cfg).names == schema.names:
+        model = model_schema(cfg)
         entry["flip_pairs"] = [list(pair) for pair in model.flip_pairs]
-        if not model.sigmas_are_default:
-            entry["sigmas"] = list(model.sigmas)
-    return entry
+        sigmas = None if model.sigmas_are_default else list(model.sigmas)
+    return entry if sigmas is None else {**entry, "sigmas": sigmas}
 
 
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:

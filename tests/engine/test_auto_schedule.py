@@ -17,7 +17,7 @@ def chosen(config, num_images, *opts, fine_tunes=True, num_processes=1):
 
 @pytest.mark.parametrize(
     ("num_images", "fine_tunes", "epochs"),
-    [(40, True, 60), (640, True, 30), (40 * 3**4, True, 20), (10**6, True, 10), (40, False, 180), (640, False, 90)],
+    [(40, True, 30), (640, True, 15), (40 * 16, False, 45), (10**6, True, 10), (40, False, 90)],
 )
 def test_epochs(num_images, fine_tunes, epochs):
     """16 times as many images: half the epochs."""
@@ -27,24 +27,24 @@ def test_epochs(num_images, fine_tunes, epochs):
 def test_forty_images_on_a_cpu():
     cfg = chosen("custom/cpu.yaml", 40)
     solver = cfg.SOLVER
-    # 60 epochs of 5 batches; a tenth of them to warm up; 15 evaluations
-    assert (solver.IMS_PER_BATCH, solver.MAX_ITER, solver.WARMUP_ITERS, cfg.TEST.EVAL_PERIOD) == (8, 300, 30, 20)
-    # of the config's 0.002 for 16, and half of that for trained weights
-    assert solver.BASE_LR == 0.0005
-    assert (solver.BEST_METRIC, solver.EARLY_STOPPING_PATIENCE) == ("keypoints/AP", 5)
-    assert (solver.CHECKPOINT_PERIOD, solver.CHECKPOINTS_KEPT) == (20, 2)
+    # 30 epochs of 5 batches; a tenth of them to warm up; 15 evaluations
+    assert (solver.IMS_PER_BATCH, solver.MAX_ITER, solver.WARMUP_ITERS, cfg.TEST.EVAL_PERIOD) == (8, 150, 15, 10)
+    # of the config's 0.002 for 16, and a tenth of that for trained weights
+    assert solver.BASE_LR == 0.0001
+    assert (solver.BEST_METRIC, solver.EARLY_STOPPING_PATIENCE) == ("keypoints/AP", 8)
+    assert (solver.CHECKPOINT_PERIOD, solver.CHECKPOINTS_KEPT) == (10, 2)
     assert chosen("custom/cpu.yaml", 40, fine_tunes=False).SOLVER.BASE_LR == 0.001
 
 
 def test_the_shape_of_the_configs_schedule_is_kept():
     """90,000 iterations with drops after two thirds and eight ninths of them."""
     cfg = chosen("custom/gpu.yaml", 640)
-    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (16, 1200, (800, 1067))
+    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (16, 600, (400, 533))
     # 36 epochs with drops after 24 and 33
     cfg = chosen("InsPose/R_50_36e.yaml", 640, "MODEL.DEVICE", "cuda")
     assert cfg.SOLVER.MAX_EPOCHS == 0
     steps = load_config("InsPose/R_50_36e.yaml").SOLVER.STEPS_EPOCHS
-    assert tuple(round(1200 * step / 36) for step in steps) == cfg.SOLVER.STEPS
+    assert tuple(round(600 * step / 36) for step in steps) == cfg.SOLVER.STEPS
 
 
 @pytest.mark.parametrize(("num_images", "batch"), [(1, 1), (3, 1), (5, 2), (9, 4), (15, 4), (16, 8), (1000, 8)])
@@ -68,7 +68,7 @@ def test_what_the_user_sets_is_kept_and_the_rest_follows():
     # another batch: the learning rate is scaled from the one that it is meant for
     cfg = chosen("CID/HRNet_W32_140e.yaml", 40, "MODEL.DEVICE", "cpu", "SOLVER.IMS_PER_BATCH", "10")
     config = load_config("CID/HRNet_W32_140e.yaml").SOLVER
-    assert pytest.approx(0.5 * config.BASE_LR * 10 / config.REFERENCE_BATCH) == cfg.SOLVER.BASE_LR
+    assert pytest.approx(0.1 * config.BASE_LR * 10 / config.REFERENCE_BATCH) == cfg.SOLVER.BASE_LR
     assert cfg.SOLVER.REFERENCE_BATCH == 10
 
 
@@ -76,5 +76,5 @@ def test_each_value_is_explained(caplog):
     with caplog.at_level("INFO", logger="dynpose"):
         chosen("custom/cpu.yaml", 40, "SOLVER.WARMUP_ITERS", "7")
     messages = [record.getMessage() for record in caplog.records]
-    assert "SOLVER.MAX_ITER is 300: 60 epochs of 40 images in batches of 8, from trained weights" in messages
+    assert "SOLVER.MAX_ITER is 150: 30 epochs of 40 images in batches of 8, from trained weights" in messages
     assert not any("WARMUP" in message for message in messages)
