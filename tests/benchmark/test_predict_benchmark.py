@@ -1,6 +1,7 @@
 """dynpose benchmark predict on a tiny model, and its comparison by hand."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_a_folder_in_shards(files, tmp_path, monkeypatch, capsys):
         def communicate(self):
             return "", ""
 
-    monkeypatch.setattr(shards.subprocess, "Popen", Process)
+    monkeypatch.setattr(shards, "subprocess", SimpleNamespace(Popen=Process, DEVNULL=None, PIPE=None))
     sizes = ["--images", "5", "--shapes", "2", "--batch", "2", "--device", "cpu", "--processes", "2"]
     assert main(["benchmark", "predict", *files, *sizes, "--json", str(tmp_path / "report.json")]) == 0
     (row,) = json.loads((tmp_path / "report.json").read_text())["models"]
