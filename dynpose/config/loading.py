@@ -39,9 +39,11 @@ def load_config(config_file: str | os.PathLike[str] = "", opts: Sequence[str] = 
         path = find_config_file(config_file)
         if path.endswith(".py"):
             raise ConfigError(f"{config_file}: a lazy config; load it with dynpose.model_zoo.get_config")
-        reader = _FileReader(cfg)
+        reader = _FileReader()
+        # It shares the config's nodes: copying and merging all of them takes longer than reading the file
+        reader.update(cfg)
         _merge(cfg, reader.merge_from_file, path, config_file)
-        cfg.merge_from_other_cfg(reader)
+        cfg.update(reader)
     if len(opts) % 2:
         raise ConfigError(f"Overrides must be KEY VALUE pairs, got {len(opts)} words: {' '.join(opts)}")
     _merge(cfg, cfg.merge_from_list, list(opts), "command line")
@@ -53,6 +55,10 @@ class _FileReader(CfgNode):
 
     detectron2's CfgNode executes code that a file asks for, with a warning, and downloads bases that are URLs.
     """
+
+    # The nodes that it makes are plain, as those that it shares with a config: yacs merges nodes of the same type only
+    _create_config_tree_from_dict = CfgNode._create_config_tree_from_dict
+    _decode_cfg_value = CfgNode._decode_cfg_value
 
     @classmethod
     def load_yaml_with_base(cls, filename, allow_unsafe=False):
