@@ -1,6 +1,6 @@
 """Choosing a schedule from the number of training images: batch, iterations, warm-up, evaluations, learning rate.
 
-docs/custom_training.md has the trials that the numbers are based on.
+docs/custom_training.md has the trials that the learning rate is based on; the other numbers are common practice.
 """
 
 from __future__ import annotations
