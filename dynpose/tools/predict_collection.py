@@ -1,5 +1,6 @@
 """``dynpose predict`` on a share of its inputs, and on lists of images and tar archives."""
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from .predict import _info, _only_run_in, _picture_style, _refuse_to_overwrite
 
 
-def is_collection(args):
+def is_collection(args: argparse.Namespace) -> bool:
     """Whether the inputs are lists or archives, or shared with other processes."""
     from dynpose.data.archives import is_archive
     from dynpose.engine.sharding import shard_of_process
@@ -17,7 +18,7 @@ def is_collection(args):
     return shard_of_process(os.environ) is not None
 
 
-def predict_collection(args):
+def predict_collection(args: argparse.Namespace) -> int:
     """Predict; see :mod:`.predict` for the exit code."""
     from dynpose.data.archives import is_archive
     from dynpose.engine.sharding import parse_shard, shard_of_process, use_own_gpu
