@@ -18,6 +18,8 @@ endif
 
 # threads that wait must sleep: the data workers need the cores
 export OMP_WAIT_POLICY := PASSIVE
+# Modules are compiled once, and not by each of the processes that tests start, also where the environment forbids it.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup test lint demo clean
 

@@ -137,10 +137,10 @@ def caplog(caplog):
 
 # Files that take longest: begun first, so that no process is left alone with one of them at the end
 _SLOW = (
-    *("test_querypose_reference.py", "test_kp_net_fused.py", "test_restart.py", "test_precision.py", "test_launch.py"),
-    *("test_model_benchmark.py", "test_train_benchmark.py", "test_training.py", "test_wheel.py", "test_train_net.py"),
-    *("test_watchdog.py", "test_lazy_configs.py", "test_carrying.py", "test_querypose_checkpoint.py"),
-    *("test_imagenet.py", "test_model_info.py"),
+    *("test_querypose_reference.py", "test_kp_net_fused.py", "test_check_data_agrees.py", "test_restart.py"),
+    *("test_launch.py", "test_precision.py", "test_model_benchmark.py", "test_train_benchmark.py", "test_training.py"),
+    *("test_wheel.py", "test_watchdog.py", "test_lazy_configs.py", "test_carrying.py"),
+    *("test_querypose_checkpoint.py", "test_imagenet.py", "test_model_info.py"),
 )
 
 

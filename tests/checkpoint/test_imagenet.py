@@ -6,6 +6,7 @@ import re
 import pytest
 import timm
 import torch
+from quick_initialisation import quick_initialisation
 from safetensors.torch import save_file
 from small_models import small_model
 
@@ -15,6 +16,13 @@ from dynpose.modeling.backbone import DLA, HRNet, Swin, Timm
 
 CONFIG = "configs/FCPose/R_50_1x.yaml"
 REAL_TIME = "configs/FCPose/DLA_34_4x.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _quick_initialisation():
+    """The weights that the models begin with are replaced."""
+    with quick_initialisation():
+        yield
 
 
 def weights(backbone, seed=1):

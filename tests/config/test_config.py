@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
@@ -195,6 +195,14 @@ def test_a_base_of_a_base(tmp_path):
     (tmp_path / "a.yaml").write_text("_BASE_: [b.yaml, sub/c.yaml]\nMODEL: &m {DEVICE: cuda}\n")
     cfg = load_config(str(tmp_path / "a.yaml"))
     assert (cfg.SEED, cfg.MODEL.DEVICE) == (3, "cuda")
+
+
+def test_a_config_of_version_1_is_upgraded(tmp_path):
+    """As detectron2 does, whose version 2 has renamed the key; every node is a plain one."""
+    (tmp_path / "a.yaml").write_text("VERSION: 1\nTEST: {DETECTIONS_PER_IMG: 7}\n")
+    cfg = load_config(str(tmp_path / "a.yaml"))
+    assert (cfg.VERSION, cfg.TEST.DETECTIONS_PER_IMAGE) == (2, 7)
+    assert {type(cfg), type(cfg.MODEL), type(cfg.MODEL.RPN)} == {CfgNode}
 
 
 def test_a_config_runs_no_code(tmp_path):

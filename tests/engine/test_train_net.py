@@ -31,10 +31,10 @@ sys.meta_path.insert(0, Hide)
 """
 
 
-def run(*words):
+def run(*words, command=(sys.executable,)):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+        [*command, *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
     )
 
 
@@ -52,13 +52,14 @@ def train_net(monkeypatch):
 
 
 @pytest.mark.usefixtures("catalogs")
-def test_the_processes_of_a_run_report_an_error_once(tmp_path):
+def test_the_processes_of_a_run_report_an_error_once(tmp_path, script_command):
     """The first one alone looks at the images; the second one waits for it."""
     opts = [*TINY, "OUTPUT_DIR", str(tmp_path / "run")]
     register_synthetic_pose_from_cfg(load_config(CONFIG, opts))
     broken = Path(DatasetCatalog.get("synthetic_pose_train")[2]["file_name"])
     broken.write_bytes(broken.read_bytes()[:-400])
-    done = run("train_net.py", "--config-file", CONFIG, "--num-gpus", 2, *opts)
+    words = (ROOT / "train_net.py", "--config-file", CONFIG, "--num-gpus", 2, *opts)
+    done = run(*words, command=script_command)
     assert done.returncode == 2, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if broken.name in line]
     assert line.startswith("train_net.py: error: 1 of 4 images can't be read: ")

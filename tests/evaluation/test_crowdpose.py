@@ -151,13 +151,21 @@ def match(detections, people, threshold):
     return outcome, sum(not person["iscrowd"] and person["num_keypoints"] > 0 for person in people)
 
 
-def precision_and_recall(data, detections, image_ids, threshold):
-    """Average precision over 101 recalls, and the highest recall."""
-    outcomes, num_people, people = [], 0, {}
+def match_images(data, detections, threshold):
+    """Of each image, by its id, what `match` gives."""
+    people = {}
     for person in data["annotations"]:
         people.setdefault(person["image_id"], []).append(person)
+    return {
+        image_id: match(detections[image_id], people.get(image_id, []), threshold) for image_id in sorted(detections)
+    }
+
+
+def precision_and_recall(matched, image_ids):
+    """Average precision over 101 recalls, and the highest recall, of some of the matched images."""
+    outcomes, num_people = [], 0
     for image_id in sorted(image_ids):
-        outcome, num = match(detections[image_id], people.get(image_id, []), threshold)
+        outcome, num = matched[image_id]
         outcomes += outcome
         num_people += num
     outcomes.sort(key=lambda pair: -pair[0])
@@ -166,9 +174,9 @@ def precision_and_recall(data, detections, image_ids, threshold):
         num_right += right
         points.append((num_right / num_people, num_right / i))
     recalls, precisions = np.array(points).reshape(-1, 2).T
-    total = 0.0
-    for recall in np.linspace(0, 1, 101):
-        total += precisions[recalls >= recall].max(initial=0.0)
+    # recalls do not decrease: from the first that is reached on
+    best = np.append(np.maximum.accumulate(precisions[::-1])[::-1], 0.0)
+    total = best[np.searchsorted(recalls, np.linspace(0, 1, 101))].sum()
     return 100 * total / 101, 100 * num_right / num_people
 
 
@@ -181,9 +189,9 @@ def by_hand(data, detections):
         "medium": [i for i, c in index.items() if 0.2 <= c < 0.8],
         "hard": [i for i, c in index.items() if c >= 0.8],
     }
+    matched = [match_images(data, detections, threshold) for threshold in thresholds]
     scores = {
-        group: np.array([precision_and_recall(data, detections, ids, t) for t in thresholds])
-        for group, ids in groups.items()
+        group: np.array([precision_and_recall(images, ids) for images in matched]) for group, ids in groups.items()
     }
     (ap, ar), (ap50, ar50), (ap75, ar75) = scores["all"].mean(axis=0), scores["all"][0], scores["all"][5]
     result = {"AP": ap, "AP50": ap50, "AP75": ap75, "AR": ar, "AR50": ar50, "AR75": ar75}
