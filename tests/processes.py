@@ -116,10 +116,20 @@ def _run_script(words, environment, folder, number):
 
 
 def _run_as_main(words, environment):
+    _reset_start_method()
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = words
     runpy.run_path(words[0], run_name="__main__")
+
+
+def _reset_start_method():
+    """Give a process the platform's default, which a process of a fork server does not have.
+
+    Otherwise the workers of its data loader come from a new fork server, which imports everything again and outlives a
+    process that is killed.
+    """
+    torch.multiprocessing.set_start_method(None, force=True)
 
 
 def _file(name, folder, rank):
@@ -128,6 +138,7 @@ def _file(name, folder, rank):
 
 def _run(rank, function, arguments, folder, num_processes):
     _redirect_output(folder, rank)
+    _reset_start_method()
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
