@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from dynpose.tracking import PoseTracker
     from dynpose.video import Frame, FrameSource
 
+# A config may name one that this machine lacks: the CPU replaces it
+_ACCELERATORS = ("cuda", "mps", "xpu")
 # Prepared images of 800 x 1333 pixels are 3.2 MB each
 _BATCHES_AHEAD = 8
 
@@ -300,7 +302,8 @@ def _metadata(cfg, schema):
 def _choose_device(device, configured):
     source = "device"
     if device is None:
-        if configured.partition(":")[0] == "cuda" and missing_device("cuda"):
+        kind = configured.partition(":")[0]
+        if kind in _ACCELERATORS and missing_device(kind):
             return "cpu"
         device, source = configured, "MODEL.DEVICE"
     check_device(device, source, "give cpu")

@@ -368,7 +368,7 @@ def test_flops_of_generated_networks(built):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_model_info_counts_the_same(built, name):
     """Its parts make the total, whatever the people add."""
-    numbers = (1, 2, 4)
+    numbers = (2, 4)
     counted = count_flops_with_people(built[name], SIZE, numbers)
     assert {number: flops.total for number, flops in counted.items()} == built.count_flops(name, numbers)
     for flops in (counted[2], counted[4]):

@@ -315,7 +315,7 @@ def test_released_inspose_is_not_evaluated_in_another_order(tmp_path, caplog):
     """Its config names keypoints by index, which may be right or wrong."""
     path = save(released_inspose(SCHEMA, 1), tmp_path)
     model = released_inspose(OTHERS["permutation"], 2)
-    message = "InsPoseReleased can't use them, since its star-shaped convolutions look at .*STAR_KEYPOINTS"
+    message = "InsPoseReleased can't use them, since its star-shaped convolutions sample .*STAR_KEYPOINTS"
     with pytest.raises(CheckpointError, match=message):
         PoseCheckpointer(model, complete=True).load(path)
     with caplog.at_level(logging.WARNING, logger="dynpose"):

@@ -281,6 +281,7 @@ def test_falls_back_to_the_cpu_unless_a_gpu_is_asked_for(cfg, weights, tmp_path)
         (None, "cuda", ("mps",), "cpu"),
         (None, "mps", ("cuda",), "cpu"),
         ("cpu", "cuda", ("cuda",), "cpu"),
+        (None, "tpu", ("cuda",), r"MODEL.DEVICE 'tpu': PyTorch knows no such device"),
         ("mps", "cuda", ("mps",), "mps"),
         ("mps", "cuda", ("cuda",), r"device 'mps': PyTorch finds no MPS device on this machine; give cpu"),
         ("cuda", "cpu", (), r"device 'cuda': PyTorch finds no GPU on this machine; give cpu"),

@@ -90,7 +90,7 @@ def _end_to_end(predictor, video):
     output.mkdir()
     info = {"keypoint_names": list(predictor.schema.names), "category_names": []}
     made_with = {"weights": {"sha256": "0"}, "config": {}}
-    pictures = PictureFolder(output, predictor.schema, 0.3)
+    pictures = PictureFolder(output, predictor.schema, score_threshold=0.3)
     source = Source(video.name, video, "video")
     with PredictionRecord(output, info, made_with) as record:
         options = VideoOptions(track=True)
