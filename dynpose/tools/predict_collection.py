@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from .predict import _info, _only_run_in, _picture_style, _refuse_to_overwrite
+from .predict_output import info, only_run_in, picture_style, refuse_to_overwrite
 
 
 def is_collection(args: argparse.Namespace) -> bool:
@@ -63,7 +63,7 @@ def _files(args, shard, output):
     inputs = fingerprint_of_names(name for name, _ in images)
     mine, skipped = (images, found.skipped) if shard is None else (shard.of(images), shard.of(found.skipped))
     if not args.no_pictures:
-        _refuse_to_overwrite([Source(name, path, "image") for name, path in mine], output)
+        refuse_to_overwrite([Source(name, path, "image") for name, path in mine], output)
 
     def predict(predictor, record, pictures):
         there = sum(record.has(*image) for image in mine)
@@ -108,15 +108,15 @@ def _predict(args, shard, share, beyond_limit, output):
 
     predictor = ArchivePredictor.from_files(args.config_file, args.weights, args.opts, device=args.device)
     output.mkdir(parents=True, exist_ok=True)
-    info, made_with = _info(args, predictor, beyond_limit), run_fingerprint(predictor.cfg)
-    style = _picture_style(args, info["category_names"])
+    header, made_with = info(args, predictor, beyond_limit), run_fingerprint(predictor.cfg)
+    style = picture_style(args, header["category_names"])
     pictures = None if args.no_pictures else PictureFolder(output, predictor.schema, **style)
     stem = "predictions" if shard is None else shard.stem
-    with _only_run_in(output, stem):
+    with only_run_in(output, stem):
         if shard is None:
-            record = PredictionRecord(output, info, made_with, resume=args.resume)
+            record = PredictionRecord(output, header, made_with, resume=args.resume)
         else:
-            record = ShardRecord(output, info, made_with, shard, share.inputs, resume=args.resume)
+            record = ShardRecord(output, header, made_with, shard, share.inputs, resume=args.resume)
         with record:
             counts = _Counts(args.score_threshold)
             try:
