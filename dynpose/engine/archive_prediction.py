@@ -14,10 +14,9 @@ from tqdm import tqdm
 from dynpose.data import DatasetError
 from dynpose.data.archives import ArchiveImage, images_of_archive
 from dynpose.data.image_files import frames_note
-from dynpose.utils.finite import finite_instances
 
-from .file_prediction import FilePredictor, PictureFolder
-from .prediction_record import PredictionRecord, to_records
+from .file_prediction import FilePredictor, PictureFolder, image_entry
+from .prediction_record import PredictionRecord
 
 __all__ = ["ArchivePredictor"]
 
@@ -126,15 +125,7 @@ class _Run:
 
     def add(self, inputs, instances):
         """Draw and record an image's predictions."""
-        finite = finite_instances(instances)
-        entry = {
-            "file_name": inputs["name"],
-            "width": inputs["width"],
-            "height": inputs["height"],
-            "instances": to_records(instances[finite], self.category_names),
-            "not_finite": int((~finite).sum()),
-            **({"note": inputs["note"]} if inputs["note"] else {}),
-        }
+        entry = image_entry(inputs, instances, self.category_names)
         self.record.add_image(self.with_picture(entry, inputs["source"]), inputs["path"])
         self.progress.update()
 

@@ -23,7 +23,7 @@ from .prediction_record import PredictionRecord, to_instances, to_records
 from .predictor import PosePredictor
 from .show import Window
 
-__all__ = ["FilePredictor", "PictureFolder", "in_a_line"]
+__all__ = ["FilePredictor", "PictureFolder", "image_entry", "in_a_line"]
 
 
 class FilePredictor(PosePredictor):
@@ -114,15 +114,7 @@ class _Run:
 
     def add(self, inputs, instances):
         """Draw and record an image's predictions."""
-        finite = finite_instances(instances)
-        entry = {
-            "file_name": inputs["name"],
-            "width": inputs["width"],
-            "height": inputs["height"],
-            "instances": to_records(instances[finite], self.category_names),
-            "not_finite": int((~finite).sum()),
-            **({"note": inputs["note"]} if inputs["note"] else {}),
-        }
+        entry = image_entry(inputs, instances, self.category_names)
         self.record.add_image(self.with_picture(entry, inputs["image_file"]), inputs["path"])
         self.progress.update()
 
@@ -213,6 +205,25 @@ class PictureFolder:
         """
         instances = to_instances(entry, self.schema.num_keypoints)
         return draw_poses(image_rgb, instances, self.schema, **self.style)
+
+
+def image_entry(inputs: dict[str, Any], instances: Instances, category_names: Sequence[str]) -> dict[str, Any]:
+    """The results of an image for :meth:`~dynpose.engine.prediction_record.PredictionRecord.add_image`.
+
+    Args:
+        inputs (dict): ``name``, ``width``, ``height`` and ``note`` (None = without).
+        instances (Instances): N people on the CPU; those that are not finite are counted and omitted.
+        category_names (Sequence[str]): see :func:`~dynpose.engine.prediction_record.to_records`.
+    """
+    finite = finite_instances(instances)
+    return {
+        "file_name": inputs["name"],
+        "width": inputs["width"],
+        "height": inputs["height"],
+        "instances": to_records(instances[finite], category_names),
+        "not_finite": int((~finite).sum()),
+        **({"note": inputs["note"]} if inputs["note"] else {}),
+    }
 
 
 def _read(location):
