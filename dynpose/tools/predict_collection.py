@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from .predict_output import info, only_run_in, picture_style, refuse_to_overwrite
+from .predict_output import Counts, info, only_run_in, picture_style, refuse_to_overwrite
 
 
 def is_collection(args: argparse.Namespace) -> bool:
@@ -118,7 +118,7 @@ def _predict(args, shard, share, beyond_limit, output):
         else:
             record = ShardRecord(output, header, made_with, shard, share.inputs, resume=args.resume)
         with record:
-            counts = _Counts(args.score_threshold)
+            counts = Counts(args.score_threshold)
             try:
                 for file in share.skipped:
                     record.add_skipped(*file)
@@ -129,22 +129,6 @@ def _predict(args, shard, share, beyond_limit, output):
                 raise
             record.finish(share.names, complete=True, on_entry=counts.add)
             return _summarise(counts, record, args)
-
-
-class _Counts:
-    """Counts of the results."""
-
-    def __init__(self, score_threshold):
-        self.score_threshold = score_threshold
-        self.images = self.people = self.shown = self.without_picture = self.not_finite = 0
-
-    def add(self, entry):
-        scores = [person["score"] for person in entry["instances"]]
-        self.images += 1
-        self.people += len(scores)
-        self.shown += sum(score >= self.score_threshold for score in scores)
-        self.without_picture += "picture_error" in entry
-        self.not_finite += entry["not_finite"]
 
 
 def _summarise(counts, record, args):

@@ -80,3 +80,24 @@ def picture_style(args: argparse.Namespace, class_names: Sequence[str]) -> dict[
         "line_width": args.line_width,
         "point_radius": args.point_radius,
     }
+
+
+class Counts:
+    """Counts of the results; people with a score of at least ``score_threshold`` are shown."""
+
+    def __init__(self, score_threshold: float):
+        self.score_threshold = score_threshold
+        self.images = self.frames = self.people = self.shown = self.notes = self.without_picture = 0
+        self.not_finite = self.images_not_finite = 0
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Count the results of an image or a frame."""
+        scores = [person["score"] for person in entry["instances"]]
+        self.images += "frame" not in entry
+        self.frames += "frame" in entry
+        self.people += len(scores)
+        self.shown += sum(score >= self.score_threshold for score in scores)
+        self.notes += "note" in entry
+        self.without_picture += "picture_error" in entry
+        self.not_finite += entry["not_finite"]
+        self.images_not_finite += entry["not_finite"] > 0

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .predict_output import info, only_run_in, picture_style, refuse_to_overwrite
+from .predict_output import Counts, info, only_run_in, picture_style, refuse_to_overwrite
 
 
 def predict_sources(args: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def _predict(args, output, sources, skipped, beyond_limit):
         except BaseException:
             _stop(record, results, args)
             raise
-        counts = _Counts(args.score_threshold)
+        counts = Counts(args.score_threshold)
         record.finish(results.all_keys(), complete=True, on_entry=counts.add, videos=results.videos())
         code = _summarise(counts, record.skipped, results.videos(), args)
         for line in write_formats(args.format, formatted, output):
@@ -150,7 +150,7 @@ def _report_earlier(record, results):
 
 def _stop(record, results, args):
     """Write predictions.json with the results so far when the run ends early."""
-    counts = _Counts(args.score_threshold)
+    counts = Counts(args.score_threshold)
     try:
         record.finish(results.all_keys(), complete=False, on_entry=counts.add, videos=results.videos())
     except OSError as error:
@@ -160,26 +160,6 @@ def _stop(record, results, args):
         held = [f"{counts.images} of {images} images"] if images else []
         held += [f"{counts.frames} frames"] if len(results.sources) > images else []
         print(f"stopped: {args.output} holds {' and '.join(held)}; --resume continues with the others", file=sys.stderr)
-
-
-class _Counts:
-    """Counts of the entries of predictions.json."""
-
-    def __init__(self, score_threshold):
-        self.score_threshold = score_threshold
-        self.images = self.frames = self.people = self.shown = self.notes = self.without_picture = 0
-        self.not_finite = self.images_not_finite = 0
-
-    def add(self, entry):
-        scores = [person["score"] for person in entry["instances"]]
-        self.images += "frame" not in entry
-        self.frames += "frame" in entry
-        self.people += len(scores)
-        self.shown += sum(score >= self.score_threshold for score in scores)
-        self.notes += "note" in entry
-        self.without_picture += "picture_error" in entry
-        self.not_finite += entry["not_finite"]
-        self.images_not_finite += entry["not_finite"] > 0
 
 
 def _summarise(counts, skipped, videos, args):
