@@ -8,27 +8,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from dynpose.config import ConfigError
 
+from .any_image import EncodedImage
 from .image_files import image_endings
 from .schema import DatasetError
 
-__all__ = ["ArchiveImage", "archive_name", "find_archives", "images_of_archive", "is_archive"]
+__all__ = ["archive_name", "find_archives", "images_of_archive", "is_archive"]
 
 ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz")
 # tar ends with two blocks of zeros
 _END_OF_TAR = bytes(1024)
-
-
-class ArchiveImage(NamedTuple):
-    """An image in an archive."""
-
-    name: str
-    """Name of the archive without its ending, and the path in the archive."""
-    data: bytes
-    """The content of the file."""
 
 
 def is_archive(item: str) -> bool:
@@ -76,14 +67,15 @@ def find_archives(inputs: Sequence[str]) -> list[str]:
     return archives
 
 
-def images_of_archive(archive: str) -> Iterator[ArchiveImage]:
+def images_of_archive(archive: str) -> Iterator[EncodedImage]:
     """Read the images of an archive in sequence.
 
     Args:
         archive (str): from :func:`find_archives`.
 
     Yields:
-        ArchiveImage: files with the ending of an image; others, such as labels, are passed over.
+        EncodedImage: of each file with the ending of an image; others, such as labels, are ignored. Its name is that of
+        the archive without ending, and the path in the archive.
 
     Raises:
         DatasetError: the archive is damaged or incomplete; raised after the images before the fault.
@@ -97,7 +89,7 @@ def images_of_archive(archive: str) -> Iterator[ArchiveImage]:
             for member in tar_file_expander(sources, select_files=_ends_with(endings), eof_value=None):
                 # a path in an archive may lead out of it
                 path = os.path.normpath("/" + member["fname"]).lstrip("/")
-                yield ArchiveImage(f"{stem}/{path}", member["data"])
+                yield EncodedImage(f"{stem}/{path}", member["data"])
     except Exception as error:  # tarfile, zlib, sockets and commands raise errors of many kinds
         # webdataset adds the stream and the address to the arguments and, after an @, to the text
         reason = str(error.args[0] if error.args else error).partition(" @ ")[0]

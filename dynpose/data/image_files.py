@@ -9,7 +9,7 @@ import stat
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from PIL import Image, features
 
@@ -96,11 +96,11 @@ def find_images(inputs: Sequence[str], skip: Path | None = None, endings: Sequen
     return FoundFiles(list(images.items()), list(skipped.values()))
 
 
-def frames_note(path: Path | str) -> str | None:
+def frames_note(path: Path | str | IO[bytes]) -> str | None:
     """Say that an image file holds more images than the one that is read.
 
     Args:
-        path (str | PathLike): path of a readable image.
+        path (str | PathLike | IO[bytes]): a readable image, or its open file.
 
     Returns:
         str | None: such as "the first of 3 pages"; None for a single image.

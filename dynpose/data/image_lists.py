@@ -1,23 +1,30 @@
 """The images named in a text file, for collections whose folders take too long to search."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .image_files import FoundFiles, SkippedFile, image_endings
 
-__all__ = ["LIST_ENDING", "read_image_list"]
+__all__ = ["is_image_list", "read_image_list"]
 
-LIST_ENDING = ".txt"
+_ENDING = ".txt"
 
 
-def read_image_list(path: str | os.PathLike[str]) -> FoundFiles:
+def is_image_list(item: str) -> bool:
+    """Whether an input is a list of images, by its ending."""
+    return item.lower().endswith(_ENDING) and not os.path.isdir(item)
+
+
+def read_image_list(path: str | os.PathLike[str], endings: Sequence[str] | None = None) -> FoundFiles:
     """Read a list of images: one per line, absolute or relative to the list's folder. Empty lines are ignored.
 
     The images themselves are not accessed: one that is missing is reported when it is predicted.
 
     Args:
         path (str | PathLike): a text file in UTF-8.
+        endings (Sequence[str] | None): of the files to read, in lower case; None =
+            :func:`~dynpose.data.image_files.image_endings`.
 
     Returns:
         FoundFiles: in the order of the list. A name is the path in normalised form; of an absolute path and of one that
@@ -32,7 +39,7 @@ def read_image_list(path: str | os.PathLike[str]) -> FoundFiles:
         >>> images, skipped = read_image_list("frames.txt")
     """
     folder = Path(os.path.abspath(path)).parent
-    endings = image_endings()
+    endings = image_endings() if endings is None else tuple(endings)
     images: dict[str, Path] = {}
     skipped = []
     for number, line in _lines(path):
@@ -48,7 +55,7 @@ def read_image_list(path: str | os.PathLike[str]) -> FoundFiles:
         else:
             images[name] = Path(file)
     if not images:
-        raise FileNotFoundError(f"{path}: the list names no images; images end in {' '.join(endings)}")
+        raise FileNotFoundError(f"{path}: the list names no images; images end in {' '.join(image_endings())}")
     return FoundFiles(list(images.items()), skipped)
 
 

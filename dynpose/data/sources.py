@@ -1,4 +1,4 @@
-"""What can be predicted: files, folders, globs, videos, animations, cameras, URLs, and standard input."""
+"""What can be predicted: files, folders, globs, lists, archives, videos, cameras, URLs, and standard input."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
+from dynpose.config import ConfigError
+
 from .any_image import is_url
+from .archives import archive_name, find_archives, is_archive
 from .faults import Fault
 from .image_files import SkippedFile, find_images, image_endings, is_animation
+from .image_lists import is_image_list, read_image_list
 
-__all__ = ["FoundSources", "Source", "find_sources", "video_endings"]
+__all__ = ["FoundSources", "Source", "find_sources", "tell_animations", "video_endings"]
 
 _VIDEO_ENDINGS = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"),
@@ -33,21 +37,23 @@ _START = 4096
 
 
 class Source(NamedTuple):
-    """An image or a moving source."""
+    """An image, several images in one file, or a moving source."""
 
     name: str
     """Unique, the path of its result in a folder of results."""
     location: Path | str | int
     """Of a file its absolute path, of a URL its text, of a camera its number."""
     kind: str
-    """"image", "video", "animation" (an image with several frames), "stream" (a live video) or "camera"."""
+    """"image", "archive" (images in a tar file), "video", "animation" (an image with several frames), "stream" (a live
+    video) or "camera"."""
 
 
 class FoundSources(NamedTuple):
     """What a list of inputs leads to."""
 
     sources: list[Source]
-    """Files in the order of the inputs, then standard input, URLs and cameras in their order."""
+    """Files and the lines of lists in the order of the inputs, then standard input, URLs, cameras and archives in
+    their order. Animations count as images, see :func:`tell_animations`."""
     skipped: list[SkippedFile]
     """All other files, see :class:`~dynpose.data.image_files.FoundFiles`."""
 
@@ -64,9 +70,11 @@ def video_endings() -> tuple[str, ...]:
 def find_sources(
     inputs: Sequence[str], spool: Path, skip: Path | None = None, stdin: IO[bytes] | None = None
 ) -> FoundSources:
-    """Find the images, videos, cameras and streams that inputs stand for.
+    """Find the images, videos, archives, cameras and streams that inputs stand for.
 
     - Files, folders and globs are those of :func:`~dynpose.data.image_files.find_images`, with videos.
+    - A file that ends in .txt is a list of images and videos, see :func:`~dynpose.data.image_lists.read_image_list`.
+    - A tar archive of images, see :func:`~dynpose.data.archives.find_archives`.
     - A number, or ``camera:`` and a number, is a camera, unless a file has that name.
     - ``-`` is standard input: an image, a video, or the names of inputs, one in a line or ended by a zero byte.
     - An http(s) URL is an image, or a video if its path ends as one; .m3u8 and the schemes of streams are live videos.
@@ -83,24 +91,72 @@ def find_sources(
     Raises:
         FileNotFoundError: an input does not exist or leads to nothing.
         DatasetError: standard input is empty, a terminal, or of another kind.
+        ConfigError: two sources have the same name, or webdataset, which reads archives, is not installed.
     """
-    others: list[Source] = []
-    files: list[str] = []
+    endings = (*image_endings(), *_ONLY_ANIMATIONS, *_VIDEO_ENDINGS)
+    files, archives = [], []
+    listed, others, skipped = [], [], []
+    for item in _expand_stdin(inputs, spool, stdin):
+        if isinstance(item, Source):
+            others.append(item)
+        elif is_archive(item):
+            archives.append(item)
+        elif is_image_list(item):
+            found = read_image_list(item, endings)
+            listed += [_of_file(*file) for file in found.images]
+            skipped += found.skipped
+        elif (special := _special(item)) is not None:
+            others.append(special)
+        else:
+            files.append(item)
+    if files:
+        found = find_images(files, skip, endings)
+        listed = [_of_file(*file) for file in found.images] + listed
+        skipped = found.skipped + skipped
+    if archives:
+        others += [Source(archive_name(archive), archive, "archive") for archive in find_archives(archives)]
+    return FoundSources(_each_once([*listed, *others]), skipped)
+
+
+def tell_animations(sources: Sequence[Source]) -> list[Source]:
+    """Tell animated images from others, by opening the files whose format may hold an animation.
+
+    It is apart from :func:`find_sources`, since a process opens the files of its own share only.
+
+    Args:
+        sources (Sequence[Source])
+
+    Returns:
+        list[Source]: the same, with the kind "animation" for these.
+    """
+    return [
+        source._replace(kind="animation")
+        if source.kind == "image" and isinstance(source.location, Path) and is_animation(source.location)
+        else source
+        for source in sources
+    ]
+
+
+def _expand_stdin(inputs, spool, stdin):
+    """Yield the inputs, with those that standard input names, or the source that it is."""
     for item in inputs:
         if item == _STDIN:
-            source, listed = _read_stdin(spool, stdin or sys.stdin.buffer)
-            others += [] if source is None else [source]
+            source, names = _read_stdin(spool, stdin or sys.stdin.buffer)
+            yield from names if source is None else [source]
         else:
-            listed = [item]
-        for each in listed:
-            special = _special(each)
-            others += [] if special is None else [special]
-            files += [each] if special is None else []
-    endings = (*image_endings(), *_ONLY_ANIMATIONS, *_VIDEO_ENDINGS)
-    found = find_images(files, skip, endings) if files else None
-    sources = [_of_file(*file) for file in found.images] if found else []
-    unique = {source.name: source for source in [*sources, *others]}
-    return FoundSources(list(unique.values()), found.skipped if found else [])
+            yield item
+
+
+def _each_once(sources):
+    unique: dict[str, Source] = {}
+    for source in sources:
+        other = unique.setdefault(source.name, source)
+        if other.location != source.location:
+            raise ConfigError(
+                f"--input: {other.location} and {source.location} would both be called {source.name} in the results: "
+                "predict them in two runs, with an --output each"
+            )
+    return list(unique.values())
 
 
 def _special(item):
@@ -141,9 +197,7 @@ def _name_of_url(url, ending):
 
 
 def _of_file(name, path):
-    if path.suffix.lower() in _VIDEO_ENDINGS:
-        return Source(name, path, "video")
-    return Source(name, path, "animation" if is_animation(path) else "image")
+    return Source(name, path, "video" if path.suffix.lower() in _VIDEO_ENDINGS else "image")
 
 
 def _read_stdin(spool, stdin):

@@ -1,12 +1,13 @@
-"""Prediction on image files and URLs: records results as they are computed, draws pictures and lists failures."""
+"""Prediction on images of files, URLs and archives: records and draws results as they are computed, lists failures."""
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.structures import Instances
@@ -23,7 +24,28 @@ from .prediction_record import PredictionRecord, to_instances, to_records
 from .predictor import PosePredictor
 from .show import Window
 
-__all__ = ["FilePredictor", "PictureFolder", "image_entry", "in_a_line"]
+__all__ = ["FilePredictor", "ImageInput", "PictureFolder", "in_a_line"]
+
+
+class ImageInput(NamedTuple):
+    """An image to predict."""
+
+    name: str
+    """Unique, the path of its picture in a folder of pictures."""
+    location: Path | str
+    """Its file or URL, or the archive that it is in: results are of this state of the file."""
+    content: EncodedImage | None = None
+    """Of an image in an archive."""
+
+    def read(self) -> Path | EncodedImage:
+        """The file, or the contents of one that is in an archive or downloaded now.
+
+        Raises:
+            DatasetError: see :func:`~dynpose.data.any_image.fetch_image`.
+        """
+        if self.content is not None:
+            return self.content
+        return fetch_image(str(self.location)) if is_url(self.location) else Path(self.location)
 
 
 class FilePredictor(PosePredictor):
@@ -35,11 +57,12 @@ class FilePredictor(PosePredictor):
 
     _run: _Run | None = None
 
-    def predict_files(
+    def predict_images(
         self,
-        images: Sequence[tuple[str, Path | str]],
+        images: Iterable[ImageInput],
         record: PredictionRecord,
         *,
+        total: int | None = None,
         batch_size: int = 1,
         pictures: PictureFolder | None = None,
         window: Window | None = None,
@@ -50,9 +73,9 @@ class FilePredictor(PosePredictor):
         added as skipped and reported; a picture that can't be written is reported and noted in the results.
 
         Args:
-            images (list[tuple[str, Path | str]]): names, and files or URLs, see
-                :func:`~dynpose.data.sources.find_sources`.
+            images (Iterable[ImageInput]): taken one after another, as they are needed.
             record (PredictionRecord): takes the results.
+            total (int | None): number of images, for the progress bar; None = unknown.
             batch_size (int): maximum number of images in a forward pass.
             pictures (PictureFolder | None): None = no pictures. Missing pictures of recorded images are drawn.
             window (Window | None): shows the pictures.
@@ -60,20 +83,16 @@ class FilePredictor(PosePredictor):
         Raises:
             OSError: the record can't be written.
         """
-        done = [image for image in images if record.has(*image)]
-        names = {name for name, _ in done}
-        left = [image for image in images if image[0] not in names]
-        with tqdm(total=len(images), unit="image", desc="predict", disable=None) as progress:
+        with tqdm(total=total, unit="image", desc="predict", disable=None) as progress:
             self._run = _Run(self, record, pictures, window, progress)
             try:
-                self._run.draw_missing(done)
-                for _ in self.infer_all(self._run.prepared(left), batch_size):
+                for _ in self.infer_all(self._run.prepared(images), batch_size):
                     pass
             finally:
                 self._run = None
 
     def infer(self, inputs: list[dict[str, Any]]) -> list[Instances]:
-        """Predict the people in a batch of prepared images, and record those of :meth:`predict_files`.
+        """Predict the people in a batch of prepared images, and record those of :meth:`predict_images`.
 
         infer_all may call this before the batch of older images of other shapes, so results are recorded at once.
         """
@@ -85,7 +104,7 @@ class FilePredictor(PosePredictor):
 
 
 class _Run:
-    """The state of one call of predict_files."""
+    """The state of one call of predict_images."""
 
     def __init__(self, predictor, record, pictures, window, progress):
         self.prepare = predictor.prepare
@@ -96,38 +115,41 @@ class _Run:
         self.progress = progress
 
     def prepared(self, images):
-        """Read images; yield model inputs with ``name``, ``path``, ``image_file`` and ``note``."""
-        for name, path in images:
+        """Read images; yield model inputs with ``name``, ``location``, ``image_file`` and ``note``."""
+        for image in images:
+            if self.record.has(image.name, image.location):
+                self.draw_missing(image)
+                self.progress.update()
+                continue
             try:
                 # a URL is downloaded once, for the model and for the picture
-                file = _read(path)
-                note = None if isinstance(file, EncodedImage) else frames_note(file)
-                inputs = {**self.prepare(file), "name": name, "path": path, "image_file": file, "note": note}
+                file = image.read()
+                inputs = {**self.prepare(file), "note": _frames_note(file)}
             except Exception as error:
                 # Pillow raises OSError, SyntaxError, ValueError and more for corrupt images
                 reason = in_a_line(error)
-                self.record.add_skipped(name, reason, is_failure=True)
-                self.report(f"skipped {path}: {reason}")
+                self.record.add_skipped(image.name, reason, is_failure=True)
+                self.report(f"skipped {image.name if image.content else image.location}: {reason}")
                 self.progress.update()
             else:
-                yield inputs
+                # contents are compressed, small enough to wait for their batch
+                yield {**inputs, "name": image.name, "location": image.location, "image_file": file}
 
     def add(self, inputs, instances):
         """Draw and record an image's predictions."""
-        entry = image_entry(inputs, instances, self.category_names)
-        self.record.add_image(self.with_picture(entry, inputs["image_file"]), inputs["path"])
+        entry = _image_entry(inputs, instances, self.category_names)
+        self.record.add_image(self.with_picture(entry, inputs["image_file"]), inputs["location"])
         self.progress.update()
 
-    def draw_missing(self, images):
-        """Draw recorded images that have no picture."""
-        for name, path in images:
-            if self.pictures and (self.record.lacks_picture(name) or not self.pictures.has(name)):
-                (entry,) = self.record.entries([name])
-                error = entry.pop("picture_error", None)
-                drawn = self.with_picture(entry, path)  # a URL is downloaded again
-                if drawn.get("picture_error") != error:
-                    self.record.add_image(drawn, path)
-            self.progress.update()
+    def draw_missing(self, image):
+        """Draw a recorded image that has no picture."""
+        if self.pictures is None or (self.pictures.has(image.name) and not self.record.lacks_picture(image.name)):
+            return
+        (entry,) = self.record.entries([image.name])
+        error = entry.pop("picture_error", None)
+        drawn = self.with_picture(entry, image.content or image.location)
+        if drawn.get("picture_error") != error:
+            self.record.add_image(drawn, image.location)
 
     def with_picture(self, entry, file):
         """Draw an image's picture; return the entry, with the reason if drawing fails."""
@@ -207,14 +229,8 @@ class PictureFolder:
         return draw_poses(image_rgb, instances, self.schema, **self.style)
 
 
-def image_entry(inputs: dict[str, Any], instances: Instances, category_names: Sequence[str]) -> dict[str, Any]:
-    """The results of an image for :meth:`~dynpose.engine.prediction_record.PredictionRecord.add_image`.
-
-    Args:
-        inputs (dict): ``name``, ``width``, ``height`` and ``note`` (None = without).
-        instances (Instances): N people on the CPU; those that are not finite are counted and omitted.
-        category_names (Sequence[str]): see :func:`~dynpose.engine.prediction_record.to_records`.
-    """
+def _image_entry(inputs, instances, category_names):
+    """The results of an image for PredictionRecord.add_image; people who are not finite are counted and omitted."""
     finite = finite_instances(instances)
     return {
         "file_name": inputs["name"],
@@ -226,8 +242,8 @@ def image_entry(inputs: dict[str, Any], instances: Instances, category_names: Se
     }
 
 
-def _read(location):
-    return fetch_image(location) if is_url(location) else location
+def _frames_note(file):
+    return frames_note(io.BytesIO(file.content) if isinstance(file, EncodedImage) else file)
 
 
 def in_a_line(error: BaseException) -> str:

@@ -229,6 +229,11 @@ class PredictionRecord:
         self._skipped[key] = skipped
 
     @property
+    def result_path(self) -> Path:
+        """Path: the file in which the user finds all results and skipped files."""
+        return self.all_path
+
+    @property
     def skipped(self) -> list[dict[str, Any]]:
         """list[dict]: ``file_name``, ``reason`` and ``is_failure`` of the files and frames that this run skipped."""
         return list(self._skipped.values())
@@ -410,7 +415,10 @@ class Results(NamedTuple):
     """What the file of a run holds, without the results themselves."""
 
     offsets: list[int]
-    """Offsets of the lines with the results of each image, ascending"""
+    """Offsets of the lines with the results of each image and frame, ascending; the frames of a video are together and
+    in their order"""
+    videos: list[dict[str, Any]]
+    """What :meth:`PredictionRecord.add_video` has recorded, with ``file``"""
     skipped: list[dict[str, Any]]
     """The files that were not predicted"""
     damaged: int
@@ -435,8 +443,22 @@ def find_results(path: Path) -> Results:
     with open(path, "rb") as file:
         file.seek(-min(len(_COMPLETE), os.path.getsize(path)), os.SEEK_END)
         is_complete = file.read() == _COMPLETE
-    offsets = sorted(place.offset for place in lines.places.values())
-    return Results(offsets, list(lines.skipped.values()), lines.damaged, is_complete)
+    videos = list(lines.videos.values())
+    return Results(_in_order(lines.places), videos, list(lines.skipped.values()), lines.damaged, is_complete)
+
+
+def _in_order(places):
+    """The offsets of results: by their place in the file, those of a video by frame after its first place."""
+    first: dict[str, int] = {}
+    for key, place in places.items():
+        if isinstance(key, tuple):
+            first[key[0]] = min(place.offset, first.get(key[0], place.offset))
+
+    def order(item):
+        key, place = item
+        return (first[key[0]], key[1]) if isinstance(key, tuple) else (place.offset, 0)
+
+    return [place.offset for _, place in sorted(places.items(), key=order)]
 
 
 def run_fingerprint(cfg: CfgNode) -> dict[str, Any]:

@@ -24,7 +24,7 @@ _MADE_WITH: dict[str, Callable[[dict[str, Any]], Any]] = {
     "keypoints": lambda header: header["info"]["keypoint_names"],
     "classes": lambda header: header["info"]["category_names"],
 }
-# Images of a row group: the unit that Parquet's readers load
+# Rows of a row group: the unit that Parquet's readers load
 _ROW_GROUP = 10_000
 
 
@@ -36,14 +36,16 @@ class MergedShards:
         count (int): number of shards.
         missing (list[int]): indices of shards without a file.
         incomplete (list[int]): indices of shards that are still running or have ended early.
-        images, people, skipped, damaged (int): numbers of images, of predicted people, of skipped files, and of
-            unreadable lines.
+        images, videos, frames, people, skipped, damaged (int): numbers of images, of videos, of their frames, of
+            predicted people, of skipped files and frames, and of unreadable lines.
     """
 
     count: int
     missing: list[int] = field(default_factory=list)
     incomplete: list[int] = field(default_factory=list)
     images: int = 0
+    videos: int = 0
+    frames: int = 0
     people: int = 0
     skipped: int = 0
     damaged: int = 0
@@ -58,8 +60,8 @@ def merge_shards(folder: Path, *, whole_json: bool = False, parquet: bool = Fals
     Args:
         folder (Path): with files such as ``predictions-00003-of-00016.jsonl``.
         whole_json (bool): also write ``predictions.json``.
-        parquet (bool): also write ``predictions.parquet``: a row for each image, with its people as a list of structs,
-            and a row group for each 10,000 images. Coordinates and scores are float32.
+        parquet (bool): also write ``predictions.parquet``: a row for each image and frame, with its people as a list of
+            structs, and a row group for each 10,000 rows. Coordinates and scores are float32.
 
     Returns:
         MergedShards: missing and incomplete shards are left out or joined as they are; the merged file then has no mark
@@ -134,7 +136,7 @@ def _check_same(shards: dict[Shard, Path], headers: dict[Shard, dict[str, Any]])
 
 
 def _lines_of(shard, path, merged) -> Iterator[dict[str, Any]]:
-    """The last line of each image, then the skipped files, as objects; counts them."""
+    """The last line of each image and frame, then videos and skipped files, as objects; counts them."""
     results = find_results(path)
     if not results.is_complete:
         merged.incomplete.append(shard.index)
@@ -143,9 +145,13 @@ def _lines_of(shard, path, merged) -> Iterator[dict[str, Any]]:
         for offset in results.offsets:
             file.seek(offset)
             entry = json.loads(file.readline())
-            merged.images += 1
+            merged.images += "frame" not in entry
+            merged.frames += "frame" in entry
             merged.people += len(entry["instances"])
             yield entry
+    for video in results.videos:
+        merged.videos += 1
+        yield {"video": video}
     for skipped in results.skipped:
         merged.skipped += 1
         yield {"skipped": skipped}
@@ -182,6 +188,7 @@ class _WholeJSON(_Output):
 
     def __init__(self, file):
         self.file = file
+        self.videos = []
         self.skipped = []
         self.separator = b'{"images": ['
 
@@ -189,15 +196,17 @@ class _WholeJSON(_Output):
         if "skipped" in line:
             self.skipped.append(line["skipped"])
             return
-        del line["file"]
-        self.file.write(self.separator + _json(line))
+        if "video" in line:
+            self.videos.append(_without_file(line["video"]))
+            return
+        self.file.write(self.separator + _json(_without_file(line)))
         self.separator = b", "
 
     def finish(self, info, merged):
         complete = not merged.missing and not merged.incomplete
         start = b"" if self.separator == b", " else self.separator
-        parts = (self.skipped, {**info, "complete": complete})
-        self.file.write(start + b'], "skipped": %s, "info": %s}\n' % tuple(map(_json, parts)))
+        parts = (self.videos, self.skipped, {**info, "complete": complete})
+        self.file.write(start + b'], "videos": %s, "skipped": %s, "info": %s}\n' % tuple(map(_json, parts)))
 
 
 class _Parquet(_Output):
@@ -213,7 +222,7 @@ class _Parquet(_Output):
         self.rows = []
 
     def add(self, line):
-        if "skipped" not in line:
+        if "instances" in line:
             self.rows.append(_row(line))
         if len(self.rows) == _ROW_GROUP:
             self._write()
@@ -236,6 +245,7 @@ def _parquet_schema(pyarrow, num_keypoints):
         "score": pyarrow.float32(),
         "bbox": pyarrow.list_(pyarrow.float32(), 4),
         "keypoints": pyarrow.list_(point, num_keypoints),
+        "track_id": pyarrow.int32(),
     }
     return pyarrow.schema(
         {
@@ -245,6 +255,8 @@ def _parquet_schema(pyarrow, num_keypoints):
             "people": pyarrow.list_(pyarrow.struct(person)),
             "not_finite": pyarrow.int32(),
             "note": pyarrow.string(),
+            "frame": pyarrow.int32(),
+            "time": pyarrow.float64(),
         }
     )
 
@@ -253,6 +265,10 @@ def _row(entry):
     # names in other encodings than UTF-8, which JSON escapes and Parquet refuses
     name = entry["file_name"].encode("utf-8", "backslashreplace").decode()
     return {**entry, "file_name": name, "people": entry["instances"]}
+
+
+def _without_file(entry):
+    return {key: value for key, value in entry.items() if key != "file"}
 
 
 def _json(value):

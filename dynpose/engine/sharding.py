@@ -189,6 +189,11 @@ class ShardRecord(PredictionRecord):
             _check_inputs(folder / f"{shard.stem}.jsonl", inputs)
         super().__init__(folder, {**info, "shard": {**asdict(shard), **inputs}}, made_with, resume, name=shard.stem)
 
+    @property
+    def result_path(self) -> Path:
+        """Path: the file of the shard itself."""
+        return self.path
+
     def finish(
         self,
         keys: Iterable[Key],

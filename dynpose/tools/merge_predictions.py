@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.add_argument("folder", metavar="OUTPUT", type=Path, help="the --output of dynpose predict")
     parser.add_argument("--json", action="store_true", help="also write predictions.json")
-    parser.add_argument("--parquet", action="store_true", help="also write predictions.parquet, with a row an image")
+    parser.add_argument(
+        "--parquet", action="store_true", help="also write predictions.parquet, with a row per image or frame"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,9 +35,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.folder}: no such folder; give the --output of dynpose predict")
     merged = merge_shards(args.folder, whole_json=args.json, parquet=args.parquet)
     there = merged.count - len(merged.missing)
+    videos = f"{merged.frames} frames of {merged.videos} videos, " if merged.videos or merged.frames else ""
     print(
-        f"{there} of {merged.count} shards, {merged.images} images, {merged.people} people, {merged.skipped} files "
-        f"skipped: {args.folder / 'predictions.jsonl'}"
+        f"{there} of {merged.count} shards, {merged.images} images, {videos}{merged.people} people, {merged.skipped} "
+        f"files skipped: {args.folder / 'predictions.jsonl'}"
     )
     for shards, what in ((merged.missing, "missing"), (merged.incomplete, "incomplete")):
         if shards:

@@ -6,9 +6,9 @@
 The config is, without --config-file, config.yaml in the folder of the weights, or that of published weights, whose
 names "dynpose model-info --weights-list" prints.
 
-An input is an image, a video or an animated image; a folder or a glob of these; the http(s) URL of an image or a
-video; a camera (its number, or camera:0); a stream (rtsp://...); or - for standard input: an image, a video, or file
-names, one in a line.
+An input is an image, a video or an animated image; a folder or a glob of these; a list of them (.txt, a path per
+line); a tar archive of images; the http(s) URL of an image or a video; a camera (its number, or camera:0); a stream
+(rtsp://...); or - for standard input: an image, a video, or file names, one in a line.
 
 The output folder gets a picture for every image and a video for every video, under its path relative to the common
 folder of all inputs, and predictions.json. That file holds all predicted people, whatever the score; the pictures show
@@ -16,8 +16,7 @@ those above --score-threshold. All other input files are listed there as skipped
 for other tools; with --resume, those of a finished run without predicting again.
 
 Under torchrun, srun or in a SLURM array, each process predicts its share of the inputs, as with --shard 3/16, and
-writes predictions-00003-of-00016.jsonl; "dynpose merge-predictions" joins these files. --input also takes a list of
-images (.txt) and tar archives (docs/clusters.md).
+writes predictions-00003-of-00016.jsonl; "dynpose merge-predictions" joins these files (docs/clusters.md).
 
 The numbers of each image and frame are written to predictions.jsonl as soon as they are computed. However a run ends,
 the same command with --resume continues with the remaining ones. A camera is stopped by Ctrl-C, or by q with --show.
@@ -51,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         required=True,
         nargs="+",
-        help="images, videos, folders, quoted globs, URLs, cameras, or -; lists (.txt) or tar archives of images",
+        help="images, videos, folders, quoted globs, lists (.txt), tar archives, URLs, cameras, or -",
     )
     parser.add_argument("--output", required=True, help="folder for the pictures and predictions.json")
     parser.add_argument(
@@ -129,12 +128,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args):
     from .config_of_weights import required_config
-    from .predict_collection import is_collection, predict_collection
     from .predict_sources import predict_sources
 
     args.config_file = required_config(args.config_file, args.weights)
-    if is_collection(args):
-        return predict_collection(args)
     return predict_sources(args)
 
 

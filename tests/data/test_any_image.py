@@ -157,3 +157,15 @@ def test_contents_of_files():
 def test_other_types_are_refused(image):
     with pytest.raises(TypeError, match="a numpy array, a PIL image, a file name or a URL, got"):
         to_bgr(image)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".tif", ".webp"])
+def test_contents_have_the_pixels_of_the_file(tmp_path, ending):
+    """Also where Pillow applies the orientation itself and leaves it in the file, as for TIFF."""
+    path = tmp_path / f"turned{ending}"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.arange(72, dtype=np.uint8).reshape(4, 6, 3)).save(path, exif=exif)
+    of_file = to_bgr(path)
+    assert of_file.shape == (6, 4, 3)
+    assert np.array_equal(to_bgr(EncodedImage("turned", path.read_bytes())), of_file)

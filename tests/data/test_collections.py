@@ -87,7 +87,7 @@ def test_images_of_an_archive(webdataset, tmp_path, ending, mode):
     images = list(images_of_archive(archive))
     # as they are spelt, and never outside of the archive's folder
     assert [image.name for image in images] == ["s-1/one.jpg", "s-1/dir/a.b.JPG", "s-1/out.png", "s-1/root.jpg"]
-    assert all(image.data == JPEG.getvalue() for image in images)
+    assert all(image.content == JPEG.getvalue() for image in images)
     command = find_archives([f"pipe:cat {archive}"])
     assert [image.name for image in images_of_archive(command[0])] == [image.name for image in images]
 

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 from small_media import make_animation, make_video
 
+from dynpose.config import ConfigError
 from dynpose.data import DatasetError
 from dynpose.data.image_files import image_endings, is_animation
-from dynpose.data.sources import find_sources
+from dynpose.data.sources import find_sources, tell_animations
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def folder(tmp_path):
     make_video(folder / "Film.MP4", 2)
     for name in ("wave.gif", "wave.webp", "wave.png"):
         make_animation(folder / name, [100, 100])
-    (folder / "notes.txt").write_text("a")
+    (folder / "notes.md").write_text("a")
     return folder
 
 
@@ -33,7 +34,7 @@ def find(tmp_path):
 
     def call(*inputs, stdin=b""):
         found = find_sources([str(item) for item in inputs], spool, stdin=io.BytesIO(stdin))
-        return {source.name: (source.kind, source.location) for source in found.sources}
+        return {source.name: (source.kind, source.location) for source in tell_animations(found.sources)}
 
     return call
 
@@ -52,18 +53,18 @@ def test_a_folder_gives_images_videos_and_animations(folder, find):
     assert list(find(folder / "*.gif")) == ["still.gif", "wave.gif"]
     assert list(find(folder / "a.png", folder / "Film.MP4")) == ["a.png", "Film.MP4"]
     (skipped,) = find_sources([str(folder)], folder).skipped
-    assert skipped[:2] == ("notes.txt", "not an image that is read (.txt)")
+    assert skipped[:2] == ("notes.md", "not an image that is read (.md)")
 
 
 def test_what_is_not_there(folder, find):
     with pytest.raises(FileNotFoundError, match=r"film2\.mp4: no such image or folder"):
         find(folder / "film2.mp4")
     with pytest.raises(FileNotFoundError, match=r"images end in \.bmp .*, videos in .*\.mp4"):
-        find(folder / "notes.txt")
+        find(folder / "notes.md")
 
 
 def test_an_animation_is_not_opened_by_its_ending_alone(folder):
-    assert not is_animation(folder / "notes.txt")
+    assert not is_animation(folder / "notes.md")
     (folder / "corrupt.gif").write_bytes(b"GIF89a")
     assert not is_animation(folder / "corrupt.gif")
 
@@ -145,3 +146,28 @@ def test_standard_input_that_has_nothing(find, tmp_path):
 
 def test_endings_of_images_are_as_before():
     assert ".gif" not in image_endings()
+
+
+def test_lists_and_archives_among_other_inputs(folder, find, tmp_path):
+    pytest.importorskip("webdataset")
+    (tmp_path / "list.txt").write_text("in/still.gif\nin/wave.gif\nin/Film.MP4\nin/gone.jpg\nnotes.md\n")
+    (tmp_path / "photos.tar").touch()
+    found = find(tmp_path / "list.txt", "3", tmp_path / "photos.tar", folder / "a.png")
+    assert {name: kind for name, (kind, _) in found.items()} == {
+        "a.png": "image",
+        "in/still.gif": "image",
+        "in/wave.gif": "animation",
+        "in/Film.MP4": "video",
+        "in/gone.jpg": "image",
+        "camera_3": "camera",
+        "photos": "archive",
+    }
+
+
+def test_two_sources_of_one_name(folder, find, tmp_path):
+    (tmp_path / "list.txt").write_text("a.png\n")
+    with pytest.raises(ConfigError, match=r"in/a\.png and .*/a\.png would both be called a\.png"):
+        find(folder / "a.png", tmp_path / "list.txt")
+    # the same file twice is one source
+    (folder / "list.txt").write_text("a.png\n")
+    assert list(find(folder / "a.png", folder / "list.txt")) == ["a.png"]

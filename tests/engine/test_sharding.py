@@ -7,6 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 from PIL import Image
+from small_media import make_video
 
 from dynpose.config import ConfigError
 from dynpose.engine import shard_merging
@@ -136,9 +137,11 @@ def test_parquet_has_the_same_numbers(tmp_path, monkeypatch):
     rows = file.read().to_pylist()
     images = json.loads((tmp_path / "predictions.json").read_text())["images"]
     # every number here is one of float32
-    expected = [{**image, "people": image.pop("instances"), "note": None} for image in images]
+    absent = {"note": None, "frame": None, "time": None}
+    expected = [{**image, "people": image.pop("instances"), **absent} for image in images]
     for image in expected:
-        del image["instances"]
+        for person in image.pop("instances"):
+            person["track_id"] = None
     assert rows == expected
     assert json.loads(file.schema_arrow.metadata[b"dynpose"]) == INFO
 
@@ -297,15 +300,79 @@ def test_archives_in_shards(photos, whole, predict, tmp_path, capsys):
     assert merged == {name: whole[name] for name in ("0.png", "2.png", "4.png", *merged)}
 
 
-@pytest.mark.parametrize(
-    ("inputs", "message"),
-    [
-        (["a.tar", "photos"], "tar archives and other inputs can't be predicted in one run"),
-        (["list.txt", "photos"], "give one list of images alone"),
-        (["gone.tar"], "gone.tar: no such archive"),
-    ],
-)
-def test_inputs_that_are_refused(photos, predict, inputs, message, capsys):
+def test_all_kinds_of_inputs_in_shards(photos, whole, predict, small_run, tmp_path, capsys):
+    """A list with a video, an archive and a file: two shards have the results of one run, frame by frame."""
     pytest.importorskip("webdataset")
-    assert predict([photos / item for item in inputs]) == 2
-    assert message in capsys.readouterr().err
+    parquet = pytest.importorskip("pyarrow.parquet")
+    make_video(tmp_path / "film.mp4", 3)
+    (tmp_path / "list.txt").write_text(f"film.mp4\n{photos}/photos/0.png\n")
+    inputs = [tmp_path / "list.txt", photos / "b.tar", photos / "photos" / "4.png"]
+    arguments = ["--track", "--format", "csv"]
+    assert main([*words(small_run, inputs, tmp_path / "single"), *arguments, "--no-pictures"]) == 0
+    capsys.readouterr()
+    assert predict(inputs, "--track", "--format", "csv", "--shard", "0/2") == 2
+    assert "give --format with --resume and without shards" in capsys.readouterr().err
+    for shard in ("0/2", "1/2"):
+        assert predict(inputs, "--track", "--shard", shard) == 0
+    output = capsys.readouterr().out
+    assert "2 images, 6 people" in output.replace(" with a score of at least 0.3 (6 in all)", "")
+    assert "3 frames of 1 videos" in output
+    out = tmp_path / "out"
+    assert {path.name for path in out.glob("*.mp4")} == {"film.mp4"}
+    assert (out / "b" / "3.png").exists()
+    assert main(["merge-predictions", str(out), "--json", "--parquet"]) == 0
+    assert "4 images, 3 frames of 1 videos, " in capsys.readouterr().out
+    merged, single = (json.loads((folder / "predictions.json").read_text()) for folder in (out, tmp_path / "single"))
+
+    def by_key(results):
+        return {(image["file_name"], image.get("frame")): image for image in results["images"]}
+
+    assert by_key(merged) == by_key(single)
+    assert len(merged["images"]) == 7
+    assert [video["frames"] for video in merged["videos"]] == [3]
+    rows = parquet.read_table(out / "predictions.parquet").to_pylist()
+    assert [row["frame"] for row in rows if row["file_name"] == "film.mp4"] == [0, 1, 2]
+    # the merged run takes --format without predicting again
+    assert predict(inputs, *arguments, "--resume", "--no-pictures") == 0
+    tables = [sorted((folder / "predictions.csv").read_text().splitlines()) for folder in (out, tmp_path / "single")]
+    assert tables[0] == tables[1]
+
+
+def test_frames_of_a_video_are_merged_in_their_order(tmp_path):
+    shard = Shard(0, 1)
+    with ShardRecord(tmp_path, INFO, MADE_WITH, shard, fingerprint_of_names(["v.mp4", "a.png"])) as record:
+        for frame in (2, 0, 1):
+            record.add_image({**entry("v.mp4"), "frame": frame, "time": frame / 2}, tmp_path / "v.mp4")
+            if frame == 2:
+                record.add_image(entry("a.png"), tmp_path / "a.png")
+        record.finish([], complete=True)
+    merge_shards(tmp_path)
+    _, *lines, _ = lines_of(tmp_path / "predictions.jsonl")
+    assert [(line["file_name"], line.get("frame")) for line in lines] == [
+        ("v.mp4", 0),
+        ("v.mp4", 1),
+        ("v.mp4", 2),
+        ("a.png", None),
+    ]
+
+
+def test_an_archive_that_is_not_there(photos, predict, capsys):
+    pytest.importorskip("webdataset")
+    assert predict([photos / "gone.tar"]) == 2
+    assert "gone.tar: no such archive" in capsys.readouterr().err
+
+
+def test_an_image_of_an_archive_with_the_name_of_another(photos, predict, tmp_path, capsys):
+    pytest.importorskip("webdataset")
+    (tmp_path / "b").mkdir()
+    shutil.copy(photos / "photos" / "1.png", tmp_path / "b" / "1.png")
+    (tmp_path / "list.txt").write_text("b/1.png\n")
+    assert predict([photos / "b.tar", tmp_path / "list.txt"], "--no-pictures") == 1
+    assert "skipped b/1.png: another image has this name" in capsys.readouterr().err
+
+
+def test_the_limit_counts_images_of_archives(photos, predict, tmp_path):
+    pytest.importorskip("webdataset")
+    assert predict([photos / "a.tar", photos / "photos" / "1.png"], "--no-pictures", "--limit", "3") == 0
+    record = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [image["file_name"] for image in record["images"]] == ["1.png", "a/0.png", "a/2.png"]

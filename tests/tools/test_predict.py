@@ -233,7 +233,7 @@ def test_broken_images_are_reported_and_the_rest_is_done(run, photos, tmp_path, 
     assert record["info"]["complete"] is True
     captured = capsys.readouterr()
     assert f"skipped {photos}/a/text.jpg: " in captured.err
-    assert "2 images or folders can't be read" in captured.err
+    assert "2 images, archives or folders can't be read" in captured.err
     assert [item["is_failure"] for item in record["skipped"]] == [True, True]
 
 
@@ -621,7 +621,7 @@ def test_all_other_files_are_accounted_for(run, photos, monkeypatch, capsys):
     assert "it can't be opened as a video (Invalid data found when processing input)" in reason
     assert "more than 8 bits per channel" in skipped["deep.png"][0]
     error = capsys.readouterr().err
-    assert "3 images or folders can't be read" in error
+    assert "3 images, archives or folders can't be read" in error
 
 
 def test_files_that_are_no_images_are_no_failure(run, photos):
