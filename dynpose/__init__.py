@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from . import model_zoo
     from .config import load_config
     from .data import PoseDatasetMapper, register_pose_dataset
-    from .engine import PosePredictor, PoseTrainer
+    from .engine import PosePredictor, PoseTrainer, optimize_for_inference
     from .evaluation import PoseEvaluator
     from .utils import draw_poses
 
@@ -22,6 +22,7 @@ __all__ = [
     "draw_poses",
     "load_config",
     "model_zoo",
+    "optimize_for_inference",
     "register_pose_dataset",
 ]
 
@@ -33,6 +34,7 @@ _MODULES = {
     "PoseTrainer": "engine",
     "draw_poses": "utils",
     "load_config": "config",
+    "optimize_for_inference": "engine",
     "register_pose_dataset": "data",
 }
 

@@ -2,6 +2,7 @@
 
 from .ema import ModelEMA
 from .entry import main, setup
+from .fast_inference import optimize_for_inference
 from .launch import launch
 from .nonfinite import NonFiniteError, NonFiniteGuard, replay
 from .optimizer import build_clipped_optimizer, pose_optimizer_params
@@ -20,6 +21,7 @@ __all__ = [
     "build_clipped_optimizer",
     "launch",
     "main",
+    "optimize_for_inference",
     "pose_optimizer_params",
     "replay",
     "resolve_epochs",

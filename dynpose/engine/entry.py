@@ -7,6 +7,7 @@ import logging
 import os
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
@@ -22,6 +23,8 @@ from dynpose.utils.locking import LockedError, locked
 
 from .custom_data import complete_for_data, prepare_data
 from .devices import check_device
+from .fast_inference import optimize_for_inference
+from .precision import Precision
 from .preflight import check_and_complete, check_machine
 from .resuming import resolve_seed
 from .trainer import PoseTrainer
@@ -50,7 +53,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     Args:
         args (argparse.Namespace): from detectron2's ``default_argument_parser``. Optional attributes are ``data``, a
             data file to train on (:mod:`dynpose.engine.custom_data`), and with it ``fine_tunes``, whether the weights
-            are trained ones.
+            are trained ones; with ``eval_only``, ``precision`` and ``compile`` of
+            :func:`~dynpose.engine.optimize_for_inference`, without which the model is evaluated as in training.
 
     Returns:
         CfgNode: frozen.
@@ -189,6 +193,7 @@ def _evaluate(cfg, args):
     model = PoseTrainer.build_model(cfg)
     checkpointer = PoseCheckpointer(model, save_dir=cfg.OUTPUT_DIR, complete=True, class_names=cfg.MODEL.CLASS_NAMES)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    cfg = _optimize(cfg, model, args)
     # an evaluation has no iterations
     with watched(cfg.DISTRIBUTED.REPORT_SECONDS, lambda: 0):
         results = PoseTrainer.test(cfg, model)
@@ -197,3 +202,17 @@ def _evaluate(cfg, args):
     if comm.is_main_process():
         verify_results(cfg, results)
     return results
+
+
+def _optimize(cfg, model, args):
+    """Optimize a model for inference if the command says how; return the config, in which TEST.AMP is done."""
+    if not hasattr(args, "precision"):
+        return cfg
+    amp = Precision.from_config(cfg, enabled=cfg.TEST.AMP).dtype
+    precision = args.precision or str(amp or torch.float32).removeprefix("torch.")
+    optimize_for_inference(model, precision, args.compile, inplace=True)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.TEST.AMP = False
+    cfg.freeze()
+    return cfg

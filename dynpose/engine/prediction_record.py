@@ -461,14 +461,16 @@ def _in_order(places):
     return [place.offset for _, place in sorted(places.items(), key=order)]
 
 
-def run_fingerprint(cfg: CfgNode) -> dict[str, Any]:
-    """Describe the weights and the config keys that predictions depend on, to compare two runs.
+def run_fingerprint(cfg: CfgNode, precision: str) -> dict[str, Any]:
+    """Describe the weights, the config keys and the precision that predictions depend on, to compare two runs.
 
     Args:
         cfg (CfgNode): of a model; MODEL.WEIGHTS is a file, or the name or URL of one.
+        precision (str): of the predictor.
 
     Returns:
-        dict: ``weights``, with ``file``, ``bytes`` and ``sha256``, and ``config``, the values of those keys as text.
+        dict: ``weights``, with ``file``, ``bytes`` and ``sha256``, and ``config``, the values of those keys and of
+        ``--precision`` as text.
     """
     with PathManager.open(locate_weights(cfg.MODEL.WEIGHTS), "rb") as file:
         digest = hashlib.sha256()
@@ -476,7 +478,8 @@ def run_fingerprint(cfg: CfgNode) -> dict[str, Any]:
             digest.update(block)
         weights = {"file": cfg.MODEL.WEIGHTS, "bytes": file.tell(), "sha256": digest.hexdigest()}
     values = _flatten(yaml.safe_load(cfg.dump()))
-    return {"weights": weights, "config": {key: values[key] for key in values if not key.startswith(_WITHOUT_EFFECT)}}
+    config = {key: values[key] for key in values if not key.startswith(_WITHOUT_EFFECT)}
+    return {"weights": weights, "config": {**config, "--precision": precision}}
 
 
 def _flatten(values, prefix=""):

@@ -26,6 +26,7 @@ from dynpose.modeling.build import build_model, check_meta_architecture
 from dynpose.modeling.test_time_augmentation import PoseTTA
 
 from .devices import check_device, missing_device
+from .fast_inference import optimize_for_inference, resolve_precision
 from .look_ahead import in_batches
 from .preflight import check_affine_resize
 
@@ -50,11 +51,13 @@ class PosePredictor:
     Args:
         cfg (CfgNode): the model's. MODEL.WEIGHTS may be dynpose's or released ones; "" leaves the model untrained.
             Images are resized by INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST; with TEST.AUG.ENABLED, to TEST.AUG's views.
+        precision, compile: see :func:`~dynpose.engine.optimize_for_inference`.
 
     Attributes:
         cfg (CfgNode): a copy.
-        model (nn.Module): in eval mode; a :class:`~dynpose.modeling.test_time_augmentation.PoseTTA` with
-            TEST.AUG.ENABLED.
+        model (nn.Module): optimized for inference; a
+            :class:`~dynpose.modeling.test_time_augmentation.PoseTTA` with TEST.AUG.ENABLED.
+        precision (str): "float32", "bfloat16" or "float16".
         schema (KeypointSchema): the keypoints.
         metadata (Metadata): the schema for detectron2's Visualizer, and ``thing_classes``, MODEL.CLASS_NAMES or, where
             these are empty, those of a registered data set of the config; absent if neither is known.
@@ -71,7 +74,7 @@ class PosePredictor:
         torch.Size([4, 17, 3])
     """
 
-    def __init__(self, cfg: CfgNode):
+    def __init__(self, cfg: CfgNode, precision: str = "auto", compile: bool = False):
         self.cfg = cfg.clone()
         check_choice(cfg, "INPUT.FORMAT", ("BGR", "RGB"))
         self.schema = schema_from_cfg(self.cfg)
@@ -80,6 +83,8 @@ class PosePredictor:
         check_affine_resize(self.cfg)
         self.model = build_model(self.cfg).eval()
         PoseCheckpointer(self.model, complete=True, class_names=cfg.MODEL.CLASS_NAMES).load(self.cfg.MODEL.WEIGHTS)
+        self.precision = resolve_precision(precision, self.cfg.MODEL.DEVICE)
+        optimize_for_inference(self.model, self.precision, compile, inplace=True)
         self._size_divisibility = self.model.backbone.size_divisibility
         self._augmentations = T.AugmentationList(build_pose_augmentation(self.cfg, is_train=False))
         if cfg.TEST.AUG.ENABLED:
@@ -92,6 +97,8 @@ class PosePredictor:
         weights: str | os.PathLike[str],
         opts: Sequence[str] = (),
         device: str | None = None,
+        precision: str = "auto",
+        compile: bool = False,
     ) -> Self:
         """Build from file names.
 
@@ -100,13 +107,14 @@ class PosePredictor:
             weights (str | PathLike): overrides MODEL.WEIGHTS.
             opts (Sequence[str]): overrides of the config, KEY VALUE KEY VALUE ...
             device (str | None): such as "cpu", "cuda" or "cuda:1"; None = MODEL.DEVICE, or the CPU if there is no GPU.
+            precision, compile: see :func:`~dynpose.engine.optimize_for_inference`.
         """
         if not weights:
             raise CheckpointError("no weights given: an untrained model predicts noise")
         cfg = load_config(config_file, opts)
         cfg.MODEL.WEIGHTS = os.fspath(weights)
         cfg.MODEL.DEVICE = _choose_device(device, cfg.MODEL.DEVICE)
-        return cls(cfg)
+        return cls(cfg, precision, compile)
 
     @overload
     def __call__(self, image: ImageLike) -> Instances: ...

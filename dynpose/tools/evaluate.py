@@ -13,7 +13,7 @@ import os
 from typing import Any
 
 from .config_of_weights import required_config
-from .job_arguments import add_job_arguments, job_arguments
+from .job_arguments import add_job_arguments, add_speed_arguments, job_arguments
 
 NAME = "evaluate"
 HELP = "measure a model's AP on an annotated data set"
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--dataset", nargs="+", help="registered data sets instead, such as keypoints_coco_2017_val")
     parser.add_argument("--image-root", help="with --annotations: folder of its images, default: that of the file")
     parser.add_argument("--output", help="folder of the results, default: evaluation/ in OUTPUT_DIR of the config")
+    add_speed_arguments(parser, None)
     add_job_arguments(parser)
 
 
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> None:
         opts += ["DATASETS.POSE", [entry], "DATASETS.TEST", (entry["name"],)]
     if args.dataset:
         opts += ["DATASETS.TEST", tuple(args.dataset)]
-    launch(evaluate, job_arguments(args, config_file, opts, eval_only=True))
+    speed = {"precision": args.precision, "compile": args.compile}
+    launch(evaluate, job_arguments(args, config_file, opts, eval_only=True, **speed))
 
 
 def _entry(cfg, annotations, image_root):

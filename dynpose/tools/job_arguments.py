@@ -1,4 +1,6 @@
-"""Arguments of the commands that run in one or several processes: those of detectron2's ``default_argument_parser``."""
+"""Arguments that several commands share: of detectron2's ``default_argument_parser`` for one or several processes, and
+of the speed of a model.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -6,7 +8,7 @@ from typing import Any
 
 from .cli import positive_int
 
-__all__ = ["add_job_arguments", "job_arguments"]
+__all__ = ["add_job_arguments", "add_speed_arguments", "job_arguments"]
 
 _SHARED = ("num_gpus", "num_machines", "machine_rank", "dist_url")
 
@@ -20,6 +22,25 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--machine-rank", type=int, default=0, help="number of this machine, from 0")
     parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of the first of several machines")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after another option")
+
+
+def add_speed_arguments(parser: argparse.ArgumentParser, precision: str | None) -> None:
+    """Declare the arguments of :func:`dynpose.engine.optimize_for_inference`.
+
+    Args:
+        parser (argparse.ArgumentParser)
+        precision (str | None): the default.
+    """
+    default = f"default {precision}" if precision else "default float32, or TEST.AMP's"
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default=precision,
+        help=f"of the network; auto: bfloat16 where the device multiplies in it natively; {default}",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the network at the first image (torch.compile, minutes)"
+    )
 
 
 def job_arguments(

@@ -35,6 +35,7 @@ from contextlib import contextmanager
 from dynpose.results import FORMATS
 
 from .cli import finite_number, positive_int, positive_number
+from .job_arguments import add_speed_arguments
 
 NAME = "predict"
 HELP = "find the people in images and videos: pictures and one JSON file"
@@ -74,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=positive_int, default=1, help="images in a forward pass, default %(default)s"
     )
     parser.add_argument("--device", help="cpu or cuda; default: MODEL.DEVICE, or cpu where there is no GPU")
+    add_speed_arguments(parser, "auto")
     parser.add_argument("--shard", metavar="I/N", help="predict share I, from 0, of N; default: by the launcher")
     parser.add_argument("--limit", type=positive_int, help="stop after so many images and videos")
     parser.add_argument("--stride", type=positive_int, default=1, metavar="N", help="of a video, every N-th frame")

@@ -89,10 +89,11 @@ def _predict(args, output, share):
     from dynpose.results import check_formats, write_formats
 
     window = Window() if args.show else None
-    predictor = FilePredictor.from_files(args.config_file, args.weights, args.opts, device=args.device)
+    model = args.config_file, args.weights, args.opts, args.device
+    predictor = FilePredictor.from_files(*model, precision=args.precision, compile=args.compile)
 
     output.mkdir(parents=True, exist_ok=True)
-    header, made_with = info(args, predictor, share.beyond_limit), run_fingerprint(predictor.cfg)
+    header, made_with = info(args, predictor, share.beyond_limit), run_fingerprint(predictor.cfg, predictor.precision)
     pictures = None
     if args.show or not args.no_pictures:
         style = picture_style(args, header["category_names"])

@@ -175,7 +175,7 @@ class TestFcpose:
         monkeypatch.setenv("DYNPOSE_OFFLINE", "1")
         predictor = PosePredictor.from_files(self.CONFIG, "fcpose_r50", device="cpu")
         assert all((value == 0.5).all() for value in predictor.model.controller.parameters())
-        weights = run_fingerprint(predictor.cfg)["weights"]
+        weights = run_fingerprint(predictor.cfg, predictor.precision)["weights"]
         assert (weights["file"], weights["bytes"]) == ("fcpose_r50", len(released.files["/fcpose50.pth"]))
         with PathManager.open("dynpose://fcpose_r50", "rb") as file:
             assert file.read() == released.files["/fcpose50.pth"]

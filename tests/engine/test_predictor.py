@@ -69,7 +69,8 @@ def test_agrees_with_detectron2s_predictor(cfg, image_format):
     people = PosePredictor(cfg)(image)
     assert people.image_size == (90, 120)
     assert people.pred_keypoints.shape == (3, SCHEMA.num_keypoints, 3)
-    assert_same(people, DefaultPredictor(cfg)(image)["instances"])
+    # folded batch normalisation rounds differently
+    assert_same(people, DefaultPredictor(cfg)(image)["instances"], ROUNDING)
 
 
 def test_resizes_the_shorter_side(predictor):
