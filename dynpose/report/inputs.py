@@ -71,7 +71,7 @@ class ReportInput:
         max_dets: predictions of a class in an image that count.
         records: image id -> dataset dict, for the images that are there.
         curves: of the training; None = the predictions are not of a run.
-        remarks: what was left out or adapted.
+        remarks: what was skipped or adapted.
     """
 
     title: str

@@ -144,7 +144,7 @@ def _template(name: str) -> str:
 
 
 def _charts(report: dict) -> dict[str, str]:
-    """The charts by name; those without values are left out."""
+    """The charts by name, without those that have no values."""
     from markupsafe import Markup
 
     precision_recall = report["precision_recall"]
