@@ -226,7 +226,7 @@ def _count_lost_tracks(project: PoseProject) -> None:
 
 
 def _check_by_reader(project: PoseProject, data: dict[str, Any], output: Path, root: Path) -> None:
-    """Read the result as training does, before it replaces an earlier file, and add what the reader remarks on.
+    """Read the result as training does, before it replaces an earlier file, and add the reader's remarks.
 
     Raises:
         DatasetError: the reader refuses it.
