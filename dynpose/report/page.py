@@ -63,7 +63,8 @@ def write_report(source: ReportInput, folder: str | os.PathLike, *, num_worst: i
         json.dump(report, file, allow_nan=False, indent=1)
         file.write("\n")
     with atomic_open(os.path.join(folder, _HTML), "wb") as file:
-        file.write(render(report, source).encode())
+        # names of files may have bytes that are no text
+        file.write(render(report, source).encode("utf-8", "backslashreplace"))
     return report
 
 

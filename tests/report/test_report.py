@@ -220,3 +220,16 @@ def test_no_annotations(data, tmp_path):
     made = report(data / "results.json", "--annotations", tmp_path / "people.json", "--output", tmp_path)
     assert "it has no annotations to compare the predictions with" in made.error
     assert not (tmp_path / "report.html").exists()
+
+
+def test_names_that_are_no_text(data, tmp_path):
+    """Bytes of a file name that are not UTF-8, which Python holds as half characters, are written as escapes."""
+    annotation = json.loads((data / "people.json").read_text())
+    annotation["images"][0]["file_name"] = "a\udcff.png"
+    annotation["categories"][0]["keypoints"][0] = "nose\ud800"
+    (tmp_path / "people.json").write_text(json.dumps(annotation))
+    words = (data / "results.json", "--annotations", tmp_path / "people.json", "--output", tmp_path / "report")
+    found = report(*words)
+    assert found.code == 0, found.error
+    assert "a\\udcff.png" in found.html
+    assert "nose\\ud800" in found.html
