@@ -233,3 +233,19 @@ def test_names_that_are_no_text(data, tmp_path):
     assert found.code == 0, found.error
     assert "a\\udcff.png" in found.html
     assert "nose\\ud800" in found.html
+
+
+def test_an_annotation_that_was_changed_is_read_again(data, tmp_path):
+    """In one process, as in a notebook: two keypoints are taken out of the file."""
+    annotation = json.loads((data / "people.json").read_text())
+    predictions = json.loads((data / "results.json").read_text())
+    words = (tmp_path / "results.json", "--annotations", tmp_path / "people.json", "--output", tmp_path / "report")
+    for number in (4, 2):
+        for item in (*annotation["annotations"], *predictions):
+            item["keypoints"] = item["keypoints"][: 3 * number]
+        annotation["categories"][0] |= {"keypoints": NAMES[:number], "skeleton": [[1, 2]]}
+        (tmp_path / "people.json").write_text(json.dumps(annotation))
+        (tmp_path / "results.json").write_text(json.dumps(predictions))
+        found = report(*words)
+        assert found.code == 0, found.error
+        assert [each["name"] for each in found.numbers["keypoints"]] == NAMES[:number]
