@@ -214,7 +214,7 @@ def _check_images(project: PoseProject, source: Format) -> None:
             continue
         if image.path in seen:
             problem = f"it is both image {seen[image.path]!r} and image {image.name!r}"
-            project.notes.fault(image.path, "images", problem, "give the folder that tells them apart by --image-dir")
+            project.notes.fault(image.path, "images", problem, "give the folder that holds both by --image-dir")
         seen[image.path] = image.name
     project.notes.raise_faults()
 

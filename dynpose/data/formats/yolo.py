@@ -188,7 +188,7 @@ def _find_images(data: dict, path: Path, options: ReadOptions, notes: Notes) -> 
 
 
 def _roots(data: dict, path: Path, options: ReadOptions) -> list[Path]:
-    """The folders that the entries of data.yaml may start from. Projects move, and ``path`` stays behind."""
+    """The folders that the entries of data.yaml may start from. Projects are moved, and ``path`` may be outdated."""
     root = data.get("path")
     stated = [path.parent / str(root)] if root else []
     return list(dict.fromkeys((*options.image_dirs, *stated, path.parent)))
@@ -385,7 +385,7 @@ def _common_schema(project: PoseProject) -> KeypointSchema:
 def _target(image: PoseImage, root: Path, taken: dict[tuple[str, str], int], notes: Notes) -> Path:
     """Path of an image below ``images``; images that differ in the suffix alone would share a file of labels."""
     assert image.path is not None
-    # a folder named images would be taken for the one that labels replaces
+    # Ultralytics would replace a folder named images in the path by labels
     parts = ["images_" if part == "images" else part for part in image.path.relative_to(root).parts]
     target = Path(image.split or "train", *parts)
     key = (str(target.parent), target.stem)
