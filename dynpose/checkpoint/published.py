@@ -48,6 +48,9 @@ def find_weights(name: str) -> PublishedWeights | None:
     Returns:
         PublishedWeights | None: None = no weights have that name.
 
+    Raises:
+        CheckpointError: the name is an invalid URL.
+
     Example::
 
         >>> find_weights("fcpose_r50").configs
@@ -76,7 +79,8 @@ def check_name(path: str) -> PublishedWeights | None:
         PublishedWeights | None: the published weights of that name; None for a file, and for a URL that iopath handles.
 
     Raises:
-        CheckpointError: there is neither such a file nor such a name; the message lists similar names.
+        CheckpointError: there is neither such a file nor such a name, for which the message lists similar names; or the
+            URL is invalid.
     """
     if not path or os.path.isfile(path):
         return None
@@ -170,7 +174,10 @@ def _of_url(url):
     """Weights at any URL of a file, cached where iopath caches them; None for a URL with another prefix or a query."""
     if url.startswith(_DETECTRON2):
         url = f"https://dl.fbaipublicfiles.com/detectron2/{url.removeprefix(_DETECTRON2)}"
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise CheckpointError(f"{url}: it is no valid URL ({error}); correct it, or give a file") from error
     file = parts.path.lstrip("/")
     if parts.scheme not in ("http", "https") or parts.query or not os.path.basename(file) or ".." in file.split("/"):
         return None

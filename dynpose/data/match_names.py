@@ -112,7 +112,7 @@ def _of_a_hand(words):
 
 
 def _number(word):
-    return str(int(word)) if word.isdecimal() else word
+    return word.lstrip("0") or "0" if word.isascii() and word.isdecimal() else word
 
 
 _GENERIC = frozenset(("kpt", "kp", "keypoint", "landmark", "lm", "point", "pt", "p", "joint", "node", "id"))

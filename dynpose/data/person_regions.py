@@ -9,6 +9,7 @@ Letters: P people, K keypoints. Coordinates are continuous pixels of the image; 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,10 +118,12 @@ class PersonRegion:
     half_body: HalfBody | None = None
 
     def __post_init__(self):
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability must be from 0 to 1, got {self.probability}")
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise ValueError(f"scale: expected a range of positive factors, the smaller one first, got {self.scale}")
-        if self.shift < 0:
-            raise ValueError(f"shift can't be negative, got {self.shift}")
+        if not 0 <= self.shift < math.inf:
+            raise ValueError(f"shift must be a number of at least 0, got {self.shift}")
 
     def draw(self, image: np.ndarray, boxes: np.ndarray, keypoints: np.ndarray) -> np.ndarray | None:
         """Draw a region.

@@ -7,6 +7,7 @@ Images are (H, W, 3) uint8.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import cv2
@@ -53,6 +54,7 @@ class RandomColor(T.Augmentation):
         image_format: str = "BGR",
     ):
         super().__init__()
+        _check_probability(probability)
         for name, value, limit in (
             ("brightness", brightness, 1),
             ("contrast", contrast, 1),
@@ -90,11 +92,12 @@ class RandomBlur(T.Augmentation):
         probability (float): of a blur.
 
     Raises:
-        ValueError: the range is empty or not above 0.
+        ValueError: the range is empty or not above 0, or the probability is not from 0 to 1.
     """
 
     def __init__(self, sigma: Sequence[float] = (0.1, 2.0), probability: float = 1.0):
         super().__init__()
+        _check_probability(probability)
         _check_range("sigma", sigma, minimum=1e-3)
         self._init(locals())
 
@@ -118,11 +121,12 @@ class RandomNoise(T.Augmentation):
         probability (float): of noise.
 
     Raises:
-        ValueError: the range is empty or below 0.
+        ValueError: the range is empty or below 0, or the probability is not from 0 to 1.
     """
 
     def __init__(self, std: Sequence[float] = (2.0, 10.0), probability: float = 1.0):
         super().__init__()
+        _check_probability(probability)
         _check_range("std", std, minimum=0)
         self._init(locals())
 
@@ -147,13 +151,14 @@ class RandomJPEG(T.Augmentation):
         image_format (str): order of the channels, "BGR" or "RGB".
 
     Raises:
-        ValueError: the range is empty or not within 1 to 100.
+        ValueError: the range is empty or not within 1 to 100, or the probability is not from 0 to 1.
     """
 
     def __init__(self, quality: Sequence[int] = (30, 95), probability: float = 1.0, image_format: str = "BGR"):
         super().__init__()
+        _check_probability(probability)
         _check_range("quality", quality, minimum=1, maximum=100)
-        if not all(isinstance(number, int) for number in quality):
+        if not all(type(number) is int for number in quality):
             raise ValueError(f"quality must be whole numbers, got {list(quality)}")
         check_one_of("image_format", image_format, IMAGE_FORMATS)
         self._init(locals())
@@ -197,7 +202,13 @@ def _swapped(image, swap):
     return image[:, :, ::-1] if swap else image
 
 
-def _check_range(name, values, minimum, maximum=float("inf")):
-    if len(values) != 2 or not minimum <= values[0] <= values[1] <= maximum:
-        limit = f"at least {minimum}" if maximum == float("inf") else f"from {minimum} to {maximum}"
-        raise ValueError(f"{name} must be two numbers {limit}, the smaller one first, got {list(values)}")
+def _check_range(name, values, minimum, maximum=math.inf):
+    is_pair = not isinstance(values, str) and hasattr(values, "__len__") and len(values) == 2
+    if not is_pair or not minimum <= values[0] <= values[1] <= maximum or not math.isfinite(values[1]):
+        limit = f"at least {minimum}" if maximum == math.inf else f"from {minimum} to {maximum}"
+        raise ValueError(f"{name} must be two numbers {limit}, the smaller one first, got {values}")
+
+
+def _check_probability(probability):
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability must be from 0 to 1, got {probability}")

@@ -38,7 +38,7 @@ def read_curves(path: str | os.PathLike) -> TrainingCurves | None:
     """Read the ``metrics.json`` of a run.
 
     Args:
-        path: JSON lines, as detectron2's JSONWriter writes them. Lines that are cut off are left out; of several lines
+        path: JSON lines, as detectron2's JSONWriter writes them. Incomplete lines are skipped; of several lines
             of an iteration, the last counts.
 
     Returns:

@@ -71,7 +71,7 @@ class ReportInput:
         max_dets: predictions of a class in an image that count.
         records: image id -> dataset dict, for the images that are there.
         curves: of the training; None = the predictions are not of a run.
-        remarks: what was left out or adapted.
+        remarks: what was skipped or adapted.
     """
 
     title: str
@@ -181,10 +181,19 @@ def _registered(annotation: Annotation) -> str:
     root = annotation.image_root or os.path.dirname(os.path.abspath(json_file))
     options = dataclasses.asdict(annotation)
     options = {key: options[key] for key in ("category", "keypoints", "schema", "protocol")}
-    # a name for each way to read the file
-    name = f"report of {os.path.abspath(json_file)} {sorted(options.items(), key=str)} {root}"
+    # a name for each way to read the file, and for each of its contents: the keypoints of a name are read once
+    name = f"report of {os.path.abspath(json_file)} {_stamp(json_file)} {sorted(options.items(), key=str)} {root}"
     register_pose_dataset(name, json_file, root, **options)
     return name
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """What changes with the content of a file; None = it can't be read, which is refused later."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
 
 
 def _read(

@@ -63,7 +63,8 @@ def write_report(source: ReportInput, folder: str | os.PathLike, *, num_worst: i
         json.dump(report, file, allow_nan=False, indent=1)
         file.write("\n")
     with atomic_open(os.path.join(folder, _HTML), "wb") as file:
-        file.write(render(report, source).encode())
+        # names of files may have bytes that are no text
+        file.write(render(report, source).encode("utf-8", "backslashreplace"))
     return report
 
 
@@ -144,7 +145,7 @@ def _template(name: str) -> str:
 
 
 def _charts(report: dict) -> dict[str, str]:
-    """The charts by name; those without values are left out."""
+    """The charts by name, without those that have no values."""
     from markupsafe import Markup
 
     precision_recall = report["precision_recall"]

@@ -13,6 +13,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from dynpose.data import DatasetError
 from dynpose.data.faults import short
@@ -28,7 +29,7 @@ class Results:
     Attributes:
         detections (list[dict]): in COCO's results format, with the data set's ids and K keypoints; all numbers finite.
         missing_keypoints (list[int]): keypoints of the data set that the predictions lack by name; they are 0, 0, 0.
-        remarks (list[str]): what was left out or adapted, one sentence each.
+        remarks (list[str]): what was skipped or adapted, one sentence each.
     """
 
     def __init__(self) -> None:
@@ -108,7 +109,8 @@ class _ImageNames:
         """The data set's id; None = the data set has no such image, which is counted."""
         if isinstance(image_id, float) and image_id.is_integer():
             image_id = int(image_id)
-        if isinstance(image_id, (int, str)) and image_id in self._ids:
+        # True equals 1
+        if isinstance(image_id, (int, str)) and not isinstance(image_id, bool) and image_id in self._ids:
             return image_id
         for name in _names_of(str(image_id)):
             found = self._by_name.get(name, set())
@@ -119,7 +121,7 @@ class _ImageNames:
                 )
             if found:
                 return next(iter(found))
-        self.unknown[str(image_id)] += 1
+        self.unknown[short(image_id)] += 1
         return None
 
 
@@ -128,12 +130,12 @@ def _names_of(file_name: str) -> list[str]:
     path = PurePosixPath(file_name.replace("\\", "/"))
     # a stem such as "a.b" has no suffix of an image
     stem = path.stem if path.suffix.lower().lstrip(".").isalpha() else path.name
-    number = [str(int(stem))] if stem.isascii() and stem.isdigit() else []
+    number = [stem.lstrip("0") or "0"] if stem.isascii() and stem.isdigit() else []
     return list(dict.fromkeys([str(path), path.name, stem, *number]))
 
 
 class _CategoryIds:
-    """The data set's category ids; those of a single class may be left out."""
+    """The data set's category ids; predictions of a single class may have none."""
 
     def __init__(self, category_ids: Sequence[int], class_of: dict[int, int]):
         self._ids = list(category_ids)
@@ -144,9 +146,12 @@ class _CategoryIds:
         category_id = record["category"]
         if category_id is None and len(self._ids) == 1:
             return self._ids[0]
-        index = self._class_of.get(category_id)
+        if isinstance(category_id, str) and category_id.isascii() and category_id.isdecimal():
+            category_id = int(category_id) if len(category_id) < 20 else category_id
+        is_id = isinstance(category_id, (int, float)) and not isinstance(category_id, bool)
+        index = self._class_of.get(category_id) if is_id else None
         if index is None:
-            self.unknown[str(category_id)] += 1
+            self.unknown[short(category_id)] += 1
             return None
         return self._ids[index]
 
@@ -170,7 +175,7 @@ class _CategoryNames:
             return self._ids[self._names.index(name)]
         if name is None and index < len(self._ids):
             return self._ids[index]
-        self.unknown[str(name or index)] += 1
+        self.unknown[short(index if name is None else name)] += 1
         return None
 
     @property
@@ -202,28 +207,57 @@ def _of_predict(
     entries: list, path: str | os.PathLike, images: _ImageNames, matched: Sequence[int | None], results: Results
 ) -> Iterable[dict]:
     """Yield the predictions of ``dynpose predict`` as :func:`_of_coco_results` does."""
-    num_predicted = max((index for index in matched if index is not None), default=0)
-    for entry in entries:
-        try:
-            name, instances = entry["file_name"], entry["instances"]
-            where = f"{path}: image {short(name)}"
-            image_id = images.find(name, f"image {short(name)}")
-            for person in instances:
-                points = person["keypoints"]
-                if len(points) <= num_predicted:
-                    raise DatasetError(f"{where}: a person has {len(points)} keypoints, fewer than info names")
-                flat = [v for i in matched for v in (points[i] if i is not None else (0, 0, 0))]
-                yield {
-                    "image_id": image_id,
-                    "category": (person["category"], person.get("category_name")),
-                    "keypoints": _keypoints(flat, len(matched), where),
-                    "score": _number(person["score"], f"{where}: score"),
-                    "bbox": _box(person.get("bbox"), where),
-                }
-        except (KeyError, TypeError) as error:
-            raise DatasetError(
-                f"{path}: an image has no {error}; the file is not of dynpose predict: predict again"
-            ) from None
+    num_predicted = 1 + max((index for index in matched if index is not None), default=-1)
+    for i, entry in enumerate(entries):
+        name = _get(entry, "file_name", str, f"{path}: images[{i}]")
+        where = f"{path}: image {short(name)}"
+        image_id = images.find(name, f"image {short(name)}")
+        for person in _get(entry, "instances", list, where):
+            points = _get(person, "keypoints", list, f"{where}: a person")
+            if len(points) < num_predicted:
+                raise DatasetError(
+                    f"{where}: a person has {len(points)} keypoints, and info.keypoint_names has {num_predicted} or "
+                    f"more; predict again"
+                )
+            if not all(isinstance(point, list) and len(point) == 3 for point in points):
+                raise DatasetError(
+                    f"{where}: keypoints is {short(points)}; write x, y and confidence of each: predict again"
+                )
+            flat = [v for i in matched for v in (points[i] if i is not None else (0, 0, 0))]
+            yield {
+                "image_id": image_id,
+                "category": _class(person, where),
+                "keypoints": _keypoints(flat, len(matched), where),
+                "score": _number(person.get("score"), f"{where}: score"),
+                "bbox": _box(person.get("bbox"), where),
+            }
+
+
+def _get(item: object, key: str, kind: type, where: str) -> Any:
+    """A value of predictions.json.
+
+    Raises:
+        DatasetError: the item is no object, or its value is missing or of another type.
+    """
+    if not isinstance(item, dict):
+        raise DatasetError(
+            f"{where} is {short(item)}, not an object; the file is not of dynpose predict: predict again"
+        )
+    if not isinstance(item.get(key), kind):
+        problem = f"{key} is {short(item[key])}" if key in item else f"there is no {key!r}"
+        raise DatasetError(f"{where}: {problem}; the file is not of dynpose predict: predict again")
+    return item[key]
+
+
+def _class(person: dict, where: str) -> tuple[int, str | None]:
+    """Index and name of a person's class; None = the file has no name."""
+    index, name = _get(person, "category", int, where), person.get("category_name")
+    if index < 0 or not isinstance(name, (str, type(None))):
+        raise DatasetError(
+            f"{where}: category {short(index)}, category_name {short(name)}; write the number of a class from 0 on and "
+            f"its name: predict again"
+        )
+    return index, name
 
 
 def _matched_keypoints(
@@ -231,8 +265,9 @@ def _matched_keypoints(
 ) -> Sequence[int | None]:
     """For each keypoint of the data set the predicted one of the same name."""
     predicted = info.get("keypoint_names")
-    if not isinstance(predicted, list) or not predicted:
-        raise DatasetError(f"{path}: info has no keypoint_names; the file is not of dynpose predict: predict again")
+    if not isinstance(predicted, list) or not predicted or not all(isinstance(name, str) for name in predicted):
+        problem = f"keypoint_names is {short(predicted)}" if predicted else "there are no keypoint_names"
+        raise DatasetError(f"{path}: info: {problem}; the file is not of dynpose predict: predict again")
     if tuple(predicted) == tuple(names):
         return range(len(names))
     matched = match_keypoints(tuple(names), tuple(predicted))
@@ -271,7 +306,7 @@ def _collect(records: Iterable[dict], category_of: _CategoryIds | _CategoryNames
         results.detections.append(detection)
     if not_finite:
         results.remarks.append(
-            f"{not_finite} predictions with a NaN or infinite number are left out: the model may have diverged."
+            f"{not_finite} predictions with a NaN or infinite number are skipped: the model may have diverged."
         )
 
 
@@ -284,14 +319,14 @@ def _check_unknown(
     ):
         if not unknown:
             continue
-        first = ", ".join(map(short, list(unknown)[:3])) + (", ..." if len(unknown) > 3 else "")
+        first = ", ".join(list(unknown)[:3]) + (", ..." if len(unknown) > 3 else "")
         if not results.detections:
             raise DatasetError(
                 f"{path}: no prediction is of {'an image' if what == 'image' else 'a category'} of the annotation "
                 f"({known}): {first}; give the annotation of the images that were predicted"
             )
         results.remarks.append(
-            f"{sum(unknown.values())} predictions are left out: the annotation has no {what} {first}."
+            f"{sum(unknown.values())} predictions are skipped: the annotation has no {what} {first}."
         )
 
 
@@ -302,6 +337,7 @@ def _keypoints(values: object, num_keypoints: int, where: str) -> list[float]:
     if not isinstance(values, (list, tuple)):
         raise DatasetError(f"{where}: keypoints is {short(values)}; write 3 numbers for each keypoint")
     if len(values) == 2 * num_keypoints:
+        _check_pairs(values, where)
         values = [number for x, y in zip(values[0::2], values[1::2]) for number in (x, y, 1.0)]
     if len(values) != 3 * num_keypoints:
         raise DatasetError(
@@ -312,11 +348,22 @@ def _keypoints(values: object, num_keypoints: int, where: str) -> list[float]:
     return [_number(value, f"{where}: keypoints") for value in values]
 
 
+def _check_pairs(values: Sequence, where: str) -> None:
+    """Refuse 2K numbers that are rather x, y and confidence of another number of keypoints, such as 42 for K = 21."""
+    thirds = values[2::3] if len(values) % 3 == 0 else ()
+    numbers = [value for value in thirds if isinstance(value, (int, float))]
+    if numbers and len(numbers) == len(thirds) and all(0 <= value <= 2 for value in numbers) and any(numbers):
+        raise DatasetError(
+            f"{where}: keypoints has {len(values)} numbers, x, y and confidence of {len(thirds)} keypoints, but the "
+            f"annotation has {len(values) // 2}; give the annotation of the data set that was predicted"
+        )
+
+
 def _box(values: object, where: str) -> list[float] | None:
     if values is None:
         return None
     if not isinstance(values, (list, tuple)) or len(values) != 4:
-        raise DatasetError(f"{where}: bbox is {short(values)}; write [x, y, width, height], or leave it out")
+        raise DatasetError(f"{where}: bbox is {short(values)}; write [x, y, width, height], or no bbox")
     return [_number(value, f"{where}: bbox") for value in values]
 
 
@@ -326,4 +373,7 @@ def _number(value: object, where: str) -> float:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise DatasetError(f"{where} has {short(value)} where a number belongs; correct it")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond the range of floating-point numbers
+        return math.inf

@@ -5,14 +5,12 @@ Coordinates are pixels from the image's corner; ``outside`` means not labelled
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
-from xml.sax.saxutils import quoteattr
 
-from .results import Results, Tally, json_text, text_file
+from .results import Results, Tally, json_text, text_file, xml_attribute
 
 __all__ = ["write"]
 
@@ -20,8 +18,6 @@ _FOLDER = "cvat"
 # Side of the drawing of a skeleton: CVAT's unit is a percent
 _DRAWING = 100
 _MARGIN = 5
-# Characters that XML 1.0 can't hold
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def write(results: Results, folder: Path) -> list[str]:
@@ -80,27 +76,22 @@ def _write_image(
     if "frame" in entry:  # CVAT's name of a frame
         name = f"frame_{number:06d}"
     size = f'width="{entry["width"]}" height="{entry["height"]}"'
-    file.write(f'  <image id="{number}" name={_quoted(name)} {size}>\n')
+    file.write(f'  <image id="{number}" name={xml_attribute(name)} {size}>\n')
     for person in people:
-        label = _quoted(results.class_name(person["category"]))
+        label = xml_attribute(results.class_name(person["category"]))
         file.write(f'    <skeleton label={label} source="auto" occluded="0" z_order="0">\n')
         points = results.keypoints_from_corner(entry, person)
         for keypoint, point in zip(results.keypoint_names, points):
             file.write(
-                f'      <points label={_quoted(keypoint)} source="auto" outside="{int(not point.is_shown)}" '
+                f'      <points label={xml_attribute(keypoint)} source="auto" outside="{int(not point.is_shown)}" '
                 f'occluded="0" points="{point.x:.3f},{point.y:.3f}"/>\n'
             )
         file.write("    </skeleton>\n")
     file.write("  </image>\n")
 
 
-def _quoted(text: str) -> str:
-    """An attribute in quotes."""
-    return quoteattr(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text))
-
-
 def _text(text: str) -> str:
-    return _quoted(text)[1:-1]
+    return xml_attribute(text)[1:-1]
 
 
 def _meta(labels: list[dict[str, Any]]) -> Iterator[str]:
@@ -137,7 +128,7 @@ def _drawing(results: Results) -> str:
     ]
     circles = [
         f'<circle r="1.5" cx="{x}" cy="{y}" data-type="element node" data-element-id="{i + 1}" '
-        f'data-node-id="{i + 1}" data-label-name={_quoted(results.keypoint_names[i])}></circle>'
+        f'data-node-id="{i + 1}" data-label-name={xml_attribute(results.keypoint_names[i])}></circle>'
         for i, (x, y) in enumerate(nodes)
     ]
     return "".join(lines + circles)

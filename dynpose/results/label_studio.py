@@ -7,9 +7,8 @@ are percents of the image's width and height from its corner.
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
 
-from .results import Results, Tally, clipped_box, frame_name, text_file, write_json_list
+from .results import Results, Tally, clipped_box, frame_name, text_file, write_json_list, xml_attribute
 
 __all__ = ["write"]
 
@@ -128,6 +127,6 @@ def _label_tags(tag: str, name: str, labels: tuple[str, ...]) -> list[str]:
     colors = [_COLORS[index % len(_COLORS)] for index in range(len(labels))]
     return [
         f'  <{tag} name="{name}" toName="image">',
-        *(f'    <Label value={quoteattr(label)} background="{color}"/>' for label, color in zip(labels, colors)),
+        *(f'    <Label value={xml_attribute(label)} background="{color}"/>' for label, color in zip(labels, colors)),
         f"  </{tag}>",
     ]

@@ -81,8 +81,7 @@ def _schema(pa, results):
 
 def _rows(results: Results) -> Iterator[dict[str, Any]]:
     for entry in results.entries():
-        # Parquet's text is UTF-8; a file name may not be
-        name = entry["file_name"].encode("utf-8", "backslashreplace").decode()
+        name = _text(entry["file_name"])
         for index, person in enumerate(entry["instances"]):
             yield {
                 "file_name": name,
@@ -93,8 +92,13 @@ def _rows(results: Results) -> Iterator[dict[str, Any]]:
                 "person": index,
                 "track_id": person.get("track_id"),
                 "category": person["category"],
-                "category_name": results.class_name(person["category"]),
+                "category_name": _text(results.class_name(person["category"])),
                 "score": person["score"],
                 "bbox": person["bbox"],
                 "keypoints": person["keypoints"],
             }
+
+
+def _text(text: str) -> str:
+    """Parquet's text is UTF-8, which a file name, or a name in a JSON file, may not be."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -8,18 +8,32 @@ Coordinates are COCO's: keypoints are pixel indices, boxes XYWH from the image's
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from xml.sax.saxutils import quoteattr
 
 from dynpose.utils.atomic import atomic_open
 
-__all__ = ["Keypoint", "Results", "Tally", "clipped_box", "frame_name", "json_text", "text_file", "write_json_list"]
+__all__ = [
+    "Keypoint",
+    "Results",
+    "Tally",
+    "clipped_box",
+    "frame_name",
+    "json_text",
+    "text_file",
+    "write_json_list",
+    "xml_attribute",
+]
 
 # Keypoints are COCO's indices, in which the centre of the first pixel is 0; other tools start at the corner
 _CORNER = 0.5
+# Characters that XML 1.0 can't hold
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Keypoint(NamedTuple):
@@ -143,6 +157,11 @@ def text_file(path: Path) -> Iterator[IO[str]]:
 def json_text(value: Any) -> str:
     """Strict JSON on one line."""
     return json.dumps(value, allow_nan=False)
+
+
+def xml_attribute(text: str) -> str:
+    """The value of an attribute in XML, in quotes, with U+FFFD for characters that XML can't hold."""
+    return quoteattr(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def write_json_list(file: IO[str], items: Iterable[Any]) -> int:

@@ -297,5 +297,6 @@ def _draw(samples, args):
 
 def _printable(text):
     """Text in characters that the terminal's encoding supports, on one line."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return " ".join(str(text).split()).encode(encoding, "backslashreplace").decode(encoding)
+    from dynpose.utils.printing import printable
+
+    return printable(" ".join(str(text).split()))

@@ -17,7 +17,6 @@ docs/converting_data.md has the rules.
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
     """Convert and report."""
     from dynpose.config import ConfigError
     from dynpose.data.formats import ReadOptions, Request, convert
+    from dynpose.utils.printing import printable
 
     if args.to == "coco" and args.no_visibility:
         raise ConfigError("--no-visibility goes with --to yolo-pose: COCO keypoints have a visibility")
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
         visibility=not args.no_visibility,
     )
     for line in _report(convert(request), request.inputs):
-        print(_printable(line))
+        print(printable(line))
 
 
 def _tuple(values: list[str] | None) -> tuple[str, ...] | None:
@@ -161,9 +161,3 @@ def _counts(result: "Conversion") -> list[str]:
         f"  {int((seen > 0).sum())} labelled points: {int((seen == 2).sum())} visible, {int((seen == 1).sum())} "
         f"occluded; {int((seen == 0).sum())} not labelled",
     ]
-
-
-def _printable(text: str) -> str:
-    """Text in characters that the terminal's encoding supports."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from dynpose.report import is_run, read_predictions, read_run, write_report
+    from dynpose.utils.printing import printable
 
     if is_run(args.source):
         _refuse_for_run(args)
@@ -60,10 +61,8 @@ def run(args: argparse.Namespace) -> None:
     path = Path(args.source)
     output = Path(args.output) if args.output else path if path.is_dir() else path.parent
     report = write_report(source, output, num_worst=args.worst)
-    print(report["verdict"]["headline"])
-    for remark in source.remarks:
-        print(remark)
-    print(output / "report.html")
+    for line in (report["verdict"]["headline"], *source.remarks, str(output / "report.html")):
+        print(printable(line))
 
 
 def _annotation(args: argparse.Namespace) -> Any:

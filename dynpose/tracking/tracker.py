@@ -104,8 +104,8 @@ class PoseTracker:
             Tensor: (N,) int64 on the CPU, identities from 1; -1 = none.
 
         Raises:
-            ValueError: the instances have another number of keypoints than there are sigmas, or the time is not after
-                that of the previous frame.
+            ValueError: the instances have another number of keypoints than there are sigmas, or the time is not finite
+                or not after that of the previous frame. The tracker is unchanged then.
         """
         seen = _Seen(instances, len(self.sigmas))
         seconds = self._seconds_since_last(time)
@@ -135,14 +135,17 @@ class PoseTracker:
         return torch.from_numpy(ids)
 
     def _seconds_since_last(self, time):
-        if self._time is None:
+        if time is not None and not math.isfinite(time):
+            raise ValueError(f"the time of a frame must be finite, got {time}")
+        previous = self._time
+        if previous is None:
             self._time = 0.0 if time is None else float(time)
             return 0.0
-        previous = self._time
-        self._time = previous + 1 / self.frame_rate if time is None else float(time)
-        if not self._time > previous:
+        now = previous + 1 / self.frame_rate if time is None else float(time)
+        if not now > previous:
             raise ValueError(f"a frame at {time} s is not after the previous one, at {previous} s")
-        return self._time - previous
+        self._time = now
+        return now - previous
 
     def _associate(self, tracks, candidates, seen, min_oks, ids):
         """Match tracks with instances, correct the tracks, and write the identities; return the instances left."""

@@ -177,7 +177,7 @@ def test_a_mirror_server_comes_first(weights, server, cache, monkeypatch):
     assert [path for path, _ in server.requests] == ["/mirror/hand.pth", "/mirror/toy.pth", "/w.pth"]
 
 
-def test_a_wrong_file_of_a_mirror_is_passed_over(weights, server, cache, monkeypatch):
+def test_a_wrong_file_of_a_mirror_is_skipped(weights, server, cache, monkeypatch):
     monkeypatch.setenv("DYNPOSE_WEIGHTS_MIRROR", server.url)
     server.files["/toy.pth"] = b"<html><title>Log in</title>"
     assert Path(fetch_weights(weights, accept)).read_bytes() == CONTENT

@@ -116,6 +116,10 @@ class TestNames:
         weights = find_timm_weights("convnext_atto.d2_in1k")
         assert (weights.link, weights.file, weights.sha256) == (url, "net_a1-0123abcd.pth", "0123abcd")
 
+    def test_a_url_that_is_invalid(self):
+        with pytest.raises(CheckpointError, match=r"http://\[x/w\.pth: it is no valid URL \(Invalid IPv6 URL\)"):
+            check_name("http://[x/w.pth")
+
     def test_any_file_is_cached_where_iopath_has_it(self, cache):
         weights = find_weights("detectron2://COCO-Keypoints/x/model_final.pkl")
         assert weights.link == "https://dl.fbaipublicfiles.com/detectron2/COCO-Keypoints/x/model_final.pkl"

@@ -1,5 +1,7 @@
 """Regions around people: by hand, in both routes, with everything in them where it belongs."""
 
+import re
+
 import numpy as np
 import pytest
 from detectron2.config import get_cfg
@@ -222,3 +224,19 @@ def test_upper_halves_of_published_schemas():
 def test_invalid_keys(opts, message):
     with pytest.raises(ConfigError, match=message):
         build_pose_augmentation(config(*opts), is_train=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"probability": 2}, "probability must be from 0 to 1, got 2"),
+        ({"probability": float("nan")}, "probability must be from 0 to 1, got nan"),
+        ({"scale": (1.0, float("inf"))}, "scale: expected a range of positive factors"),
+        ({"scale": (float("nan"), 2.0)}, "scale: expected a range of positive factors"),
+        ({"shift": float("nan")}, "shift must be a number of at least 0, got nan"),
+        ({"shift": float("inf")}, "shift must be a number of at least 0, got inf"),
+    ],
+)
+def test_values_that_no_region_can_be_drawn_from(values, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        PersonRegion(**values)

@@ -2,6 +2,7 @@
 
 import colorsys
 import io
+import math
 
 import numpy as np
 import pytest
@@ -116,6 +117,16 @@ def test_the_probability_is_a_share():
         (lambda: RandomNoise((-1, 1)), "std must be two numbers at least 0"),
         (lambda: RandomJPEG((0, 50)), "quality must be two numbers from 1 to 100"),
         (lambda: RandomJPEG((10, 50.5)), "quality must be whole numbers"),
+        (lambda: RandomJPEG((True, 50)), "quality must be whole numbers"),
+        # these would fail at an image of the training
+        (lambda: RandomBlur((1, math.inf)), "sigma must be two numbers at least 0.001"),
+        (lambda: RandomNoise((0, math.inf)), "std must be two numbers at least 0"),
+        (lambda: RandomNoise(5), "std must be two numbers at least 0, the smaller one first, got 5"),
+        (lambda: RandomNoise("12"), "std must be two numbers"),
+        (lambda: RandomColor(probability=math.nan), "probability must be from 0 to 1, got nan"),
+        (lambda: RandomBlur(probability=2), "probability must be from 0 to 1, got 2"),
+        (lambda: RandomNoise(probability=-0.1), "probability must be from 0 to 1"),
+        (lambda: RandomJPEG(probability=1.5), "probability must be from 0 to 1"),
     ],
 )
 def test_invalid_arguments(build, message):

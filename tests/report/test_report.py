@@ -220,3 +220,32 @@ def test_no_annotations(data, tmp_path):
     made = report(data / "results.json", "--annotations", tmp_path / "people.json", "--output", tmp_path)
     assert "it has no annotations to compare the predictions with" in made.error
     assert not (tmp_path / "report.html").exists()
+
+
+def test_names_that_are_no_text(data, tmp_path):
+    """Bytes of a file name that are not UTF-8, which Python holds as half characters, are written as escapes."""
+    annotation = json.loads((data / "people.json").read_text())
+    annotation["images"][0]["file_name"] = "a\udcff.png"
+    annotation["categories"][0]["keypoints"][0] = "nose\ud800"
+    (tmp_path / "people.json").write_text(json.dumps(annotation))
+    words = (data / "results.json", "--annotations", tmp_path / "people.json", "--output", tmp_path / "report")
+    found = report(*words)
+    assert found.code == 0, found.error
+    assert "a\\udcff.png" in found.html
+    assert "nose\\ud800" in found.html
+
+
+def test_an_annotation_that_was_changed_is_read_again(data, tmp_path):
+    """In one process, as in a notebook: two keypoints are taken out of the file."""
+    annotation = json.loads((data / "people.json").read_text())
+    predictions = json.loads((data / "results.json").read_text())
+    words = (tmp_path / "results.json", "--annotations", tmp_path / "people.json", "--output", tmp_path / "report")
+    for number in (4, 2):
+        for item in (*annotation["annotations"], *predictions):
+            item["keypoints"] = item["keypoints"][: 3 * number]
+        annotation["categories"][0] |= {"keypoints": NAMES[:number], "skeleton": [[1, 2]]}
+        (tmp_path / "people.json").write_text(json.dumps(annotation))
+        (tmp_path / "results.json").write_text(json.dumps(predictions))
+        found = report(*words)
+        assert found.code == 0, found.error
+        assert [each["name"] for each in found.numbers["keypoints"]] == NAMES[:number]

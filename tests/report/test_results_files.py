@@ -96,15 +96,15 @@ def test_a_class_is_found_by_its_name(tmp_path):
     assert detection["category_id"] == 5
 
 
-def test_what_does_not_fit_is_left_out_and_said(tmp_path):
+def test_predictions_that_do_not_fit_are_skipped_and_counted(tmp_path):
     data = [record(), record(image_id="other"), record(category_id=1), record(score=None), record(score=math.inf)]
     data[3]["score"] = math.nan
     results = read(tmp_path, data)
     assert len(results.detections) == 1
     assert [remark.split(".")[0] for remark in results.remarks] == [
-        "2 predictions with a NaN or infinite number are left out: the model may have diverged",
-        "1 predictions are left out: the annotation has no image 'other'",
-        "1 predictions are left out: the annotation has no category '1'",
+        "2 predictions with a NaN or infinite number are skipped: the model may have diverged",
+        "1 predictions are skipped: the annotation has no image 'other'",
+        "1 predictions are skipped: the annotation has no category 1",
     ]
 
 
@@ -119,12 +119,22 @@ def test_what_does_not_fit_is_left_out_and_said(tmp_path):
         ([record(keypoints=["a"] * 9)], "keypoints has 'a' where a number belongs"),
         ([record(bbox=[1, 2])], "bbox is [1, 2]"),
         ([record(image_id="none")], "no prediction is of an image of the annotation"),
-        ([record(category_id=1)], "no prediction is of a category of the annotation (it has 3): '1'"),
+        ([record(category_id=1)], "no prediction is of a category of the annotation (it has 3): 1"),
         ([record(image_id="street")], "image 'street' may be any of 2 images"),
         (predicted(("paw", "tail", "ear")), "no name in common"),
-        ({"info": {}, "images": []}, "info has no keypoint_names"),
-        ({"info": {"keypoint_names": list(NAMES)}, "images": [{}]}, "an image has no 'file_name'"),
+        ({"info": {}, "images": []}, "info: there are no keypoint_names"),
+        ({"info": {"keypoint_names": list(NAMES)}, "images": [{}]}, "images[0]: there is no 'file_name'"),
         (predicted(keypoints=[[1, 2, 3]]), "a person has 1 keypoints"),
+        (predicted(keypoints=[[1, 2]] * 3), "keypoints is [[1, 2], [1, 2], [1, 2]]"),
+        (predicted(keypoints=7), "image 'a/street.png': a person: keypoints is 7"),
+        (predicted(category="person"), "image 'a/street.png': category is 'person'"),
+        (predicted(category=-1, category_name=None), "image 'a/street.png': category -1"),
+        (predicted(category_name=["person"]), "category_name ['person']"),
+        (predicted(([], "tail", "ear")), "keypoint_names is [[], 'tail', 'ear']"),
+        ({"info": {"keypoint_names": list(NAMES)}, "images": ["a.png"]}, "images[0] is 'a.png', not an object"),
+        ({"info": {"keypoint_names": list(NAMES)}, "images": [{"file_name": "x", "instances": 1}]}, "instances is 1"),
+        # x, y and confidence of two keypoints, not x and y of three
+        ([record(keypoints=[10, 20, 0.9, 30, 40, 0.8])], "x, y and confidence of 2 keypoints"),
     ],
 )
 def test_faults(tmp_path, data, words):
@@ -137,3 +147,26 @@ def test_faults(tmp_path, data, words):
 def test_a_missing_file(tmp_path):
     with pytest.raises(DatasetError, match="does not exist"):
         read_results(tmp_path / "gone.json", TRUTH, NAMES, class_names=("person",), class_of={3: 0})
+
+
+def test_ids_of_other_types(tmp_path):
+    """Digits of a category as text are its id; True, a list and numbers of any length are of no image or category."""
+    digits = "9" * 5000
+    data = [record(category_id="3"), record(category_id=3.0), record(image_id="0007")]
+    strange = [record(image_id=value) for value in (True, [7], {"id": 7}, digits)]
+    strange += [record(category_id=value) for value in (True, [3], "x", digits)]
+    results = read(tmp_path, data + strange)
+    assert [detection["category_id"] for detection in results.detections] == [3, 3, 3]
+    assert [int(remark.split()[0]) for remark in results.remarks] == [4, 4]
+
+
+def test_numbers_beyond_those_of_floating_point(tmp_path):
+    results = read(tmp_path, [record(), record(score=10**400), record(keypoints=[10**400] * 9)])
+    assert len(results.detections) == 1
+    assert results.remarks[0].startswith("2 predictions with a NaN or infinite number")
+
+
+def test_coordinates_alone_of_a_count_that_three_divides(tmp_path):
+    """Six numbers for three keypoints are x and y, unless each third one is a confidence."""
+    (detection,) = read(tmp_path, [record(keypoints=[10, 20, 30, 40, 50, 60])]).detections
+    assert detection["keypoints"] == [10, 20, 1, 30, 40, 1, 50, 60, 1]

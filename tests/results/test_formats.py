@@ -326,3 +326,17 @@ def test_a_file_that_does_not_fit_leaves_the_earlier_one(write):
         write("csv", lazy=until_the_disk_is_full)
     assert [path.name for path in folder.iterdir()] == ["predictions.csv"]
     assert (folder / "predictions.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"json"}))
+def test_names_with_characters_that_text_and_xml_lack(write, name):
+    """A control character and half a character, in the names of classes and keypoints."""
+    names = {"category_names": ("dog\x01", "cat\ud800"), "keypoint_names": ("nose\x02", "left\udcff", "right_eye")}
+    folder, _ = write(name, **names, flip_pairs=())
+    written = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".jpg", ".png")]
+    assert written
+    for path in written:
+        if path.suffix == ".xml":
+            ElementTree.parse(path)
+        elif path.suffix != ".parquet":
+            path.read_text("utf-8")

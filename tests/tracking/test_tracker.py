@@ -211,3 +211,26 @@ def test_the_same_frames_give_the_same_identities():
         tracker = PoseTracker(COCO_PERSON.sigmas)
         runs.append([tracker.update(instances, time).tolist() for time, instances, _ in crossing(10, [(1.7, 2.3)])])
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("time", [math.nan, math.inf, -math.inf, 0.0, -1.0])
+def test_a_refused_time_changes_nothing(time):
+    """The next frame continues the tracks of the frame before."""
+    tracker = PoseTracker(COCO_PERSON.sigmas)
+    frames = [(at, instances) for at, instances, _ in crossing(30, ())][:2]
+    first = tracker.update(frames[0][1], frames[0][0])
+    with pytest.raises(ValueError, match=r"time of a frame must be finite|is not after the previous one"):
+        tracker.update(frames[1][1], time)
+    assert sorted(tracker.update(frames[1][1], frames[1][0]).tolist()) == sorted(first.tolist())
+
+
+def test_an_infinite_time_of_the_first_frame_is_refused():
+    tracker = PoseTracker(COCO_PERSON.sigmas)
+    with pytest.raises(ValueError, match="time of a frame must be finite, got inf"):
+        tracker.update(seen([walk(walker(0), 100.0, 100.0, 0.0)], [0.8]), math.inf)
+
+
+def test_an_instance_without_a_score_has_no_identity():
+    tracker = PoseTracker(COCO_PERSON.sigmas)
+    pose = walk(walker(0), 100.0, 100.0, 0.0)
+    assert tracker.update(seen([pose, pose + 300], [0.8, math.nan])).tolist() == [1, -1]

@@ -214,7 +214,7 @@ def _check_images(project: PoseProject, source: Format) -> None:
             continue
         if image.path in seen:
             problem = f"it is both image {seen[image.path]!r} and image {image.name!r}"
-            project.notes.fault(image.path, "images", problem, "give the folder that tells them apart by --image-dir")
+            project.notes.fault(image.path, "images", problem, "give the folder that holds both by --image-dir")
         seen[image.path] = image.name
     project.notes.raise_faults()
 
@@ -226,7 +226,7 @@ def _count_lost_tracks(project: PoseProject) -> None:
 
 
 def _check_by_reader(project: PoseProject, data: dict[str, Any], output: Path, root: Path) -> None:
-    """Read the result as training does, before it replaces an earlier file, and add what the reader remarks on.
+    """Read the result as training does, before it replaces an earlier file, and add the reader's remarks.
 
     Raises:
         DatasetError: the reader refuses it.

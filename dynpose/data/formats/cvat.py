@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..faults import Fault
+from ..faults import Fault, short
 from .grouping import BoxMark, MarkedImage, PointMark, group_people
 from .images import ImageFinder
 from .project import CORNER, Notes, PoseCategory, PoseImage, PosePerson, PoseProject, ReadOptions
@@ -22,6 +22,7 @@ __all__ = ["matches", "read"]
 _REMEDY = "annotate with skeletons, or give the points of each person one group in CVAT"
 # Elements of a skeleton's drawing in the meta data
 _DRAWN = re.compile(r"<(?:circle|line)\b[^>]*>")
+_SIZE = re.compile(r"[0-9]{1,9}")
 _ATTRIBUTE = re.compile(r'([\w-]+)\s*=\s*"([^"]*)"')
 
 
@@ -139,13 +140,14 @@ def _read_image(
     # the export of a project has a folder for each subset
     finder = ImageFinder([*options.image_dirs, *(folder / (subset or "") for folder in folders), *folders])
     image = PoseImage(name, finder.locate(path, name, notes), split=_split(subset), source=path)
-    if element.get("width", "").isdigit() and element.get("height", "").isdigit():
-        image.stated_size = int(element.get("width", "")), int(element.get("height", ""))
+    size = element.get("width", ""), element.get("height", "")
+    if all(_SIZE.fullmatch(side) for side in size):
+        image.stated_size = int(size[0]), int(size[1])
     item = MarkedImage(image, str(path))
     for index, shape in enumerate(element):
         try:
             _add_shape(item, shape, skeletons, counts, notes)
-        except (TypeError, ValueError, KeyError) as error:
+        except ValueError as error:
             problem = f"image {name!r}: shape {index} ({shape.tag} {shape.get('label')!r}): {error}"
             notes.fault(path, "shapes", problem, "correct the shape in CVAT and export again")
     _attach_boxes(item)
@@ -176,14 +178,16 @@ def _add_shape(
     """Add a shape.
 
     Raises:
-        TypeError, ValueError, KeyError: it is invalid.
+        ValueError: it is invalid.
     """
     label, group = shape.get("label", ""), shape.get("group_id") or None
     group = None if group == "0" else group
     if shape.tag == "skeleton":
+        if label not in skeletons:
+            raise ValueError("meta has no skeleton of this label")
         item.image.people.append(_GroupedPerson(label, _skeleton_points(shape, skeletons[label]), group=group))
     elif shape.tag == "points" and counts[label] == {1}:
-        ((x, y),) = _coordinates(shape)
+        x, y = _single_point(shape)
         item.points.append(PointMark(label, x, y, _visibility(shape), group))
     elif shape.tag == "points":
         if label in skeletons:
@@ -194,9 +198,10 @@ def _add_shape(
         visibility = np.full((len(points), 1), float(_visibility(shape)))
         item.image.people.append(_GroupedPerson(label, np.hstack([points, visibility]), group=group))
     elif shape.tag == "box":
-        x1, y1, x2, y2 = (float(shape.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
-        if float(shape.get("rotation", 0)):
-            x1, y1, x2, y2 = _around_rotated(x1, y1, x2, y2, float(shape.get("rotation", 0)))
+        x1, y1, x2, y2 = (_number(shape, key) for key in ("xtl", "ytl", "xbr", "ybr"))
+        rotation = _number(shape, "rotation") if "rotation" in shape.attrib else 0.0
+        if rotation:
+            x1, y1, x2, y2 = _around_rotated(x1, y1, x2, y2, rotation)
             notes.change("rotated boxes, replaced by the upright box around them", item.image.name)
         item.boxes.append(BoxMark(label, (x1, y1, x2 - x1, y2 - y1), group))
     else:
@@ -205,20 +210,42 @@ def _add_shape(
 
 def _skeleton_points(shape: ElementTree.Element, category: PoseCategory) -> np.ndarray:
     keypoints = np.zeros((len(category.keypoints), 3))
+    seen = set()
     for point in shape.iterfind("points"):
         name = point.get("label", "")
         if name not in category.keypoints:
             raise ValueError(f"its point {name!r} is none of the skeleton")
-        ((x, y),) = _coordinates(point)
+        if name in seen:
+            raise ValueError(f"it has two points {name!r}")
+        seen.add(name)
+        x, y = _single_point(point)
         keypoints[category.keypoints.index(name)] = x, y, _visibility(point)
     return keypoints
 
 
 def _coordinates(shape: ElementTree.Element) -> list[tuple[float, float]]:
-    points = [tuple(map(float, pair.split(","))) for pair in shape.attrib["points"].split(";")]
+    text = shape.get("points", "")
+    try:
+        points = [tuple(map(float, pair.split(","))) for pair in text.split(";")]
+    except ValueError:
+        points = [()]
     if not all(len(point) == 2 and np.isfinite(point).all() for point in points):
-        raise ValueError(f"its points are {shape.attrib['points'][:60]!r}")
+        raise ValueError(f"its points are {short(text)}, not x,y;x,y;...")
     return points  # type: ignore[return-value]
+
+
+def _single_point(shape: ElementTree.Element) -> tuple[float, float]:
+    points = _coordinates(shape)
+    if len(points) != 1:
+        raise ValueError(f"its points are {short(shape.get('points'))}, where one is needed")
+    return points[0]
+
+
+def _number(shape: ElementTree.Element, key: str) -> float:
+    try:
+        return float(shape.get(key, ""))
+    except ValueError:
+        raise ValueError(f"its {key} is {short(shape.get(key))}, where a number is needed") from None
 
 
 def _visibility(shape: ElementTree.Element) -> int:

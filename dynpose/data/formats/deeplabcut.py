@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
-from ..faults import Fault
+from ..faults import Fault, short
 from .images import ImageFinder
+from .json_files import load_yaml
 from .project import INDEX, Notes, PoseCategory, PoseImage, PosePerson, PoseProject, ReadOptions
 
 __all__ = ["matches", "read"]
@@ -72,10 +72,7 @@ def read(paths: list[Path], options: ReadOptions) -> PoseProject:
 
 
 def _config(path: Path) -> dict[str, Any] | None:
-    try:
-        data = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError):
-        return None
+    data = load_yaml(path)
     return data if isinstance(data, dict) and any(key in data for key in _KEYS) and "scorer" in data else None
 
 
@@ -92,10 +89,16 @@ def _table_files(path: Path) -> list[Path]:
         return [path]
     folder = path.parent / "labeled-data"
     scorer = (_config(path) or {}).get("scorer")
-    found = sorted(folder.glob(f"*/CollectedData_{scorer}.csv")) + sorted(folder.glob(f"*/CollectedData_{scorer}.h5"))
+    # a pattern with the name would give its characters * and ? a meaning
+    found = [
+        file
+        for ending in (".csv", ".h5")
+        for file in sorted(folder.glob(f"*/CollectedData*{ending}"))
+        if file.name == f"CollectedData_{scorer}{ending}"
+    ]
     tables = {file.parent: file for file in reversed(found)}
     if not tables:
-        problem = f"no labeled-data/*/CollectedData_{scorer}.csv or .h5 beside it"
+        problem = f"its scorer is {short(scorer)}, and no table is labeled-data/*/CollectedData_<scorer>.csv or .h5"
         raise Fault(str(path), "files", problem, "label frames first, or correct scorer").error()
     return [tables[parent] for parent in sorted(tables)]
 

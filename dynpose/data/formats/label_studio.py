@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ..faults import Fault
+from ..faults import Fault, short
 from ..image_files import image_endings
+from ..people import MAX_COORDINATE
 from .grouping import BoxMark, MarkedImage, PointMark, group_people
 from .images import ImageFinder, read_sizes
 from .json_files import load_json
@@ -118,7 +119,10 @@ def _image_name(task: dict[str, Any]) -> str | None:
     """The path of a task's image, without the server."""
     names = [value for value in task["data"].values() if isinstance(value, str)]
     for value in names:
-        parts = urlsplit(value)
+        try:
+            parts = urlsplit(value)
+        except ValueError:  # text such as "http://[a"
+            continue
         local = parse_qs(parts.query).get("d")  # /data/local-files/?d=folder/image.png
         name = local[0] if local else unquote(parts.path)
         if Path(name).suffix.lower() in image_endings():
@@ -142,7 +146,7 @@ def _add_regions(item: MarkedImage, results: list[dict[str, Any]], notes: Notes)
     for region_id, parts in regions.items():
         try:
             _add_region(item, parts, groups[region_id], notes)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except ValueError as error:
             problem = f"image {item.image.name!r}: region {region_id!r}: {error}"
             notes.fault(item.source, "regions", problem, "correct the region in Label Studio and export again")
 
@@ -172,8 +176,11 @@ def _add_region(item: MarkedImage, parts: list[dict[str, Any]], group: str | Non
     """Add a region.
 
     Raises:
-        TypeError, ValueError, KeyError, AttributeError: it is invalid.
+        ValueError: it is invalid.
     """
+    for part in parts:
+        if not isinstance(part.get("value"), dict):
+            raise ValueError("it has no value" if "value" not in part else f"value is {short(part['value'])}")
     value = {key: content for part in parts for key, content in part["value"].items()}
     kinds = {str(part.get("type")) for part in parts}
     is_box = {"rectanglelabels", "rectangle"} & kinds
@@ -184,17 +191,27 @@ def _add_region(item: MarkedImage, parts: list[dict[str, Any]], group: str | Non
     _check_image(item.image, parts)
     label = _label(value)
     width, height = item.image.size or (1, 1)
-    x, y = value["x"] * width / 100, value["y"] * height / 100
-    if not (math.isfinite(x) and math.isfinite(y)):
-        raise ValueError(f"it is at {x}, {y}")
+    x, y = _percent(value, "x", width), _percent(value, "y", height)
     if is_point:
         item.points.append(PointMark(label, x, y, _visibility(value, item, notes), group))
         return
-    box = (x, y, value["width"] * width / 100, value["height"] * height / 100)
+    box = (x, y, _percent(value, "width", width), _percent(value, "height", height))
     if value.get("rotation"):
-        box = _around_rotated(box, value["rotation"])
+        box = _around_rotated(box, _number(value, "rotation"))
         notes.change("rotated rectangles, replaced by the upright box around them", item.image.name)
     item.boxes.append(BoxMark(label, box, group))
+
+
+def _percent(value: dict[str, Any], key: str, side: int) -> float:
+    """A coordinate or a size in pixels."""
+    return _number(value, key) * side / 100
+
+
+def _number(value: dict[str, Any], key: str) -> float:
+    number = value.get(key)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) <= MAX_COORDINATE:
+        raise ValueError(f"{key} is {short(number)}, where a number is needed")
+    return float(number)
 
 
 def _check_image(image: PoseImage, parts: list[dict[str, Any]]) -> None:
@@ -205,15 +222,14 @@ def _check_image(image: PoseImage, parts: list[dict[str, Any]]) -> None:
     """
     for part in parts:
         if part.get("item_index"):
-            raise ValueError(f"it belongs to image {part['item_index']} of a task with several images")
+            raise ValueError(f"it belongs to image {short(part['item_index'])} of a task with several images")
         if part.get("image_rotation"):
-            raise ValueError(
-                f"the image was rotated by {part['image_rotation']} degrees in Label Studio; rotate it back there"
-            )
+            degrees = short(part["image_rotation"])
+            raise ValueError(f"the image was rotated by {degrees} degrees in Label Studio; rotate it back there")
         size = part.get("original_width"), part.get("original_height")
         if None not in size and image.size is not None and size != image.size:
             raise ValueError(
-                f"the image was {size[0]} x {size[1]} pixels in Label Studio, and the file has "
+                f"the image was {short(size[0])} x {short(size[1])} pixels in Label Studio, and the file has "
                 f"{image.size[0]} x {image.size[1]}"
             )
 
@@ -222,14 +238,15 @@ def _label(value: dict[str, Any]) -> str:
     for key in ("keypointlabels", "rectanglelabels", "labels"):
         labels = value.get(key)
         if labels:
-            if len(labels) != 1:
-                raise ValueError(f"it has the labels {', '.join(map(str, labels))}, where one is needed")
+            if not isinstance(labels, list) or len(labels) != 1:
+                raise ValueError(f"{key} is {short(labels)}, where a list of one label is needed")
             return str(labels[0])
     raise ValueError("it has no label")
 
 
 def _visibility(value: dict[str, Any], item: MarkedImage, notes: Notes) -> int:
-    choices = {str(choice).lower() for choice in value.get("choices") or ()}
+    chosen = value.get("choices") or []
+    choices = {str(choice).lower() for choice in (chosen if isinstance(chosen, list) else [chosen])}
     for choice in sorted(choices - _HIDDEN - _ABSENT - _VISIBLE):
         notes.lose(f"choices {choice!r} of a keypoint", item.image.name)
     return 0 if choices & _ABSENT else 1 if choices & _HIDDEN else 2

@@ -80,7 +80,7 @@ def _read_file(path: Path, data: dict[str, Any], options: ReadOptions, notes: No
     for index, shape in enumerate(data["shapes"]):
         try:
             _add_shape(item, shape, notes)
-        except (TypeError, ValueError, AttributeError, KeyError):
+        except (TypeError, ValueError, AttributeError, KeyError, OverflowError):
             problem = f"shapes[{index}] is {short(shape)}, without a label, points of two numbers or a valid group_id"
             notes.fault(path, "shapes", problem, "correct or delete the shape")
     return item
@@ -107,7 +107,7 @@ def _add_shape(item: MarkedImage, shape: dict[str, Any], notes: Notes) -> None:
     """Add a point or a box.
 
     Raises:
-        TypeError, ValueError, AttributeError, KeyError: the shape is invalid.
+        TypeError, ValueError, AttributeError, KeyError, OverflowError: the shape is invalid.
     """
     label, group, kind = str(shape["label"]), shape.get("group_id"), shape.get("shape_type", "polygon")
     if not isinstance(group, (int, str, type(None))):

@@ -108,7 +108,7 @@ class PoseImage:
 
 
 class Notes:
-    """What a conversion loses, changes or remarks on, by kind, and the faults that end it.
+    """Losses, changes and remarks of a conversion by kind, and the faults that end it.
 
     Attributes:
         lost, changed, remarks (dict[str, tuple[int, str]]): kind -> number of items and the first of them.
@@ -130,7 +130,7 @@ class Notes:
         _count(self.changed, kind, item, count)
 
     def remark(self, kind: str, item: str, count: int = 1) -> None:
-        """Count items that are converted as they are and may not be intended."""
+        """Count items that are converted unchanged and may be mistakes."""
         _count(self.remarks, kind, item, count)
 
     def fault(self, source: str | Path, kind: str, problem: str, remedy: str) -> None:
@@ -193,7 +193,7 @@ class PoseProject:
         categories: the types of objects, in the order of the project.
         images: in the order of the project.
         origin: of the keypoints of its people.
-        notes: what was lost, changed and remarked on so far.
+        notes: losses, changes and remarks so far.
     """
 
     categories: list[PoseCategory]

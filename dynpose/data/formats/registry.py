@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..faults import Fault
 from . import coco, cvat, deeplabcut, label_studio, labelme, sleap, yolo
-from .json_files import load_json
+from .json_files import load_json, syntax_error
 from .project import CORNER, INDEX, Origin, PoseProject, ReadOptions
 
 __all__ = ["FORMATS", "Format", "detect_format", "format_by_name", "project_files"]
@@ -83,9 +83,17 @@ def detect_format(path: Path) -> Format:
     if found:
         problem = f"it may be {' or '.join(f'{item.title} ({item.name})' for item in found)}"
         raise Fault(str(path), "formats", problem, "choose one by --from").error()
+    _refuse_damaged(path)
     reason = next((reason for suffix, reason in _REFUSED if path.suffix.lower() == suffix), None) or _refused_json(path)
     problem = reason or f"it is of no known format; known are {_listed()}"
     raise Fault(str(path), "formats", problem, "" if reason else "see docs/converting_data.md").error()
+
+
+def _refuse_damaged(path: Path) -> None:
+    """Refuse a file that no reader takes since its text is invalid."""
+    problem = syntax_error(path) if path.is_file() else None
+    if problem is not None:
+        raise Fault(str(path), "files", problem, "it may be incomplete: export or copy it again").error()
 
 
 def _refused_json(path: Path) -> str | None:
@@ -97,7 +105,7 @@ def _refused_json(path: Path) -> str | None:
     if isinstance(objects, list) and any(isinstance(item, dict) and "geometryType" in item for item in objects):
         return "Supervisely's annotation is not read; export the project as COCO keypoints (docs/annotation_tools.md)"
     if isinstance(instances, list) and isinstance(data.get("metadata"), dict):
-        return "SuperAnnotate's annotation is not read: its exports leave out absent points, and later ones move up"
+        return "SuperAnnotate's annotation is not read: its exports omit absent points, so that later ones move up"
     return None
 
 
@@ -109,6 +117,7 @@ def project_files(path: Path, item: Format) -> list[Path]:
     """
     files = _files_of(path, item)
     if not files:
+        _refuse_damaged(path)
         raise Fault(str(path), "formats", f"it has no file of {item.title}", "choose another format by --from").error()
     if len(files) > 1 and not item.is_joint:
         names = ", ".join(file.name for file in files[:4])

@@ -60,7 +60,7 @@ def read_labels(labels: Any, path: Path, options: ReadOptions) -> PoseProject:
     """Convert Labels of sleap-io.
 
     Args:
-        labels (sleap_io.Labels): instances of users become people, predicted ones are left out.
+        labels (sleap_io.Labels): instances of users become people, predicted ones are skipped.
         path: the file, for messages and for images beside it.
         options: see :func:`read`.
 

@@ -22,6 +22,7 @@ from ..keypoint_words import LEFT, RIGHT
 from ..rules import boxes_from_keypoints
 from ..schema import COCO_PERSON, KeypointSchema
 from .images import ImageFinder, common_folder, read_sizes
+from .json_files import load_yaml
 from .project import CORNER, Notes, PoseCategory, PoseImage, PosePerson, PoseProject, ReadOptions
 
 __all__ = ["check_output", "matches", "read", "write"]
@@ -36,7 +37,7 @@ _MAX_CLASSES, _MAX_KEYPOINTS = 100_000, 10_000
 
 def matches(path: Path) -> bool:
     """Whether a file is the data.yaml of a YOLO-pose data set."""
-    data = _load_yaml(path) if path.suffix in (".yaml", ".yml") else None
+    data = load_yaml(path)
     return isinstance(data, dict) and "kpt_shape" in data
 
 
@@ -55,7 +56,7 @@ def read(paths: list[Path], options: ReadOptions) -> PoseProject:
         DatasetError: a key of data.yaml or a row is invalid, or files are missing.
     """
     (path,) = paths
-    data, notes = _load_yaml(path), Notes()
+    data, notes = load_yaml(path), Notes()
     num_keypoints, dims = _keypoint_shape(data, path)
     classes = _class_names(data, path)
     categories = _categories(data, classes, num_keypoints, options, notes, path)
@@ -69,13 +70,6 @@ def read(paths: list[Path], options: ReadOptions) -> PoseProject:
     _count_labels_without_image(images, notes)
     notes.raise_faults()
     return PoseProject(categories, images, CORNER, notes)
-
-
-def _load_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError):
-        return None
 
 
 def _keypoint_shape(data: dict, path: Path) -> tuple[int, int]:
@@ -194,7 +188,7 @@ def _find_images(data: dict, path: Path, options: ReadOptions, notes: Notes) -> 
 
 
 def _roots(data: dict, path: Path, options: ReadOptions) -> list[Path]:
-    """The folders that the entries of data.yaml may start from. Projects move, and ``path`` stays behind."""
+    """The folders that the entries of data.yaml may start from. Projects are moved, and ``path`` may be outdated."""
     root = data.get("path")
     stated = [path.parent / str(root)] if root else []
     return list(dict.fromkeys((*options.image_dirs, *stated, path.parent)))
@@ -216,8 +210,13 @@ def _listed_images(place: Path, notes: Notes) -> list[Path]:
         return sorted(file for file in place.rglob("*") if file.suffix.lower() in image_endings())
     if place.suffix.lower() != ".txt":
         return [place]
+    try:
+        lines = place.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        notes.fault(place, "missing images", f"it is no list of images in UTF-8 ({error})", "save it as text")
+        return []
     finder, files = ImageFinder([place.parent]), []
-    for line in filter(None, map(str.strip, place.read_text("utf-8-sig").splitlines())):
+    for line in filter(None, map(str.strip, lines)):
         file = finder.locate(place, line, notes)
         files += [] if file is None else [file]
     return files
@@ -240,7 +239,7 @@ def _read_rows(image: PoseImage, classes: list[str], shape: tuple[int, int], not
         return
     try:
         lines = label_file.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
+    except (OSError, UnicodeDecodeError) as error:
         notes.fault(label_file, "rows", f"it is not UTF-8 text ({error})", "save it as text")
         return
     for number, line in enumerate(lines, 1):
@@ -263,7 +262,7 @@ def _read_row(line: str, classes: list[str], shape: tuple[int, int], image: Pose
     if len(words) != 5 + num_keypoints * dims:
         expected = f"5 + {num_keypoints} x {dims} = {5 + num_keypoints * dims}"
         raise ValueError(f"it has {len(words)} numbers where kpt_shape makes {expected}")
-    row = np.array([float(word) for word in words])
+    row = np.array([_number(word) for word in words])
     if not np.isfinite(row).all():
         raise ValueError("not all its numbers are finite")
     if row[0] not in range(len(classes)):
@@ -276,6 +275,13 @@ def _read_row(line: str, classes: list[str], shape: tuple[int, int], image: Pose
     keypoints = np.column_stack([points[:, :2] * (width, height), _visibilities(points, image, notes)])
     x, y = (center - size / 2).tolist()
     return PosePerson(classes[int(row[0])], keypoints, (x, y, *size.tolist()))
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"{short(word)} is no number") from None
 
 
 def _visibilities(points: np.ndarray, image: PoseImage, notes: Notes) -> np.ndarray:
@@ -379,7 +385,7 @@ def _common_schema(project: PoseProject) -> KeypointSchema:
 def _target(image: PoseImage, root: Path, taken: dict[tuple[str, str], int], notes: Notes) -> Path:
     """Path of an image below ``images``; images that differ in the suffix alone would share a file of labels."""
     assert image.path is not None
-    # a folder named images would be taken for the one that labels replaces
+    # Ultralytics would replace a folder named images in the path by labels
     parts = ["images_" if part == "images" else part for part in image.path.relative_to(root).parts]
     target = Path(image.split or "train", *parts)
     key = (str(target.parent), target.stem)

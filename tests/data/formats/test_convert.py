@@ -94,7 +94,10 @@ def test_categories(labelme, converted, refused):
     ("name", "content", "message"),
     [
         ("a.txt", "hello", "it is of no known format; known are yolo-pose (YOLO-pose), cvat (CVAT for images 1.1)"),
-        ("a.json", "{", "it is of no known format"),
+        ("a.json", "{", "it is not valid JSON"),
+        ("a.yaml", "kpt_shape: [3, 3]\nnames: [a", "it is not valid YAML"),
+        ("a.yaml", "date: 2020-99-99", "it is not valid YAML (month must be in 1..12)"),
+        ("a.xml", "<annotations", "it is not valid XML"),
         ("a.json", "[]", "it is of no known format"),
         ("a.zip", "", "it is an archive; unpack it"),
         ("a.nwb", "", "NWB is not read"),

@@ -124,8 +124,16 @@ def test_lists_of_points(tmp_path, make_image, converted, refused, keypoints_by_
         ),
         (image('<points label="a" group_id="1" points="1,2"/>' * 2), "two points 'a' in one group"),
         (image('<skeleton label="cat"><points label="tail" points="1,2"/></skeleton>'), "its point 'tail' is none of"),
-        (image('<skeleton label="dog"/>'), "shape 0 (skeleton 'dog')"),
-        (image('<points label="a" points="1,x"/>'), "shape 0 (points 'a'): could not convert"),
+        (image('<skeleton label="dog"/>'), "shape 0 (skeleton 'dog'): meta has no skeleton of this label"),
+        (
+            image('<skeleton label="cat">' + '<points label="nose" points="1,2"/>' * 2 + "</skeleton>"),
+            "two points 'nose'",
+        ),
+        (image('<skeleton label="cat"><points label="nose"/></skeleton>'), "its points are '', not x,y;x,y"),
+        (image('<skeleton label="cat"><points label="nose" points="1,2;3,4"/></skeleton>'), "where one is needed"),
+        (image('<box label="ball" xtl="1" ytl="2" xbr="x" ybr="4"/>'), "its xbr is 'x', where a number is needed"),
+        (image('<box label="ball" xtl="1" ytl="2" xbr="3"/>'), "its ybr is None, where a number is needed"),
+        (image('<points label="a" points="1,x"/>'), "shape 0 (points 'a'): its points are '1,x', not x,y;x,y"),
         (image('<points label="a" points="1,nan"/>'), "its points are '1,nan'"),
         (image('<points label="a" points="1,2"/>', "gone.png"), "image 'gone.png' is not in"),
         (image('<points label="a" points="1,2"/>').replace('"64"', '"63"'), "its annotation says 63 x 48"),
@@ -159,3 +167,10 @@ def test_an_image_found_by_the_end_of_its_name(tmp_path, make_image, converted):
     done = converted(write(tmp_path, image(SKELETON.format(group="", outside=0), "cam1/a.png")))
     assert "images found by the end of their name alone: 1 (first: cam1/a.png at " in done.out
     assert done.data["images"][0]["file_name"] == "a.png"
+
+
+def test_a_size_in_other_digits_is_not_a_size(tmp_path, make_image, converted):
+    """The superscript two is a digit to Python, and no number."""
+    make_image(tmp_path / "a.png")
+    content = image('<points label="a" points="1,2"/>').replace('width="64"', 'width="\u00b2"')
+    assert len(converted(write(tmp_path, content)).data["annotations"]) == 1

@@ -79,12 +79,18 @@ def test_several_animals(tmp_path, make_image, converted, keypoints_by_image):
         (SINGLE.replace("1.5,2.25", "1.5"), "has 5 values for 6 columns"),
         (SINGLE.replace("img01", "gone"), "image 'labeled-data/vid/gone.png' is not in"),
         (MULTI.replace("m2,m2,m2,m2", "m2,m2,m3,m3"), "the body parts of 'm2' are snout, and those before snout, tail"),
-        (None, "no labeled-data/*/CollectedData_me.csv or .h5 beside it"),
+        (None, "its scorer is 'me', and no table is labeled-data/*/CollectedData_<scorer>.csv or .h5"),
     ],
 )
 def test_what_is_refused(tmp_path, make_image, refused, table, message):
     write(tmp_path, table, make_image)
     assert message in refused(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize("scorer", ["*", "**/m", "m?", "x" * 300, ["me"]])
+def test_scorers_that_are_no_file_names(tmp_path, make_image, refused, scorer):
+    write(tmp_path, SINGLE, make_image, {**CONFIG, "scorer": scorer})
+    assert "its scorer is" in refused(tmp_path / "config.yaml")
 
 
 def test_several_tables(tmp_path, make_image, refused):

@@ -110,9 +110,14 @@ def test_annotations_of_several_people(tmp_path, make_image, converted):
         ([*TWO[:2], {**TWO[2], "image_rotation": 90}], "region 'k1': the image was rotated by 90 degrees"),
         ([{**TWO[2], "original_width": 65}], "the image was 65 x 48 pixels in Label Studio, and the file has 64 x 48"),
         ([{**TWO[2], "item_index": 1}], "it belongs to image 1 of a task with several images"),
-        ([region("k", "nose", 1, 2, keypointlabels=["a", "b"])], "it has the labels a, b, where one is needed"),
-        ([region("k", "nose", None, 2)], "region 'k'"),
-        ([region("k", "nose", float("nan"), 2)], "region 'k': it is at nan"),
+        ([region("k", "nose", 1, 2, keypointlabels=["a", "b"])], "keypointlabels is ['a', 'b'], where a list of one"),
+        ([region("k", "nose", None, 2)], "region 'k': x is None, where a number is needed"),
+        ([region("k", "nose", 10**400, 2)], "region 'k': x is 1000"),
+        ([region("k", "nose", "7", 2)], "region 'k': x is '7', where a number is needed"),
+        ([region("k", "cat", 1, 2, height="5")], "region 'k': height is '5', where a number is needed"),
+        ([{**TWO[2], "value": None}], "region 'k1': value is None"),
+        ([{key: value for key, value in TWO[2].items() if key != "value"}], "region 'k1': it has no value"),
+        ([region("k", "nose", float("nan"), 2)], "region 'k': x is nan, where a number is needed"),
     ],
 )
 def test_what_is_refused(tmp_path, make_image, refused, results, message):
@@ -120,6 +125,14 @@ def test_what_is_refused(tmp_path, make_image, refused, results, message):
     err = refused(write(tmp_path, task(results)))
     assert message in err
     assert "tasks.json" in err
+
+
+def test_text_that_is_no_address(tmp_path, make_image, converted):
+    """Beside the image, a task has other text, here what urllib takes for a wrong IPv6 address."""
+    make_image(tmp_path / "a.png")
+    tasks = task(TWO)
+    tasks["data"] = {"note": "http://[left", **tasks["data"]}
+    assert len(converted(write(tmp_path, tasks)).data["annotations"]) == 2
 
 
 def test_files_that_are_refused(tmp_path, make_image, refused):

@@ -100,6 +100,7 @@ def test_published_names_give_the_order(tmp_path, make_image, converted):
         ([shape("nose", [[1, 2]], 1), shape("nose", [[3, 4]], 1)], "two points 'nose' in one group"),
         ([shape("nose", [[1, 2], [3, 4]])], "without a label, points of two numbers or a valid group_id; correct"),
         ([shape("nose", [["x", 2]])], "shapes[0]"),
+        ([shape("nose", [[10**400, 2]])], "shapes[0]"),
         ([7], "shapes[0] is 7"),
         ([shape("nose", [[float("inf"), 2]])], "image 'a.png': a keypoint or box has a coordinate that is no number"),
         ([shape("nose", [[1, 2]], [1])], "shapes[0] is {'label': 'nose'"),

@@ -47,7 +47,7 @@ def test_both_layouts(tmp_path, make_image, converted, keypoints_by_image, layou
     assert "2 images (train 1, val 1), 2 people" in done.out
     assert "4 labelled points: 2 visible, 2 occluded; 2 not labelled" in done.out
     assert "cat, dog: 3 keypoints: nose, ear_r, ear_l" in done.out
-    assert done.out.count("none\n") == 4  # limbs, and nothing lost, changed or remarked on
+    assert done.out.count("none\n") == 4  # limbs, lost, changed, remarks
 
 
 def test_a_file_for_each_split(tmp_path, make_image, converted):
@@ -104,7 +104,7 @@ def test_points_at_zero_without_a_visibility(tmp_path, make_image, converted, re
     assert ("labelled points at exactly (0, 0)" in done.out) == (answer == "visible")
 
 
-def test_what_is_changed_and_remarked_on(tmp_path, make_image, converted):
+def test_changes_and_remarks(tmp_path, make_image, converted):
     data = write(tmp_path / "yolo", rows=("0 0.5 0.5 0.5 0.5 0 0 2 0.5 0.5 0.7 0 0 0",), make_image=make_image,
                  skeleton=[["nose", "tail"]])  # fmt: skip
     make_image(tmp_path / "yolo" / "images" / "val" / "empty.png")
@@ -125,7 +125,7 @@ def test_what_is_changed_and_remarked_on(tmp_path, make_image, converted):
         ("0 0.5 0.5 0.5", "line 2: it has 4 numbers where kpt_shape makes 5 + 3 x 3 = 14"),
         (ROW + " 0.9", "line 2: it has 15 numbers"),
         ("2" + ROW[1:], "line 2: class 2, where names has 0 to 1"),
-        ("x" + ROW[1:], "line 2: could not convert string to float: 'x'"),
+        ("x" + ROW[1:], "line 2: 'x' is no number"),
         ("0 32 24 32 24 16 12 2 32 24 1 0 0 0", "line 2: its coordinates are no fractions of the image's size"),
         ("0 0.5 0.5 nan 0.5 0.25 0.25 2 0.5 0.5 1 0 0 0", "line 2: not all its numbers are finite"),
     ],
@@ -261,3 +261,9 @@ def test_an_output_with_files_is_kept(tmp_path, make_image, capsys):
     assert cli.main(["convert-data", *words]) == 2
     assert "it exists and is not empty" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "yolo").iterdir()] == ["note.txt"]
+
+
+def test_a_list_of_images_that_is_no_text(tmp_path, make_image, refused):
+    file = write(tmp_path / "yolo", make_image=make_image, test="test.txt")
+    (file.parent / "test.txt").write_bytes(b"\xff\xfe\x00")
+    assert "test.txt: it is no list of images in UTF-8" in refused(file)
