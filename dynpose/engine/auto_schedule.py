@@ -124,7 +124,9 @@ def choose_schedule(
     per_epoch = math.ceil(num_images / batch)
     period = min(max(per_epoch, round(max_iter / _NUM_EVALUATIONS), 1), max_iter)
     period = values.choose(
-        "TEST.EVAL_PERIOD", period, f"about {_NUM_EVALUATIONS} evaluations, at most one an epoch of {per_epoch}"
+        "TEST.EVAL_PERIOD",
+        period,
+        f"about {_NUM_EVALUATIONS} evaluations, at most one per epoch ({per_epoch} iterations)",
     )
     values.choose("SOLVER.CHECKPOINT_PERIOD", period or max_iter, "with each evaluation")
     values.choose("SOLVER.CHECKPOINTS_KEPT", 2, "")

@@ -68,6 +68,11 @@ def complete_for_data(cfg: CfgNode, data: DataFile, *, given: Collection[str], f
     _set_data_sets(cfg, data)
     values.choose("TEST.KEYPOINT_OKS_SIGMAS", [], "")
     _set_classes(cfg, data, values)
+    if cfg.INPUT.RANDOM_FLIP == "none" and not values.is_given("INPUT.RANDOM_FLIP"):
+        logger.info(
+            "INPUT.RANDOM_FLIP is none in the config: training images are not mirrored; for few images, mirroring may "
+            "help: INPUT.RANDOM_FLIP horizontal (at the end of the command)"
+        )
     dicts = training_dicts(cfg)
     _fit_image_size(cfg, values, dicts)
     choose_schedule(cfg, values, num_images=len(dicts), fine_tunes=fine_tunes, num_processes=comm.get_world_size())

@@ -386,7 +386,8 @@ def _flip_pairs(fault: str) -> Finding:
         "flip_pairs",
         f"The flip pairs of the data are doubtful: {fault}",
         "A wrong pair makes mirrored training images wrong.",
-        "Correct flip_pairs where the data set is registered, and look at the page of dynpose check-data.",
+        "Correct the pairs (pairs in the file of dynpose train --data, else flip_pairs of the annotation's category or "
+        "of DATASETS.POSE), and look at the page of dynpose check-data.",
         math.nan,
     )
 
