@@ -39,10 +39,12 @@ def prepare_data(path: str, cfg: CfgNode) -> DataFile:
         DataFile: with images for training and for validation.
 
     Raises:
-        ConfigError, DatasetError: see :func:`~dynpose.data.data_file.read_data_file` and
+        ConfigError, DatasetError: see :func:`~dynpose.data.data_file.read_data_file`, and
+            :meth:`~dynpose.data.data_file.DataFile.check_image_folders` and
             :meth:`~dynpose.data.data_file.DataFile.hold_out`.
     """
     data = read_data_file(path).completed()
+    data.check_image_folders()
     # absolute, so that the run's config can be used from any folder
     folder = os.path.abspath(os.path.join(cfg.OUTPUT_DIR, _FOLDER))
     return data if data.val else data.hold_out(folder, seed=max(cfg.SEED, 0))

@@ -42,6 +42,8 @@ _MIN_SCORES = 30
 _MISSED_SHARE = 0.2
 _MAX_CORRECTIONS = 3
 _CONFUSED_SHARE, _TWO_PLACES = 0.2, 0.7
+# Factors of the coordinates that differ less from 1 may be a model's bias
+_BIAS = 0.05
 # Coordinates up to which all are fractions of the image, and AP below which other forms of coordinates are tried
 _MAX_FRACTION, _LOW_AP = 1.5, 20.0
 
@@ -280,10 +282,14 @@ def _scaled(scale: Scale, ap: float) -> Finding:
     factors = f"x is {scale.x:.3g} and y {scale.y:.3g} times the annotated one"
     if scale.varies:
         factors = f"the factors differ between the images; in the median image {factors}"
+    text = f"AP is {ap:.1f} as predicted, and {scale.ap:.1f} with the coordinates divided by the factors."
+    is_certain = scale.varies or max(abs(scale.x - 1), abs(scale.y - 1)) > _BIAS
+    if not is_certain:
+        text += " Factors this close to 1 may also be the bias of a model that is not trained enough."
     return Finding(
         "scale",
-        f"The predicted coordinates belong to another image size: {factors}.",
-        f"AP is {ap:.1f} as predicted, and {scale.ap:.1f} with the coordinates divided by the factors.",
+        f"The predicted coordinates {'belong' if is_certain else 'may belong'} to another image size: {factors}.",
+        text,
         "Scale the predictions back from the resized image of the network to the original image, and check that the "
         "annotation is of the images that were predicted.",
         scale.ap - ap,

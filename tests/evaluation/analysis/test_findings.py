@@ -96,6 +96,13 @@ def test_a_planted_fault_is_named_first(kind, words, predictions):
     assert verdict["headline"].startswith(verdict["findings"][0]["title"])
 
 
+@pytest.mark.parametrize(("factor", "word"), [(1.1, "belong"), (0.97, "may belong")])
+def test_a_small_factor_may_be_the_bias_of_a_model(factor, word):
+    (finding, *_) = analysis(changed(GOOD, lambda points: points * factor))["verdict"]["findings"]
+    assert finding["title"].startswith(f"The predicted coordinates {word} to another image size")
+    assert ("not trained enough" in finding["text"]) == (word == "may belong")
+
+
 def test_the_gain_is_that_of_the_correction():
     good = analysis(GOOD)
     flipped = analysis(changed(GOOD, lambda points: points[FLIPPED]))
