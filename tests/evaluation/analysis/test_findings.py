@@ -141,6 +141,13 @@ def test_flip_pairs(pairs, words):
     assert kinds[:1] == (["flip_pairs"] if words else [])
 
 
+def test_pairs_that_contradict_the_names_come_before_what_they_may_cause():
+    schema = dataclasses.replace(SCHEMA, flip_pairs=(("left_hand", "left_foot"), ("right_hand", "right_foot")))
+    found = analysis(GOOD[::2], schema=schema)["verdict"]
+    assert [finding["kind"] for finding in found["findings"]][:3] == ["flip_pairs", "flip_pairs", "missed_people"]
+    assert found["headline"].startswith("The flip pairs of the data are doubtful: left_hand / left_foot")
+
+
 def test_the_numbers_are_the_evaluators():
     result = analysis(GOOD)
     curves = result["precision_recall"]["curves"]
