@@ -136,10 +136,13 @@ def _how_to_get(weights, reasons=()):
             f"{weights.by_hand}, and put it {put}"
         )
     offline = f"{OFFLINE_VARIABLE} is set, and the file is not on this machine"
+    if folder := _mirror_folder():
+        offline += f" (not in {folder}, the folder of {MIRROR_VARIABLE}, either)"
     reason = offline if is_offline() else "; ".join(reasons)
+    remedy = f"Unset {OFFLINE_VARIABLE}" if is_offline() else "Check the network"
     fetch = weights.by_hand or (_HUB_FILE if weights.hub_id else "the file")
     return (
-        f"{weights.name}: {weights.title}: can't be downloaded ({reason}). Check the network, or get {fetch} from "
+        f"{weights.name}: {weights.title}: can't be downloaded ({reason}). {remedy}, or get {fetch} from "
         f"{weights.link} on another machine and put it {put}"
     )
 

@@ -85,7 +85,9 @@ def read_yaml(path: str | os.PathLike[str], *, remedy: str = "write KEY: value")
             content = yaml.load(f, _UniqueKeyLoader)
     except RecursionError:
         raise ConfigError(f"{path}: values are nested too deeply to be read; correct the file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: it can't be read ({error.strerror or error}); correct the path") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}; correct the file") from error
     if not isinstance(content, dict):
         found = "is empty" if content is None else f"holds a {type(content).__name__}"

@@ -49,6 +49,7 @@ _PLAIN = re.compile(r"[\w-][\w. -]*(?:/[\w-][\w. -]*)*", re.ASCII)
 _MAX_PIXELS = 2**31
 # People whose keypoints are converted to lists at once: arrays of all are large
 _CHUNK = 4096
+_CONVERT = "a file of an annotation tool is converted by dynpose convert-data"
 
 
 @dataclass
@@ -290,7 +291,7 @@ def read_coco_json(json_file: str, required: Sequence[str] = ("images", "annotat
         with PathManager.open(expand_path(json_file), "rb") as f:
             content = f.read()
     except FileNotFoundError:
-        raise _fault(json_file, "the file does not exist", "check json_file, or download the annotation") from None
+        raise _fault(json_file, "the file does not exist", "correct its path, or download the annotation") from None
     except OSError as error:
         raise _fault(json_file, f"the file cannot be read ({error})", "check its permissions and the disk") from error
     data = _parse_json(content, json_file)
@@ -301,7 +302,7 @@ def read_coco_json(json_file: str, required: Sequence[str] = ("images", "annotat
             raise _fault(
                 json_file,
                 f"the file is not in COCO's format: it has no list {key!r} of objects",
-                "see https://cocodataset.org/#format-data",
+                f"see https://cocodataset.org/#format-data; {_CONVERT}",
             )
     _refuse_repeated_item_keys(content, {key: data[key] for key in required}, json_file)
     return data
@@ -315,7 +316,8 @@ def _parse_json(content, json_file):
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; deeply nested brackets
-        raise _fault(json_file, f"the file is not valid JSON ({error})", "it may be cut off: copy it again") from error
+        remedy = f"it may be cut off: copy it again; {_CONVERT}"
+        raise _fault(json_file, f"the file is not valid JSON ({error})", remedy) from error
 
 
 def _refuse_repeated_keys(content, json_file):
@@ -492,7 +494,7 @@ def _check_image_files(records, image_root, report):
         report(
             "missing images",
             f"{len(missing)} of its {len(records)} images are missing: {first}",
-            f"check image_root ({image_root}{_better_root(names[0], image_root)}), or take them out of the file",
+            f"correct the image folder, {image_root}{_better_root(names[0], image_root)}, or take them out of the file",
         )
     for i in missing:
         records[i] = None

@@ -118,6 +118,20 @@ class DataFile:
         logger.info(f"{self.path} has no sigmas: all keypoints have names of COCO's, whose sigmas are used")
         return replace(self, options={**self.options, "sigmas": sigmas})
 
+    def check_image_folders(self) -> None:
+        """Check that each folder holds an image of its annotation, before files are written that name it too.
+
+        Raises:
+            DatasetError: it holds none.
+        """
+        for source in (*self.train, *self.val):
+            names = [str(name).replace("\\", "/") for name in self.read(source).file_names]
+            if names and not any(os.path.isfile(os.path.join(source.images, name)) for name in names):
+                raise DatasetError(
+                    f"{self.path}: none of the {len(names)} images of {source.annotations} is in {source.images} (such "
+                    f"as {names[0]}); correct images, the folder that the file names start from"
+                )
+
     def hold_out(self, folder: str | os.PathLike[str], seed: int = 0) -> DataFile:
         """Move a part of the training images to validation; see :func:`~dynpose.data.splitting.split_images`.
 

@@ -13,7 +13,7 @@ from .known_schema_data import numbered_flip_pairs, table_by_keypoints
 if TYPE_CHECKING:
     from .schema import KeypointSchema
 
-__all__ = ["flip_pairs_concern", "infer_flip_pairs", "read_sides"]
+__all__ = ["contradicted_pairs", "flip_pairs_concern", "infer_flip_pairs", "read_sides"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +60,34 @@ def infer_flip_pairs(names: Sequence[str], where: str | None = None) -> tuple[tu
     return tuple(pairs)
 
 
+def contradicted_pairs(schema: KeypointSchema) -> list[str]:
+    """Describe the flip pairs of a schema whose keypoints have other partners by their names.
+
+    Args:
+        schema (KeypointSchema): K keypoints.
+
+    Returns:
+        list[str]: one clause for each, such as "left_ear / tail is a flip pair, but by their names the pairs are
+        left_ear / right_ear".
+    """
+    by_name = {name: pair for pair in infer_flip_pairs(schema.names) for name in pair}
+    found = []
+    for left, right in schema.flip_pairs:
+        expected = {by_name[name] for name in (left, right) if name in by_name}
+        if any(set(pair) != {left, right} for pair in expected):
+            twins = " and ".join(" / ".join(pair) for pair in sorted(expected))
+            found.append(f"{left} / {right} is a flip pair, but by their names the pairs are {twins}")
+    return found
+
+
 def flip_pairs_concern(schema: KeypointSchema) -> str | None:
     """Describe doubtful flip pairs of a schema whose images are mirrored in training.
 
-    There is a concern if the pairs are not those published for exactly these names, if names that differ in left/right
-    only, or that contain a word for a side, are in no pair, and if four keypoints or more have no pair at all. There is
-    none for up to three keypoints without a word for a side, or for a schema without pairs whose names consist of words
-    for the midline or for a single hand (``head top``, ``thumb_tip``): a mirrored bottle is a bottle, and a mirrored
-    left hand a right one.
+    There is a concern if the pairs are not those published for exactly these names, if a pair contradicts the names
+    (:func:`contradicted_pairs`), if names that differ in left/right only, or that contain a word for a side, are in no
+    pair, and if four keypoints or more have no pair at all. There is none for up to three keypoints without a word for
+    a side, or for a schema without pairs whose names consist of words for the midline or for a single hand
+    (``head top``, ``thumb_tip``): a mirrored bottle is a bottle, and a mirrored left hand a right one.
 
     Args:
         schema (KeypointSchema): K keypoints.
@@ -88,6 +108,8 @@ def flip_pairs_concern(schema: KeypointSchema) -> str | None:
             f"table, but no flip pairs, so that they keep their places in a mirrored image; give flip_pairs, or set "
             f"INPUT.RANDOM_FLIP none"
         )
+    if contradicted := contradicted_pairs(schema):
+        return f"{contradicted[0]}; correct flip_pairs, or pairs in a data file, if the names are right"
     alone = [name for name in names if name not in paired and set(own_words(name)) & UNMISTAKABLE]
     if alone:
         return (

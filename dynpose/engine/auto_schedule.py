@@ -123,9 +123,8 @@ def choose_schedule(
     _choose_learning_rate(cfg, values, batch, config_batch, fine_tunes)
     per_epoch = math.ceil(num_images / batch)
     period = min(max(per_epoch, round(max_iter / _NUM_EVALUATIONS), 1), max_iter)
-    period = values.choose(
-        "TEST.EVAL_PERIOD", period, f"about {_NUM_EVALUATIONS} evaluations, at most one an epoch of {per_epoch}"
-    )
+    reason = f"about {_NUM_EVALUATIONS} evaluations, at most one per epoch ({per_epoch} iterations)"
+    period = values.choose("TEST.EVAL_PERIOD", period, reason)
     values.choose("SOLVER.CHECKPOINT_PERIOD", period or max_iter, "with each evaluation")
     values.choose("SOLVER.CHECKPOINTS_KEPT", 2, "")
     metric = values.choose("SOLVER.BEST_METRIC", _metric(cfg), "the best weights are kept in model_best.pth")

@@ -39,10 +39,12 @@ def prepare_data(path: str, cfg: CfgNode) -> DataFile:
         DataFile: with images for training and for validation.
 
     Raises:
-        ConfigError, DatasetError: see :func:`~dynpose.data.data_file.read_data_file` and
+        ConfigError, DatasetError: see :func:`~dynpose.data.data_file.read_data_file`, and
+            :meth:`~dynpose.data.data_file.DataFile.check_image_folders` and
             :meth:`~dynpose.data.data_file.DataFile.hold_out`.
     """
     data = read_data_file(path).completed()
+    data.check_image_folders()
     # absolute, so that the run's config can be used from any folder
     folder = os.path.abspath(os.path.join(cfg.OUTPUT_DIR, _FOLDER))
     return data if data.val else data.hold_out(folder, seed=max(cfg.SEED, 0))
@@ -68,6 +70,11 @@ def complete_for_data(cfg: CfgNode, data: DataFile, *, given: Collection[str], f
     _set_data_sets(cfg, data)
     values.choose("TEST.KEYPOINT_OKS_SIGMAS", [], "")
     _set_classes(cfg, data, values)
+    if cfg.INPUT.RANDOM_FLIP == "none" and not values.is_given("INPUT.RANDOM_FLIP"):
+        logger.info(
+            "INPUT.RANDOM_FLIP is none in the config: training images are not mirrored; for few images, mirroring may "
+            "help: INPUT.RANDOM_FLIP horizontal (at the end of the command)"
+        )
     dicts = training_dicts(cfg)
     _fit_image_size(cfg, values, dicts)
     choose_schedule(cfg, values, num_images=len(dicts), fine_tunes=fine_tunes, num_processes=comm.get_world_size())

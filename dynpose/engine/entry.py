@@ -53,8 +53,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     Args:
         args (argparse.Namespace): from detectron2's ``default_argument_parser``. Optional attributes are ``data``, a
             data file to train on (:mod:`dynpose.engine.custom_data`), and with it ``fine_tunes``, whether the weights
-            are trained ones; with ``eval_only``, ``precision`` and ``compile`` of
-            :func:`~dynpose.engine.optimize_for_inference`, without which the model is evaluated as in training.
+            are trained ones, and ``config_reason``, why it is this config, for the log; with ``eval_only``,
+            ``precision`` and ``compile`` of :func:`~dynpose.engine.optimize_for_inference`, without which the model is
+            evaluated as in training.
 
     Returns:
         CfgNode: frozen.
@@ -72,6 +73,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
             _log_to(cfg.OUTPUT_DIR)
             forget_logged()
             is_preparing = comm.is_main_process() and getattr(args, "data", None) is not None
+            if is_preparing:
+                logger.info("The config is %s: %s", args.config_file, args.config_reason)
             data = prepare_data(args.data, cfg) if is_preparing else None
         data = comm.all_gather(data)[0]
         with _same_error_in_all_processes():

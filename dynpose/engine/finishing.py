@@ -16,6 +16,7 @@ from dynpose.checkpoint import PoseCheckpointer
 from dynpose.checkpoint.reading import load_checkpoint
 from dynpose.checkpoint.writing import explain_write_errors
 from dynpose.data import register_datasets_from_cfg
+from dynpose.modeling.build import build_model
 from dynpose.utils.atomic import atomic_open
 
 from .trainer import PoseTrainer
@@ -45,12 +46,13 @@ def evaluate_best(cfg: CfgNode, last_results: dict[str, Any]) -> dict[str, Any]:
     if iteration != load_checkpoint(final)["iteration"]:
         logger.info(f"The weights after {iteration + 1} iterations are the best: they are evaluated for the report")
         register_datasets_from_cfg(cfg)
-        model = PoseTrainer.build_model(cfg)
+        # not the trainer's, which logs the model once more
+        model = build_model(cfg)
         PoseCheckpointer(model, complete=True, class_names=cfg.MODEL.CLASS_NAMES).load(weights)
         results = PoseTrainer.test(cfg, model)
     logger.info(
-        f"The best weights are {weights}; dynpose predict --config-file {os.path.join(cfg.OUTPUT_DIR, 'config.yaml')} "
-        f"--weights {weights} --input IMAGES --output FOLDER predicts with them"
+        f"The best weights are {weights}; dynpose predict --weights {weights} --input IMAGES --output FOLDER predicts "
+        "with them"
     )
     return results
 
@@ -71,11 +73,11 @@ def write_run_report(cfg: CfgNode) -> None:
     for name in names:
         folder = os.path.join(cfg.OUTPUT_DIR, "report", name) if len(names) > 1 else cfg.OUTPUT_DIR
         try:
-            write_report(read_run(cfg.OUTPUT_DIR, name), folder)
+            headline = write_report(read_run(cfg.OUTPUT_DIR, name), folder)["verdict"]["headline"]
         except Exception:
             logger.warning(f"The report of {name} can't be made; the run is complete without it", exc_info=True)
         else:
-            logger.info(f"{os.path.join(folder, 'report.html')} says what the best weights get wrong")
+            logger.info(f"{os.path.join(folder, 'report.html')} says what the best weights get wrong: {headline}")
 
 
 def write_results(results: dict[str, Any], folder: str) -> None:

@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from dynpose.config import ConfigError, load_config
 from dynpose.data import DatasetError, KeypointSchema, register_datasets_from_cfg, register_pose_dataset
+from dynpose.data.data_file import proposed_sigmas
 from dynpose.data.dataset_dicts import load_dataset_dicts
 from dynpose.evaluation.config_keys import evaluator_arguments, with_sigmas
 from dynpose.evaluation.ground_truth import GroundTruth, read_ground_truth
@@ -125,8 +126,8 @@ def read_run(folder: str | os.PathLike, dataset: str | None = None) -> ReportInp
     results_file = os.path.join(arguments["output_dir"], _RESULTS)
     if not os.path.isfile(results_file):
         raise DatasetError(
-            f"{results_file}: the run has no results of an evaluation; evaluate it (train_net.py --eval-only), or give "
-            f"a file of predictions with --annotations"
+            f"{results_file}: the run has no results of an evaluation; give the folder of those that dynpose "
+            f"evaluate writes, or a file of predictions with --annotations"
         )
     return _read(
         title=os.path.basename(os.path.abspath(folder)),
@@ -151,6 +152,8 @@ def read_predictions(path: str | os.PathLike, annotation: Annotation) -> ReportI
         DatasetError: a file cannot be read or does not fit.
     """
     path = Path(path)
+    if not path.exists():
+        raise DatasetError(f"{path}: no such file or folder; give the folder of a run or of predict, or a results file")
     if path.is_dir():
         if not (path / _PREDICTIONS).is_file():
             raise DatasetError(
@@ -158,13 +161,18 @@ def read_predictions(path: str | os.PathLike, annotation: Annotation) -> ReportI
                 f"folders, or a file of predictions"
             )
         path = path / _PREDICTIONS
-    return _read(
+    dataset = _registered(annotation)
+    proposed = _sigmas_of_names(annotation, dataset)
+    source = _read(
         title=path.parent.name if path.name == _PREDICTIONS and path.parent.name else path.name,
         predictions_file=str(path),
-        dataset=_registered(annotation),
-        sigmas=annotation.sigmas,
+        dataset=dataset,
+        sigmas=proposed or annotation.sigmas,
         max_dets=annotation.max_dets,
     )
+    if proposed:
+        source.remarks.append("The annotation has no OKS sigmas: COCO's are used, since all keypoints have its names.")
+    return source
 
 
 def _registered(annotation: Annotation) -> str:
@@ -194,6 +202,14 @@ def _stamp(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return stat.st_mtime_ns, stat.st_size
+
+
+def _sigmas_of_names(annotation: Annotation, dataset: str) -> Sequence[float]:
+    """For a file without sigmas those that ``dynpose train --data`` and ``dynpose evaluate`` use; () = none."""
+    if annotation.sigmas or annotation.dataset:
+        return ()
+    schema = KeypointSchema.from_metadata(MetadataCatalog.get(dataset))
+    return (proposed_sigmas(schema.names) or ()) if schema.sigmas_are_default else ()
 
 
 def _read(

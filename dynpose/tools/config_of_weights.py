@@ -18,7 +18,7 @@ def config_of_weights(weights: str) -> str | None:
     from dynpose.checkpoint.published import find_weights
 
     path = os.path.join(os.path.dirname(os.path.expanduser(weights)), CONFIG_OF_RUN)
-    if os.path.isfile(os.path.expanduser(weights)):
+    if _is_file(weights):
         return path if os.path.isfile(path) else None
     published = find_weights(weights)
     return published.configs[0] if published is not None and published.configs else None
@@ -32,14 +32,19 @@ def required_config(config_file: str | None, weights: str) -> str:
         weights: a file or the name of published weights.
 
     Raises:
+        CheckpointError: there is neither such a file nor such a name; the message lists similar names.
         ConfigError: no config is given, and none belongs to the weights.
     """
+    from dynpose.checkpoint.published import check_name
     from dynpose.config import ConfigError
 
     config_file = config_file or config_of_weights(weights)
     if config_file is None:
-        raise ConfigError(
-            f"--weights {weights}: there is no {CONFIG_OF_RUN} in their folder, and they are not published weights; "
-            "give their config with --config-file"
-        )
+        check_name(os.path.expanduser(weights))
+        reason = f"there is no {CONFIG_OF_RUN} in its folder" if _is_file(weights) else "no config belongs to them"
+        raise ConfigError(f"--weights {weights}: {reason}; give the config of the model with --config-file")
     return config_file
+
+
+def _is_file(path):
+    return os.path.isfile(os.path.expanduser(path))

@@ -21,6 +21,7 @@ lists the published weights that dynpose knows by name, for MODEL.WEIGHTS and --
 """
 
 import argparse
+from pathlib import Path
 
 from .cli import positive_int
 
@@ -83,11 +84,18 @@ class _WeightsList(argparse.Action):
     """Prints the published weights, without the other arguments."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        from tabulate import tabulate
-
         from dynpose.checkpoint.published import list_weights
+        from dynpose.methods import registered_weights
 
-        print(tabulate(list_weights(), ("name", "weights", "configs or file", "AP as published", "licence", "where")))
+        # a table of all columns is 330 characters wide
+        for weights, (*_, where) in zip(registered_weights(), list_weights()):
+            print(weights.name)
+            print(f"    weights  {weights.title}{f'; AP as published: {weights.ap}' if weights.ap else ''}")
+            for config in weights.configs:
+                print(f"    config   {Path(config).as_posix()}")
+            print(f"    file     {weights.file}")
+            print(f"    licence  {weights.licence}")
+            print(f"    where    {where}")
         parser.exit()
 
 

@@ -56,13 +56,24 @@ def run(args: argparse.Namespace) -> None:
 def _data_arguments(args, opts):
     from dynpose.config import load_config
 
-    of_weights = config_of_weights(args.weights) if args.weights else None
-    config_file = args.config_file or of_weights or _DEFAULT_CONFIGS[_device()]
+    config_file, reason = _config(args)
     name = os.path.splitext(os.path.basename(args.data))[0]
     opts = [*opts, "OUTPUT_DIR", args.output or os.path.join("output", name)]
     if args.config_file is None and load_config(config_file).MODEL.DEVICE.startswith("cuda") and _device() == "cpu":
         opts += ["MODEL.DEVICE", "cpu"]
-    return job_arguments(args, config_file, opts, data=args.data, fine_tunes=args.weights is not None)
+        reason += "; MODEL.DEVICE is cpu, since PyTorch finds no GPU"
+    fine_tunes = args.weights is not None
+    return job_arguments(args, config_file, opts, data=args.data, fine_tunes=fine_tunes, config_reason=reason)
+
+
+def _config(args):
+    """The config, and why it is that one."""
+    if args.config_file:
+        return args.config_file, "given by --config-file"
+    of_weights = config_of_weights(args.weights) if args.weights else None
+    if of_weights:
+        return of_weights, "that of the weights"
+    return _DEFAULT_CONFIGS[_device()], "the default " + ("with a GPU" if _device() == "cuda" else "without a GPU")
 
 
 def _device():

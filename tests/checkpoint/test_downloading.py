@@ -69,11 +69,14 @@ def test_it_is_downloaded_once(weights, server, cache, capsys):
 def test_offline(weights, server, cache, monkeypatch):
     monkeypatch.setenv("DYNPOSE_OFFLINE", "1")
     message = (
-        f"toy: Toy, COCO: can't be downloaded (DYNPOSE_OFFLINE is set, and the file is not on this machine). Check the "
-        f"network, or get the file from {server.url}/w.pth on another machine and put it as {cache}/toy.pth, or as "
-        "toy.pth in a folder that the environment variable DYNPOSE_WEIGHTS_MIRROR names"
+        f"toy: Toy, COCO: can't be downloaded (DYNPOSE_OFFLINE is set, and the file is not on this machine). Unset "
+        f"DYNPOSE_OFFLINE, or get the file from {server.url}/w.pth on another machine and put it as {cache}/toy.pth, "
+        "or as toy.pth in a folder that the environment variable DYNPOSE_WEIGHTS_MIRROR names"
     )
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
+        fetch_weights(weights, accept)
+    monkeypatch.setenv("DYNPOSE_WEIGHTS_MIRROR", "/gone")
+    with pytest.raises(CheckpointError, match=r"not on this machine \(not in /gone, the folder of DYNPOSE_WEIGHTS_MI"):
         fetch_weights(weights, accept)
     cache.mkdir(parents=True)
     (cache / "toy.pth").write_bytes(b"put here")

@@ -345,8 +345,21 @@ def test_the_command_lists_them(cache, capsys):
     with pytest.raises(SystemExit, match=r"^0$"):
         main(["model-info", "--weights-list"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(registered_weights()) + 2
-    (line,) = [line for line in lines if line.startswith("fcpose_r50 ")]
-    assert line.endswith("on this machine")
-    (line,) = [line for line in lines if line.startswith("cid_hrnet_w32_coco ")]
-    assert line.endswith("by hand: https://1drv.ms/u/s!AhpKYLhXKpH7gv8RepyMU_iU5uhxhg")
+    entries: dict[str, list[str]] = {}
+    for line in lines:
+        if not line.startswith(" "):
+            entries[line] = []
+        else:
+            entries[list(entries)[-1]].append(line)
+    assert list(entries) == [weights.name for weights in registered_weights()]
+    # the longest is a link
+    assert max(map(len, lines)) < 140
+    assert entries["fcpose_r50"] == [
+        "    weights  FCPose, ResNet-50, 3x, COCO; AP as published: 65.2 val2017",
+        "    config   FCPose/R_50_3x_release.yaml",
+        "    file     fcpose50.pth",
+        "    licence  AdelaiDet's: BSD 2-Clause, for non-commercial purposes",
+        "    where    on this machine",
+    ]
+    where = entries["cid_hrnet_w32_coco"][-1]
+    assert where == "    where    by hand: https://1drv.ms/u/s!AhpKYLhXKpH7gv8RepyMU_iU5uhxhg"

@@ -1,6 +1,7 @@
 """The data file of `dynpose train --data`: its keys, its errors, and the images that are held out."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -159,6 +160,17 @@ def test_a_fault_of_the_annotation_names_it(write, tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(content))
     with pytest.raises(DatasetError, match=rf"^{tmp_path}/train\.json: annotation 10"):
         read_data_file(write(TRAIN)).hold_out(tmp_path / "data")
+
+
+def test_another_folder_than_that_of_the_images_is_refused(write, tmp_path):
+    data = read_data_file(write(TRAIN))
+    with pytest.raises(DatasetError, match=r"my\.yaml: none of the .* images of .*train\.json is in "):
+        data.check_image_folders()
+    name = annotation()["images"][-1]["file_name"]
+    path = Path(data.train[0].images, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    data.check_image_folders()
 
 
 def test_sigmas_of_coco_for_its_names(write):

@@ -243,6 +243,7 @@ class TestBadInput:
             (b'{"images": [', "not valid JSON .*; it may be cut off"),
             (b"\xff\xd8\xff\xe0", "not valid JSON .*; it may be cut off"),
             (b"[]", "not in COCO's format"),
+            (b"<annotations/>", "not valid JSON .*; a file of an annotation tool is converted by dynpose convert-data"),
         ],
     )
     def test_broken_file(self, pose_files, content, message):
@@ -251,7 +252,7 @@ class TestBadInput:
             load_pose_json(pose_files.json_file, pose_files.image_root)
 
     def test_missing_file(self, tmp_path):
-        with pytest.raises(DatasetError, match=r"gone\.json: the file does not exist; check json_file"):
+        with pytest.raises(DatasetError, match=r"gone\.json: the file does not exist; correct its path"):
             load_pose_json(tmp_path / "gone.json", tmp_path)
 
     def test_unreadable_file(self, tmp_path):
@@ -263,7 +264,8 @@ class TestBadInput:
         pose_files.data["images"] += extra
         pose_files.save()
         with pytest.raises(
-            DatasetError, match=r"5 of its 7 images are missing: .*gone0\.jpg.*gone2\.jpg, \.\.\.; check"
+            DatasetError,
+            match=r"5 of its 7 images are missing: .*gone0\.jpg.*gone2\.jpg, \.\.\.; correct the image f",
         ) as error:
             load_pose_json(pose_files.json_file, pose_files.image_root)
         assert pose_files.image_root in str(error.value)

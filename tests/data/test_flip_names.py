@@ -212,6 +212,14 @@ class TestConcern:
         assert "give flip_pairs" in concern
         assert "\n" not in concern
 
+    def test_names_the_pair_that_contradicts_the_names(self):
+        names = ["left_elbow", "right_elbow", "left_wrist", "right_wrist"]
+        concern = flip_pairs_concern(KeypointSchema(names, flip_pairs=[names[::2], names[1::2]]))
+        assert concern.startswith(
+            "left_elbow / left_wrist is a flip pair, but by their names the pairs are left_elbow / right_elbow and "
+            "left_wrist / right_wrist; correct flip_pairs"
+        )
+
     def test_published_pairs_that_are_missing(self):
         """WFLW has 44 pairs: 16 of the jaw, 9 of the brows, 2 of the nose, 8 of the eyes, 8 of the lips, the pupils."""
         concern = flip_pairs_concern(KeypointSchema(known_schema("wflw").names))

@@ -16,6 +16,7 @@ import yaml
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from dynpose.data.data_file import proposed_sigmas
 from dynpose.tools import cli
 
 # A script, a quotation mark and an entity must stay text
@@ -204,7 +205,7 @@ def test_pictures_that_can_not_be_drawn(data, tmp_path):
     assert "1 of 4 images were not found" in made.printed
 
 
-@pytest.mark.parametrize(("predictions", "words"), [([], "There are no predictions"), (None, "does not exist")])
+@pytest.mark.parametrize(("predictions", "words"), [([], "There are no predictions"), (None, "no such file")])
 def test_nothing_to_report_on(predictions, words, data, tmp_path):
     path = tmp_path / "results.json"
     if predictions is not None:
@@ -212,6 +213,21 @@ def test_nothing_to_report_on(predictions, words, data, tmp_path):
     made = report(path, "--annotations", data / "people.json", "--output", tmp_path)
     assert words in (made.error if made.code else made.html)
     assert made.code == (2 if predictions is None else 0)
+
+
+def test_a_path_that_does_not_exist(tmp_path):
+    assert f"{tmp_path / 'gone'}: no such file or folder" in report(tmp_path / "gone").error
+
+
+def test_cocos_sigmas_belong_to_cocos_names(data, tmp_path):
+    """As in ``dynpose train --data`` and ``dynpose evaluate``, so that one file has one AP."""
+    content = json.loads((data / "people.json").read_text())
+    names = ["nose", "left_wrist", "right_wrist", "left_eye"]
+    content["categories"][0]["keypoints"] = names
+    (tmp_path / "people.json").write_text(json.dumps(content))
+    made = report(data / "results.json", "--annotations", tmp_path / "people.json", "--output", tmp_path)
+    assert made.numbers["source"]["sigmas"] == proposed_sigmas(names) == [0.026, 0.062, 0.062, 0.025]
+    assert "COCO's are used" in made.printed
 
 
 def test_no_annotations(data, tmp_path):

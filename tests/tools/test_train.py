@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("clean_run")
 
 # four of them are those of the weights
 NAMES = ["left_ear", "head", "left_hand", "right_hand", "right_ear", "foot"]
+NO_FAULT = {"verdict": {"headline": "no fault"}}
 EVALUATE = ["evaluate", "--config-file", "custom/cpu.yaml", "--weights", "w"]
 OPTS = [
     *("DATALOADER.NUM_WORKERS", "0", "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TRAIN_SAMPLING", "choice"),
@@ -88,6 +89,8 @@ def test_the_config_tells_data_schedule_and_model(finished, small_run):
     assert cfg.MODEL.RESNETS.RES2_OUT_CHANNELS == load_config(small_run.config).MODEL.RESNETS.RES2_OUT_CHANNELS == 16
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BEST_METRIC) == (4, "keypoints/AP")
     assert any(message.startswith("SOLVER.BEST_METRIC is keypoints/AP: ") for message in finished.log)
+    assert finished.log[0] == f"The config is {small_run.config}: that of the weights"
+    assert (cfg.INPUT.RANDOM_FLIP == "none") == any("images are not mirrored" in message for message in finished.log)
 
 
 def test_keypoints_of_the_weights_are_kept(finished):
@@ -110,12 +113,15 @@ def test_the_best_weights_are_left_with_a_report(finished):
     report = json.loads((finished.run / "report.json").read_text())
     assert report["metrics"]["AP"] == pytest.approx(values[best])
     assert (finished.run / "report.html").exists()
+    assert finished.log[-1].endswith(
+        f"report.html says what the best weights get wrong: {report['verdict']['headline']}"
+    )
 
 
 def test_the_folder_of_a_run_is_kept(finished, small_run, monkeypatch, capsys):
     monkeypatch.chdir(finished.folder)
     monkeypatch.setattr(entry, "default_setup", skip_detectron2s_set_up)
-    monkeypatch.setattr("dynpose.report.write_report", lambda source, folder: None)
+    monkeypatch.setattr("dynpose.report.write_report", lambda source, folder: NO_FAULT)
     before = (finished.run / "model_best.pth").read_bytes()
     words = ["train", "--data", "robots.yaml", "--weights", small_run.weights, *OPTS]
     assert cli.main(words) == 2
@@ -152,7 +158,9 @@ def test_several_sources_have_several_reports(small_run, tmp_path, monkeypatch):
     )
     monkeypatch.setattr(entry, "default_setup", skip_detectron2s_set_up)
     reports = []
-    monkeypatch.setattr("dynpose.report.write_report", lambda source, folder: reports.append((source.dataset, folder)))
+    monkeypatch.setattr(
+        "dynpose.report.write_report", lambda source, folder: reports.append((source.dataset, folder)) or NO_FAULT
+    )
     words = ["train", "--data", str(tmp_path / "a.yaml"), "--output", str(tmp_path / "run"), *SMALL, *OPTS]
     assert cli.main([*words, "SOLVER.MAX_ITER", "1"]) == 0
     cfg = load_config(tmp_path / "run" / "config.yaml")

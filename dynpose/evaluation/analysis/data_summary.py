@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from dynpose.data import KeypointSchema
-from dynpose.data.flip_names import flip_pairs_concern, infer_flip_pairs
+from dynpose.data.flip_names import contradicted_pairs, flip_pairs_concern
 
 from .arrays import PoseArrays
 
@@ -63,13 +63,7 @@ def flip_pair_faults(arrays: PoseArrays, schema: KeypointSchema) -> list[str]:
     Returns:
         One sentence for each doubt; [] = none.
     """
-    faults = []
-    by_name = {name: pair for pair in infer_flip_pairs(schema.names) for name in pair}
-    for left, right in schema.flip_pairs:
-        expected = {by_name[name] for name in (left, right) if name in by_name}
-        if any(set(pair) != {left, right} for pair in expected):
-            twins = " and ".join(" / ".join(pair) for pair in sorted(expected))
-            faults.append(f"{left} / {right} is a flip pair, but by their names the pairs are {twins}.")
+    faults = [f"{contradiction}." for contradiction in contradicted_pairs(schema)]
     concern = flip_pairs_concern(schema)
     if concern and not faults:
         faults.append(concern[0].upper() + concern[1:] + ".")

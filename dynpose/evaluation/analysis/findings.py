@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from dynpose.data import KeypointSchema
+from dynpose.data.flip_names import contradicted_pairs
 
 from .arrays import PoseArrays
 from .calibration import calibration
@@ -42,6 +43,10 @@ _MIN_SCORES = 30
 _MISSED_SHARE = 0.2
 _MAX_CORRECTIONS = 3
 _CONFUSED_SHARE, _TWO_PLACES = 0.2, 0.7
+# AP points by which faults without a known gain are ordered
+_UNKNOWN_GAIN = 0.99
+# Factors of the coordinates that differ less from 1 may be a model's bias
+_BIAS = 0.05
 # Coordinates up to which all are fractions of the image, and AP below which other forms of coordinates are tried
 _MAX_FRACTION, _LOW_AP = 1.5, 20.0
 
@@ -98,8 +103,9 @@ def find_faults(
         image_sizes: (I, 2) width and height, pixels; NaN = unknown.
 
     Returns:
-        Exchanged left and right first, then by descending AP gain; those with an unknown gain follow the gains of at
-        least 1.
+        Exchanged left and right first, then by descending AP gain. Flip pairs that contradict the names of their
+        keypoints come before all that is not a fault of the coordinates; other faults with an unknown gain follow the
+        gains of at least 1.
     """
     arrays, of_data = matcher.arrays, [_flip_pairs(fault) for fault in flip_pair_faults]
     if arrays.gt_ignored.all() or not len(arrays.groups):
@@ -121,7 +127,13 @@ def find_faults(
         _duplicates(matcher, ap),
         _missed_people(matcher, ap),
     ]
-    return _sorted([*findings, *(finding for finding in others if finding is not None), *of_data])
+    found = [finding for finding in others if finding is not None]
+    # flip_pair_faults begins with these. They are certain, and may be the cause of what was found in the predictions.
+    certain = of_data[: len(contradicted_pairs(schema))]
+    certain_gain = max([_UNKNOWN_GAIN, *(finding.ap_gain for finding in found)])
+    gains = [certain_gain] * len(certain) + [_UNKNOWN_GAIN] * len(of_data[len(certain) :])
+    known = [*findings, *found]
+    return _sorted([*of_data, *known], [*gains, *(finding.ap_gain for finding in known)])
 
 
 def verdict(findings: list[Finding], ap: float, ap_alone: dict[str, float], num_predictions: int) -> str:
@@ -153,12 +165,11 @@ def verdict(findings: list[Finding], ap: float, ap_alone: dict[str, float], num_
     )
 
 
-def _sorted(findings: list[Finding]) -> list[Finding]:
-    def order(finding: Finding) -> tuple[bool, float]:
-        gain = 0.99 if math.isnan(finding.ap_gain) else finding.ap_gain
-        return finding.kind != "exchanged_left_right", -gain
+def _sorted(findings: list[Finding], gains: list[float]) -> list[Finding]:
+    def order(item: tuple[Finding, float]) -> tuple[bool, float]:
+        return item[0].kind != "exchanged_left_right", -item[1]
 
-    return sorted(findings, key=order)
+    return [finding for finding, _ in sorted(zip(findings, gains), key=order)]
 
 
 def _corrections(
@@ -280,10 +291,14 @@ def _scaled(scale: Scale, ap: float) -> Finding:
     factors = f"x is {scale.x:.3g} and y {scale.y:.3g} times the annotated one"
     if scale.varies:
         factors = f"the factors differ between the images; in the median image {factors}"
+    text = f"AP is {ap:.1f} as predicted, and {scale.ap:.1f} with the coordinates divided by the factors."
+    is_certain = scale.varies or max(abs(scale.x - 1), abs(scale.y - 1)) > _BIAS
+    if not is_certain:
+        text += " Factors this close to 1 may also be the bias of a model that is not trained enough."
     return Finding(
         "scale",
-        f"The predicted coordinates belong to another image size: {factors}.",
-        f"AP is {ap:.1f} as predicted, and {scale.ap:.1f} with the coordinates divided by the factors.",
+        f"The predicted coordinates {'belong' if is_certain else 'may belong'} to another image size: {factors}.",
+        text,
         "Scale the predictions back from the resized image of the network to the original image, and check that the "
         "annotation is of the images that were predicted.",
         scale.ap - ap,
@@ -386,7 +401,8 @@ def _flip_pairs(fault: str) -> Finding:
         "flip_pairs",
         f"The flip pairs of the data are doubtful: {fault}",
         "A wrong pair makes mirrored training images wrong.",
-        "Correct flip_pairs where the data set is registered, and look at the page of dynpose check-data.",
+        "Correct the pairs (pairs in the file of dynpose train --data, else flip_pairs of the annotation's category or "
+        "of DATASETS.POSE), and look at the page of dynpose check-data.",
         math.nan,
     )
 

@@ -55,7 +55,7 @@ def test_pairs_and_limbs_as_given(labelme, converted, refused):
     assert category["flip_pairs"] == [["nose", "left_ear"]]
     assert category["skeleton"] == [[1, 3]]
     assert "pairs (as given): nose / left_ear" in done.out
-    assert "right_ear: in no flip pair although the name has a side" in done.out
+    assert "nose / left_ear is a flip pair, but by their names the pairs are left_ear / right_ear" in done.out
     assert "'nose:tail' is no pair of the keypoints nose, left_ear, right_ear; write name:name" in refused(
         labelme, "--pairs", "nose:tail"
     )

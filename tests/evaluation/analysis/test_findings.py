@@ -96,6 +96,13 @@ def test_a_planted_fault_is_named_first(kind, words, predictions):
     assert verdict["headline"].startswith(verdict["findings"][0]["title"])
 
 
+@pytest.mark.parametrize(("factor", "word"), [(1.1, "belong"), (0.97, "may belong")])
+def test_a_small_factor_may_be_the_bias_of_a_model(factor, word):
+    (finding, *_) = analysis(changed(GOOD, lambda points: points * factor))["verdict"]["findings"]
+    assert finding["title"].startswith(f"The predicted coordinates {word} to another image size")
+    assert ("not trained enough" in finding["text"]) == (word == "may belong")
+
+
 def test_the_gain_is_that_of_the_correction():
     good = analysis(GOOD)
     flipped = analysis(changed(GOOD, lambda points: points[FLIPPED]))
@@ -132,6 +139,13 @@ def test_flip_pairs(pairs, words):
     assert all(word in faults for word in words)
     kinds = [finding["kind"] for finding in analysis(GOOD, schema=schema)["verdict"]["findings"]]
     assert kinds[:1] == (["flip_pairs"] if words else [])
+
+
+def test_pairs_that_contradict_the_names_come_before_what_they_may_cause():
+    schema = dataclasses.replace(SCHEMA, flip_pairs=(("left_hand", "left_foot"), ("right_hand", "right_foot")))
+    found = analysis(GOOD[::2], schema=schema)["verdict"]
+    assert [finding["kind"] for finding in found["findings"]][:3] == ["flip_pairs", "flip_pairs", "missed_people"]
+    assert found["headline"].startswith("The flip pairs of the data are doubtful: left_hand / left_foot")
 
 
 def test_the_numbers_are_the_evaluators():
