@@ -1,5 +1,5 @@
 # make test   set up, then check style and types and run the tests
-# make demo   set up, then train, evaluate and draw a small FCPose on synthetic people (output/demo), in minutes
+# make demo   set up, then train, evaluate and draw a small FCPose on synthetic people (output/demo)
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
