@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from dynpose.modeling.fcpose.fcpose import FCPose
 from dynpose.tools.cli import main
 
 BASE = "configs/FCPose/Base-FCPose.yaml"
+TRAINED = Path(__file__).parents[1] / "trained" / "fcpose_synthetic.pth"
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,35 @@ def test_auto_on_a_gpu(monkeypatch):
         resolve_precision("bfloat16", "cuda", FCPose)
     with pytest.raises(ConfigError, match="precision must be one of auto, float32, bfloat16, float16, got 'fp16'"):
         resolve_precision("fp16", "cuda", FCPose)
+
+
+def evaluated(precision, folder):
+    """Results of the trained demo by ``dynpose evaluate``: AP, and the confident people of each image."""
+    words = ["evaluate", "--config-file", "quick/fcpose_synthetic.yaml", "--weights", str(TRAINED), "--precision"]
+    data = {"NUM_VAL": 30, "NUM_TRAIN": 1, "ROOT": folder / "synthetic"}
+    opts = [str(word) for name, value in data.items() for word in (f"DATASETS.SYNTHETIC.{name}", value)]
+    main([*words, precision, "--output", str(folder / precision), *opts])
+    people = {}
+    for person in json.loads((folder / precision / "inference" / "coco_instances_results.json").read_text()):
+        if person["score"] > 0.3:
+            people.setdefault(person["image_id"], []).append(np.reshape(person["keypoints"], (-1, 3))[:, :2])
+    return json.loads((folder / precision / "results.json").read_text())["keypoints/AP"], people
+
+
+@pytest.mark.usefixtures("clean_run")
+def test_a_trained_model_has_the_same_ap_and_poses_in_bfloat16(tmp_path):
+    """On 30 images, with a chance of 0.3 AP; docs/evaluation.md has the 100 of the demo, with 0.0."""
+    ap, people = evaluated("float32", tmp_path)
+    fast_ap, fast_people = evaluated("bfloat16", tmp_path)
+    assert ap > 65
+    assert fast_ap == pytest.approx(ap, abs=0.4)
+    nearest = [
+        min((np.linalg.norm(person - other, axis=1) for other in fast_people[image]), key=np.mean)
+        for image, found in people.items()
+        for person in found
+    ]
+    assert len(nearest) > 40
+    assert (np.concatenate(nearest) < 0.5).mean() > 0.97
 
 
 @pytest.mark.parametrize("method", METHODS)
