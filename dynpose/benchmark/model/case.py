@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -23,6 +23,7 @@ from dynpose.benchmark.configs import (
 )
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import ConfigError, load_config
+from dynpose.engine import optimize_for_inference
 from dynpose.profiling.flops import count_flops_with_people
 from dynpose.profiling.inject_detections import inject_detections, require_method
 
@@ -33,12 +34,16 @@ class PoseModel(ComparedConfig):
 
     Attributes:
         weights: a checkpoint; "" for random weights.
+        precision: of a model optimized for inference; "" = the model as it is trained.
+        compile: compile the optimized model.
 
     Raises:
         ConfigError: no method of the meta-architecture is registered.
     """
 
     weights: str = ""
+    precision: str = ""
+    compile: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -54,17 +59,30 @@ class PoseModel(ComparedConfig):
 
         Raises:
             CheckpointError: weights are given, but do not fit.
+            ConfigError: the device does not support the precision.
         """
         model = build_random(self.cfg, device).eval()
         if self.weights:
             PoseCheckpointer(model).load(self.weights)
         else:
             settle_norms(model)
+        if self.precision:
+            optimize_for_inference(model, self.precision, self.compile, inplace=True)
         return model
+
+    def optimized(self, precision: str, compile: bool) -> PoseModel:
+        """The same model, optimized for inference."""
+        name = f"{self.name}, {precision}{', compiled' if compile else ''}"
+        return replace(self, name=name, precision=precision, compile=compile)
 
 
 def load_models(
-    config_files: Sequence[str], weights: Sequence[str] = (), opts: Sequence[str] = (), peer: bool = True
+    config_files: Sequence[str],
+    weights: Sequence[str] = (),
+    opts: Sequence[str] = (),
+    peer: bool = True,
+    precisions: Sequence[str] = (),
+    compile: bool = False,
 ) -> list[PoseModel]:
     """Read the configs of the compared models.
 
@@ -73,6 +91,8 @@ def load_models(
         weights: a checkpoint for each of them, or none at all.
         opts: overrides for all of them, KEY VALUE KEY VALUE ...
         peer: whether to append detectron2's Keypoint R-CNN.
+        precisions: append each model, and the peer, optimized for inference in each of these precisions.
+        compile: compile the optimized models.
 
     Raises:
         ConfigError: a config is invalid, or the number of weights is not that of the configs.
@@ -87,7 +107,7 @@ def load_models(
         models.append(PoseModel(PEER_NAME, configs.peer_config()))
     if not models:
         raise ConfigError("nothing to measure: give a --config-file, or omit --no-peer")
-    return models
+    return models + [model.optimized(precision, compile) for precision in precisions for model in models]
 
 
 @torch.no_grad()
