@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -348,9 +348,11 @@ def _read_lines(path):
                     skipped[key] = value["skipped"]
                     places.pop(key, None)
                 elif "video" in value:
+                    if _leads_out(value["video"]["file_name"]):
+                        raise KeyError
                     videos[value["video"]["file_name"]] = {"file": None, **value["video"]}
                 elif not is_complete:
-                    if _RESULTS - value.keys():
+                    if _RESULTS - value.keys() or _leads_out(value["file_name"]):
                         raise KeyError
                     key = entry_key(value)
                     places[key] = _Place(end, value["file"], "picture_error" in value)
@@ -360,6 +362,12 @@ def _read_lines(path):
             if line.endswith(b"\n"):
                 end += len(line)
     return _Lines(header, places, videos, skipped, damaged, bool(places) and not is_complete, end)
+
+
+def _leads_out(name):
+    """Whether a name, under which files are written, leads out of their folder; dynpose records no such name."""
+    path = PurePath(name)
+    return path.is_absolute() or ".." in path.parts
 
 
 def _is_header(header):

@@ -30,21 +30,23 @@ def run(args: argparse.Namespace) -> int:
     """Merge; see the module for the exit code."""
     from dynpose.config import ConfigError
     from dynpose.engine.shard_merging import merge_shards
+    from dynpose.utils.printing import counted
 
     if not args.folder.is_dir():
         raise ConfigError(f"{args.folder}: no such folder; give the --output of dynpose predict")
     merged = merge_shards(args.folder, whole_json=args.json, parquet=args.parquet)
     there = merged.count - len(merged.missing)
-    videos = f"{merged.frames} frames of {merged.videos} videos, " if merged.videos or merged.frames else ""
+    videos = f"{counted(merged.frames, 'frame')} of {counted(merged.videos, 'video')}, " if merged.frames else ""
     print(
-        f"{there} of {merged.count} shards, {merged.images} images, {videos}{merged.people} people, {merged.skipped} "
-        f"files skipped: {args.folder / 'predictions.jsonl'}"
+        f"{there} of {counted(merged.count, 'shard')}, {counted(merged.images, 'image')}, {videos}{merged.people} "
+        f"people, {counted(merged.skipped, 'file')} skipped: {args.folder / 'predictions.jsonl'}"
     )
     for shards, what in ((merged.missing, "missing"), (merged.incomplete, "incomplete")):
         if shards:
             listed = ", ".join(map(str, shards[:20])) + (f" and {len(shards) - 20} more" if len(shards) > 20 else "")
             again = f"--shard {shards[0]}/{merged.count} --resume"
-            print(f"{len(shards)} shards are {what}: {listed}; predict them with {again}", file=sys.stderr)
+            number = counted(len(shards), "shard")
+            print(f"{number} {what}: {listed}; predict them with {again}", file=sys.stderr)
     if merged.damaged:
-        print(f"{merged.damaged} damaged lines are skipped: their images are missing", file=sys.stderr)
+        print(f"{counted(merged.damaged, 'damaged line')} skipped: their images are missing", file=sys.stderr)
     return 1 if merged.missing or merged.incomplete or merged.damaged else 0

@@ -239,9 +239,11 @@ def _stop(record, results, args):
 
 
 def _summarise(counts, record, videos, args):
+    from dynpose.utils.printing import counted
+
     path = record.result_path
-    done = [f"{counts.images} images"] if counts.images or not videos else []
-    done += [f"{counts.frames} frames of {len(videos)} videos"] if videos else []
+    done = [counted(counts.images, "image")] if counts.images or not videos else []
+    done += [f"{counted(counts.frames, 'frame')} of {counted(len(videos), 'video')}"] if videos else []
     print(
         f"{', '.join(done)}, {counts.shown} people with a score of at least {args.score_threshold} "
         f"({counts.people} in all): {args.output if path == record.all_path else path}"
@@ -252,19 +254,20 @@ def _summarise(counts, record, videos, args):
     cut_off = sum("cut_off" in video for video in videos)
     without_picture = counts.without_picture + sum("picture_error" in video for video in videos)
     listed = f"listed under skipped in {path.name}"
-    for number, line in (
-        (counts.notes, f"images with several frames or pages: the first is used (note in {path.name})"),
-        (others, f"other files skipped ({listed})"),
-        (failures, f"images, archives or folders can't be read ({listed}, with the reasons)"),
-        (broken, f"frames can't be decoded ({listed}, with the reasons)"),
-        (cut_off, f"videos are cut off (cut_off in {path.name}): their frames so far are predicted"),
-        (without_picture, f"pictures not written (picture_error in {path.name})"),
+    for number, noun, line in (
+        (counts.notes, "image", f"with several frames or pages: the first is used (note in {path.name})"),
+        (others, "other file", f"skipped ({listed})"),
+        (failures, "input", f"can't be read ({listed}, with the reason)"),
+        (broken, "frame", f"can't be decoded ({listed}, with the reason)"),
+        (cut_off, "video", f"cut off (cut_off in {path.name}): the frames before are predicted"),
+        (without_picture, "picture", f"not written (picture_error in {path.name})"),
         (
             counts.not_finite,
-            f"predictions with a NaN or infinite number omitted, in {counts.images_not_finite} images (not_finite in "
+            "prediction",
+            f"with a NaN or infinite number omitted, in {counted(counts.images_not_finite, 'image')} (not_finite in "
             f"{path.name}): the training of {args.weights} may have diverged; give weights of an earlier iteration",
         ),
     ):
         if number:
-            print(f"{number} {line}", file=sys.stderr)
+            print(f"{counted(number, noun)} {line}", file=sys.stderr)
     return 1 if failures or broken or cut_off or without_picture or counts.not_finite else 0

@@ -2,7 +2,7 @@
 
 import sys
 
-__all__ = ["printable"]
+__all__ = ["counted", "printable"]
 
 
 def printable(text: str) -> str:
@@ -15,3 +15,14 @@ def printable(text: str) -> str:
     """
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the singular for 1.
+
+    Example::
+
+        >>> counted(1, "image"), counted(2, "image")
+        ('1 image', '2 images')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

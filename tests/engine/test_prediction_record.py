@@ -245,3 +245,14 @@ def test_instances_come_back_but_for_rounding(number):
     for name in ("scores", "pred_classes", "pred_keypoints"):
         assert torch.equal(back.get(name), instances.get(name))
     assert torch.equal(back.pred_boxes.tensor, instances.pred_boxes.tensor)
+
+
+@pytest.mark.parametrize("name", ["/etc/a.png", "../a.png", "a/../../b.png"])
+def test_a_name_that_leads_out_of_the_folder_is_damage(tmp_path, name):
+    """Files are written under the names, and another hand may have changed the record."""
+    with PredictionRecord(tmp_path, INFO, MADE_WITH) as record:
+        record.add_image(entry(name), tmp_path / "a.png")
+        record.add_image(entry("b.png"), tmp_path / "b.png")
+    with PredictionRecord(tmp_path, INFO, MADE_WITH, resume=True) as record:
+        assert record.damaged == 1
+        assert [found["file_name"] for found in record.entries([name, "b.png"])] == ["b.png"]

@@ -120,9 +120,9 @@ def test_missing_and_incomplete_shards_are_counted(tmp_path, capsys):
     assert main(["merge-predictions", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
     assert "2 of 3 shards, 5 images, 16 people, 2 files skipped" in out
-    assert "1 shards are missing: 1; predict them with --shard 1/3 --resume" in err
-    assert "2 shards are incomplete: 0, 2" in err  # the damaged line is the last of shard 0
-    assert "1 damaged lines are skipped" in err
+    assert "1 shard missing: 1; predict them with --shard 1/3 --resume" in err
+    assert "2 shards incomplete: 0, 2" in err  # the damaged line is the last of shard 0
+    assert "1 damaged line skipped" in err
     assert lines_of(tmp_path / "predictions.jsonl")[-1] != {"complete": True}
 
 
@@ -316,12 +316,12 @@ def test_all_kinds_of_inputs_in_shards(photos, whole, predict, small_run, tmp_pa
         assert predict(inputs, "--track", "--shard", shard) == 0
     output = capsys.readouterr().out
     assert "2 images, 6 people" in output.replace(" with a score of at least 0.3 (6 in all)", "")
-    assert "3 frames of 1 videos" in output
+    assert "3 frames of 1 video" in output
     out = tmp_path / "out"
     assert {path.name for path in out.glob("*.mp4")} == {"film.mp4"}
     assert (out / "b" / "3.png").exists()
     assert main(["merge-predictions", str(out), "--json", "--parquet"]) == 0
-    assert "4 images, 3 frames of 1 videos, " in capsys.readouterr().out
+    assert "4 images, 3 frames of 1 video, " in capsys.readouterr().out
     merged, single = (json.loads((folder / "predictions.json").read_text()) for folder in (out, tmp_path / "single"))
 
     def by_key(results):

@@ -233,7 +233,7 @@ def test_broken_images_are_reported_and_the_rest_is_done(run, photos, tmp_path, 
     assert record["info"]["complete"] is True
     captured = capsys.readouterr()
     assert f"skipped {photos}/a/text.jpg: " in captured.err
-    assert "2 images, archives or folders can't be read" in captured.err
+    assert "2 inputs can't be read" in captured.err
     assert [item["is_failure"] for item in record["skipped"]] == [True, True]
 
 
@@ -558,7 +558,7 @@ def test_one_picture_that_can_not_be_written_is_listed(run, photos, whole, tmp_p
     assert "Is a directory" in record["images"][1]["picture_error"]
     captured = capsys.readouterr().err
     assert f"no picture of {photos}/b/deep/y.jpg: " in captured
-    assert "1 pictures not written (picture_error in predictions.json)" in captured
+    assert "1 picture not written (picture_error in predictions.json)" in captured
     # it is drawn from the numbers once it can be
     (tmp_path / "out" / "b" / "deep" / "y.jpg").rmdir()
     inferred.clear()
@@ -593,7 +593,7 @@ def test_the_first_of_several_pages_is_used_and_reported(run, tmp_path, capsys):
     alone, *others = [image["instances"] for image in record["images"]]
     assert len(alone) == 3
     assert others == [alone]
-    assert "1 images with several frames or pages: the first is used" in capsys.readouterr().err
+    assert "1 image with several frames or pages: the first is used" in capsys.readouterr().err
 
 
 def test_all_other_files_are_accounted_for(run, photos, monkeypatch, capsys):
@@ -621,7 +621,7 @@ def test_all_other_files_are_accounted_for(run, photos, monkeypatch, capsys):
     assert "it can't be opened as a video (Invalid data found when processing input)" in reason
     assert "more than 8 bits per channel" in skipped["deep.png"][0]
     error = capsys.readouterr().err
-    assert "3 images, archives or folders can't be read" in error
+    assert "3 inputs can't be read" in error
 
 
 def test_files_that_are_no_images_are_no_failure(run, photos):

@@ -95,7 +95,7 @@ def test_a_video_gives_records_and_a_video_with_sound(run, tmp_path, inferred, c
     # the coloured limbs are seen in the middle of the frame
     assert np.ptp(result["images"][0][300:340, 220:260].astype(int)) > 60
     captured = capsys.readouterr()
-    assert "5 frames of 1 videos, 5 people with a score of at least 0.3" in captured.out
+    assert "5 frames of 1 video, 5 people with a score of at least 0.3" in captured.out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "in.mov.mp4",
         "predictions.json",
@@ -160,7 +160,7 @@ def test_a_broken_frame_is_passed_over_and_listed(run, tmp_path, inferred, capsy
     assert (skipped["file_name"], skipped["frame"], skipped["time"], skipped["is_failure"]) == ("a.avi", 2, 0.2, True)
     errors = capsys.readouterr().err
     assert "skipped frame 2 of a.avi (0.200 s): it can't be decoded" in errors
-    assert "1 frames can't be decoded" in errors
+    assert "1 frame can't be decoded" in errors
     assert read_video(tmp_path / "out" / "a.avi.mp4")["times"] == pytest.approx([0, 0.1, 0.3, 0.4, 0.5], abs=1e-4)
     assert run([source], "--resume") == (1, record)
 
@@ -177,7 +177,7 @@ def test_a_video_that_is_cut_off_and_one_that_is_none(run, tmp_path, inferred, c
     assert [(file["file_name"], file["is_failure"]) for file in record["skipped"]] == [("text.mp4", True)]
     errors = capsys.readouterr().err
     assert "cut.mp4: the file is cut off" in errors
-    assert "1 videos are cut off" in errors
+    assert "1 video cut off" in errors
     assert not list((tmp_path / "out").glob("*.mp4"))
 
 
@@ -210,7 +210,7 @@ def test_a_result_that_can_not_be_written_costs_no_numbers(run, tmp_path, inferr
     assert code == 1
     assert len(record["images"]) == 3
     assert "Is a directory" in record["videos"][0]["picture_error"]
-    assert "1 pictures not written" in capsys.readouterr().err
+    assert "1 picture not written" in capsys.readouterr().err
     assert list((tmp_path / "out").glob("*.tmp")) == []
     (tmp_path / "out" / "a.mp4").rmdir()
     inferred.clear()
