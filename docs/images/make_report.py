@@ -6,6 +6,7 @@ The images are synthetic people; the predictions are their annotation with noise
 are taken by Chromium (``chromium`` must be on the PATH).
 """
 
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -18,7 +19,7 @@ from dynpose.data import COCO_PERSON
 from dynpose.data.synthetic import SyntheticPose, write_synthetic_pose
 from dynpose.report import Annotation, read_predictions, write_report
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).absolute().parent
 WIDTH = 1000
 # Name of each picture, a style that selects what it shows, and its height in pixels
 PICTURES = (
@@ -59,7 +60,7 @@ def take_picture(page: Path, style: str, height: int, path: Path) -> None:
     subprocess.run(
         [
             *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-            *(f"--window-size={WIDTH},{height}", f"--screenshot={path}", part.as_uri()),
+            *(f"--window-size={WIDTH},{height}", f"--screenshot={path}", part.absolute().as_uri()),
         ],
         check=True,
         capture_output=True,
@@ -69,8 +70,9 @@ def take_picture(page: Path, style: str, height: int, path: Path) -> None:
 
 def main() -> None:
     """Make data, report and pictures."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary, "left_right_exchanged")
+    # the page shows the paths, which are short below the current folder
+    with tempfile.TemporaryDirectory() as temporary, contextlib.chdir(temporary):
+        folder = Path("left_right_exchanged")
         json_file, image_root = write_synthetic_pose(str(folder), "val", 60, SyntheticPose(seed=1))
         results = folder / "predictions.json"
         results.write_text(json.dumps(predictions(json_file)))
