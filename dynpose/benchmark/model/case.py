@@ -23,6 +23,7 @@ from dynpose.benchmark.configs import (
 )
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import ConfigError, load_config
+from dynpose.engine.fast_inference import optimize_for_inference
 from dynpose.profiling.flops import count_flops_with_people
 from dynpose.profiling.inject_detections import inject_detections, require_method
 
@@ -116,16 +117,24 @@ class BuiltModels:
         models: the models.
         device: to run on.
         image_size: height and width of the images, pixels.
+        precision: with it, models with people are those of :func:`~dynpose.engine.optimize_for_inference`.
     """
 
-    def __init__(self, models: list[PoseModel], device: torch.device, image_size: tuple[int, int]):
+    def __init__(
+        self,
+        models: list[PoseModel],
+        device: torch.device,
+        image_size: tuple[int, int],
+        precision: str | None = None,
+    ):
         self._models = {model.name: model for model in models}
+        self._precision, self._fast = precision, set[str]()
         self._device, self._image_size = device, image_size
         self._built: dict[str, nn.Module] = {}
         self._people: dict[str, tuple[int, contextlib.ExitStack]] = {}
 
     def __getstate__(self):
-        return {**self.__dict__, "_built": {}, "_people": {}}
+        return {**self.__dict__, "_built": {}, "_fast": set(), "_people": {}}
 
     def names(self) -> list[str]:
         """The models' names."""
@@ -142,6 +151,10 @@ class BuiltModels:
         """Return a model that detects ``num_people`` people, until another number is requested."""
         if name not in self._people or self._people[name][0] != num_people:
             model, context = self[name], contextlib.ExitStack()
+            if self._precision and name not in self._fast:
+                # Once FLOPs have been counted: those of folded normalisation would be missing.
+                optimize_for_inference(model, self._precision, inplace=True)
+                self._fast.add(name)
             context.enter_context(inject_detections(model, num_people, self._image_size))
             self._people[name] = num_people, context
         return self._built[name]

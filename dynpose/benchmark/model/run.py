@@ -11,6 +11,7 @@ from dynpose.benchmark.configs import PEER_NAME, without_folders
 from dynpose.benchmark.measure import measure as measure_case
 from dynpose.benchmark.measure import progress
 from dynpose.benchmark.settings import Settings, environment
+from dynpose.engine.fast_inference import resolve_precision
 from dynpose.profiling.flops import count_parameters
 
 from .case import BuiltModels, ModelCase, load_models
@@ -35,13 +36,14 @@ def measure(args: Namespace) -> dict[str, Any]:
     models = load_models(args.config_file or (), args.weights or (), args.opts, peer=args.peer)
     settings, image_size, numbers = Settings.from_args(args), tuple(args.size), sorted(set(args.people))
     with settings.applied():
-        built = BuiltModels(models, settings.device, image_size)
+        built = BuiltModels(models, settings.device, image_size, args.precision)
         rows = [_model_row(model, built, numbers) for model in models]
         cases = [_case_row(ModelCase(built, number, image_size), settings, args.parts) for number in numbers]
         return {
             "environment": environment(settings.device),
             "settings": {
                 **settings.report(),
+                **_precision(args.precision, settings.device),
                 "image_size": list(image_size),
                 "opts": without_folders(args.opts),
             },
@@ -50,6 +52,10 @@ def measure(args: Namespace) -> dict[str, Any]:
             "peer": PEER_NAME if args.peer else None,
             "notes": _notes(models, cases),
         }
+
+
+def _precision(precision, device):
+    return {"dtype": resolve_precision(precision, device), "fast_inference": True} if precision else {}
 
 
 def _model_row(model, built, numbers):
