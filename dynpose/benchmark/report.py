@@ -13,7 +13,11 @@ _TEXT = {
     "case", "implementation", "floor is", "model", "config", "reader", "meta-architecture", "weights", "variant",
     "optimizer", "precision",
 }  # fmt: skip
-_SETTINGS = {"cudnn_benchmark": "cuDNN benchmark mode", "deterministic": "deterministic", "fast_inference": "fast inference"}
+_SETTINGS = {
+    "cudnn_benchmark": "cuDNN benchmark mode",
+    "deterministic": "deterministic",
+    "fast_inference": "fast inference",
+}
 
 
 def figure(value: float | None) -> str:

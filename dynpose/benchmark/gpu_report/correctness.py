@@ -1,7 +1,7 @@
 """A part of the report: the fused kernels against float64, on the shapes that are timed.
 
-The reference computes in float64 from the same inputs, after they were rounded to the dtype. Each row is written as soon
-as it is known; TF32, which the benchmarks time, comes first.
+The reference computes in float64 from the same inputs, after they were rounded to the dtype. Each row is written as
+soon as it is known; TF32, which the benchmarks time, comes first.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from dynpose.benchmark.agreement import Disagreement, Result, Tolerance
 from dynpose.benchmark.kp_net.case import FUSED, REFERENCE, Inputs, KPNetCase, LossCase, LossInputs
-from dynpose.benchmark.kp_net.run import kp_net_benchmarks
+from dynpose.benchmark.kp_net.run import OneCase, kp_net_benchmarks
 from dynpose.benchmark.settings import Settings, choose_device, environment
 from dynpose.layers import triton_support
 from dynpose.utils.atomic import atomic_open
+
+OneInputs = TypeVar("OneInputs", Inputs, LossInputs)
 
 _MAP_SIZE = (100, 167)
 _INFERENCE, _TRAINING = (1, 10, 50, 100, 500), (10, 50, 100, 500)
@@ -42,7 +44,7 @@ PRECISIONS = (
 )
 
 
-def compare(case: KPNetCase | LossCase, precision: Precision, device: torch.device) -> dict[str, Any]:
+def compare(case: OneCase, precision: Precision, device: torch.device) -> dict[str, Any]:
     """Compare the fused kernels with the reference in float64.
 
     Args:
@@ -72,7 +74,7 @@ def compare(case: KPNetCase | LossCase, precision: Precision, device: torch.devi
     return {**row, **errors(expected, actual), "status": status}
 
 
-def in_float64(inputs: Inputs | LossInputs) -> Inputs | LossInputs:
+def in_float64(inputs: OneInputs) -> OneInputs:
     """Convert the tensors that a kernel reads in its dtype to float64."""
 
     def convert(tensor):

@@ -89,7 +89,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     overhead = max(0.0, trial_seconds - args.trial * per_iteration)
     left = args.seconds - (time.monotonic() - begin)
     iterations = fitting_iterations(left, overhead, per_iteration, args.max_iterations)
-    print(f"{per_iteration:.3f} s an iteration, {left:.0f} s left: {iterations} iterations", file=sys.stderr, flush=True)
+    print(
+        f"{per_iteration:.3f} s an iteration, {left:.0f} s left: {iterations} iterations", file=sys.stderr, flush=True
+    )
     start = time.monotonic()
     results, per_iteration = run("training", iterations)
     report = {
