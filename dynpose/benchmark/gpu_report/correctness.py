@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for precision in PRECISIONS:
         with Settings(device, precision.dtype, precision.tf32).applied():
             for case in cases(args, precision.dtype):
-                row = compare(case, precision, device)
+                row = compare(case, precision, device)  # type: ignore[type-var]
                 report["cases"].append(row)
                 print(_line(row), flush=True)
                 with atomic_open(args.json) as file:

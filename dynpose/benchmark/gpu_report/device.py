@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from dynpose.benchmark.report import figure, table
 from dynpose.benchmark.settings import choose_device, environment
 from dynpose.utils.environment import versions
 
@@ -59,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = describe(choose_device(args.device))
     args.json.write_text(json.dumps(found, indent=2) + "\n")
     flat = {key: value for group in found.values() for key, value in group.items() if value is not None}
-    rows = [{"what": key, "value": figure(value) if isinstance(value, float) else value} for key, value in flat.items()]
-    print(table("Device and versions", rows, "github"))
+    print("\n".join(f"- {key}: {value}" for key, value in flat.items()))
 
 
 if __name__ == "__main__":

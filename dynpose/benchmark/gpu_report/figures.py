@@ -29,7 +29,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any] | None:
 
 def commit_of(state: dict[str, Any] | None) -> str | None:
     """Write the state of a checkout: its commit, followed by "+" if files differ from it; None if unknown."""
-    return state and state["commit"][:12] + "+" * state["dirty"]
+    return state["commit"][:12] + "+" * state["dirty"] if state else None
 
 
 def combined_kp_net(folder: Path) -> dict[str, Any] | None:
@@ -48,9 +48,9 @@ def growth(folder: Path) -> list[dict[str, Any]]:
     """Compare each model's time for the most people with that for one person, in every precision."""
     rows = []
     for name in _MODELS:
-        report = read_json(folder, name)
-        for model in report["cases"][0]["models"] if report else ():
-            first, last = report["cases"][0], report["cases"][-1]
+        cases = (read_json(folder, name) or {}).get("cases", [])
+        for model in cases[0]["models"] if cases else ():
+            first, last = cases[0], cases[-1]
             quotient = ratio(last["models"][model], first["models"][model], "ms")
             rows.append({
                 "model": model,
@@ -98,7 +98,7 @@ def _largest(precision, rows):
 
 
 def kp_net_figure(rows: list[dict[str, Any]], case: str, instances: int, name: str, key: str) -> str | None:
-    """Format a figure of the operator, as "OUT_OF_MEMORY" if the implementation ran out of it; None if missing.
+    """Format a figure of the operator, or "out of memory" if an implementation ran out of it; None if missing.
 
     Args:
         rows: of the operator's report.
@@ -114,4 +114,4 @@ def kp_net_figure(rows: list[dict[str, Any]], case: str, instances: int, name: s
     missing = next((each for each in figures if each.get(key) is None), None)
     if missing is not None:
         return missing["status"] if missing.get("status") == OUT_OF_MEMORY else None
-    return figure(figures[0][key] if len(figures) == 1 else ratio(*figures, key))
+    return figure(figures[0][key] if len(figures) == 1 else ratio(figures[0], figures[1], key))

@@ -60,7 +60,8 @@ def replace_blocks(text: str, path: Path, fill: Callable[[str, str], str | None]
     unknown = [block["name"] for block in blocks if block["name"] not in BLOCKS]
     if unknown:
         raise ConfigError(f"{path}: gpu-report: {unknown[0]}: unknown block; the known ones are {', '.join(BLOCKS)}")
-    filled, kept = [], []
+    filled: list[str] = []
+    kept: list[str] = []
 
     def replace(found):
         content = fill(found["name"], found["content"])
@@ -183,7 +184,7 @@ def _targets(folder, heading, content):
     fillers = (
         (r"(?P<case>.+), N = (?P<n>\d+): (?P<names>[a-z]+ / [a-z]+)(?:, (?P<unit>time|memory))?", _kp_net_cell(rows)),
         (
-            r"(?P<method>\w+) training with all positive locations, fused with N = (?P<n>\d+): memory",
+            r"(?P<case>\w+ training) with all positive locations, fused with N = (?P<n>\d+): memory",
             _positives(memory),
         ),
         (r"first call of the fused kernels: .*", lambda found: _first_calls(first)),
@@ -218,7 +219,7 @@ def _figures(rows, case, instances, name):
 def _positives(memory):
     def fill(found):
         rows = memory.get("all_positives", [])
-        case = f"{found['method']} training"
+        case = found["case"]
         fused = _figures(rows, case, int(found["n"]), "fused").get("mib")
         grouped = next((row for row in rows if row["case"] == case and "grouped" in row["implementations"]), None)
         if fused is None or grouped is None:
