@@ -63,7 +63,7 @@ def growth(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def test_counts(folder: Path) -> list[dict[str, Any]]:
+def counted_tests(folder: Path) -> list[dict[str, Any]]:
     """Count the tests of both parts by outcome."""
     counts = [(name, report["outcomes"]) for name in ("tests", "tests_long") if (report := read_json(folder, name))]
     return [
@@ -98,7 +98,7 @@ def _largest(precision, rows):
 
 
 def kp_net_figure(rows: list[dict[str, Any]], case: str, instances: int, name: str, key: str) -> str | None:
-    """Format a figure of the operator, or "out of memory" if an implementation ran out of it; None if missing.
+    """Format a figure of the operator, or name the implementation that ran out of memory; None if it is missing.
 
     Args:
         rows: of the operator's report.
@@ -110,8 +110,9 @@ def kp_net_figure(rows: list[dict[str, Any]], case: str, instances: int, name: s
     found = next((row for row in rows if (row["case"], row["instances"]) == (case, instances)), None)
     if found is None:
         return None
-    figures = [found["implementations"].get(each, {}) for each in name.split(" / ")]
-    missing = next((each for each in figures if each.get(key) is None), None)
-    if missing is not None:
-        return missing["status"] if missing.get("status") == OUT_OF_MEMORY else None
-    return figure(figures[0][key] if len(figures) == 1 else ratio(figures[0], figures[1], key))
+    figures = {each: found["implementations"].get(each, {}) for each in name.split(" / ")}
+    for each, values in figures.items():
+        if values.get(key) is None:
+            return f"{each}: {OUT_OF_MEMORY}" if values.get("status") == OUT_OF_MEMORY else None
+    first, *second = figures.values()
+    return figure(ratio(first, second[0], key) if second else first[key])

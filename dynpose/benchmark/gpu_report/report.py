@@ -7,7 +7,7 @@ from typing import Any
 
 from dynpose.benchmark.report import join, table
 
-from .figures import COMBINED, INDEX, growth, largest_errors, test_counts
+from .figures import COMBINED, INDEX, counted_tests, growth, largest_errors
 
 
 def tables(report: dict[str, Any], style: str) -> str:
@@ -37,7 +37,7 @@ def index(report: dict[str, Any], folder: Path) -> str:
         *(f"- **{row['name']}**: {row['reason']}" for row in report["parts"] if row["reason"]),
         table("## Kernels: largest errors against float64", largest_errors(folder), "github"),
         table("## Time over the number of people", growth(folder), "github"),
-        table("## Tests marked gpu", test_counts(folder), "github"),
+        table("## Tests marked gpu", counted_tests(folder), "github"),
         plot,
         f"`dynpose benchmark import` reads {INDEX} and the other JSON files of this folder.",
     )

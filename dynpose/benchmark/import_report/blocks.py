@@ -14,11 +14,11 @@ from typing import Any
 from dynpose.benchmark.gpu_report.figures import (
     COMBINED,
     combined_kp_net,
+    counted_tests,
     growth,
     kp_net_figure,
     largest_errors,
     read_json,
-    test_counts,
 )
 from dynpose.benchmark.gpu_report.runner import DONE
 from dynpose.benchmark.kp_net import report as kp_net_report
@@ -121,7 +121,7 @@ def _summary(folder, heading, content):
     return join(
         source(heading),
         table("Largest errors of the kernels against float64", largest_errors(folder), "github"),
-        table("Tests marked gpu", test_counts(folder), "github"),
+        table("Tests marked gpu", counted_tests(folder), "github"),
         *notes,
     )
 
