@@ -66,6 +66,8 @@ def _add_model(add):
     _add_configs(add, peer=True)
     precision = "measure the fast inference path in this precision; default: the models as they are, in float32"
     add("--precision", choices=("auto", "float32", "bfloat16", "float16"), help=precision)
+    flops = "whether to count FLOPs, which takes seconds for each number of people; default: yes"
+    add("--flops", action=argparse.BooleanOptionalAction, default=True, help=flops)
     weights = "of the models, in the order of the configs; default: random, which is as fast"
     add("--weights", action="append", metavar="FILE", help=weights)
     numbers = (1, 2, 5, 10, 20, 50, 100)

@@ -77,6 +77,16 @@ def test_every_command_of_the_plan_is_valid(rehearse, tmp_path):
                 assert words[words.index("--json") + 1] == str(tmp_path / f"{part.name}.json")
 
 
+def test_every_file_with_gpu_tests_is_run():
+    parts = {part.name: part.words for part in read_plan()}
+    paths = [word for name in ("tests", "tests_long") for word in parts[name][5:]]
+    assert all((ROOT / "tests" / path).exists() for path in paths)
+    marked = [path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text()]
+    assert len(marked) >= 6
+    relative = [str(path.relative_to(ROOT / "tests")) for path in marked if path != Path(__file__)]
+    assert [path for path in relative if not path.startswith(tuple(paths))] == []
+
+
 # --- the runner ---
 
 
@@ -305,7 +315,8 @@ def operator_row(case, n, grouped, fused, **others):
     method, mode = case.split()
     return {
         "case": case, "method": method, "mode": mode, "instances": n, "map_size": [5, 7], "flops": 10**9,
-        "bytes": 10**6, "floor_ms": 0.01, "floor_is": "matrix rate", "implementations": {GROUPED: grouped, FUSED: fused}, **others,
+        "bytes": 10**6, "floor_ms": 0.01, "floor_is": "matrix rate",
+        "implementations": {GROUPED: grouped, FUSED: fused}, **others,
     }  # fmt: skip
 
 
