@@ -13,11 +13,7 @@ _TEXT = {
     "case", "implementation", "floor is", "model", "config", "reader", "meta-architecture", "weights", "variant",
     "optimizer", "precision", "part", "name", "status", "reason", "files", "kernel", "test", "message",
 }  # fmt: skip
-_SETTINGS = {
-    "cudnn_benchmark": "cuDNN benchmark mode",
-    "deterministic": "deterministic",
-    "fast_inference": "fast inference",
-}
+_SETTINGS = {"cudnn_benchmark": "cuDNN benchmark mode", "deterministic": "deterministic"}
 
 
 def figure(value: float | None) -> str:
@@ -52,7 +48,7 @@ def subtitle(report: dict[str, Any]) -> str:
     precision = settings["dtype"]
     if settings["device"] == "cuda" and precision == "float32":
         precision += " with TF32" if settings["tf32"] else " without TF32"
-    others = [name for key, name in _SETTINGS.items() if settings.get(key)]
+    others = [name for key, name in _SETTINGS.items() if settings[key]]
     return ", ".join([report["environment"]["device"], precision, *others])
 
 

@@ -61,11 +61,11 @@ def optimize_for_inference(
         >>> people = fast([{"image": image}])[0]["instances"]
     """
     device = next(model.parameters()).device
-    precision = resolve_precision(precision, device)
+    precision = resolve_precision(precision, device, type(model))
     model = (model if inplace else copy.deepcopy(model)).eval().requires_grad_(False)
     example = _example(model)
     folded = fold_batch_norms(model, lambda: model(example))
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if precision != "float32":
         dtype = getattr(torch, precision)
         model.forward = Precision(device.type, dtype).autocast()(model.forward)
@@ -80,13 +80,15 @@ def optimize_for_inference(
     return model
 
 
-def resolve_precision(precision: str, device: torch.device | str) -> str:
-    """The precision that a name stands for on a device.
+def resolve_precision(precision: str, device: torch.device | str, model_class: type) -> str:
+    """The precision that a name stands for.
 
     Args:
         precision (str): "float32", "bfloat16", "float16", or "auto": bfloat16 where the device multiplies in it
-            natively (GPUs; CPUs with AMX, AVX512-BF16 or Arm's instructions), else float32.
+            natively (GPUs; CPUs with AMX, AVX512-BF16 or Arm's instructions) and the model's class lists it in its
+            attribute ``proven_precisions``, else float32.
         device (torch.device | str)
+        model_class (type): of the model.
 
     Returns:
         str: "float32", "bfloat16" or "float16".
@@ -98,7 +100,8 @@ def resolve_precision(precision: str, device: torch.device | str) -> str:
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     device = torch.device(device)
     if precision == "auto":
-        return "bfloat16" if _has_bfloat16(device) else "float32"
+        is_proven = "bfloat16" in getattr(model_class, "proven_precisions", ())
+        return "bfloat16" if is_proven and _has_bfloat16(device) else "float32"
     if precision == "bfloat16" and device.type == "cuda" and not _has_bfloat16(device):
         raise ConfigError(f"precision: {torch.cuda.get_device_name(device)} has no bfloat16; give float16 or float32")
     return precision

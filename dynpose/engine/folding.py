@@ -135,11 +135,12 @@ class _Observer(TorchFunctionMode):
         means_of: dict[int, set[int]] = {}
         weights_of: dict[int, set[int]] = {id(mean): {0} for mean in self._means_elsewhere}
         for output in self._outputs.values():
-            means = {id(mean) for mean in output.means} if output.readers == 1 else {0}
-            means_of.setdefault(id(output.weight), set()).update(means or {0})
-            for mean in output.means:
-                weights_of.setdefault(id(mean), set()).add(id(output.weight))
+            means = {id(mean) for mean in output.means}
+            # 0: something else than a batch normalisation
+            means_of.setdefault(id(output.weight), set()).update(means if means and output.readers == 1 else {0})
+            for mean in means:
+                weights_of.setdefault(mean, set()).add(id(output.weight))
         for weight, means in means_of.items():
-            mean = next(iter(means))
-            if len(means) == 1 and mean and weights_of[mean] == {weight}:
-                yield weight, mean
+            only = next(iter(means))
+            if len(means) == 1 and only and weights_of[only] == {weight}:
+                yield weight, only

@@ -83,7 +83,7 @@ class PosePredictor:
         check_affine_resize(self.cfg)
         self.model = build_model(self.cfg).eval()
         PoseCheckpointer(self.model, complete=True, class_names=cfg.MODEL.CLASS_NAMES).load(self.cfg.MODEL.WEIGHTS)
-        self.precision = resolve_precision(precision, self.cfg.MODEL.DEVICE)
+        self.precision = resolve_precision(precision, self.cfg.MODEL.DEVICE, type(self.model))
         optimize_for_inference(self.model, self.precision, compile, inplace=True)
         self._size_divisibility = self.model.backbone.size_divisibility
         self._augmentations = T.AugmentationList(build_pose_augmentation(self.cfg, is_train=False))

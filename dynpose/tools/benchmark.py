@@ -64,8 +64,6 @@ def _add_kp_net(add):
 
 def _add_model(add):
     _add_configs(add, peer=True)
-    precision = "measure the fast inference path in this precision; default: the models as they are, in float32"
-    add("--precision", choices=("auto", "float32", "bfloat16", "float16"), help=precision)
     flops = "whether to count FLOPs, which takes seconds for each number of people; default: yes"
     add("--flops", action=argparse.BooleanOptionalAction, default=True, help=flops)
     weights = "of the models, in the order of the configs; default: random, which is as fast"
@@ -74,6 +72,9 @@ def _add_model(add):
     people = f"people in the image; default {' '.join(map(str, numbers))}"
     add("--people", type=positive_int, nargs="+", metavar="N", default=numbers, help=people)
     add("--parts", action="store_true", help="also time the parts of each model: backbone, heads, what a person costs")
+    precision = "also measure each model optimized for inference (dynpose predict --precision), in these precisions"
+    add("--precision", nargs="+", choices=("float32", "bfloat16", "float16"), default=[], help=precision)
+    add("--compile", action="store_true", help="compile the optimized models")
     add("--plot", type=_plot_file, metavar="FILE.png", help="draw the times over the people")
 
 

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from commands import parse, read_tables
-from small_models import small_config
 
 from dynpose.benchmark.gpu_report import (
     correctness,
@@ -29,9 +28,6 @@ from dynpose.benchmark.gpu_report.runner import DONE, FAILED, NOT_STARTED, OUT_O
 from dynpose.benchmark.import_report.blocks import BLOCKS, replace_blocks
 from dynpose.benchmark.kp_net.case import FUSED, GROUPED, KPNetCase
 from dynpose.benchmark.kp_net.run import kp_net_benchmarks
-from dynpose.benchmark.model import run as model_run
-from dynpose.benchmark.model.case import BuiltModels, ModelCase, PoseModel
-from dynpose.benchmark.report import subtitle
 from dynpose.config import ConfigError, find_config_file
 from dynpose.tools import benchmark
 from dynpose.tools.cli import main
@@ -384,11 +380,12 @@ def made_up():
             "environment": ENVIRONMENT,
             "settings": {**SETTINGS, "image_size": [800, 1333], "opts": []},
             "models": [
-                {"model": "Small", "meta_architecture": "M", "weights": "random", "parameters": 5, "weights_mib": 1.0,
+                {"model": "Small", "meta_architecture": "M", "weights": "random", "precision": "as trained", "parameters": 5, "weights_mib": 1.0,
                  "gflops": {"0": 1.0, "1": 1.1, "100": 2.0}}
             ],
             "cases": [one, two],
             "peer": None,
+            "optimized": {},
             "notes": [],
         },
         "training": {
@@ -703,24 +700,3 @@ def test_preparation_draws_the_images(tmp_path, monkeypatch, catalogs):
     ])  # fmt: skip
     folder = Path(prepare.synthetic_root(str(tmp_path)))
     assert [len(list((folder / split).iterdir())) for split in ("train", "val")] == [3, 2]
-
-
-# --- benchmark model --precision ---
-
-
-def test_models_with_people_are_those_of_the_fast_path(monkeypatch):
-    cfg = small_config("configs/FCPose/Base-FCPose.yaml")
-    built = BuiltModels([PoseModel("Small", cfg)], CPU, (64, 64), precision="bfloat16")
-    assert built["Small"].backbone.fpn_output3.weight.dtype == torch.float32
-    case = ModelCase(built, 2, (64, 64))
-    people = case.run("Small", case.make_inputs(CPU, 0))
-    assert len(people) == 2
-    assert people.pred_keypoints.dtype == torch.float32
-    assert built["Small"].backbone.fpn_output3.weight.dtype == torch.bfloat16
-    assert not built.__getstate__()["_fast"]
-
-
-def test_precision_is_named_in_the_tables():
-    settings = {**SETTINGS, **model_run._precision("bfloat16", CPU)}
-    assert subtitle({"environment": ENVIRONMENT, "settings": settings}) == "Test GPU, bfloat16, fast inference"
-    assert model_run._precision(None, CPU) == {}

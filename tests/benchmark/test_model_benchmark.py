@@ -448,7 +448,7 @@ def test_tables_have_a_row_for_every_number_and_a_column_for_every_model(quick, 
     names = ["FCPose config", PEER_NAME]
     sizes, time, memory, flops = tables.values()
     assert list(sizes[0]) == [
-        "model", "meta-architecture", "weights", "parameters", "weights, MiB", "GFLOPs without people",
+        "model", "meta-architecture", "weights", "precision", "parameters", "weights, MiB", "GFLOPs without people",
     ]  # fmt: skip
     assert [(row["model"], row["meta-architecture"], row["weights"]) for row in sizes] == [
         ("FCPose config", "FCPose", "random"),
@@ -469,6 +469,18 @@ def test_tables_have_a_row_for_every_number_and_a_column_for_every_model(quick, 
     header = out.partition("\n")[0]
     assert f"torch {torch.__version__}" in header
     assert "median of 2. One image of 128 x 192 pixels. Overrides: MODEL.KP_NET.WIDTH 4." in header
+
+
+def test_optimized_models_are_measured_beside_the_others(quick, small_run, capsys):
+    assert benchmark.run(command(small_run.config, "--people", "2", "--precision", "float32", "--markdown")) == 0
+    sizes, time, *_ = read_tables(capsys.readouterr().out).values()
+    names = ["FCPose config", PEER_NAME]
+    fast = [f"{name}, float32" for name in names]
+    assert [(row["model"], row["precision"]) for row in sizes] == [
+        *((name, "as trained") for name in names),
+        *((name, "float32") for name in fast),
+    ]
+    assert {f"{name} / {faster}" for name, faster in zip(names, fast)} < time[0].keys()
 
 
 def test_file_and_plot_are_written_and_the_file_holds_no_path(quick, small_run, tmp_path, capsys):
@@ -671,8 +683,10 @@ def test_plot_has_a_line_for_each_model(monkeypatch):
 
 
 def test_ratios_and_cells_without_figures(monkeypatch):
-    rows = [report._times(row, PEER_NAME) for row in made_up_report(monkeypatch)["cases"]]
+    optimized = {"FCPose b": "FCPose a"}
+    rows = [report._times(row, PEER_NAME, optimized) for row in made_up_report(monkeypatch)["cases"]]
     ratio = f"{PEER_NAME} / FCPose a"
     assert [row[ratio] for row in rows] == ["1.55", "2.00", ""]
     assert [row[f"{PEER_NAME} / FCPose b"] for row in rows] == ["1.24", "1.60", ""]
+    assert [row["FCPose a / FCPose b"] for row in rows] == ["0.8"] * 3
     assert rows[2][PEER_NAME] == OUT_OF_MEMORY

@@ -6,9 +6,12 @@ import logging
 import os
 
 import pytest
+from detectron2.modeling import build_model
 from test_training import arguments
 
+from dynpose import modeling  # noqa: F401  registers the meta-architectures
 from dynpose.config import load_config
+from dynpose.data import COCO_PERSON, schema_to_cfg
 from dynpose.engine import main
 
 pytestmark = pytest.mark.usefixtures("clean_run")
@@ -71,3 +74,13 @@ def test_the_config_fine_tunes_the_demo(upper_body, tmp_path, monkeypatch, caplo
     carried = "left_shoulder, right_shoulder, left_elbow, right_elbow, left_wrist, right_wrist"
     assert f"transferred: {carried}; initialised from scratch: head, neck (in 4 parameters: " in message
     assert results["keypoints"].keys() >= {"AP", "AP50"}
+
+
+def test_training_on_a_data_file_without_a_gpu_starts_from_the_demo():
+    """The weights of the demo fit its default config."""
+    shapes = []
+    for name in ("quick/fcpose_synthetic.yaml", "custom/cpu.yaml"):
+        cfg = load_config(name)
+        schema_to_cfg(cfg, COCO_PERSON)
+        shapes.append({key: value.shape for key, value in build_model(cfg).state_dict().items()})
+    assert shapes[0] == shapes[1]

@@ -45,11 +45,15 @@ def combined_kp_net(folder: Path) -> dict[str, Any] | None:
 
 
 def growth(folder: Path) -> list[dict[str, Any]]:
-    """Compare each model's time for the most people with that for one person, in every precision."""
+    """Compare each model's time for the most people with that for one person, in every precision.
+
+    Where models were optimized for inference, these alone are listed.
+    """
     rows = []
     for name in _MODELS:
-        cases = (read_json(folder, name) or {}).get("cases", [])
-        for model in cases[0]["models"] if cases else ():
+        report = read_json(folder, name) or {"cases": []}
+        cases = report["cases"]
+        for model in (report.get("optimized") or cases[0]["models"]) if cases else ():
             first, last = cases[0], cases[-1]
             quotient = ratio(last["models"][model], first["models"][model], "ms")
             rows.append({

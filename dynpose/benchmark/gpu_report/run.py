@@ -96,7 +96,9 @@ def _prepare_folder(output: Path, parts: list[Part]) -> Path:
 
 
 def _content(heading, rows, output):
-    environment = (read_json(output, "device") or {}).get("environment", {})
+    # Every part with figures names the device; that of the name comes first.
+    found = (read_json(output, name) or {} for name in ("device", *(row["name"] for row in rows)))
+    environment = next((report["environment"] for report in found if "environment" in report), {})
     keys = ("device", "torch", "triton", "cuda")
     return {
         **heading,

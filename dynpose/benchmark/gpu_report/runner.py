@@ -62,7 +62,7 @@ def run_parts(
         limit = deadline - now
         if part.max_seconds is not None:
             limit = min(limit, part.max_seconds)
-        if limit < min(_FEWEST_SECONDS, row["budget"]):
+        if limit < min(_FEWEST_SECONDS, row["budget"] / 2):
             row["reason"] = f"only {max(limit, 0):.0f} s were left"
             _announce(row)
             continue

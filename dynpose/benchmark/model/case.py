@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -23,7 +23,7 @@ from dynpose.benchmark.configs import (
 )
 from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import ConfigError, load_config
-from dynpose.engine.fast_inference import optimize_for_inference
+from dynpose.engine import optimize_for_inference
 from dynpose.profiling.flops import count_flops_with_people
 from dynpose.profiling.inject_detections import inject_detections, require_method
 
@@ -34,12 +34,16 @@ class PoseModel(ComparedConfig):
 
     Attributes:
         weights: a checkpoint; "" for random weights.
+        precision: of a model optimized for inference; "" = the model as it is trained.
+        compile: compile the optimized model.
 
     Raises:
         ConfigError: no method of the meta-architecture is registered.
     """
 
     weights: str = ""
+    precision: str = ""
+    compile: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -55,17 +59,30 @@ class PoseModel(ComparedConfig):
 
         Raises:
             CheckpointError: weights are given, but do not fit.
+            ConfigError: the device does not support the precision.
         """
         model = build_random(self.cfg, device).eval()
         if self.weights:
             PoseCheckpointer(model).load(self.weights)
         else:
             settle_norms(model)
+        if self.precision:
+            optimize_for_inference(model, self.precision, self.compile, inplace=True)
         return model
+
+    def optimized(self, precision: str, compile: bool) -> PoseModel:
+        """The same model, optimized for inference."""
+        name = f"{self.name}, {precision}{', compiled' if compile else ''}"
+        return replace(self, name=name, precision=precision, compile=compile)
 
 
 def load_models(
-    config_files: Sequence[str], weights: Sequence[str] = (), opts: Sequence[str] = (), peer: bool = True
+    config_files: Sequence[str],
+    weights: Sequence[str] = (),
+    opts: Sequence[str] = (),
+    peer: bool = True,
+    precisions: Sequence[str] = (),
+    compile: bool = False,
 ) -> list[PoseModel]:
     """Read the configs of the compared models.
 
@@ -74,6 +91,8 @@ def load_models(
         weights: a checkpoint for each of them, or none at all.
         opts: overrides for all of them, KEY VALUE KEY VALUE ...
         peer: whether to append detectron2's Keypoint R-CNN.
+        precisions: append each model, and the peer, optimized for inference in each of these precisions.
+        compile: compile the optimized models.
 
     Raises:
         ConfigError: a config is invalid, or the number of weights is not that of the configs.
@@ -88,7 +107,7 @@ def load_models(
         models.append(PoseModel(PEER_NAME, configs.peer_config()))
     if not models:
         raise ConfigError("nothing to measure: give a --config-file, or omit --no-peer")
-    return models
+    return models + [model.optimized(precision, compile) for precision in precisions for model in models]
 
 
 @torch.no_grad()
@@ -117,24 +136,16 @@ class BuiltModels:
         models: the models.
         device: to run on.
         image_size: height and width of the images, pixels.
-        precision: with it, models with people are those of :func:`~dynpose.engine.optimize_for_inference`.
     """
 
-    def __init__(
-        self,
-        models: list[PoseModel],
-        device: torch.device,
-        image_size: tuple[int, int],
-        precision: str | None = None,
-    ):
+    def __init__(self, models: list[PoseModel], device: torch.device, image_size: tuple[int, int]):
         self._models = {model.name: model for model in models}
-        self._precision, self._fast = precision, set[str]()
         self._device, self._image_size = device, image_size
         self._built: dict[str, nn.Module] = {}
         self._people: dict[str, tuple[int, contextlib.ExitStack]] = {}
 
     def __getstate__(self):
-        return {**self.__dict__, "_built": {}, "_fast": set(), "_people": {}}
+        return {**self.__dict__, "_built": {}, "_people": {}}
 
     def names(self) -> list[str]:
         """The models' names."""
@@ -151,10 +162,6 @@ class BuiltModels:
         """Return a model that detects ``num_people`` people, until another number is requested."""
         if name not in self._people or self._people[name][0] != num_people:
             model, context = self[name], contextlib.ExitStack()
-            if self._precision and name not in self._fast:
-                # Once FLOPs have been counted: those of folded normalisation would be missing.
-                optimize_for_inference(model, self._precision, inplace=True)
-                self._fast.add(name)
             context.enter_context(inject_detections(model, num_people, self._image_size))
             self._people[name] = num_people, context
         return self._built[name]

@@ -22,7 +22,7 @@ def tables(report: dict[str, Any], style: str) -> str:
     return join(
         f"{header(report)} One image of {height} x {width} pixels.{overrides(report)}",
         table("Models", [_model(row) for row in models], style),
-        table("Time of one image, ms", [_times(row, report["peer"]) for row in cases], style),
+        table("Time of one image, ms", [_times(row, report["peer"], report["optimized"]) for row in cases], style),
         table("Memory of one image beyond weights and image, MiB", [_memory(row) for row in cases], style),
         table("GFLOPs of one image, a multiply-add counted as one", _gflops(models), style),
         *(table(f"Parts of {row['model']}, ms", _parts(row["model"], cases), style) for row in models),
@@ -35,20 +35,22 @@ def _model(row):
         "model": row["model"],
         "meta-architecture": row["meta_architecture"],
         "weights": row["weights"],
+        "precision": row["precision"],
         "parameters": f"{row['parameters']:,}",
         "weights, MiB": figure(row["weights_mib"]),
         **({"GFLOPs without people": f"{row['gflops']['0']:.2f}"} if row["gflops"] else {}),
     }
 
 
-def _times(row, peer):
-    """All models side by side, and the ratios of the peer's time to theirs."""
+def _times(row, peer, optimized):
+    """All models side by side, the peer's time over theirs, and a model's over that of its optimized copies."""
     models = row["models"]
-    others = [name for name in models if peer not in (None, name)]
+    others = [name for name in models if peer not in (None, name, optimized.get(name))]
     return {
         "people": row["people"],
         **{name: cell(each, "ms") for name, each in models.items()},
         **{f"{peer} / {name}": figure(ratio(models[peer], models[name], "ms")) for name in others},
+        **{f"{base} / {name}": figure(ratio(models[base], models[name], "ms")) for name, base in optimized.items()},
     }
 
 

@@ -11,7 +11,6 @@ from dynpose.benchmark.configs import PEER_NAME, without_folders
 from dynpose.benchmark.measure import measure as measure_case
 from dynpose.benchmark.measure import progress
 from dynpose.benchmark.settings import Settings, environment
-from dynpose.engine.fast_inference import resolve_precision
 from dynpose.profiling.flops import count_parameters
 
 from .case import BuiltModels, ModelCase, load_models
@@ -26,36 +25,39 @@ def measure(args: Namespace) -> dict[str, Any]:
 
     Returns:
         The report: ``environment``, ``settings``, ``models`` (a row each, with the sizes), ``cases`` (a row for each
-        number of people, with the figures of all models), ``peer`` (its name, or None) and ``notes``.
+        number of people, with the figures of all models), ``peer`` (its name, or None), ``optimized`` (the name of the
+        model by that of its optimized copy) and ``notes``.
 
     Raises:
         ConfigError: a config is invalid, detections can't be injected into a model, or the people do not fit into the
             image.
         CheckpointError: weights do not fit.
     """
-    models = load_models(args.config_file or (), args.weights or (), args.opts, peer=args.peer)
+    optimized = {"precisions": args.precision, "compile": args.compile}
+    models = load_models(args.config_file or (), args.weights or (), args.opts, peer=args.peer, **optimized)
     settings, image_size, numbers = Settings.from_args(args), tuple(args.size), sorted(set(args.people))
     with settings.applied():
-        built = BuiltModels(models, settings.device, image_size, args.precision)
+        built = BuiltModels(models, settings.device, image_size)
         rows = [_model_row(model, built, numbers if args.flops else None) for model in models]
         cases = [_case_row(ModelCase(built, number, image_size), settings, args.parts) for number in numbers]
         return {
             "environment": environment(settings.device),
             "settings": {
                 **settings.report(),
-                **_precision(args.precision, settings.device),
                 "image_size": list(image_size),
                 "opts": without_folders(args.opts),
             },
             "models": rows,
             "cases": cases,
             "peer": PEER_NAME if args.peer else None,
+            "optimized": {
+                model.optimized(precision, args.compile).name: model.name
+                for model in models
+                if not model.precision
+                for precision in args.precision
+            },
             "notes": _notes(models, cases),
         }
-
-
-def _precision(precision, device):
-    return {"dtype": resolve_precision(precision, device), "fast_inference": True} if precision else {}
 
 
 def _model_row(model, built, numbers):
@@ -68,6 +70,7 @@ def _model_row(model, built, numbers):
         "model": model.name,
         "meta_architecture": model.cfg.MODEL.META_ARCHITECTURE,
         "weights": "given" if model.weights else "random",
+        "precision": model.precision or "as trained",
         "parameters": sum(total for total, _ in count_parameters(network).values()),
         "weights_mib": sum(tensor.nbytes for tensor in tensors) / 2**20,
         "gflops": {str(number): value / 1e9 for number, value in flops.items()},

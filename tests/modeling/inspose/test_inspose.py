@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectron2.engine import DefaultPredictor
 from detectron2.structures import ImageList
+from fast_models import assert_faster_ones_agree
 from small_models import SCHEMA, image, one_person, people, small_config, small_model
 
 from dynpose.config import ConfigError, load_config
@@ -475,6 +476,7 @@ def test_overfits_one_person(boxes):
     # around the keypoints, 30 x 50, or the annotated 40 x 60
     box = truth.gt_boxes.tensor[0] if boxes else torch.tensor([46.3, 41.8, 76.3, 91.8])
     assert (instances.pred_boxes.tensor[0] - box).abs().max() < (5 if boxes else 1.5)
+    assert_faster_ones_agree(model, data)
 
 
 def test_default_predictor_of_detectron2(tmp_path):
