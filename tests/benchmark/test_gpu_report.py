@@ -28,6 +28,7 @@ from dynpose.benchmark.gpu_report.runner import DONE, FAILED, NOT_STARTED, OUT_O
 from dynpose.benchmark.import_report.blocks import BLOCKS, replace_blocks
 from dynpose.benchmark.kp_net.case import FUSED, GROUPED, KPNetCase
 from dynpose.benchmark.kp_net.run import kp_net_benchmarks
+from dynpose.benchmark.model import report as model_report
 from dynpose.config import ConfigError, find_config_file
 from dynpose.tools import benchmark
 from dynpose.tools.cli import main
@@ -275,6 +276,12 @@ def test_a_killed_run_keeps_what_it_has(tmp_path):
     assert "| running" in (tmp_path / "report.md").read_text()
 
 
+def test_device_is_named_although_its_part_was_stopped(tmp_path):
+    figures = made_up()
+    del figures["device"]
+    assert run.measure(report_args(tmp_path), start=stub_start(figures))["device"] == "Test GPU"
+
+
 def test_command_prints_the_parts_and_its_exit_code_tells_of_failures(tmp_path, monkeypatch, capsys):
     for failing, code in ((["tests"], 1), ([], 0)):
         start = stub_start({}, failing)
@@ -380,7 +387,8 @@ def made_up():
             "environment": ENVIRONMENT,
             "settings": {**SETTINGS, "image_size": [800, 1333], "opts": []},
             "models": [
-                {"model": "Small", "meta_architecture": "M", "weights": "random", "precision": "as trained", "parameters": 5, "weights_mib": 1.0,
+                {"model": "Small", "meta_architecture": "M", "weights": "random", "precision": "as trained",
+                 "parameters": 5, "weights_mib": 1.0,
                  "gflops": {"0": 1.0, "1": 1.1, "100": 2.0}}
             ],
             "cases": [one, two],
@@ -439,6 +447,13 @@ def test_figures_of_several_parts(report_folder):
     ]  # fmt: skip
     (row,) = growth(report_folder)
     assert row["people"] == "1 to 100"
+    models = made_up()["models_tf32"]
+    for case in models["cases"]:
+        case["models"]["Small, bfloat16"] = figures_of(2.0, 50.0)
+    models["optimized"] = {"Small, bfloat16": "Small"}
+    (report_folder / "models_bfloat16.json").write_text(json.dumps(models))
+    _, row = growth(report_folder)
+    assert (row["model"], row["growth"]) == ("Small, bfloat16", "+0.0 %")
     assert largest_errors(report_folder) == [
         {
             "precision": "tf32", "cases": "2", "within the tolerance": "2", "largest error of values": "4.0e-04",
@@ -451,6 +466,13 @@ def test_figures_of_several_parts(report_folder):
     ]  # fmt: skip
     assert commit_of(None) is None
     assert commit_of({"commit": "0123456789abcdef", "dirty": True}) == "0123456789ab+"
+
+
+def test_models_whose_flops_were_not_counted():
+    models = made_up()["models_tf32"]
+    assert "GFLOPs of one image" in model_report.tables(models, "github")
+    models["models"][0]["gflops"] = {}
+    assert "GFLOPs" not in model_report.tables(models, "github")
 
 
 # --- import ---
