@@ -1,8 +1,10 @@
 # make test   set up, then check style and types and run the tests
+# make gpu-report   on a machine with a GPU: measure everything that needs one, ten minutes (docs/benchmarks.md)
 # make demo   set up, then train, evaluate and draw a small FCPose on synthetic people (output/demo)
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+GPU_PYTHON ?= $(BIN)/python
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 # of pytest; each has one thread
@@ -21,7 +23,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # Modules are compiled once, and not by each of the processes that tests start, also where the environment forbids it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup test lint demo clean
+.PHONY: setup test lint demo gpu-report clean
 
 setup: $(READY)
 
@@ -46,6 +48,10 @@ demo: $(READY)
 	$(BIN)/python train_net.py --config-file configs/quick/fcpose_synthetic.yaml OUTPUT_DIR output/demo
 	$(BIN)/dynpose predict --config-file output/demo/config.yaml --weights output/demo/model_final.pth \
 		--input output/demo/synthetic/val --output output/demo/predictions --limit 8 --score-threshold 0.5
+
+# No set-up: GPU_PYTHON=python3 takes the PyTorch that a machine has (docs/benchmarks.md).
+gpu-report:
+	$(GPU_PYTHON) -m dynpose benchmark gpu-report --output gpu_report
 
 clean:
 	rm -rf $(VENV) output build *.egg-info

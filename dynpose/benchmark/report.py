@@ -11,7 +11,7 @@ from .measure import NOT_RUN
 # Columns of words
 _TEXT = {
     "case", "implementation", "floor is", "model", "config", "reader", "meta-architecture", "weights", "variant",
-    "optimizer", "precision",
+    "optimizer", "precision", "part", "name", "status", "reason", "files", "kernel", "test", "message",
 }  # fmt: skip
 _SETTINGS = {"cudnn_benchmark": "cuDNN benchmark mode", "deterministic": "deterministic"}
 

@@ -6,6 +6,8 @@
     dynpose benchmark predict --config-file output/run/config.yaml --weights output/run/model_final.pth [--batch 8]
     dynpose benchmark video --config-file configs/FCPose/DLA_34_4x.yaml [--frames 300] [--size 480 640] [--people 5]
     dynpose benchmark loading [--images 64000] [--people 150000] [--image-files 5000] [--json loading.json]
+    dynpose benchmark gpu-report --output gpu_report [--minutes 10]    all that needs a GPU
+    dynpose benchmark import gpu_report/                               its figures into docs/benchmarks.md
 
 docs/benchmarks.md describes the measurements.
 """
@@ -14,12 +16,14 @@ import argparse
 import importlib
 from pathlib import Path
 
-from .cli import positive_int
+from .cli import positive_int, positive_number
 
 NAME = "benchmark"
-HELP = "time an operator, models over the number of people, training, prediction, or the loading of data"
+HELP = "time an operator, models over the number of people, training, prediction, the loading of data, or all of a GPU"
 
 _EXTRAS = ("first-call", "released-loss", "all-positives")
+# of targets whose names can't be those of modules
+_PACKAGES = {"import": "import_report"}
 _PLOT_FORMATS = (".png", ".svg", ".pdf")
 
 
@@ -27,18 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     targets = parser.add_subparsers(dest="target", metavar="TARGET", required=True, help="what to measure")
     arguments = {
-        "kp-net": (_add_kp_net, _add_device),
-        "model": (_add_model, _add_device),
-        "train": (_add_train, _add_device),
-        "predict": (_add_predict,),
-        "video": (_add_video,),
-        "loading": (_add_loading,),
+        "kp-net": (_add_kp_net, _add_device, _add_output),
+        "model": (_add_model, _add_device, _add_output),
+        "train": (_add_train, _add_device, _add_output),
+        "predict": (_add_predict, _add_output),
+        "video": (_add_video, _add_output),
+        "loading": (_add_loading, _add_output),
+        "gpu-report": (_add_gpu_report,),
+        "import": (_add_import,),
     }
     for name, adders in arguments.items():
         text = _module(name).__doc__
         target = targets.add_parser(name, help=text.partition("\n")[0].rstrip("."), description=text)
         target.formatter_class = argparse.RawDescriptionHelpFormatter
-        for add in (*adders, _add_output):
+        for add in adders:
             add(target.add_argument)
 
 
@@ -58,6 +64,8 @@ def _add_kp_net(add):
 
 def _add_model(add):
     _add_configs(add, peer=True)
+    flops = "whether to count FLOPs, which takes seconds for each number of people; default: yes"
+    add("--flops", action=argparse.BooleanOptionalAction, default=True, help=flops)
     weights = "of the models, in the order of the configs; default: random, which is as fast"
     add("--weights", action="append", metavar="FILE", help=weights)
     numbers = (1, 2, 5, 10, 20, 50, 100)
@@ -113,6 +121,20 @@ def _add_loading(add):
     _add_number(add, "--rounds", "N", 5, "")
 
 
+def _add_gpu_report(add):
+    add("--output", type=Path, default=Path("gpu_report"), metavar="FOLDER", help="of the report; default %(default)s")
+    add("--minutes", type=positive_number, default=10.0, help="for all parts together; default %(default)s")
+    add("--commit", help="of the code; default: that of the checkout")
+    add("--rehearse", action="store_true", help="try the plan on a CPU, with tiny shapes")
+
+
+def _add_import(add):
+    add("folder", type=Path, help="of dynpose benchmark gpu-report")
+    docs = "the page that is filled in; default %(default)s"
+    add("--docs", type=Path, default=Path("docs", "benchmarks.md"), metavar="FILE.md", help=docs)
+    add("--commit", help="that was measured, if the report does not name it")
+
+
 def _add_configs(add, *, peer):
     """Declare the arguments shared by all comparisons of models: configs and image size."""
     add("--config-file", action="append", metavar="FILE", help="of a model; may be given several times, for one each")
@@ -149,22 +171,23 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, and write the requested files.
 
     Returns:
-        int: 1 if results that must be the same differ, else 0.
+        int: 1 if results that must be the same differ, or a part of a report was not done, else 0.
     """
     import json
 
     report = _module(args.target, "run").measure(args)
-    print(_module(args.target, "report").tables(report, "github" if args.markdown else "simple"))
-    if args.json:
+    print(_module(args.target, "report").tables(report, "github" if getattr(args, "markdown", False) else "simple"))
+    if getattr(args, "json", None):
         args.json.write_text(json.dumps(report, indent=2) + "\n")
     if getattr(args, "plot", None):
         _module(args.target, "plot").draw(report).savefig(args.plot)
-    return int(bool(report.get("disagreements")))
+    return int(bool(report.get("disagreements") or report.get("failures")))
 
 
 def _module(target, *name):
     """A module of the benchmark, or its package, which imports nothing and documents it."""
-    return importlib.import_module(".".join(("dynpose.benchmark", target.replace("-", "_"), *name)))
+    package = _PACKAGES.get(target, target.replace("-", "_"))
+    return importlib.import_module(".".join(("dynpose.benchmark", package, *name)))
 
 
 def _natural_int(text):

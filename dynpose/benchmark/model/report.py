@@ -38,7 +38,7 @@ def _model(row):
         "precision": row["precision"],
         "parameters": f"{row['parameters']:,}",
         "weights, MiB": figure(row["weights_mib"]),
-        "GFLOPs without people": f"{row['gflops']['0']:.2f}",
+        **({"GFLOPs without people": f"{row['gflops']['0']:.2f}"} if row["gflops"] else {}),
     }
 
 

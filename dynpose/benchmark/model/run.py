@@ -38,7 +38,7 @@ def measure(args: Namespace) -> dict[str, Any]:
     settings, image_size, numbers = Settings.from_args(args), tuple(args.size), sorted(set(args.people))
     with settings.applied():
         built = BuiltModels(models, settings.device, image_size)
-        rows = [_model_row(model, built, numbers) for model in models]
+        rows = [_model_row(model, built, numbers if args.flops else None) for model in models]
         cases = [_case_row(ModelCase(built, number, image_size), settings, args.parts) for number in numbers]
         return {
             "environment": environment(settings.device),
@@ -62,9 +62,10 @@ def measure(args: Namespace) -> dict[str, Any]:
 
 def _model_row(model, built, numbers):
     network = built[model.name]
-    flops = built.count_flops(model.name, [0, *numbers])
+    flops = {} if numbers is None else built.count_flops(model.name, [0, *numbers])
     tensors = [*network.parameters(), *network.buffers()]
-    print(f"{model.name}: {flops[0] / 1e9:.1f} GFLOPs without people", file=sys.stderr, flush=True)
+    counted = f"{flops[0] / 1e9:.1f} GFLOPs without people" if flops else "built"
+    print(f"{model.name}: {counted}", file=sys.stderr, flush=True)
     return {
         "model": model.name,
         "meta_architecture": model.cfg.MODEL.META_ARCHITECTURE,
