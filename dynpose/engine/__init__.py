@@ -3,13 +3,11 @@
 import importlib
 from typing import TYPE_CHECKING
 
-# its module has the same name, so that a later import of the module would replace the function
-from .launch import launch
-
 if TYPE_CHECKING:
     from .ema import ModelEMA
     from .entry import main, setup
     from .fast_inference import optimize_for_inference
+    from .launching import launch
     from .nonfinite import NonFiniteError, NonFiniteGuard, replay
     from .optimizer import build_clipped_optimizer, pose_optimizer_params
     from .predictor import PosePredictor
@@ -43,6 +41,7 @@ _MODULES = {
     "PoseTrainer": "trainer",
     "TrainingStep": "step",
     "build_clipped_optimizer": "optimizer",
+    "launch": "launching",
     "main": "entry",
     "optimize_for_inference": "fast_inference",
     "pose_optimizer_params": "optimizer",

@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from detectron2.engine import create_ddp_model, default_argument_parser
 from detectron2.utils import comm
 from torch import nn
 
@@ -243,8 +244,6 @@ def data_parallel(model: nn.Module, find_unused_parameters: bool = False) -> nn.
     """
     on_gpu = next(model.parameters()).is_cuda
     device_ids = [torch.cuda.current_device()] if on_gpu else None
-    from detectron2.engine import create_ddp_model
-
     return create_ddp_model(
         model, broadcast_buffers=False, device_ids=device_ids, find_unused_parameters=find_unused_parameters
     )
@@ -335,8 +334,6 @@ def _check_gpus(args):
 
 def _default_url():
     """detectron2's default for ``--dist-url``, the same for all runs of a user."""
-    from detectron2.engine import default_argument_parser
-
     return default_argument_parser().get_default("dist_url")
 
 
