@@ -8,6 +8,7 @@ system. Pillow shapes and orders the text, for example Arabic, where it has Raqm
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import math
 import unicodedata
@@ -130,6 +131,8 @@ def _starts_from_the_right(text: str) -> bool:
 def _file_with(character: str) -> str | None:
     """The first font file with a character; None if there is none."""
     if unicodedata.category(character)[0] != "C":  # controls have no glyph
+        if _has(_default_file(), character):
+            return _default_file()
         for file in _files():
             if _has(file, character):
                 return file
@@ -156,6 +159,9 @@ def _report_missing(character):
 
 @functools.lru_cache(maxsize=65536)
 def _has(file: str, character: str) -> bool:
+    if character.isascii() and file == _default_file():
+        # the most frequent case needs no matplotlib, whose import takes a quarter of a second
+        return character.isprintable()
     face = _face(file)
     return face is not None and face.get_char_index(ord(character)) != 0
 
@@ -174,9 +180,8 @@ def _face(file):
 
 @functools.cache
 def _default_file() -> str:
-    import matplotlib
-
-    return str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+    (package,) = importlib.util.find_spec("matplotlib").submodule_search_locations
+    return str(Path(package, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf"))
 
 
 @functools.cache
