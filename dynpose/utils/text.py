@@ -12,8 +12,9 @@ import importlib.util
 import logging
 import math
 import unicodedata
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -180,8 +181,8 @@ def _face(file):
 
 @functools.cache
 def _default_file() -> str:
-    (package,) = importlib.util.find_spec("matplotlib").submodule_search_locations
-    return str(Path(package, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf"))
+    package = cast(ModuleSpec, importlib.util.find_spec("matplotlib"))
+    return str(Path(cast(str, package.origin)).parent.joinpath("mpl-data", "fonts", "ttf", "DejaVuSans.ttf"))
 
 
 @functools.cache
