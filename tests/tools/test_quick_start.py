@@ -16,7 +16,11 @@ UNUSED = (
     "matplotlib",
     "pandas",
     "scipy.optimize",
+    "sympy",
     "tensorboard",
+    "timm",
+    "torch._dynamo",
+    "torchvision.transforms.v2",
 )
 SCRIPT = f"""
 import sys
