@@ -19,7 +19,7 @@ _MINUTES = 5
 
 # The processes are forked from one that has imported these and does nothing else, so that importing takes time once.
 _context = torch.multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["dynpose.engine", "dynpose.modeling"])
+_context.set_forkserver_preload(["dynpose.engine.entry", "dynpose.engine.predictor", "dynpose.modeling"])
 
 
 def run_in_processes(function, *arguments, folder, num_processes=2):

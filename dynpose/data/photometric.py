@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import NoOpTransform, Transform
-from torchvision.transforms.v2 import functional as F
 
 from dynpose.utils.arguments import check_one_of
 
@@ -74,6 +73,9 @@ class RandomColor(T.Augmentation):
         """
         if np.random.random() >= self.probability:
             return NoOpTransform()
+        # importing it takes a second, for PyTorch's compiler
+        from torchvision.transforms.v2 import functional as F
+
         changes = [
             (F.adjust_brightness, 1 + self.brightness * np.random.uniform(-1, 1)),
             (F.adjust_contrast, 1 + self.contrast * np.random.uniform(-1, 1)),

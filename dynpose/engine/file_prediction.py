@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +21,7 @@ from dynpose.data import KeypointSchema
 from dynpose.data.any_image import EncodedImage, fetch_image, is_url, to_bgr
 from dynpose.data.image_files import frames_note
 from dynpose.utils import draw_poses
+from dynpose.utils.ahead import map_ahead
 from dynpose.utils.finite import finite_instances
 
 from .prediction_record import PredictionRecord, to_instances, to_records
@@ -25,6 +29,11 @@ from .predictor import PosePredictor
 from .show import Window
 
 __all__ = ["FilePredictor", "ImageInput", "PictureFolder", "in_a_line"]
+
+# Pictures that wait to be drawn; of a photo of 12 megapixels each takes a third of a second
+_PICTURES_BEHIND = 4
+# Characters of a picture's name in that of its temporary file, so that both fit into 255 bytes
+_TEMPORARY = 60
 
 
 class ImageInput(NamedTuple):
@@ -69,8 +78,9 @@ class FilePredictor(PosePredictor):
     ) -> None:
         """Predict the images that are not yet in a record, and add them.
 
-        An image's results are added as soon as they are computed, after its picture is written. Unreadable files are
-        added as skipped and reported; a picture that can't be written is reported and noted in the results.
+        Images are read and resized in a thread ahead of the model, and drawn and written in a thread behind it. An
+        image's results are added as soon as they are computed. Unreadable files are added as skipped and reported; a
+        picture that can't be written is reported, and noted in the results, which are then added again.
 
         Args:
             images (Iterable[ImageInput]): taken one after another, as they are needed.
@@ -84,10 +94,16 @@ class FilePredictor(PosePredictor):
             OSError: the record can't be written.
         """
         with tqdm(total=total, unit="image", desc="predict", disable=None) as progress:
-            self._run = _Run(self, record, pictures, window, progress)
+            drawing = _Drawing(pictures, window, record, progress)
+            self._run = _Run(self, record, drawing, progress)
             try:
-                for _ in self.infer_all(self._run.prepared(images), batch_size):
-                    pass
+                with closing(self._run.prepared(images, ahead=2 * batch_size)) as prepared:
+                    for _ in self.infer_all(prepared, batch_size):
+                        pass
+                drawing.finish()
+            except BaseException:
+                drawing.stop()
+                raise
             finally:
                 self._run = None
 
@@ -104,70 +120,123 @@ class FilePredictor(PosePredictor):
 
 
 class _Run:
-    """The state of one call of predict_images."""
+    """The state of one call of predict_images. The record is used in the caller's thread only."""
 
-    def __init__(self, predictor, record, pictures, window, progress):
+    def __init__(self, predictor, record, drawing, progress):
         self.prepare = predictor.prepare
         self.category_names = predictor.metadata.get("thing_classes") or ()
         self.record = record
-        self.pictures = pictures
-        self.window = window
+        self.drawing = drawing
         self.progress = progress
 
-    def prepared(self, images):
-        """Read images; yield model inputs with ``name``, ``location``, ``image_file`` and ``note``."""
+    def prepared(self, images, ahead):
+        """Read images ahead; yield model inputs with ``name``, ``location``, ``image_file`` and ``note``."""
+        with closing(map_ahead(self._read, self._not_recorded(images), ahead)) as reading:
+            for image, future in reading:
+                try:
+                    inputs = future.result()
+                except Exception as error:
+                    # Pillow raises OSError, SyntaxError, ValueError and more for corrupt images
+                    reason = in_a_line(error)
+                    self.record.add_skipped(image.name, reason, is_failure=True)
+                    where = image.name if image.content else image.location
+                    self.progress.write(f"skipped {where}: {reason}", file=sys.stderr)
+                    self.progress.update()
+                else:
+                    yield inputs
+
+    def _not_recorded(self, images):
         for image in images:
             if self.record.has(image.name, image.location):
                 self.draw_missing(image)
                 self.progress.update()
-                continue
-            try:
-                # a URL is downloaded once, for the model and for the picture
-                file = image.read()
-                inputs = {**self.prepare(file), "note": _frames_note(file)}
-            except Exception as error:
-                # Pillow raises OSError, SyntaxError, ValueError and more for corrupt images
-                reason = in_a_line(error)
-                self.record.add_skipped(image.name, reason, is_failure=True)
-                self.report(f"skipped {image.name if image.content else image.location}: {reason}")
-                self.progress.update()
             else:
-                # contents are compressed, small enough to wait for their batch
-                yield {**inputs, "name": image.name, "location": image.location, "image_file": file}
+                yield image
+
+    def _read(self, image):
+        # a URL is downloaded once, for the model and for the picture
+        file = image.read()
+        prepared = {**self.prepare(file), "note": _frames_note(file)}
+        # contents are compressed, small enough to wait for their batch
+        return {**prepared, "name": image.name, "location": image.location, "image_file": file}
 
     def add(self, inputs, instances):
-        """Draw and record an image's predictions."""
+        """Record an image's predictions, and draw them."""
         entry = _image_entry(inputs, instances, self.category_names)
-        self.record.add_image(self.with_picture(entry, inputs["image_file"]), inputs["location"])
+        self.drawing.discard(inputs["name"])
+        self.record.add_image(entry, inputs["location"])
+        self.drawing.add(entry, inputs["image_file"], inputs["location"])
         self.progress.update()
 
     def draw_missing(self, image):
         """Draw a recorded image that has no picture."""
-        if self.pictures is None or (self.pictures.has(image.name) and not self.record.lacks_picture(image.name)):
-            return
-        (entry,) = self.record.entries([image.name])
-        error = entry.pop("picture_error", None)
-        drawn = self.with_picture(entry, image.content or image.location)
-        if drawn.get("picture_error") != error:
-            self.record.add_image(drawn, image.location)
+        if not self.drawing.has(image.name) or self.record.lacks_picture(image.name):
+            (entry,) = self.record.entries([image.name])
+            self.drawing.add(entry, image.content or image.location, image.location)
 
-    def with_picture(self, entry, file):
-        """Draw an image's picture; return the entry, with the reason if drawing fails."""
+
+class _Drawing:
+    """Draws pictures in a thread behind the model, and notes failures in the record.
+
+    A result is recorded before its picture is drawn: a killed run has lost pictures, which a resumed one draws, but no
+    result.
+    """
+
+    def __init__(self, pictures, window, record, progress):
+        self.pictures = pictures
+        self.window = window
+        self.record = record
+        self.progress = progress
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="dynpose-behind")
+        # (entry, error of an earlier run, file, location, future of the picture)
+        self._pending = deque()
+
+    def has(self, name):
+        """Whether an image needs no picture, or has one."""
+        return self.pictures is None or self.pictures.has(name)
+
+    def discard(self, name):
+        """Delete an earlier picture, which does not show what is about to be recorded."""
+        if self.pictures is not None:
+            self.pictures.discard(name)
+
+    def add(self, entry, file, location):
+        """Draw a recorded image; waits while too many are not drawn yet."""
         if self.pictures is None:
-            return entry
-        try:
-            drawn = self.pictures.draw(entry, file)
-        except Exception as error:  # encoders raise various errors too
-            reason = in_a_line(error)
-            self.report(f"no picture of {file.name if isinstance(file, EncodedImage) else file}: {reason}")
-            return {**entry, "picture_error": reason}
-        if self.window is not None:
-            self.window.show(drawn)
-        return entry
+            return
+        entry = dict(entry)
+        error = entry.pop("picture_error", None)
+        future = self._pool.submit(self.pictures.draw, entry, file)
+        self._pending.append((entry, error, file, location, future))
+        while len(self._pending) > _PICTURES_BEHIND or (self._pending and self._pending[0][-1].done()):
+            self._finish_next(self.window)
 
-    def report(self, line):
-        """Print a line without disturbing the progress bar."""
-        self.progress.write(line, file=sys.stderr)
+    def finish(self):
+        """Complete all pictures."""
+        while self._pending:
+            self._finish_next(self.window)
+        self._pool.shutdown()
+
+    def stop(self):
+        """Complete the pictures of a run that has failed or is interrupted."""
+        with suppress(OSError):  # the record may be the reason; --resume draws the missing pictures
+            while self._pending:
+                self._finish_next(window=None)
+        self._pool.shutdown(cancel_futures=True)
+
+    def _finish_next(self, window):
+        entry, earlier_error, file, location, future = self._pending.popleft()
+        error = None
+        try:
+            drawn = future.result()
+        except Exception as failure:  # encoders raise various errors
+            error = in_a_line(failure)
+            name = file.name if isinstance(file, EncodedImage) else file
+            self.progress.write(f"no picture of {name}: {error}", file=sys.stderr)
+        if error != earlier_error:
+            self.record.add_image({**entry, "picture_error": error} if error else entry, location)
+        if window is not None and error is None:
+            window.show(drawn)
 
 
 class PictureFolder:
@@ -188,6 +257,12 @@ class PictureFolder:
         """Whether the picture of an image exists, where pictures are written."""
         return self.folder is None or (self.folder / name).is_file()
 
+    def discard(self, name: str) -> None:
+        """Delete an image's picture, if there is one."""
+        if self.folder is not None:
+            with suppress(OSError):
+                (self.folder / name).unlink()
+
     def draw(self, entry: dict[str, Any], image: Path | str | EncodedImage) -> np.ndarray:
         """Write the picture of an image, in the image's format; a failure leaves no file.
 
@@ -207,11 +282,14 @@ class PictureFolder:
             return drawn
         target = self.folder / entry["file_name"]
         target.parent.mkdir(parents=True, exist_ok=True)
+        # a killed run leaves no half picture under this name
+        temporary = target.with_name(f"{target.name[:_TEMPORARY]}.tmp")
         try:
-            Image.fromarray(drawn).save(target, quality=92)
+            Image.fromarray(drawn).save(temporary, _format_of(target), quality=92)
+            os.replace(temporary, target)
         except BaseException:
             with suppress(OSError):
-                target.unlink()
+                temporary.unlink()
             raise
         return drawn
 
@@ -240,6 +318,17 @@ def _image_entry(inputs, instances, category_names):
         "not_finite": int((~finite).sum()),
         **({"note": inputs["note"]} if inputs["note"] else {}),
     }
+
+
+def _format_of(picture):
+    """Pillow's name of the format that the name of a picture stands for."""
+    suffix = picture.suffix.lower()
+    Image.preinit()
+    if suffix not in Image.EXTENSION:
+        Image.init()
+    if suffix not in Image.EXTENSION:
+        raise ValueError(f"unknown file extension: {suffix}")
+    return Image.EXTENSION[suffix]
 
 
 def _frames_note(file):

@@ -6,13 +6,13 @@ detectron2's ``Conv2d`` with a norm, sequences, pairs of attributes as in torchv
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from detectron2.layers import FrozenBatchNorm2d, NaiveSyncBatchNorm
-from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -23,7 +23,8 @@ __all__ = ["fold_batch_norms"]
 
 # Classes whose forward pass is known; that of a subclass may do more
 _PLAIN = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d, NaiveSyncBatchNorm)
-_WITH_ACTIVATION = (BatchNormAct2d, SyncBatchNormAct)
+_WITH_ACTIVATION = ("BatchNormAct2d", "SyncBatchNormAct")
+_TIMM = "timm.layers.norm_act"
 
 
 def fold_batch_norms(model: nn.Module, run: Callable[[], Any]) -> int:
@@ -59,7 +60,13 @@ def _is_convolution(module):
 
 
 def _is_batch_norm(module):
-    return type(module) in (*_PLAIN, *_WITH_ACTIVATION)
+    return type(module) in _PLAIN or _has_activation(module)
+
+
+def _has_activation(module):
+    # timm is not imported for a model that has no layer of it
+    timm = sys.modules.get(_TIMM)
+    return timm is not None and type(module) in [getattr(timm, name) for name in _WITH_ACTIVATION]
 
 
 def _fold(convolution, norm):
@@ -76,7 +83,7 @@ def _fold(convolution, norm):
 
 
 def _without_norm(norm):
-    return nn.Sequential(norm.drop, norm.act) if type(norm) in _WITH_ACTIVATION else nn.Identity()
+    return nn.Sequential(norm.drop, norm.act) if _has_activation(norm) else nn.Identity()
 
 
 def _replace(model, old, new):

@@ -485,7 +485,8 @@ def run_fingerprint(cfg: CfgNode, precision: str) -> dict[str, Any]:
         while block := file.read(2**20):
             digest.update(block)
         weights = {"file": cfg.MODEL.WEIGHTS, "bytes": file.tell(), "sha256": digest.hexdigest()}
-    values = _flatten(yaml.safe_load(cfg.dump()))
+    # libyaml's is ten times as fast
+    values = _flatten(yaml.load(cfg.dump(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     config = {key: values[key] for key in values if not key.startswith(_WITHOUT_EFFECT)}
     return {"weights": weights, "config": {**config, "--precision": precision}}
 

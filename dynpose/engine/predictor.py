@@ -22,13 +22,12 @@ from dynpose.data import build_pose_augmentation, schema_from_cfg
 from dynpose.data.affine import matrix_to_original
 from dynpose.data.any_image import ImageLike, to_bgr
 from dynpose.modeling.batching import padded_size
-from dynpose.modeling.build import build_model, check_meta_architecture
+from dynpose.modeling.build import build_model, check_affine_resize, check_meta_architecture
 from dynpose.modeling.test_time_augmentation import PoseTTA
 
 from .devices import check_device, missing_device
 from .fast_inference import optimize_for_inference, resolve_precision
 from .look_ahead import in_batches
-from .preflight import check_affine_resize
 
 if TYPE_CHECKING:
     from typing_extensions import Self

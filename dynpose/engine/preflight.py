@@ -8,7 +8,6 @@ import tempfile
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 
 from dynpose.checkpoint.published import needs_download
@@ -28,14 +27,13 @@ from dynpose.data.loader import training_dicts
 from dynpose.data.rules import is_learnable_person
 from dynpose.evaluation import check_evaluation
 from dynpose.methods import get_method
-from dynpose.modeling.base_models import check_reads_to_original
-from dynpose.modeling.build import check_meta_architecture
+from dynpose.modeling.build import check_affine_resize, check_meta_architecture
 
 from .schedule import check_steps, resolve_epochs, resolve_reference_batch
 from .trainer import PoseTrainer
 from .writers import find_event_writers
 
-__all__ = ["check_affine_resize", "check_and_complete", "check_first_step", "check_machine"]
+__all__ = ["check_and_complete", "check_first_step", "check_machine"]
 
 logger = logging.getLogger(__name__)
 
@@ -127,16 +125,6 @@ def _without_set_up_of_logs():
         yield
     finally:
         detectron2_logger.setLevel(level)
-
-
-def check_affine_resize(cfg: CfgNode) -> None:
-    """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a meta-architecture that does not read ``to_original``.
-
-    Raises:
-        ConfigError: see :func:`~dynpose.modeling.base_models.check_reads_to_original`.
-    """
-    if cfg.INPUT.AFFINE_RESIZE_TEST:
-        check_reads_to_original(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE))
 
 
 def check_machine(cfg: CfgNode) -> None:

@@ -32,7 +32,7 @@ from .best import BestHook, StoppedEarly, check_best_checkpoint, is_of_average
 from .checkpointing import CheckpointHook, TrainingCheckpointer, keep_weights
 from .ema import EMAHook, ModelEMA
 from .evaluating import EvaluationHook, Evaluations
-from .launch import data_parallel
+from .launching import data_parallel
 from .metrics_file import MetricsHook
 from .nonfinite import NonFiniteGuard
 from .optimizer import build_optimizer

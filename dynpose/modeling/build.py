@@ -8,7 +8,9 @@ from detectron2.modeling import build_model as build_registered
 
 from dynpose.config import ConfigError
 
-__all__ = ["build_model", "check_meta_architecture"]
+from .base_models import check_reads_to_original
+
+__all__ = ["build_model", "check_affine_resize", "check_meta_architecture"]
 
 
 def build_model(cfg: CfgNode) -> Any:
@@ -39,3 +41,13 @@ def check_meta_architecture(cfg: CfgNode) -> None:
             f"MODEL.META_ARCHITECTURE {name!r} is not registered; known are "
             f"{', '.join(sorted(known for known, _ in META_ARCH_REGISTRY))}"
         )
+
+
+def check_affine_resize(cfg: CfgNode) -> None:
+    """Refuse ``INPUT.AFFINE_RESIZE_TEST`` for a meta-architecture that does not read ``to_original``.
+
+    Raises:
+        ConfigError: see :func:`~dynpose.modeling.base_models.check_reads_to_original`.
+    """
+    if cfg.INPUT.AFFINE_RESIZE_TEST:
+        check_reads_to_original(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE))

@@ -129,6 +129,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args):
+    from .quick_start import import_quickly
+
+    import_quickly("dynpose.engine.file_prediction")
     from .config_of_weights import required_config
     from .predict_sources import predict_sources
 

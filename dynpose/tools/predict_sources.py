@@ -156,7 +156,6 @@ def _formatted(args, schema, header, entries, share):
 def _predict_share(args, predictor, record, share, archives, pictures, window):
     """Predict the images, those of archives, and then the videos, one after another."""
     from dynpose.engine.file_prediction import ImageInput
-    from dynpose.engine.video_prediction import predict_video
 
     images = [ImageInput(source.name, source.location) for source in share.of_kinds("image")]
     options = {"batch_size": args.batch_size, "pictures": pictures, "window": window}
@@ -165,6 +164,8 @@ def _predict_share(args, predictor, record, share, archives, pictures, window):
     if archives.names:
         predictor.predict_images(archives, record, **options)
     for video in share.videos:
+        from dynpose.engine.video_prediction import predict_video
+
         predict_video(predictor, video, record, _video_options(args), pictures=pictures, window=window)
 
 
@@ -185,14 +186,15 @@ class _Results:
 
     def all_keys(self):
         """The keys of the images and the recorded frames."""
-        from dynpose.engine.video_prediction import video_keys
-
         for source in self.share.sources:
             if source.kind == "image":
                 yield source.name
             elif source.kind == "archive":
                 yield from self.archives.names[source.name]
             else:
+                # PyAV is imported for videos only
+                from dynpose.engine.video_prediction import video_keys
+
                 yield from video_keys(self.record, source, _video_options(self.args))
 
     def videos(self):

@@ -8,11 +8,13 @@ system. Pillow shapes and orders the text, for example Arabic, where it has Raqm
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import math
 import unicodedata
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -130,6 +132,8 @@ def _starts_from_the_right(text: str) -> bool:
 def _file_with(character: str) -> str | None:
     """The first font file with a character; None if there is none."""
     if unicodedata.category(character)[0] != "C":  # controls have no glyph
+        if _has(_default_file(), character):
+            return _default_file()
         for file in _files():
             if _has(file, character):
                 return file
@@ -156,6 +160,9 @@ def _report_missing(character):
 
 @functools.lru_cache(maxsize=65536)
 def _has(file: str, character: str) -> bool:
+    if character.isascii() and file == _default_file():
+        # the most frequent case needs no matplotlib, whose import takes a quarter of a second
+        return character.isprintable()
     face = _face(file)
     return face is not None and face.get_char_index(ord(character)) != 0
 
@@ -174,9 +181,8 @@ def _face(file):
 
 @functools.cache
 def _default_file() -> str:
-    import matplotlib
-
-    return str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+    package = cast(ModuleSpec, importlib.util.find_spec("matplotlib"))
+    return str(Path(cast(str, package.origin)).parent.joinpath("mpl-data", "fonts", "ttf", "DejaVuSans.ttf"))
 
 
 @functools.cache

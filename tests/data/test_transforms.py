@@ -1,10 +1,17 @@
+import cv2
 import numpy as np
 import pytest
 from detectron2.config import get_cfg
 from detectron2.data import transforms as T
 
 from dynpose.config import ConfigError, add_dynpose_config
-from dynpose.data import AffineResize, RandomAffine, RandomCropKeepingPeople, build_pose_augmentation
+from dynpose.data import (
+    AffineResize,
+    RandomAffine,
+    RandomCropKeepingPeople,
+    ResizeShortestEdge,
+    build_pose_augmentation,
+)
 
 HEIGHT, WIDTH = 60, 100
 IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
@@ -333,3 +340,26 @@ def test_crop_after_resize_switched_off():
 def test_mistakes_of_the_crop_after_resize(key, value, message):
     with pytest.raises(ConfigError, match=message):
         build_pose_augmentation(make_cfg_of_querypose(key, value), is_train=True)
+
+
+@pytest.mark.parametrize("size", [(64, 90), (33, 47), (150, 211), (90, 120)])
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_the_quick_resize_is_pillows_within_a_grey_level(size, order):
+    image = cv2.GaussianBlur(np.random.RandomState(0).randint(0, 256, (90, 120, 3)).astype(np.uint8), (0, 0), 1)
+    image.flags.writeable = False
+    image = image[:, :, order]
+    exact, quick = (
+        ResizeShortestEdge((size[0], size[0]), 1000, exact=exact).get_transform(image).apply_image(image)
+        for exact in (True, False)
+    )
+    assert exact.shape == quick.shape == (size[0], round(size[0] * 120 / 90), 3)
+    difference = np.abs(exact.astype(int) - quick)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.02
+
+
+def test_masks_and_grey_images_are_resized_as_in_detectron2():
+    grey = np.random.RandomState(0).randint(0, 256, (40, 60)).astype(np.uint8)
+    exact, quick = (ResizeShortestEdge((30, 30), 100, exact=exact).get_transform(grey) for exact in (True, False))
+    assert np.array_equal(exact.apply_image(grey), quick.apply_image(grey))
+    assert np.array_equal(exact.apply_segmentation(grey), quick.apply_segmentation(grey))

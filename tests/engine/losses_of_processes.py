@@ -18,7 +18,7 @@ from tiny_methods import METHODS, USES_ALL, global_batch, tiny_model
 
 from dynpose.config import load_config
 from dynpose.engine import TrainingStep, launch
-from dynpose.engine.launch import data_parallel
+from dynpose.engine.launching import data_parallel
 
 _BY_DETECTRON2 = sys.argv[1:2] == ["detectron2_launch"]
 NUM_STEPS = 2

@@ -24,7 +24,7 @@ from tiny_methods import METHODS
 from dynpose.config import ConfigError
 from dynpose.data import DatasetError
 from dynpose.engine import launch
-from dynpose.engine.launch import Rank, _gpu_of, first_host, rank_of_srun, rank_of_torchrun, run_as
+from dynpose.engine.launching import Rank, _gpu_of, first_host, rank_of_srun, rank_of_torchrun, run_as
 
 HERE = Path(__file__).parent
 LOSSES = str(HERE / "losses_of_processes.py")

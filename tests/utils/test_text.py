@@ -1,9 +1,12 @@
 """Text on pictures: its place and size, and characters that few fonts have."""
 
 import logging
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 from dynpose.utils import text
@@ -103,3 +106,13 @@ def test_runs_of_a_script_from_the_right_are_in_its_order(monkeypatch):
     assert [run.text for run in text._runs(f"شخص{letter}")] == [letter, "شخص"]
     text._runs.cache_clear()
     text._file_with.cache_clear()
+
+
+def test_the_default_font_has_what_is_taken_for_granted():
+    """Printable ASCII is not looked up, and the font is found without importing matplotlib."""
+    assert text._default_file() == str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+    face = FT2Font(text._default_file())
+    for code in range(128):
+        has = text._has(text._default_file(), chr(code))
+        assert has == chr(code).isprintable()
+        assert not has or face.get_char_index(code) != 0

@@ -46,12 +46,22 @@ a file, and for HRNet, DLA and Swin those of the original releases. They need RG
 mean and deviation above.
 """
 
+from typing import TYPE_CHECKING
+
 from . import builders, published_weights
 from .branches import HRFPN, BranchConcat
-from .builders import build_backbone
-from .dla import DLA
-from .hrnet import HRNet
-from .swin import Swin
-from .timm_network import Timm
+from .builders import build_backbone, network_class
+
+if TYPE_CHECKING:
+    from .dla import DLA
+    from .hrnet import HRNet
+    from .swin import Swin
+    from .timm_network import Timm
 
 __all__ = ["DLA", "HRFPN", "BranchConcat", "HRNet", "Swin", "Timm", "build_backbone", "builders", "published_weights"]
+
+
+def __getattr__(name):
+    # on first use, because they need timm
+    value = globals()[name] = network_class(name)
+    return value

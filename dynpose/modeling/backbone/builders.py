@@ -1,5 +1,7 @@
 """Builders of the backbones named in a config, registered with detectron2: networks alone or with a neck."""
 
+import importlib
+
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling import build_backbone as build_registered
@@ -10,11 +12,9 @@ from torch import nn
 from dynpose.config import ConfigError, check_at_least_one, check_choice, check_norm
 
 from .branches import HRFPN, BranchConcat
-from .dla import DLA
-from .hrnet import HRNet
-from .swin import Swin
-from .timm_network import Timm
 
+# Their modules import timm, which takes half a second, when one of them is built
+_NETWORK_MODULES = {"HRNet": "hrnet", "DLA": "dla", "Swin": "swin", "Timm": "timm_network"}
 # those of detectron2's build_resnet_backbone
 _RESNET_DEPTHS = (18, 34, 50, 101, 152)
 
@@ -39,6 +39,17 @@ def build_backbone(cfg: CfgNode) -> Backbone:
     if "resnet" in cfg.MODEL.BACKBONE.NAME:
         check_choice(cfg, "MODEL.RESNETS.DEPTH", _RESNET_DEPTHS)
     return build_registered(cfg)
+
+
+def network_class(name: str) -> type[Backbone]:
+    """Import the class of a network of timm: DLA, HRNet, Swin or Timm.
+
+    Raises:
+        AttributeError: the name is another one.
+    """
+    if name not in _NETWORK_MODULES:
+        raise AttributeError(f"module {__package__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_NETWORK_MODULES[name]}", __package__), name)
 
 
 def plain_fpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None = None) -> FPN:
@@ -126,17 +137,19 @@ def _check_out_channels(cfg):
 
 def _network_builder(network):
     """Return a builder of res2..res5."""
-    return lambda cfg, input_shape: network.from_config(cfg, input_shape)
+    return lambda cfg, input_shape: network_class(network).from_config(cfg, input_shape)
 
 
 def _neck_builder(network, neck):
     """Return a builder of a neck on all outputs."""
-    return lambda cfg, input_shape: neck(cfg, network.from_config(cfg, input_shape))
+    return lambda cfg, input_shape: neck(cfg, network_class(network).from_config(cfg, input_shape))
 
 
 def _pyramid_builder(network, neck):
     """Return a builder of a neck on MODEL.FPN.IN_FEATURES."""
-    return lambda cfg, input_shape: neck(cfg, network.from_config(cfg, input_shape, cfg.MODEL.FPN.IN_FEATURES))
+    return lambda cfg, input_shape: neck(
+        cfg, network_class(network).from_config(cfg, input_shape, cfg.MODEL.FPN.IN_FEATURES)
+    )
 
 
 def _builders():
@@ -145,9 +158,10 @@ def _builders():
         "build_fcos_resnet_fpn_backbone": lambda cfg, input_shape: fcos_fpn(
             cfg, build_resnet_backbone(cfg, input_shape)
         ),
-        "build_hrnet_hrfpn_backbone": _neck_builder(HRNet, hrfpn),
+        "build_hrnet_hrfpn_backbone": _neck_builder("HRNet", hrfpn),
     }
-    for name, network in {"hrnet": HRNet, "dla": DLA, "swin": Swin, "timm": Timm}.items():
+    for network in _NETWORK_MODULES:
+        name = network.lower()
         builders[f"build_{name}_backbone"] = _network_builder(network)
         builders[f"build_{name}_concat_backbone"] = _neck_builder(network, concat)
         builders[f"build_{name}_fpn_backbone"] = _pyramid_builder(network, plain_fpn)

@@ -3,8 +3,6 @@
 import re
 from dataclasses import replace
 
-import timm
-
 from dynpose.methods import PublishedWeights, register_weights, register_weights_library
 
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"
@@ -20,7 +18,12 @@ def find_timm_weights(name: str) -> PublishedWeights | None:
     Returns:
         PublishedWeights | None: None if timm has no such weights, or does not say where they are.
     """
-    if "." not in name or not timm.is_model_pretrained(name):
+    if "." not in name:
+        return None
+    # half a second
+    import timm
+
+    if not timm.is_model_pretrained(name):
         return None
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.structures import Instances
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import generalized_box_iou
 
@@ -108,6 +107,9 @@ def match_stages(
     Returns:
         list[Matches]: S, on the CPU. In an image with more people than queries, N people are matched.
     """
+    # training alone needs it, and importing it takes half a second
+    from scipy.optimize import linear_sum_assignment
+
     num_stages, _, num_queries = logits.shape[:3]
     costs = [
         matching_costs(

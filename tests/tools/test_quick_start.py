@@ -1,0 +1,45 @@
+"""What `dynpose predict` imports: start-up takes longer than the prediction of an image."""
+
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+
+# each takes a tenth of a second to two seconds, or is a part of such a one
+UNUSED = (
+    "av",
+    "detectron2.engine",
+    "detectron2.evaluation",
+    "dynpose.engine.trainer",
+    "dynpose.evaluation",
+    "matplotlib",
+    "pandas",
+    "scipy.optimize",
+    "sympy",
+    "tensorboard",
+    "timm",
+    "torch._dynamo",
+    "torchvision.transforms.v2",
+)
+SCRIPT = f"""
+import sys
+from dynpose.tools.cli import main
+assert main(sys.argv[1:]) == 0
+print("imported:", *(name for name in {UNUSED} if name in sys.modules))
+# what torchvision imports it for works nevertheless
+roi_align = sys.modules["torchvision.ops.roi_align"]
+assert roi_align.__name__ in sys.modules and roi_align.is_compile_supported("cpu") is True
+from torch._dynamo.utils import is_compile_supported
+assert is_compile_supported("cpu") is True
+"""
+
+
+def test_a_prediction_imports_only_what_it_uses(small_run, tmp_path):
+    """In a new process: that of `script_command` has imported nearly everything."""
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(tmp_path / "a.png")
+    words = ["predict", "--weights", small_run.weights, "--device", "cpu", "--input", str(tmp_path / "a.png")]
+    command = [sys.executable, "-c", SCRIPT, *words, "--output", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["imported:"]), done.stderr
+    assert (tmp_path / "out" / "a.png").exists()
