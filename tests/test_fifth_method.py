@@ -16,6 +16,7 @@ from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import load_config
 from dynpose.data import COCO_PERSON
 from dynpose.methods import get_method
+from dynpose.modeling.build import build_model
 from dynpose.tools.cli import main
 
 pytestmark = pytest.mark.usefixtures("clean_run")
@@ -90,9 +91,10 @@ def test_released_weights_are_converted(run, tmp_path, capsys):
     assert converted["dynpose"] == {"method": "CenterPose", "keypoints": list(COCO_PERSON.names)}
     assert converted["model"].keys() == {name for name in weights if "num_batches_tracked" not in name}
 
-    model = engine.PosePredictor.from_files(str(run[0] / "config.yaml"), str(tmp_path / "released.pth")).model
-    assert torch.equal(model.center.weight, torch.as_tensor(weights["center.weight"]))
-    PoseCheckpointer(model, complete=True).load(str(tmp_path / "own.pth"))
+    for name in ("released.pth", "own.pth"):
+        model = build_model(load_config(run[0] / "config.yaml", MODEL))
+        PoseCheckpointer(model, complete=True).load(str(tmp_path / name))
+        assert torch.equal(model.center.weight, torch.as_tensor(weights["center.weight"]))
 
 
 def test_model_info(run, capsys):

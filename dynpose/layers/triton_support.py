@@ -45,6 +45,7 @@ def triton_unavailable_reason(tensor: torch.Tensor) -> str | None:
     return _unavailable_reason(tensor.dtype, tensor.device)
 
 
+@torch.compiler.assume_constant_result
 def _unavailable_reason(dtype, device):
     if triton is None:
         return _TRITON_MISSING_REASON
@@ -58,10 +59,6 @@ def _unavailable_reason(dtype, device):
     if capability < _MIN_CAPABILITY:
         return "the GPU's compute capability is {}.{}, but the kernels need {}.{}".format(*capability, *_MIN_CAPABILITY)
     return None
-
-
-# torch.compiler.assume_constant_result, without importing the compiler, which takes a second
-_unavailable_reason._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def interprets() -> bool:

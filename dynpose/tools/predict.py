@@ -27,6 +27,8 @@ written; 130 and 143 = ended by SIGINT (Ctrl-C) or SIGTERM. docs/prediction.md h
 """
 
 import argparse
+import gc
+import importlib
 import signal
 import sys
 import threading
@@ -129,14 +131,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args):
-    from .quick_start import import_quickly
-
-    import_quickly("dynpose.engine.file_prediction")
+    _import_without_collecting("dynpose.engine.file_prediction")
     from .config_of_weights import required_config
     from .predict_sources import predict_sources
 
     args.config_file = required_config(args.config_file, args.weights)
     return predict_sources(args)
+
+
+def _import_without_collecting(module):
+    """Import a module without the garbage collector, which would go through the objects of all modules several times.
+
+    They live as long as the process. Nothing is done if PyTorch is imported already: its process has other objects.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        return
+    gc.disable()
+    try:
+        importlib.import_module(module)
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 class _Terminated(BaseException):
