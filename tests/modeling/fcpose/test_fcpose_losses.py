@@ -41,8 +41,8 @@ def test_cell_centers():
 
 def test_heads_of_a_person_share_its_weight():
     # two persons; one has three heads
-    assert head_weights(torch.tensor([5, 5, 8, 5])).tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 2, 1 / 6])
-    assert head_weights(torch.tensor([], dtype=torch.int64)).shape == (0,)
+    assert head_weights(torch.tensor([5, 5, 8, 5]), 9).tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 2, 1 / 6])
+    assert head_weights(torch.tensor([], dtype=torch.int64), 0).shape == (0,)
 
 
 @pytest.mark.parametrize("heatmap_loss", ["upsampled", "cell"])
