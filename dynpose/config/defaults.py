@@ -225,8 +225,8 @@ def _add_solver(cfg):
     # PyTorch's channels-last memory layout in training and evaluation: faster with SOLVER.AMP on GPUs and on CPUs that
     # multiply in bfloat16. Checkpoints are the same with and without it.
     cfg.SOLVER.CHANNELS_LAST = False
-    # torch.compile the dense parts of a model (of FCPose and InsPose the backbone, the detector's head and the branch on
-    # P3; of others the backbone) for images of any size, in training and evaluation; checkpoints load with or without it
+    # torch.compile the dense parts of a model (those that it names, or else its backbone)
+    # for images of any size, in training and evaluation; checkpoints load with or without it
     cfg.SOLVER.COMPILE = False
     # torch.compile the backbone, in training and evaluation; checkpoints load with or without it
     cfg.MODEL.COMPILE_BACKBONE = False

@@ -26,8 +26,8 @@ _NORM_FLOOR = 1e-6
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build ``SOLVER.OPTIMIZER``: "SGD" (detectron2's), "ADAM" or "ADAMW".
 
-    Its step is PyTorch's fused one on a CPU or an NVIDIA GPU, which differs from the others by float32 rounding. It loads
-    the state of any of them.
+    Its step is PyTorch's fused one on a CPU or an NVIDIA GPU, which differs from the others by float32 rounding. It
+    loads the state of any of them.
 
     Args:
         cfg (CfgNode): supports ``SOLVER.LR_FACTORS`` and the clip type "full_model" in addition to detectron2's keys.
@@ -207,7 +207,9 @@ def _clip_gradients(optimizer, clip_type, bound, norm_type):
         elif clip_type == "full_model":
             clip_grad_norm_(parameters, bound, norm_type)
         else:
-            _clip_each_norm([parameter.grad for parameter in parameters if parameter.grad is not None], bound, norm_type)
+            _clip_each_norm(
+                [parameter.grad for parameter in parameters if parameter.grad is not None], bound, norm_type
+            )
 
     optimizer.register_step_pre_hook(clip)
 

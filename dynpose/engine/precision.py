@@ -100,7 +100,5 @@ def compile_backbone(model: torch.nn.Module, *, key: str = "MODEL.COMPILE_BACKBO
     """
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, torch.nn.Module):
-        raise ConfigError(
-            f"{key} is True, but {type(model).__name__} has no module named backbone: set it to False"
-        )
+        raise ConfigError(f"{key} is True, but {type(model).__name__} has no module named backbone: set it to False")
     backbone.compile(**kwargs)

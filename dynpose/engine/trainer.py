@@ -184,7 +184,7 @@ class PoseTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """detectron2's, in the layout of SOLVER.CHANNELS_LAST, and compiled by SOLVER.COMPILE or MODEL.COMPILE_BACKBONE."""
+        """detectron2's, with SOLVER.CHANNELS_LAST, SOLVER.COMPILE and MODEL.COMPILE_BACKBONE applied."""
         check_meta_architecture(cfg)
         model = super().build_model(cfg)
         if cfg.SOLVER.CHANNELS_LAST:

@@ -113,7 +113,8 @@ class Training:
     the same work and no loss diverges.
 
     Args:
-        cfg: of both; with SOLVER.AMP.ENABLED, autocast in SOLVER.AMP.DTYPE and, for float16, a gradient scaler are used.
+        cfg: of both; with SOLVER.AMP.ENABLED, autocast in SOLVER.AMP.DTYPE and, for float16, a gradient
+            scaler are used.
         device: to run on.
 
     Raises:

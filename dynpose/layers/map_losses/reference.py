@@ -1,8 +1,8 @@
 """The reference of the losses over heatmaps in plain PyTorch: it runs on any device and defines their results.
 
-Heatmaps are processed in chunks, so that memory is bounded for any N. The up-sampled cross-entropy has a backward pass of
-its own, which recomputes the up-sampled maps of a chunk. For the other functions, with gradients and more than one chunk,
-the backward pass recomputes the tensors that are larger than the heatmaps instead of storing them.
+Heatmaps are processed in chunks, so that memory is bounded for any N. The up-sampled cross-entropy has a backward
+pass of its own, which recomputes the up-sampled maps of a chunk. For the expected distance, with gradients and more
+than one chunk, the backward pass recomputes the tensors that are larger than the heatmaps instead of storing them.
 
 Arguments are those of the public functions, already checked. ``max_elements`` bounds the values in the largest tensor
 of a chunk; None for the device's default.
@@ -28,7 +28,7 @@ def _upsampled_cross_entropy(logits, targets, factor, *, max_elements=None):
 
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
-    """Losses (M,) of M maps (M, H, W), of which only the maps and two numbers each are stored for the backward pass."""
+    """Losses (M,) of M maps (M, H, W); each and two numbers are stored for the backward pass."""
 
     @staticmethod
     def forward(ctx, logits, targets, factor, chunk_size):
@@ -116,9 +116,7 @@ def _phase_index(cells, factor, width):
     return columns % factor, rows % factor, maps, *coarse
 
 
-def _expected_distance(
-    logits, offsets, image_index, keypoints, box_sizes, stride, distance_norm, *, max_elements=None
-):
+def _expected_distance(logits, offsets, image_index, keypoints, box_sizes, stride, distance_norm, *, max_elements=None):
     """Losses (N, K). See :func:`dynpose.layers.map_losses.expected_distance`."""
     num_instances, num_keypoints, height, width = logits.shape
     # Each cell's estimate of the keypoint, (B * K, 2, H, W), and the index in it of each instance and keypoint's map.

@@ -116,7 +116,7 @@ class AuxHeatmaps(nn.Module):
         return self._fine_in_strips(torch.cat([features, coarse], dim=1)), coarse
 
     def _fine_in_strips(self, features):
-        """The fine heatmaps of (B, C, H, W), computed in strips of rows; the backward pass recomputes a strip's maps."""
+        """The fine heatmaps of (B, C, H, W), in strips of rows; the backward pass recomputes a strip's maps."""
         batch, _, height, width = features.shape
         factor = self.upsample.stride[0]
         rows = max(_MIN_STRIP_ROWS, _MAX_FINE_VALUES // (batch * self.fine.in_channels * factor**2 * width))
