@@ -127,7 +127,7 @@ class Training:
         self.precision = Precision.from_config(cfg)
         self.model = build_random(cfg, device).train()
         if cfg.SOLVER.CHANNELS_LAST:
-            self.model.to(memory_format=torch.channels_last)
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if cfg.SOLVER.COMPILE:
             compile_dense_parts(self.model)
         self.ignore_masks = cfg.INPUT.IGNORE_MASKS
