@@ -64,8 +64,8 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
 def _upsample(maps, factor):
     """Up-sample bilinearly: (M, H, W) -> (factor, factor, M, H, W).
 
-    Entry (p, q) has the fine cells in row ``v * factor + q`` and column ``u * factor + p`` for all cells (u, v). Each of
-    its values lies between a cell's and the neighbours' on one side, of which the map's border has copies.
+    Entry (p, q) has the fine cells in row ``v * factor + q`` and column ``u * factor + p`` for all cells (u, v). Each
+    value lies between a cell's and the neighbours' on one side, of which the map's border has copies.
     """
     if factor == 1:
         return maps.clone()[None, None]
