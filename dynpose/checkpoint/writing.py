@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Any
@@ -26,6 +27,9 @@ def write_checkpoint(
 ) -> None:
     """Write content to a file with ``torch.save``.
 
+    Tensors in the channels-last layout are written in the default one, so that a file does not depend on the layout in
+    which a model was trained.
+
     Args:
         path (str): the file; an existing file is replaced only when the new one is complete.
         content (dict): tensors in dicts, lists and tuples.
@@ -35,7 +39,7 @@ def write_checkpoint(
         CheckpointError: the file can't be written. No partial file is left.
     """
     with explain_write_errors(path, content), opener(path, "wb") as f:
-        torch.save(content, f)
+        torch.save(_in_default_layout(content), f)
 
 
 @contextmanager
@@ -82,3 +86,14 @@ def _free_bytes(path):
         return shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
     except OSError:
         return None
+
+
+def _in_default_layout(content):
+    if isinstance(content, torch.Tensor):
+        is_channels_last = content.dim() == 4 and content.is_contiguous(memory_format=torch.channels_last)
+        return content.contiguous() if is_channels_last else content
+    if type(content) in (dict, OrderedDict):
+        return type(content)((key, _in_default_layout(value)) for key, value in content.items())
+    if type(content) in (list, tuple):
+        return type(content)(map(_in_default_layout, content))
+    return content

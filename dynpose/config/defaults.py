@@ -222,6 +222,12 @@ def _add_solver(cfg):
     cfg.SOLVER.FIND_UNUSED_PARAMETERS = False
     # Consecutive steps that may be skipped because a loss or a gradient is not finite; one more ends the training
     cfg.SOLVER.MAX_NONFINITE_STEPS = 10
+    # PyTorch's channels-last memory layout in training and evaluation: faster with SOLVER.AMP on GPUs and on CPUs that
+    # multiply in bfloat16. Checkpoints are the same with and without it.
+    cfg.SOLVER.CHANNELS_LAST = False
+    # torch.compile the dense parts of a model (those that it names, or else its backbone)
+    # for images of any size, in training and evaluation; checkpoints load with or without it
+    cfg.SOLVER.COMPILE = False
     # torch.compile the backbone, in training and evaluation; checkpoints load with or without it
     cfg.MODEL.COMPILE_BACKBONE = False
 

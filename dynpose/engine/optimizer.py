@@ -9,17 +9,25 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as build_sgd
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping, reduce_param_groups
+from detectron2.solver.build import get_default_optimizer_params, reduce_param_groups
 from torch import nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from dynpose.config import ConfigError, check_choice, check_from_0_to_1, check_not_negative, check_positive
 
 _ADAPTIVE = {"ADAM": torch.optim.Adam, "ADAMW": torch.optim.AdamW}
+_CLIP_TYPES = ("value", "norm", "full_model")
+# Optimizers and devices with a fused step: one pass over the memory on a CPU, a few kernels on a GPU
+_FUSED_CLASSES, _FUSED_DEVICES = (torch.optim.SGD, *_ADAPTIVE.values()), ("cpu", "cuda")
+# Added to a norm that divides, as in torch.nn.utils.clip_grad_norm_
+_NORM_FLOOR = 1e-6
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build ``SOLVER.OPTIMIZER``: "SGD" (detectron2's), "ADAM" or "ADAMW".
+
+    Its step is PyTorch's fused one on a CPU or an NVIDIA GPU, which differs from the others by float32 rounding. It
+    loads the state of any of them.
 
     Args:
         cfg (CfgNode): supports ``SOLVER.LR_FACTORS`` and the clip type "full_model" in addition to detectron2's keys.
@@ -39,14 +47,12 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         [1.0, 10.0]
     """
     _check_config(cfg)
-    name, solver = cfg.SOLVER.OPTIMIZER, cfg.SOLVER
-    whole = solver.CLIP_GRADIENTS.ENABLED and solver.CLIP_GRADIENTS.CLIP_TYPE == "full_model"
-    if whole:
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
+    name, solver, clip = cfg.SOLVER.OPTIMIZER, cfg.SOLVER, cfg.SOLVER.CLIP_GRADIENTS
     if name == "SGD":
-        optimizer = build_sgd(cfg, model)
+        without_clipping = cfg.clone()
+        without_clipping.defrost()
+        without_clipping.SOLVER.CLIP_GRADIENTS.ENABLED = False
+        optimizer = build_sgd(without_clipping, model)
     else:
         params = get_default_optimizer_params(
             model,
@@ -56,11 +62,12 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             bias_lr_factor=solver.BIAS_LR_FACTOR,
             weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         )
-        optimizer = maybe_add_gradient_clipping(cfg, _ADAPTIVE[name])(params, lr=solver.BASE_LR)
+        optimizer = _ADAPTIVE[name](params, lr=solver.BASE_LR)
     if solver.LR_FACTORS:
         _set_lr_factors(optimizer, model, solver.LR_FACTORS)
-    if whole:
-        _clip_full_model(optimizer, solver.CLIP_GRADIENTS.CLIP_VALUE, solver.CLIP_GRADIENTS.NORM_TYPE)
+    if clip.ENABLED:
+        _clip_gradients(optimizer, clip.CLIP_TYPE, clip.CLIP_VALUE, clip.NORM_TYPE)
+    _fuse(optimizer)
     return optimizer
 
 
@@ -82,7 +89,8 @@ def build_clipped_optimizer(
             gradients together; None = no clipping.
         clip_value (float): the bound.
         norm_type (float): of the norm.
-        **options: arguments of ``optimizer_class``, such as ``lr``.
+        **options: arguments of ``optimizer_class``, such as ``lr``. Without ``fused`` and ``foreach``, SGD, Adam and
+            AdamW have a fused step, as :func:`build_optimizer`'s.
 
     Returns:
         torch.optim.Optimizer
@@ -95,14 +103,13 @@ def build_clipped_optimizer(
         >>> params = pose_optimizer_params(model, base_lr=0.01)
         >>> build_clipped_optimizer(params=params, optimizer_class=torch.optim.SGD, clip_type="full_model", lr=0.01)
     """
-    if clip_type not in (None, "value", "norm", "full_model"):
+    if clip_type is not None and clip_type not in _CLIP_TYPES:
         raise ValueError(f"clip_type: expected 'value', 'norm', 'full_model' or None, got {clip_type!r}")
-    if clip_type in ("value", "norm"):
-        clip = {"ENABLED": True, "CLIP_TYPE": clip_type, "CLIP_VALUE": clip_value, "NORM_TYPE": norm_type}
-        optimizer_class = maybe_add_gradient_clipping(CfgNode({"SOLVER": {"CLIP_GRADIENTS": clip}}), optimizer_class)
     optimizer = optimizer_class(params, **options)
-    if clip_type == "full_model":
-        _clip_full_model(optimizer, clip_value, norm_type)
+    if clip_type is not None:
+        _clip_gradients(optimizer, clip_type, clip_value, norm_type)
+    if not options.keys() & {"fused", "foreach"}:
+        _fuse(optimizer)
     return optimizer
 
 
@@ -135,7 +142,7 @@ def _check_config(cfg):
     check_from_0_to_1(cfg, key("MOMENTUM"))
     check_not_negative(cfg, *map(key, ("BASE_LR", "WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "BIAS_LR_FACTOR")))
     if solver.CLIP_GRADIENTS.ENABLED:
-        check_choice(cfg, key("CLIP_GRADIENTS.CLIP_TYPE"), ("value", "norm", "full_model"))
+        check_choice(cfg, key("CLIP_GRADIENTS.CLIP_TYPE"), _CLIP_TYPES)
         check_positive(cfg, key("CLIP_GRADIENTS.CLIP_VALUE"))
     for entry in solver.LR_FACTORS:
         if not _is_factor(entry):
@@ -187,14 +194,71 @@ def _scale_learning_rates(groups, model, factors, name):
     return reduce_param_groups(groups)
 
 
-def _clip_full_model(optimizer, max_norm, norm_type):
-    """Before each step, clip the total norm of all gradients to ``max_norm``.
+def _clip_gradients(optimizer, clip_type, bound, norm_type):
+    """Before each step, clip values, the norm of each gradient, or the norm of all gradients to a bound.
 
     This is done in ``step`` itself, because a GradScaler has unscaled the gradients by then.
     """
 
-    def clip_all(optimizer, *_):
+    def clip(optimizer, *_):
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        clip_grad_norm_(parameters, max_norm, norm_type)
+        if clip_type == "value":
+            clip_grad_value_(parameters, bound)
+        elif clip_type == "full_model":
+            clip_grad_norm_(parameters, bound, norm_type)
+        else:
+            _clip_each_norm(
+                [parameter.grad for parameter in parameters if parameter.grad is not None], bound, norm_type
+            )
 
-    optimizer.register_step_pre_hook(clip_all)
+    optimizer.register_step_pre_hook(clip)
+
+
+def _clip_each_norm(gradients, max_norm, norm_type):
+    if gradients:
+        norms = torch.stack(torch._foreach_norm(gradients, norm_type))
+        factors = (max_norm / (norms + _NORM_FLOOR)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, list(factors.unbind()))
+
+
+def _fuse(optimizer):
+    """Use the fused step, where class and devices have one.
+
+    It is selected after construction: a GradScaler would leave it to a step constructed as fused to unscale the
+    gradients, after they have been clipped.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    is_supported = all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in parameters)
+    if not isinstance(optimizer, _FUSED_CLASSES) or not is_supported:
+        return
+    implementation = {"fused": True, "foreach": None}
+    for options in (optimizer.defaults, *optimizer.param_groups):
+        options.update(implementation)
+
+    def keep_implementation(optimizer, state_dict):
+        groups = [{**group, **implementation} for group in state_dict["param_groups"]]
+        return {**state_dict, "param_groups": groups}
+
+    optimizer.register_load_state_dict_pre_hook(keep_implementation)
+    optimizer.register_load_state_dict_post_hook(_match_state_layouts)
+    optimizer.register_step_pre_hook(_match_gradient_layouts)
+
+
+def _match_state_layouts(optimizer):
+    """Give loaded state the memory layout of its parameter: fused steps on a CPU pair elements by their address."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                state[name] = _in_layout_of(value, parameter)
+
+
+def _match_gradient_layouts(optimizer, *_):
+    """The same for gradients; autograd's have the layout, those that other code sets may not."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad = _in_layout_of(parameter.grad, parameter)
+
+
+def _in_layout_of(value, like):
+    return value if value.stride() == like.stride() else torch.empty_like(like, dtype=value.dtype).copy_(value)

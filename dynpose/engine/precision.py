@@ -1,4 +1,4 @@
-"""Mixed precision, for training and for evaluation, and the compiled backbone."""
+"""Mixed precision, for training and for evaluation, channels-last layout, and compiled parts."""
 
 from __future__ import annotations
 
@@ -65,13 +65,34 @@ class Precision:
         return torch.amp.GradScaler(self.device_type, enabled=self.dtype is torch.float16)
 
 
-def compile_backbone(model: torch.nn.Module, **kwargs: Any) -> None:
+def compile_dense_parts(model: torch.nn.Module, **kwargs: Any) -> None:
+    """Compile, as :func:`compile_backbone`, the modules that the model's attribute ``dense_parts`` names.
+
+    Image sizes are symbolic, so that another size does not compile again. Models without the attribute have their
+    backbone compiled.
+
+    Args:
+        model (nn.Module): a model.
+        **kwargs: of ``torch.compile``.
+
+    Raises:
+        ConfigError: the model has neither the attribute nor a backbone.
+    """
+    parts = getattr(model, "dense_parts", ())
+    for name in parts:
+        getattr(model, name).compile(dynamic=True, **kwargs)
+    if not parts:
+        compile_backbone(model, key="SOLVER.COMPILE", dynamic=True, **kwargs)
+
+
+def compile_backbone(model: torch.nn.Module, *, key: str = "MODEL.COMPILE_BACKBONE", **kwargs: Any) -> None:
     """Compile a model's backbone in place with ``torch.compile``, at its first forward pass.
 
     Parameter names do not change, so checkpoints fit models with and without compilation.
 
     Args:
         model (nn.Module): with an attribute ``backbone``.
+        key (str): the config key that asks for it, for the error.
         **kwargs: of ``torch.compile``.
 
     Raises:
@@ -79,7 +100,5 @@ def compile_backbone(model: torch.nn.Module, **kwargs: Any) -> None:
     """
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, torch.nn.Module):
-        raise ConfigError(
-            f"MODEL.COMPILE_BACKBONE is True, but {type(model).__name__} has no module named backbone: set it to False"
-        )
+        raise ConfigError(f"{key} is True, but {type(model).__name__} has no module named backbone: set it to False")
     backbone.compile(**kwargs)

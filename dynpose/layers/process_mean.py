@@ -37,5 +37,8 @@ def normalizer(count: Tensor | int, device: torch.device | None = None) -> Tenso
     Returns:
         A float32 scalar.
     """
-    count = torch.as_tensor(count, dtype=torch.float32, device=device)
+    if not isinstance(count, Tensor):
+        # filled, because a copy from the host would wait for a GPU
+        count = torch.full((), float(count), device=device)
+    count = count.to(device=device, dtype=torch.float32)
     return mean_over_processes(count).clamp(min=1 / comm.get_world_size())

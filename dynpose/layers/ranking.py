@@ -21,8 +21,11 @@ def rank_in_group(scores: Tensor, group: Tensor) -> Tensor:
     """
     order = scores.argsort(descending=True, stable=True)
     order = order[group[order].argsort(stable=True)]
-    counts = torch.bincount(group)
-    first = (counts.cumsum(0) - counts)[group[order]]
+    sorted_groups, position = group[order], torch.arange(len(order), device=order.device)
+    # the first position of each run of equal groups; unlike bincount, this does not wait for a GPU
+    is_start = torch.ones_like(order, dtype=torch.bool)
+    is_start[1:] = sorted_groups[1:] != sorted_groups[:-1]
+    first = torch.where(is_start, position, 0).cummax(dim=0).values
     rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device) - first
+    rank[order] = position - first
     return rank

@@ -64,9 +64,9 @@ def keypoint_cells(keypoints: Tensor, stride: int, size: tuple[int, int], rule: 
         Tensor: (...,) int64 flat index v * W + u; -1 if the keypoint is unlabelled or not on the map.
     """
     height, width = size
-    limit = keypoints.new_tensor([width, height])
     position = keypoints[..., :2] / stride
-    inside = ((position >= 0) & (position < limit)).all(dim=-1) & (keypoints[..., 2] > 0)
+    x, y = position.unbind(dim=-1)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (keypoints[..., 2] > 0)
     if rule == "paper":
         position = (position - (stride // 2) / stride).clamp(min=0)
     elif rule != "nearest":
@@ -109,9 +109,6 @@ def offset_targets(
     height, width = size
     num_keypoints = keypoints.shape[1]
     own = keypoint_cells(keypoints, stride, size, rule)
-    person, kind = (own >= 0).nonzero(as_tuple=True)
-    own = own[person, kind]
-
     # with the rule "paper", a keypoint is up to a cell away from the centre of its cell
     reach = int(radius) if disk_around == "cell" else int(radius) + 1
     steps = torch.arange(-reach, reach + 1, device=own.device)
@@ -120,15 +117,16 @@ def offset_targets(
         disk = disk[disk.square().sum(dim=1) <= radius**2]
     elif disk_around != "keypoint":
         raise ValueError(f"offset_targets: disk_around must be 'cell' or 'keypoint', got {disk_around!r}")
-    u = (own % width)[:, None] + disk[:, 0]
-    v = torch.div(own, width, rounding_mode="floor")[:, None] + disk[:, 1]
-    row, column = ((u >= 0) & (u < width) & (v >= 0) & (v < height)).nonzero(as_tuple=True)
-    cell = v[row, column] * width + u[row, column]
-    person, kind = person[row], kind[row]
-    target = keypoints[person, kind, :2] - cell_centers(cell, stride, width)
+    u = (own % width)[..., None] + disk[:, 0]
+    v = torch.div(own, width, rounding_mode="floor")[..., None] + disk[:, 1]
+    cell = v * width + u
+    supervised = (own >= 0)[..., None] & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    target = keypoints[:, :, None, :2] - cell_centers(cell, stride, width)
     if disk_around == "keypoint":
-        supervised = (target.square().sum(dim=1) <= (radius * stride) ** 2) | (cell == own[row])
-        person, kind, cell, target = person[supervised], kind[supervised], cell[supervised], target[supervised]
+        supervised &= (target.square().sum(dim=3) <= (radius * stride) ** 2) | (cell == own[..., None])
+    # one selection, because each waits for a GPU
+    person, kind, member = supervised.nonzero(as_tuple=True)
+    cell, target = cell[person, kind, member], target[person, kind, member]
 
     image = image_index[person]
     slot = (image * num_keypoints + kind) * (height * width) + cell
@@ -162,17 +160,18 @@ def gaussian_heatmaps(
     height, width = size
     maps = keypoints.new_zeros(num_images, keypoints.shape[1], height * width)
     own = keypoint_cells(keypoints, stride, size)
-    person, kind = (own >= 0).nonzero(as_tuple=True)
-    own = own[person, kind]
     reach = round(3 * sigma) + 1
     around = torch.arange(-reach, reach + 1, device=own.device)
     dv, du = torch.meshgrid(around, around, indexing="ij")
-    gaussian = torch.exp(-(du.square() + dv.square()) / (2 * sigma**2)).flatten()
-    u = (own % width)[:, None] + du.flatten()
-    v = torch.div(own, width, rounding_mode="floor")[:, None] + dv.flatten()
-    row, column = ((u >= 0) & (u < width) & (v >= 0) & (v < height)).nonzero(as_tuple=True)
-    slot = (image_index[person] * keypoints.shape[1] + kind)[row] * (height * width) + (v * width + u)[row, column]
-    maps.view(-1).scatter_reduce_(0, slot, gaussian[column].to(maps.dtype), "amax")
+    gaussian = torch.exp(-(du.square() + dv.square()) / (2 * sigma**2)).flatten().to(maps.dtype)
+    u = (own % width)[..., None] + du.flatten()
+    v = torch.div(own, width, rounding_mode="floor")[..., None] + dv.flatten()
+    # values outside of the maps become zeros in cell 0: a selection would wait for a GPU
+    drawn = (own >= 0)[..., None] & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    kind = torch.arange(keypoints.shape[1], device=own.device)
+    first = (image_index[:, None] * keypoints.shape[1] + kind) * (height * width)
+    slot = torch.where(drawn, first[..., None] + v * width + u, 0)
+    maps.view(-1).scatter_reduce_(0, slot.flatten(), (gaussian * drawn).flatten(), "amax")
     return maps.view(num_images, -1, height, width)
 
 

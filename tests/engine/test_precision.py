@@ -12,6 +12,7 @@ from small_models import small_config, small_model
 from tiny_methods import METHODS, global_batch, tiny_config, tiny_model
 from torch import nn
 
+from dynpose.checkpoint.writing import write_checkpoint
 from dynpose.config import ConfigError
 from dynpose.engine import ModelEMA, PoseTrainer, TrainingStep, main
 from dynpose.engine.precision import Precision, compile_backbone
@@ -280,6 +281,34 @@ def test_the_config_compiles_the_backbone_and_its_average_is_plain(monkeypatch):
     ema.update(model)
     assert list(ema.model.state_dict()) == list(small_model().state_dict())
     assert ema.model.backbone._compiled_call_impl is None
+
+
+def test_the_config_compiles_the_dense_parts(monkeypatch):
+    calls = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **kwargs: calls.append((self, kwargs)))
+    model = PoseTrainer.build_model(small_config("configs/FCPose/Base-FCPose.yaml", "SOLVER.COMPILE", True))
+    assert calls == [(part, {"dynamic": True}) for part in (model.backbone, model.head, model.basis)]
+    calls.clear()
+    model = PoseTrainer.build_model(small_config("configs/CID/Base-CID.yaml", "SOLVER.COMPILE", True))
+    assert calls == [(model.backbone, {"dynamic": True})]
+
+
+def test_channels_last_changes_neither_losses_nor_files(tmp_path):
+    """A step in that layout gives the same numbers up to rounding, and its file is in the default layout."""
+    cfg = small_config("configs/FCPose/Base-FCPose.yaml", "SOLVER.CHANNELS_LAST", True)
+    model = PoseTrainer.build_model(cfg)
+    weights = {name: value for name, value in model.state_dict().items() if value.dim() == 4}
+    assert any(not value.is_contiguous() for value in weights.values())
+    write_checkpoint(str(tmp_path / "weights.pth"), {"model": model.state_dict()})
+    loaded = torch.load(tmp_path / "weights.pth", weights_only=True)["model"]
+    assert all(value.is_contiguous() for value in loaded.values())
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
+    image = torch.rand(1, 3, 64, 64) * 255
+    plain = PoseTrainer.build_model(small_config("configs/FCPose/Base-FCPose.yaml"))
+    plain.load_state_dict(loaded)
+    features = [each.eval().backbone(image / 64) for each in (model, plain)]
+    for name, values in features[0].items():
+        torch.testing.assert_close(values, features[1][name], rtol=1e-3, atol=1e-3)
 
 
 def test_a_model_without_a_backbone():

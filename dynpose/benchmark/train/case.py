@@ -29,6 +29,7 @@ from dynpose.benchmark.configs import (
 from dynpose.config import ConfigError, load_config
 from dynpose.data import schema_from_cfg
 from dynpose.engine.optimizer import build_optimizer
+from dynpose.engine.precision import Precision, compile_dense_parts
 from dynpose.profiling.inject_detections import spread_boxes
 
 # share of a person's box that the person covers, for the area that the mapper would give
@@ -112,7 +113,8 @@ class Training:
     the same work and no loss diverges.
 
     Args:
-        cfg: of both; with SOLVER.AMP.ENABLED, autocast and a gradient scaler are used as in detectron2.
+        cfg: of both; with SOLVER.AMP.ENABLED, autocast in SOLVER.AMP.DTYPE and, for float16, a gradient
+            scaler are used.
         device: to run on.
 
     Raises:
@@ -122,8 +124,12 @@ class Training:
 
     def __init__(self, cfg: CfgNode, device: torch.device):
         self.device = device
-        self.amp = cfg.SOLVER.AMP.ENABLED
+        self.precision = Precision.from_config(cfg)
         self.model = build_random(cfg, device).train()
+        if cfg.SOLVER.CHANNELS_LAST:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if cfg.SOLVER.COMPILE:
+            compile_dense_parts(self.model)
         self.ignore_masks = cfg.INPUT.IGNORE_MASKS
         # detectron2's R-CNNs use another key
         is_rcnn = hasattr(self.model, "roi_heads")
@@ -134,7 +140,8 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0
         # With the default scale, the first steps would be skipped because gradients overflow.
-        self.scaler = torch.amp.GradScaler(device.type, init_scale=1.0, enabled=self.amp)
+        is_scaled = self.precision.dtype is torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=1.0, enabled=is_scaled)
         settling = make_batch(1, SETTLING_SIZE, _SETTLING_PEOPLE, 0, device)
         with torch.no_grad(), settling_norms(self.model), EventStorage():
             self.model(self.ground_truth(settling))
@@ -161,7 +168,7 @@ class Training:
 
     def forward(self, batch: list[dict[str, Any]]) -> torch.Tensor:
         """Compute the sum of the losses, as detectron2's trainer does."""
-        with EventStorage(), torch.autocast(self.device.type, enabled=self.amp):
+        with EventStorage(), self.precision.autocast():
             losses = self.model(batch)
         if isinstance(losses, torch.Tensor):
             return losses
@@ -249,7 +256,7 @@ class TrainingCase:
         losses: by name, the total loss of the last iteration, () on the device.
 
     Raises:
-        ConfigError: mixed precision without a GPU.
+        ConfigError: mixed precision in float16 without a GPU.
     """
 
     configs: dict[str, TrainingConfig]
@@ -264,9 +271,11 @@ class TrainingCase:
 
     def __post_init__(self):
         for name, config in self.configs.items():
-            if config.cfg.SOLVER.AMP.ENABLED and self.device.type != "cuda":
+            amp = config.cfg.SOLVER.AMP
+            if amp.ENABLED and amp.DTYPE != "bfloat16" and self.device.type != "cuda":
                 raise ConfigError(
-                    f"{name}: SOLVER.AMP.ENABLED (--amp): mixed precision needs a GPU; measure float32 on a CPU"
+                    f"{name}: SOLVER.AMP.ENABLED (--amp): mixed precision needs a GPU; measure float32 on a CPU, "
+                    "or set SOLVER.AMP.DTYPE to bfloat16"
                 )
 
     def __getstate__(self):

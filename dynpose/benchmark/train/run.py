@@ -76,7 +76,7 @@ def _setup(config):
         "meta_architecture": config.cfg.MODEL.META_ARCHITECTURE,
         "variant": config.variant,
         "optimizer": config.cfg.SOLVER.OPTIMIZER,
-        "precision": "mixed float16" if config.cfg.SOLVER.AMP.ENABLED else "float32",
+        "precision": f"mixed {config.cfg.SOLVER.AMP.DTYPE}" if config.cfg.SOLVER.AMP.ENABLED else "float32",
     }
 
 

@@ -60,7 +60,7 @@ class Locations:
         grids, points = [], []
         for index, (level, stride) in enumerate(zip(maps, strides)):
             grid = torch.cartesian_prod(
-                torch.tensor([index], device=device),
+                torch.arange(index, index + 1, device=device),
                 torch.arange(num_images, device=device),
                 torch.arange(level.shape[2], device=device),
                 torch.arange(level.shape[3], device=device),
@@ -83,7 +83,28 @@ class Locations:
         Returns:
             (T,) float32.
         """
-        return torch.as_tensor(values, dtype=torch.float32, device=self.level.device)[self.level]
+        # filled, because a copy from the host would wait for a GPU
+        pieces = [
+            torch.full((self.num_images * height * width,), float(value), device=self.level.device)
+            for value, (height, width) in zip(values, self.sizes)
+        ]
+        return torch.cat(pieces)
+
+    def of_image(self, image: int) -> Tensor:
+        """Positions of the locations of an image.
+
+        Args:
+            image: its index, 0..B - 1.
+
+        Returns:
+            (T / B,) int64, ascending.
+        """
+        pieces, start = [], 0
+        for height, width in self.sizes:
+            first = start + image * height * width
+            pieces.append(torch.arange(first, first + height * width, device=self.level.device))
+            start += self.num_images * height * width
+        return torch.cat(pieces)
 
 
 class LocationConv(nn.Module):

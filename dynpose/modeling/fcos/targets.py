@@ -14,6 +14,9 @@ from dynpose.layers.ranking import rank_in_group
 
 from .locations import Locations
 
+# Boxes that are compared with all locations of an image at once
+_BOXES_AT_ONCE = 16
+
 
 @dataclass
 class FCOSTargets:
@@ -89,43 +92,51 @@ def assign_targets(
     first = 0
     for image, instances in enumerate(gt_instances):
         if len(instances):
-            here = (locations.image == image).nonzero().squeeze(1)
+            here = locations.of_image(image)
             chosen, to_sides = _match(
                 locations.points[here],
                 instances.gt_boxes.tensor,
-                radius=strides[here] * center_sampling_radius,
+                radius=strides[here] * center_sampling_radius if center_sampling_radius else None,
                 low=low[here],
                 high=high[here],
                 inside_box=inside_box,
             )
+            # no selection of the positive ones, whose number a GPU would have to send to the host
             positive = chosen >= 0
-            here, chosen = here[positive], chosen[positive]
-            labels[here] = instances.gt_classes[chosen]
-            matched[here] = chosen + first
-            distances[here] = to_sides[positive] / strides[here, None]
+            labels[here] = torch.where(positive, instances.gt_classes[chosen.clamp(min=0)], num_classes)
+            matched[here] = torch.where(positive, chosen + first, -1)
+            distances[here] = torch.where(positive[:, None], to_sides / strides[here, None], 0.0)
         first += len(instances)
     return FCOSTargets(labels, distances, matched, (matched >= 0).nonzero().squeeze(1))
 
 
 def _match(points, boxes, *, radius, low, high, inside_box):
-    """Match the locations of an image with (G, 4) boxes: (T,) box index or -1, and (T, 4) distances to its sides."""
-    to_sides = _distances_to_sides(points, boxes)
-    inside = to_sides.amin(dim=2) > 0
-    if radius.any():
-        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-        reach = radius[:, None, None]
-        start, end = centers - reach, centers + reach
-        if inside_box:
-            start, end = torch.maximum(start, boxes[:, :2]), torch.minimum(end, boxes[:, 2:])
-        inside = _distances_to_sides(points, torch.cat([start, end], dim=2)).amin(dim=2) > 0
-    largest = to_sides.amax(dim=2)
-    in_range = (largest >= low[:, None]) & (largest <= high[:, None])
+    """Match the locations of an image with (G, 4) boxes: (T,) box index or -1, and (T, 4) distances to its sides.
 
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    areas = torch.where(inside & in_range, areas, float("inf"))
-    smallest, chosen = areas.min(dim=1)
-    to_sides = to_sides[torch.arange(len(points), device=points.device), chosen]
-    return torch.where(smallest < float("inf"), chosen, -1), to_sides
+    A few boxes at a time, so that memory does not grow with G. Of boxes of the same area, the first is chosen.
+    """
+    smallest = points.new_full((len(points),), float("inf"))
+    chosen = torch.full_like(smallest, -1, dtype=torch.int64)
+    for start in range(0, len(boxes), _BOXES_AT_ONCE):
+        some = boxes[start : start + _BOXES_AT_ONCE]
+        to_sides = _distances_to_sides(points, some)
+        inside = to_sides.amin(dim=2) > 0
+        if radius is not None:
+            centers = (some[:, :2] + some[:, 2:]) / 2
+            reach = radius[:, None, None]
+            begin, end = centers - reach, centers + reach
+            if inside_box:
+                begin, end = torch.maximum(begin, some[:, :2]), torch.minimum(end, some[:, 2:])
+            inside = _distances_to_sides(points, torch.cat([begin, end], dim=2)).amin(dim=2) > 0
+        largest = to_sides.amax(dim=2)
+        in_range = (largest >= low[:, None]) & (largest <= high[:, None])
+
+        areas = (some[:, 2:] - some[:, :2]).prod(dim=1)
+        area, index = torch.where(inside & in_range, areas, float("inf")).min(dim=1)
+        chosen = torch.where(area < smallest, index + start, chosen)
+        smallest = torch.minimum(area, smallest)
+    of_chosen = boxes[chosen.clamp(min=0)]
+    return chosen, torch.cat([points - of_chosen[:, :2], of_chosen[:, 2:] - points], dim=1)
 
 
 def _distances_to_sides(points, boxes):
@@ -151,9 +162,11 @@ def sample_positives(matched: Tensor, scores: Tensor, max_samples: int) -> Tenso
     """
     if not max_samples or not len(matched):
         return torch.arange(len(matched), device=matched.device)
-    persons, person = torch.unique(matched, return_inverse=True)
-    share = max(1, max_samples // len(persons))
-    chosen = (rank_in_group(scores, person) < share).nonzero().squeeze(1)
+    # Counts stay on the device: reading one would wait for a GPU. Whoever exceeds the share is not chosen.
+    rank = rank_in_group(scores, matched)
+    num_persons = (rank == 0).sum()
+    share = torch.div(max_samples, num_persons, rounding_mode="floor").clamp(min=1)
+    chosen = (rank < share).nonzero().squeeze(1)
     if len(chosen) > max_samples:
         chosen = chosen[scores[chosen].topk(max_samples).indices]
     return chosen.sort().values

@@ -6,8 +6,12 @@ import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d, get_norm
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dynpose.layers.upsample import aligned_upsample
+
+# Values of the widest up-sampled map that are held at once (64 MiB of float32), and the least rows of a strip
+_MAX_FINE_VALUES, _MIN_STRIP_ROWS = 2**24, 8
 
 
 def conv_norm_relu(in_channels: int, out_channels: int, norm: str) -> Conv2d:
@@ -109,5 +113,26 @@ class AuxHeatmaps(nn.Module):
         """
         features = self.tower(merged)
         coarse = self.coarse(features)
-        fine = self.fine(F.relu(self.upsample(torch.cat([features, coarse], dim=1))))
-        return fine, coarse
+        return self._fine_in_strips(torch.cat([features, coarse], dim=1)), coarse
+
+    def _fine_in_strips(self, features):
+        """The fine heatmaps of (B, C, H, W), in strips of rows; the backward pass recomputes a strip's maps."""
+        batch, _, height, width = features.shape
+        factor = self.upsample.stride[0]
+        rows = max(_MIN_STRIP_ROWS, _MAX_FINE_VALUES // (batch * self.fine.in_channels * factor**2 * width))
+        if rows >= height:
+            return self._fine(features)
+        strips = []
+        for start in range(0, height, rows):
+            # a row more on each side: what the transposed convolution and the convolution after it reach
+            first, end = max(0, start - 1), min(height, start + rows + 1)
+            strip = features[:, :, first:end]
+            if torch.is_grad_enabled():
+                fine = checkpoint(self._fine, strip, use_reentrant=False, preserve_rng_state=False)
+            else:
+                fine = self._fine(strip)
+            strips.append(fine[:, :, (start - first) * factor :][:, :, : rows * factor])
+        return torch.cat(strips, dim=2)
+
+    def _fine(self, features):
+        return self.fine(F.relu_(self.upsample(features)))

@@ -12,20 +12,22 @@ from torch import Tensor
 from dynpose.layers.process_mean import normalizer
 
 
-def head_weights(person: Tensor) -> Tensor:
+def head_weights(person: Tensor, num_people: int) -> Tensor:
     """Weights that turn a sum over heads into the mean over people of the mean over each person's heads.
 
     People are counted over all processes.
 
     Args:
         person: (N,) int64, the person of each head.
+        num_people: G, above all values of ``person``.
 
     Returns:
         (N,) float32 weights.
     """
-    _, index, counts = torch.unique(person, return_inverse=True, return_counts=True)
-    num_persons = normalizer(len(counts), person.device)
-    return 1 / (counts[index].float() * num_persons)
+    # not torch.unique, which waits for a GPU
+    counts = person.new_zeros(num_people).index_add_(0, person, torch.ones_like(person))
+    num_persons = normalizer((counts > 0).sum())
+    return 1 / (counts[person].float() * num_persons)
 
 
 def heatmap_mse(logits: Tensor, targets: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ class PeakRefinement(Refinement):
     def losses(  # noqa: D102
         self, nets: KPNets, params: Tensor, offsets: Tensor | None, people: People, person: Tensor
     ) -> dict[str, Tensor]:
-        weights = head_weights(person)
+        weights = head_weights(person, len(people.keypoints))
         return {"heatmap": _weighted_sum(self._heatmap_losses(nets, people.keypoints[person]), weights, nets)}
 
     def locate(self, nets: KPNets, params: Tensor, offsets: Tensor | None) -> Tensor:  # noqa: D102
@@ -251,7 +251,7 @@ class SharedOffsets(PeakRefinement):
         if self.loss == "mse":
             losses = super().losses(nets, params, offsets, people, person)
             return {**losses, "offset": self._mean_squared_error(offsets, people, nets.stride)}
-        weights = head_weights(person)
+        weights = head_weights(person, len(people.keypoints))
         heatmap, distance = self._losses_on_maps(nets, offsets, people.keypoints[person], people.box_sizes[person])
         # the release averages the heatmap loss over the keypoints and sums the offset loss
         return {"heatmap": _weighted_sum(heatmap, weights, nets), "offset": (distance.sum(dim=1) * weights).sum()}
@@ -324,7 +324,7 @@ class InstanceOffsets(PeakRefinement):
     def losses(  # noqa: D102
         self, nets: KPNets, params: Tensor, offsets: Tensor | None, people: People, person: Tensor
     ) -> dict[str, Tensor]:
-        weights, keypoints = head_weights(person), people.keypoints[person]
+        weights, keypoints = head_weights(person, len(people.keypoints)), people.keypoints[person]
         heatmap = self._heatmap_losses(nets, keypoints)
         cells = keypoint_cells(keypoints, nets.stride, nets.size, self.target_rule)
         labelled = cells >= 0
@@ -377,7 +377,7 @@ class DeconvRefinement(Refinement):
     def losses(  # noqa: D102
         self, nets: KPNets, params: Tensor, offsets: Tensor | None, people: People, person: Tensor
     ) -> dict[str, Tensor]:
-        weights = head_weights(person)
+        weights = head_weights(person, len(people.keypoints))
         (losses,) = nets.map_in_chunks(self._losses_on_maps, people.keypoints[person], values_per_cell=self.factor**2)
         return {"heatmap": _weighted_sum(losses, weights, nets)}
 

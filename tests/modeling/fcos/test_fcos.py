@@ -17,6 +17,7 @@ from dynpose.modeling.fcos import (
     fcos_losses,
     flatten_levels,
     sample_positives,
+    targets,
 )
 from dynpose.modeling.fcos.losses import distance_giou_loss
 from dynpose.modeling.fcos.targets import centerness_of
@@ -301,3 +302,31 @@ def test_selection_by_boxes_that_come_later():
     assert first.pred_classes.tolist() == [0, 1]
     assert second.extra.tolist() == [2]
     assert (first.image_size, second.image_size) == ((20, 20), (30, 30))
+
+
+def test_many_boxes_are_matched_as_all_at_once(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(60, 2, generator=generator) * 64
+    corners = torch.rand(37, 2, generator=generator) * 48
+    boxes = torch.cat([corners, corners + 4 + torch.rand(37, 2, generator=generator) * 30], dim=1)
+    # equal areas: the first is chosen
+    boxes[20:25] = boxes[3]
+    arguments = {
+        "radius": torch.full((60,), 12.0),
+        "low": torch.zeros(60),
+        "high": torch.full((60,), 64.0),
+        "inside_box": True,
+    }
+    chunked = targets._match(points, boxes, **arguments)
+    monkeypatch.setattr(targets, "_BOXES_AT_ONCE", 100)
+    expected = targets._match(points, boxes, **arguments)
+    assert (expected[0] >= 0).any()
+    assert all(torch.equal(a, b) for a, b in zip(chunked, expected))
+
+
+def test_locations_of_an_image():
+    maps = [torch.zeros(3, 1, 4, 5), torch.zeros(3, 1, 2, 3)]
+    locations = Locations.of(maps, (8, 16))
+    for image in range(3):
+        assert torch.equal(locations.of_image(image), (locations.image == image).nonzero()[:, 0])
+    assert torch.equal(locations.per_level([1.5, 2.5]), torch.tensor([1.5, 2.5])[locations.level])

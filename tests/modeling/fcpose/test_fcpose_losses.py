@@ -9,6 +9,7 @@ import torch
 from dynpose.layers import KPNets, KPNetSpec
 from dynpose.layers.cells import cell_centers
 from dynpose.layers.triton_support import interprets
+from dynpose.modeling.fcpose import basis
 from dynpose.modeling.fcpose.losses import head_weights, heatmap_mse
 from dynpose.modeling.fcpose.refinement import SharedOffsets
 from dynpose.modeling.keypoint_maps import gaussian_heatmaps, keypoint_cells, offset_targets
@@ -41,8 +42,8 @@ def test_cell_centers():
 
 def test_heads_of_a_person_share_its_weight():
     # two persons; one has three heads
-    assert head_weights(torch.tensor([5, 5, 8, 5])).tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 2, 1 / 6])
-    assert head_weights(torch.tensor([], dtype=torch.int64)).shape == (0,)
+    assert head_weights(torch.tensor([5, 5, 8, 5]), 9).tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 2, 1 / 6])
+    assert head_weights(torch.tensor([], dtype=torch.int64), 0).shape == (0,)
 
 
 @pytest.mark.parametrize("heatmap_loss", ["upsampled", "cell"])
@@ -132,3 +133,19 @@ def test_heatmap_mse():
     assert heatmap_mse(logits, targets).item() == pytest.approx(2 / 4)
     # without any target the sum is divided by 1
     assert heatmap_mse(logits, torch.zeros_like(targets)).item() == pytest.approx(2)
+
+
+def test_strips_do_not_change_the_fine_heatmaps(monkeypatch):
+    head = basis.AuxHeatmaps(conv_dim=4, norm="", num_keypoints=3).double()
+    merged = torch.randn(2, 4, 19, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def result():
+        leaf = merged.clone().requires_grad_()
+        fine, coarse = head(leaf)
+        weights = torch.arange(fine.numel()).view_as(fine) % 7
+        return fine, coarse, *torch.autograd.grad((fine * weights).sum(), [leaf, *head.fine.parameters()])
+
+    whole = result()
+    monkeypatch.setattr(basis, "_MAX_FINE_VALUES", 1)
+    for actual, expected in zip(result(), whole):
+        torch.testing.assert_close(actual, expected)
