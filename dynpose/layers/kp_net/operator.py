@@ -19,7 +19,7 @@ from dynpose.layers.backends import Implementation, register_backend, select_bac
 from dynpose.layers.tensor_checks import check_below, check_tensor
 from dynpose.layers.triton_support import triton, triton_unavailable_reason
 
-from . import reference
+from . import native, reference
 from .spec import KPNetPeaks
 
 if triton is not None:
@@ -111,6 +111,15 @@ def _fused_unavailable_reason(nets, *_):
     return triton_unavailable_reason(nets.features) or fused.unavailable_reason(nets.features, nets.spec)
 
 
+def _native_implementation(function):
+    """Register ``function`` for "auto" on a CPU where its code was compiled."""
+    return Implementation(function, _native_unavailable_reason, ("cpu",) if native.is_built() else ())
+
+
+def _native_unavailable_reason(nets, *_):
+    return native.unavailable_reason(nets.features.device, torch.promote_types(nets.features.dtype, nets.params.dtype))
+
+
 register_backend(
     "torch",
     {
@@ -127,5 +136,13 @@ register_backend(
         "kp_net_cross_entropy": _fused_implementation(
             lambda nets, targets: fused.fused_kp_net_cross_entropy(nets, targets)
         ),
+    },
+)
+register_backend(
+    "native",
+    {
+        "kp_net_heatmaps": _native_implementation(native.native_kp_net_heatmaps),
+        "kp_net_peaks": _native_implementation(native.native_kp_net_peaks),
+        "kp_net_cross_entropy": _native_implementation(native.native_kp_net_cross_entropy),
     },
 )
