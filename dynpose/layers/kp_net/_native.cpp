@@ -1,18 +1,16 @@
 // The KP-Net operator on a CPU: all layers of a tile of cells at a time, so that no hidden map is written to memory.
 //
 // Plain C functions, called through ctypes: no header of Python or PyTorch is needed. The cells of a tile are the lanes
-// of the vectors, whose width the processor decides at run time. Tiles are grouped into ranges, whose number depends
-// only on the size of the map; what is summed over ranges or instances is summed in a fixed order, so that results do
-// not depend on the number of threads.
+// of the vectors, whose width is that of the instruction set that this is compiled for. Tiles are grouped into ranges,
+// whose number depends only on the size of the map; what is summed over ranges or instances is summed in a fixed order,
+// so that results do not depend on the number of threads.
 //
 // Letters: N instances, C feature channels, K keypoints, T tiles of TILE cells in an image.
 
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
-#include <cmath>
 #include <cstring>
-
-#define INLINE static inline __attribute__((always_inline))
 
 namespace {
 
@@ -20,7 +18,6 @@ constexpr int TILE = 48;          // cells: a multiple of three vectors of any w
 constexpr int GROUP = 4;          // tiles whose logits are reduced together
 constexpr int MAX_RANGES = 32;    // upper bound of the parallelism for one instance
 constexpr int CHUNK = 32;         // instances whose gradients are held for every range
-constexpr int LANE_PADDING = 16;  // floats of the widest vector
 
 // The networks of one call. The weights of an instance are those of the layers, each (out, in) followed by (out,)
 // biases; the input channels are the C features, x and y.
@@ -76,62 +73,66 @@ struct Backward {
   int64_t first_net, end_net;  // of the chunk
 };
 
-int64_t padded(int64_t size) { return (size + LANE_PADDING - 1) / LANE_PADDING * LANE_PADDING; }
-
-float* allocate(int64_t size) { return static_cast<float*>(aligned_alloc(64, padded(size) * sizeof(float))); }
-
 // --- vectors ---
 
-template <int Bytes>
-struct Vector {
-  typedef float Float __attribute__((vector_size(Bytes), aligned(4), may_alias));
-  typedef uint32_t Bits __attribute__((vector_size(Bytes), aligned(4), may_alias));
-  static constexpr int LANES = Bytes / 4;
-};
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX2__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
 
-template <class V>
-INLINE V load(const float* from) {
+// May be read from and written to any address of a float.
+typedef float V __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef uint32_t Bits __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+V load(const float* from) {
   return *reinterpret_cast<const V*>(from);
 }
 
-template <class V>
-INLINE void store(float* to, V value) {
+void store(float* to, V value) {
   *reinterpret_cast<V*>(to) = value;
 }
 
-template <class V>
-INLINE V larger(V a, V b) {  // b if one is NaN
+V larger(V a, V b) {  // b if one is NaN
   return a > b ? a : b;
 }
 
-template <class V>
-INLINE float sum_of(V vector) {
+V broadcast(float value) {
+  const V zero = {};
+  return value - zero;  // unlike value + zero, nothing is left to compute
+}
+
+float sum_of(V vector) {
   float sum = 0;
-  for (unsigned lane = 0; lane < sizeof(V) / sizeof(float); ++lane) sum += vector[lane];
+  for (int lane = 0; lane < LANES; ++lane) sum += vector[lane];
   return sum;
 }
 
-// exp(x) for x <= 0, within 2 units in the last place; NaN for NaN. Below -87.3, where floats end, it is exp(-87.3).
-template <class V, class Bits>
-INLINE V exp_of(V x) {
-  const V zero = {};
-  x = larger(zero - 87.3f, x);
-  const V shifted = x * 1.44269504f + 12582912.0f;  // adding 1.5 * 2^23 leaves the nearest integer in the low bits
-  const V power = shifted - 12582912.0f;
-  V r = x - power * 0.693359375f;
-  r = r + power * 2.12194440e-4f;
-  V p = zero + 1.9875691500e-4f;  // Cephes' expf
+// exp(x) for x <= 0, relative error below 4e-7; NaN for NaN. Below -87, close to the smallest float, it is exp(-87).
+V exp_of(V x) {
+  x = larger(broadcast(-87.0f), x);
+  // Adding 1.5 * 2^23 leaves the nearest integer in the low bits; 127 is the bias of the exponent.
+  const V shifted = x * 1.44269504f + 12583039.0f;
+  const V r = x - (shifted - 12583039.0f) * 0.693147181f;
+  V p = broadcast(1.9875691500e-4f);  // the polynomial of Cephes' expf
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  const Bits scale = ((Bits)shifted + 127u) << 23;
-  return p * (V)scale;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  return p * (V)((Bits)shifted << 23);
 }
 
 // --- matrix products ---
+
+// Round up to whole vectors.
+int64_t padded(int64_t size) { return (size + LANES - 1) / LANES * LANES; }
+
+float* allocate(int64_t size) { return static_cast<float*>(aligned_alloc(64, (size + 15) / 16 * 64)); }
 
 // What a product does with the result of row m.
 struct Epilogue {
@@ -141,23 +142,22 @@ struct Epilogue {
 };
 
 // Rows x Vectors of the product of a (strides of rows and columns) and b (depth, lanes).
-template <class V, int Rows, int Vectors>
-INLINE void product_block(const float* a, int64_t a_row, int64_t a_column, const float* b, int64_t b_row, int64_t depth,
+template <int Rows, int Vectors>
+void product_block(const float* a, int64_t a_row, int64_t a_column, const float* b, int64_t b_row, int64_t depth,
                           float* result, int64_t result_row, const Epilogue& epilogue, int64_t row) {
-  constexpr int LANES = sizeof(V) / sizeof(float);
   const V zero = {};
   V sums[Rows][Vectors];
 #pragma GCC unroll 12
   for (int m = 0; m < Rows; ++m)
 #pragma GCC unroll 3
-    for (int v = 0; v < Vectors; ++v) sums[m][v] = epilogue.bias ? zero + epilogue.bias[row + m] : zero;
+    for (int v = 0; v < Vectors; ++v) sums[m][v] = epilogue.bias ? broadcast(epilogue.bias[row + m]) : zero;
   for (int64_t k = 0; k < depth; ++k) {
     V factors[Vectors];
 #pragma GCC unroll 3
-    for (int v = 0; v < Vectors; ++v) factors[v] = load<V>(b + k * b_row + v * LANES);
+    for (int v = 0; v < Vectors; ++v) factors[v] = load(b + k * b_row + v * LANES);
 #pragma GCC unroll 12
     for (int m = 0; m < Rows; ++m) {
-      const V factor = zero + a[m * a_row + k * a_column];
+      const V factor = broadcast(a[m * a_row + k * a_column]);
 #pragma GCC unroll 3
       for (int v = 0; v < Vectors; ++v) sums[m][v] += factor * factors[v];
     }
@@ -169,14 +169,14 @@ INLINE void product_block(const float* a, int64_t a_row, int64_t a_column, const
       float* to = result + m * result_row + v * LANES;
       V value = sums[m][v];
       if (epilogue.relu) value = larger(zero, value);  // NaN stays NaN
-      if (epilogue.mask) value = load<V>(epilogue.mask + (to - result) + row * result_row) <= zero ? zero : value;
-      if (epilogue.add) value += load<V>(to);
+      if (epilogue.mask) value = load(epilogue.mask + (to - result) + row * result_row) <= zero ? zero : value;
+      if (epilogue.add) value += load(to);
       store(to, value);
     }
 }
 
-template <class V, int Vectors>
-INLINE void product_columns(int64_t rows, const float* a, int64_t a_row, int64_t a_column, const float* b,
+template <int Vectors>
+void product_columns(int64_t rows, const float* a, int64_t a_row, int64_t a_column, const float* b,
                             int64_t b_row, int64_t depth, float* result, int64_t result_row, Epilogue epilogue) {
   // As many sums as registers hold; blocks of equal height, so that no narrow one waits for its own sums.
   constexpr int MAX_ROWS = Vectors == 3 ? 4 : Vectors == 2 ? 6 : 8;
@@ -188,7 +188,7 @@ INLINE void product_columns(int64_t rows, const float* a, int64_t a_row, int64_t
 #define CASE(HEIGHT)                                                                                                  \
   case HEIGHT:                                                                                                        \
     if constexpr (HEIGHT <= MAX_ROWS)                                                                                 \
-      product_block<V, HEIGHT, Vectors>(from, a_row, a_column, b, b_row, depth, to, result_row, epilogue, row);       \
+      product_block<HEIGHT, Vectors>(from, a_row, a_column, b, b_row, depth, to, result_row, epilogue, row);       \
     break;
     switch (height) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) }
 #undef CASE
@@ -197,18 +197,16 @@ INLINE void product_columns(int64_t rows, const float* a, int64_t a_row, int64_t
 }
 
 // result (rows, lanes) = a (rows, depth) b (depth, lanes), for whole vectors of lanes.
-template <class V>
-INLINE void product(int64_t rows, int64_t lanes, int64_t depth, const float* a, int64_t a_row, int64_t a_column,
+void product(int64_t rows, int64_t lanes, int64_t depth, const float* a, int64_t a_row, int64_t a_column,
                     const float* b, int64_t b_row, float* result, int64_t result_row, Epilogue epilogue) {
-  constexpr int LANES = sizeof(V) / sizeof(float);
   int64_t left = (lanes + LANES - 1) / LANES;
   while (left > 0) {
     // 4 = 2 + 2
     const int64_t vectors = left == 1 ? 1 : left == 2 || left == 4 ? 2 : 3;
     switch (vectors) {
-      case 1: product_columns<V, 1>(rows, a, a_row, a_column, b, b_row, depth, result, result_row, epilogue); break;
-      case 2: product_columns<V, 2>(rows, a, a_row, a_column, b, b_row, depth, result, result_row, epilogue); break;
-      default: product_columns<V, 3>(rows, a, a_row, a_column, b, b_row, depth, result, result_row, epilogue);
+      case 1: product_columns<1>(rows, a, a_row, a_column, b, b_row, depth, result, result_row, epilogue); break;
+      case 2: product_columns<2>(rows, a, a_row, a_column, b, b_row, depth, result, result_row, epilogue); break;
+      default: product_columns<3>(rows, a, a_row, a_column, b, b_row, depth, result, result_row, epilogue);
     }
     b += vectors * LANES;
     result += vectors * LANES;
@@ -220,40 +218,45 @@ INLINE void product(int64_t rows, int64_t lanes, int64_t depth, const float* a, 
 // --- forward ---
 
 // Run a network over a tile. hidden: (depth - 1, width, TILE), or two layers in turn; logits: rows `row` apart.
-template <class V>
-INLINE void run_tile(const Nets& nets, const float* weights, const float* tile, float* hidden, int64_t kept_layers,
+void run_tile(const Nets& nets, const float* weights, const float* tile, float* hidden, int64_t kept_layers,
                      float* logits, int64_t row) {
   const float* from = tile;
   for (int64_t layer = 0; layer < nets.depth; ++layer) {
     const int64_t n_in = nets.inputs_of(layer), n_out = nets.outputs_of(layer);
     const bool last = layer == nets.depth - 1;
     float* to = last ? logits : hidden + layer % kept_layers * nets.width * TILE;
-    product<V>(n_out, TILE, n_in, weights, n_in, 1, from, TILE, to, last ? row : TILE,
+    product(n_out, TILE, n_in, weights, n_in, 1, from, TILE, to, last ? row : TILE,
                {weights + n_in * n_out, nullptr, !last, false});
     weights += (n_in + 1) * n_out;
     from = to;
   }
 }
 
-template <int Bytes>
-INLINE void reduce(const float* logits, int64_t count, int64_t first_cell, Peak& peak) {
-  typedef typename Vector<Bytes>::Float V;
-  typedef typename Vector<Bytes>::Bits Bits;
-  constexpr int LANES = Vector<Bytes>::LANES;
-  V largest = load<V>(logits);
-  for (int64_t i = LANES; i < count; i += LANES) largest = larger(largest, load<V>(logits + i));
+// The first index of a value that is there.
+int64_t first_of(const float* values, int64_t count, float value) {
+  const Bits none = {};
+  Bits first = none + uint32_t(count);
+  for (int64_t i = count - LANES; i >= 0; i -= LANES)
+    first = load(values + i) == broadcast(value) ? none + uint32_t(i) : first;
+  int64_t lowest = count;
+  for (int lane = 0; lane < LANES; ++lane)
+    if (first[lane] + lane < lowest) lowest = first[lane] + lane;
+  return lowest;
+}
+
+void reduce(const float* logits, int64_t count, int64_t first_cell, Peak& peak) {
+  V largest = load(logits);
+  for (int64_t i = LANES; i < count; i += LANES) largest = larger(largest, load(logits + i));
   float highest = -INFINITY;
   for (int lane = 0; lane < LANES; ++lane) highest = largest[lane] > highest ? largest[lane] : highest;
   if (highest > peak.highest) {
     peak.sum *= expf(peak.highest - highest);
     peak.highest = highest;
-    int64_t i = 0;
-    while (logits[i] != highest) ++i;
-    peak.cell = first_cell + i;
+    peak.cell = first_cell + first_of(logits, count, highest);
   }
   const float shift = peak.highest == -INFINITY ? 0.0f : peak.highest;
   V sum = {};
-  for (int64_t i = 0; i < count; i += LANES) sum += exp_of<V, Bits>(load<V>(logits + i) - shift);
+  for (int64_t i = 0; i < count; i += LANES) sum += exp_of(load(logits + i) - shift);
   peak.sum += sum_of(sum);
   if (peak.sum != peak.sum && peak.highest == peak.highest)  // a NaN, or infinity
     for (int64_t i = 0; i < count; ++i)
@@ -264,9 +267,7 @@ INLINE void reduce(const float* logits, int64_t count, int64_t first_cell, Peak&
       }
 }
 
-template <int Bytes>
-INLINE void forward_range(const Forward& call, int64_t range, int64_t net, float* scratch) {
-  typedef typename Vector<Bytes>::Float V;
+void forward_range(const Forward& call, int64_t range, int64_t net, float* scratch) {
   const Nets& nets = call.nets;
   const int64_t num_keypoints = nets.num_keypoints, row = GROUP * TILE;
   float* logits = scratch;
@@ -278,7 +279,7 @@ INLINE void forward_range(const Forward& call, int64_t range, int64_t net, float
   for (int64_t start = begin; start < end; start += GROUP) {
     const int64_t tiles = end - start < GROUP ? end - start : GROUP, first_cell = start * TILE;
     for (int64_t i = 0; i < tiles; ++i)
-      run_tile<V>(nets, weights, nets.tile(net, start + i), hidden, 2, logits + i * TILE, row);
+      run_tile(nets, weights, nets.tile(net, start + i), hidden, 2, logits + i * TILE, row);
     const int64_t in_map = nets.num_cells - first_cell, count = tiles * TILE < in_map ? tiles * TILE : in_map;
     for (int64_t k = 0; k < num_keypoints; ++k) {
       float* of_keypoint = logits + k * row;
@@ -291,7 +292,7 @@ INLINE void forward_range(const Forward& call, int64_t range, int64_t net, float
         if (target >= 0 && target < count) call.at_target[heatmap] = of_keypoint[target];
       }
       for (int64_t i = count; i < tiles * TILE; ++i) of_keypoint[i] = -INFINITY;
-      reduce<Bytes>(of_keypoint, tiles * TILE, first_cell, peaks[k]);
+      reduce(of_keypoint, tiles * TILE, first_cell, peaks[k]);
     }
   }
 }
@@ -299,10 +300,7 @@ INLINE void forward_range(const Forward& call, int64_t range, int64_t net, float
 // --- backward ---
 
 // The gradient of a tile's logits, in place of the logits (K, TILE).
-template <int Bytes>
-INLINE void differentiate_logits(const Backward& call, int64_t net, int64_t first_cell, float* logits) {
-  typedef typename Vector<Bytes>::Float V;
-  typedef typename Vector<Bytes>::Bits Bits;
+void differentiate_logits(const Backward& call, int64_t net, int64_t first_cell, float* logits) {
   const Nets& nets = call.nets;
   const int64_t in_map = nets.num_cells - first_cell, count = TILE < in_map ? TILE : in_map;
   for (int64_t k = 0; k < nets.num_keypoints; ++k) {
@@ -312,8 +310,8 @@ INLINE void differentiate_logits(const Backward& call, int64_t net, int64_t firs
       memcpy(of_keypoint, call.grad + heatmap * nets.num_cells + first_cell, count * sizeof(float));
     } else {
       const float grad = call.grad[heatmap], log_sum = call.log_sums[heatmap];
-      for (int64_t i = 0; i < TILE; i += Vector<Bytes>::LANES)
-        store(of_keypoint + i, exp_of<V, Bits>(load<V>(of_keypoint + i) - log_sum) * grad);
+      for (int64_t i = 0; i < TILE; i += LANES)
+        store(of_keypoint + i, exp_of(load(of_keypoint + i) - log_sum) * grad);
       const int64_t target = call.targets[heatmap] - first_cell;
       if (target >= 0 && target < count) of_keypoint[target] -= grad;
     }
@@ -322,15 +320,14 @@ INLINE void differentiate_logits(const Backward& call, int64_t net, int64_t firs
 }
 
 // (TILE, padded rows) from (rows, TILE); the padding is not written.
-INLINE void transpose(const float* from, int64_t rows, float* to) {
+void transpose(const float* from, int64_t rows, float* to) {
   const int64_t to_row = padded(rows);
   for (int64_t cell = 0; cell < TILE; ++cell)
     for (int64_t i = 0; i < rows; ++i) to[cell * to_row + i] = from[i * TILE + cell];
 }
 
 // Add the gradients of a tile. padded_grads: as the weights, but rows and biases padded to whole vectors.
-template <class V>
-INLINE void differentiate_tile(const Nets& nets, const float* weights, const float* tile_by_cell, const float* hidden,
+void differentiate_tile(const Nets& nets, const float* weights, const float* tile_by_cell, const float* hidden,
                                float* grad, float* other_grad, float* by_cell, float* padded_grads,
                                float* grad_inputs) {
   const float* end = weights + nets.num_weights();
@@ -344,22 +341,22 @@ INLINE void differentiate_tile(const Nets& nets, const float* weights, const flo
     if (padded_grads) {
       padded_grads -= lanes * n_out + padded(n_out);
       if (layer > 0) transpose(activations, n_in, by_cell);
-      product<V>(n_out, n_in, TILE, grad, TILE, 1, layer > 0 ? by_cell : tile_by_cell, lanes, padded_grads, lanes,
+      product(n_out, n_in, TILE, grad, TILE, 1, layer > 0 ? by_cell : tile_by_cell, lanes, padded_grads, lanes,
                  {nullptr, nullptr, false, true});
       for (int64_t out = 0; out < n_out; ++out) {
         V sum = {};
-        for (int64_t i = 0; i < TILE; i += sizeof(V) / sizeof(float)) sum += load<V>(grad + out * TILE + i);
+        for (int64_t i = 0; i < TILE; i += LANES) sum += load(grad + out * TILE + i);
         padded_grads[lanes * n_out + out] += sum_of(sum);
       }
     }
     if (layer > 0) {
-      product<V>(n_in, TILE, n_out, weight, 1, n_in, grad, TILE, other_grad, TILE,
+      product(n_in, TILE, n_out, weight, 1, n_in, grad, TILE, other_grad, TILE,
                  {nullptr, activations, false, false});
       float* swapped = grad;
       grad = other_grad;
       other_grad = swapped;
     } else if (grad_inputs) {
-      product<V>(nets.channels, TILE, n_out, weight, 1, n_in, grad, TILE, grad_inputs, TILE,
+      product(nets.channels, TILE, n_out, weight, 1, n_in, grad, TILE, grad_inputs, TILE,
                  {nullptr, nullptr, false, true});
     }
   }
@@ -384,9 +381,7 @@ int64_t backward_scratch(const Nets& nets) {
 }
 
 // One range of cells, for all instances of the chunk: no other range adds to the same gradients.
-template <int Bytes>
-INLINE void backward_range(const Backward& call, int64_t range, float* scratch) {
-  typedef typename Vector<Bytes>::Float V;
+void backward_range(const Backward& call, int64_t range, float* scratch) {
   const Nets& nets = call.nets;
   const int64_t num_weights = nets.num_weights(), widest = widest_layer(nets);
   const int64_t tile_size = TILE * padded(nets.channels + 2);
@@ -406,9 +401,9 @@ INLINE void backward_range(const Backward& call, int64_t range, float* scratch) 
     memset(padded_grads, 0, padded_weights(nets) * sizeof(float));
     const float* weights = nets.weights + net * num_weights;
     for (int64_t i = begin; i < end; ++i) {
-      run_tile<V>(nets, weights, nets.tile(net, i), hidden, nets.depth, grad, TILE);
-      differentiate_logits<Bytes>(call, net, i * TILE, grad);
-      differentiate_tile<V>(
+      run_tile(nets, weights, nets.tile(net, i), hidden, nets.depth, grad, TILE);
+      differentiate_logits(call, net, i * TILE, grad);
+      differentiate_tile(
           nets, weights, tiles_by_cell + (i - begin) * tile_size, hidden, grad, other_grad, by_cell,
           call.grad_weights ? padded_grads : nullptr,
           call.grad_inputs ? call.grad_inputs + (image * nets.num_tiles + i) * nets.channels * TILE : nullptr);
@@ -424,44 +419,6 @@ INLINE void backward_range(const Backward& call, int64_t range, float* scratch) 
       to += n_out;
     }
   }
-}
-
-// --- one version of the loops for each vector width ---
-
-typedef void (*ForwardRange)(const Forward&, int64_t range, int64_t net, float* scratch);
-typedef void (*BackwardRange)(const Backward&, int64_t range, float* scratch);
-struct Version {
-  const char* name;
-  ForwardRange forward;
-  BackwardRange backward;
-};
-
-#define VERSION(NAME, BYTES, ...)                                                                       \
-  __VA_ARGS__ void forward_##NAME(const Forward& call, int64_t range, int64_t net, float* scratch) {    \
-    forward_range<BYTES>(call, range, net, scratch);                                                    \
-  }                                                                                                     \
-  __VA_ARGS__ void backward_##NAME(const Backward& call, int64_t range, float* scratch) {               \
-    backward_range<BYTES>(call, range, scratch);                                                        \
-  }                                                                                                     \
-  constexpr Version NAME = {#NAME, forward_##NAME, backward_##NAME};
-
-VERSION(baseline, 16)
-#if defined(__x86_64__)
-VERSION(avx2, 32, __attribute__((target("avx2,fma"))))
-VERSION(avx512, 64, __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,fma"))))
-#endif
-
-// `limit` excludes wider vectors than it names: 0 for none.
-const Version& version(int64_t limit) {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  if ((limit == 0 || limit >= 64) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-    return avx512;
-  if ((limit == 0 || limit >= 32) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2;
-#endif
-  (void)limit;
-  return baseline;
 }
 
 // Take over the peak of a later range.
@@ -481,12 +438,31 @@ void merge(Peak& peak, const Peak& later) {
 extern "C" {
 
 struct Sizes {
-  int64_t num_nets, num_cells, channels, width, depth, num_keypoints, threads, vector_bytes;
+  int64_t num_nets, num_cells, channels, width, depth, num_keypoints, threads;
 };
 
 int64_t kp_net_tile() { return TILE; }
 
-const char* kp_net_version(int64_t vector_bytes) { return version(vector_bytes).name; }
+// Features (C, H, W) of an image, then the coordinates x and y of its cells in strides from the middle of the map, by
+// tiles: (T, C + 2, TILE), zero beyond the map.
+void kp_net_pack(const float* features, int64_t channels, int64_t height, int64_t width, int64_t threads,
+                 float* tiles) {
+  const int64_t num_cells = height * width, num_tiles = (num_cells + TILE - 1) / TILE;
+#pragma omp parallel for num_threads(threads)
+  for (int64_t tile = 0; tile < num_tiles; ++tile) {
+    const int64_t first = tile * TILE, count = num_cells - first < TILE ? num_cells - first : TILE;
+    float* to = tiles + tile * (channels + 2) * TILE;
+    if (count < TILE) memset(to, 0, (channels + 2) * TILE * sizeof(float));
+    for (int64_t channel = 0; channel < channels; ++channel, to += TILE)
+      memcpy(to, features + channel * num_cells + first, count * sizeof(float));
+    int64_t x = first % width, y = first / width;
+    for (int64_t i = 0; i < count; ++i) {
+      to[i] = x - (width - 1) * 0.5f;
+      to[TILE + i] = y - (height - 1) * 0.5f;
+      if (++x == width) x = 0, ++y;
+    }
+  }
+}
 
 static Nets make_nets(const float* inputs, const float* weights, const int64_t* image_index, const Sizes& sizes) {
   return {inputs,         weights,     image_index, sizes.num_nets, sizes.num_cells, (sizes.num_cells + TILE - 1) / TILE,
@@ -506,7 +482,6 @@ int kp_net_forward(const float* inputs, const float* weights, const int64_t* ima
     if (!peaks) return 1;
   }
   const Forward call = {nets, targets, peaks, at_target, heatmaps};
-  const ForwardRange run = version(sizes->vector_bytes).forward;
   int failed = 0;
 #pragma omp parallel num_threads(sizes->threads) reduction(| : failed)
   {
@@ -515,7 +490,7 @@ int kp_net_forward(const float* inputs, const float* weights, const int64_t* ima
     // Consecutive items share a range, whose features stay in the cache.
 #pragma omp for schedule(dynamic)
     for (int64_t item = 0; item < ranges * nets.num_nets; ++item)
-      if (scratch) run(call, item / nets.num_nets, item % nets.num_nets, scratch);
+      if (scratch) forward_range(call, item / nets.num_nets, item % nets.num_nets, scratch);
     free(scratch);
   }
   for (int64_t i = 0; peaks && i < num_heatmaps; ++i) {
@@ -539,7 +514,6 @@ int kp_net_backward(const float* inputs, const float* weights, const int64_t* im
     partial_weights = allocate(ranges * CHUNK * num_weights);
     if (!partial_weights) return 1;
   }
-  const BackwardRange run = version(sizes->vector_bytes).backward;
   int failed = 0;
 #pragma omp parallel num_threads(sizes->threads) reduction(| : failed)
   {
@@ -552,7 +526,7 @@ int kp_net_backward(const float* inputs, const float* weights, const int64_t* im
                              grad_weights, partial_weights, first, end};
 #pragma omp for schedule(dynamic)
       for (int64_t range = 0; range < ranges; ++range)
-        if (scratch) run(call, range, scratch);
+        if (scratch) backward_range(call, range, scratch);
       if (!grad_weights) continue;
 #pragma omp for
       for (int64_t net = first; net < end; ++net)

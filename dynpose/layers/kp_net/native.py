@@ -16,7 +16,6 @@ import logging
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 
 from . import reference
 from .spec import KPNetPeaks
@@ -25,25 +24,32 @@ if TYPE_CHECKING:
     from .nets import KPNets
 
 
+# Variants of the compiled code, by the instruction sets that torch.backends.cpu.get_cpu_capability() names; any processor
+# runs the last one.
+_VARIANTS = {"AVX512": "_native_avx512", "AVX2": "_native_avx2", None: "_native"}
+
+
 class _Sizes(ctypes.Structure):
     """The struct of the same name in the C++ code."""
 
     _fields_ = tuple(
         (name, ctypes.c_int64)
-        for name in (
-            "num_nets", "num_cells", "channels", "width", "depth", "num_keypoints", "threads", "vector_bytes",
-        )
-    )  # fmt: skip
-
-
-# Maximum bytes of a vector, for tests; 0 for what the processor has.
-_VECTOR_BYTES = 0
+        for name in ("num_nets", "num_cells", "channels", "width", "depth", "num_keypoints", "threads")
+    )
 
 
 @functools.cache
 def _library():
-    """Load the compiled code; None if it was not built or cannot be loaded."""
-    spec = importlib.util.find_spec("dynpose.layers.kp_net._native")
+    """Load the fastest variant of the compiled code that the processor runs; None if there is none."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    supported = list(_VARIANTS.values())[list(_VARIANTS).index(capability if capability in _VARIANTS else None) :]
+    loaded = (_load(name) for name in supported)
+    return next((library for library in loaded if library), None)
+
+
+def _load(name):
+    """Load a variant; None if it was not built or cannot be loaded."""
+    spec = importlib.util.find_spec(f"{__package__}.{name}")
     if spec is None or spec.origin is None:
         return None
     try:
@@ -54,6 +60,8 @@ def _library():
     pointer, sizes = ctypes.c_void_p, ctypes.POINTER(_Sizes)
     library.kp_net_forward.argtypes = [pointer, pointer, pointer, sizes, *[pointer] * 6]
     library.kp_net_backward.argtypes = [pointer, pointer, pointer, sizes, *[pointer] * 5]
+    library.kp_net_pack.argtypes = [pointer, *[ctypes.c_int64] * 4, pointer]
+    library.kp_net_pack.restype = None
     library.kp_net_tile.restype = ctypes.c_int64
     return library
 
@@ -120,21 +128,21 @@ def _arguments(nets):
 # --- calling the compiled code ---
 
 
-def _by_tile(features):
+def _by_tile(features, threads):
     """Features and coordinates as (B, T, C + 2, cells of a tile), zero beyond the map."""
-    coordinates = reference._cell_coordinates(features[0]).expand(len(features), -1, -1, -1)
+    num_images, channels, height, width = features.shape
     tile = _library().kp_net_tile()
-    inputs = torch.cat([features, coordinates], dim=1).flatten(2)
-    inputs = F.pad(inputs, (0, -inputs.shape[2] % tile))
-    return inputs.unflatten(2, (-1, tile)).transpose(1, 2).contiguous()
+    inputs = features.new_empty(num_images, -(-height * width // tile), channels + 2, tile)
+    for of_image, to in zip(features.contiguous(), inputs):
+        _library().kp_net_pack(of_image.data_ptr(), channels, height, width, threads, to.data_ptr())
+    return inputs
 
 
 def _call(function, features, weights, image_index, sizes, *tensors):
     """Call a function of the compiled code with pointers to contiguous tensors, or None."""
-    of_call = _Sizes(
-        len(weights), features.shape[2] * features.shape[3], *sizes, torch.get_num_threads(), _VECTOR_BYTES
-    )
-    inputs = (_by_tile(features), weights.contiguous(), image_index.contiguous())
+    threads = torch.get_num_threads()
+    of_call = _Sizes(len(weights), features.shape[2] * features.shape[3], *sizes, threads)
+    inputs = (_by_tile(features, threads), weights.contiguous(), image_index.contiguous())
     pointers = (None if tensor is None else tensor.data_ptr() for tensor in tensors)
     if function(*(tensor.data_ptr() for tensor in inputs), of_call, *pointers):
         raise MemoryError("the KP-Net operator needs more memory than is free")
