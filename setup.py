@@ -16,7 +16,7 @@ def native_kp_net(name, flags):
     return Extension(
         f"dynpose.layers.kp_net.{name}",
         ["dynpose/layers/kp_net/_native.cpp"],
-        extra_compile_args=["-std=c++17", "-O3", "-g0", "-fopenmp", "-Wno-psabi", *flags],
+        extra_compile_args=["-std=c++17", "-O2", "-ftree-vectorize", "-g0", "-fopenmp", "-Wno-psabi", *flags],
         extra_link_args=["-fopenmp"],
         optional=True,
     )

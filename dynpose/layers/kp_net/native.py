@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from .nets import KPNets
 
 
-# Variants of the compiled code, by the instruction sets that torch.backends.cpu.get_cpu_capability() names; any processor
-# runs the last one.
-_VARIANTS = {"AVX512": "_native_avx512", "AVX2": "_native_avx2", None: "_native"}
-
-
 class _Sizes(ctypes.Structure):
     """The struct of the same name in the C++ code."""
 
@@ -38,12 +33,16 @@ class _Sizes(ctypes.Structure):
     )
 
 
+def _variants():
+    """The variants of the compiled code that the processor runs, fastest first; torch has asked it already."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"AVX512": ("_native_avx512", "_native_avx2"), "AVX2": ("_native_avx2",)}.get(capability, ()) + ("_native",)
+
+
 @functools.cache
 def _library():
-    """Load the fastest variant of the compiled code that the processor runs; None if there is none."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    supported = list(_VARIANTS.values())[list(_VARIANTS).index(capability if capability in _VARIANTS else None) :]
-    loaded = (_load(name) for name in supported)
+    """Load the fastest variant that was built; None if there is none."""
+    loaded = (_load(name) for name in _variants())
     return next((library for library in loaded if library), None)
 
 
@@ -66,27 +65,19 @@ def _load(name):
     return library
 
 
+@torch.compiler.assume_constant_result
 def is_built() -> bool:
     """Whether the compiled code is there and can be loaded."""
     return _library() is not None
 
 
-@torch.compiler.assume_constant_result
-def unavailable_reason(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Return the reason why the compiled code cannot run.
-
-    Args:
-        device: of the tensors.
-        dtype: in which the operator computes.
-
-    Returns:
-        The reason, or None if it can run.
-    """
+def unavailable_reason(features: torch.Tensor, params: torch.Tensor) -> str | None:
+    """Return the reason why the compiled code cannot run on these features and parameters; None if it can."""
     if not is_built():
-        return "its code was not compiled when dynpose was installed"
-    if device.type != "cpu":
-        return f"it runs on a CPU, got {device.type}"
-    if dtype == torch.float64:
+        return "it was not compiled when dynpose was installed"
+    if features.device.type != "cpu":
+        return f"there is no kernel for {features.device.type}"
+    if torch.float64 in (features.dtype, params.dtype):
         return "there is no kernel for torch.float64"
     return None
 

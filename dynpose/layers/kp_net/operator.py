@@ -98,8 +98,10 @@ def kp_net_cross_entropy(nets: KPNets, targets: torch.Tensor) -> torch.Tensor:
 
 def _run(operator, nets, *arguments):
     device = nets.features.device
+    # FLOP counters and exporters read a trace: it must hold PyTorch's own operators.
+    backend = "torch" if torch.jit.is_tracing() else nets.backend
     with torch.autocast(device.type, enabled=False):
-        return select_backend(operator, nets.backend, device, nets, *arguments)(nets, *arguments)
+        return select_backend(operator, backend, device, nets, *arguments)(nets, *arguments)
 
 
 def _fused_implementation(function):
@@ -117,32 +119,37 @@ def _native_implementation(function):
 
 
 def _native_unavailable_reason(nets, *_):
-    return native.unavailable_reason(nets.features.device, torch.promote_types(nets.features.dtype, nets.params.dtype))
+    return native.unavailable_reason(nets.features, nets.params)
 
 
-register_backend(
-    "torch",
-    {
-        "kp_net_heatmaps": Implementation(reference._kp_net_heatmaps, devices=None),
-        "kp_net_peaks": Implementation(reference._kp_net_peaks, devices=None),
-        "kp_net_cross_entropy": Implementation(reference._kp_net_cross_entropy, devices=None),
-    },
-)
-register_backend(
-    "triton",
-    {
-        "kp_net_heatmaps": _fused_implementation(lambda nets: fused.fused_kp_net_heatmaps(nets)),
-        "kp_net_peaks": _fused_implementation(lambda nets: fused.fused_kp_net_peaks(nets)),
-        "kp_net_cross_entropy": _fused_implementation(
-            lambda nets, targets: fused.fused_kp_net_cross_entropy(nets, targets)
-        ),
-    },
-)
-register_backend(
-    "native",
-    {
-        "kp_net_heatmaps": _native_implementation(native.native_kp_net_heatmaps),
-        "kp_net_peaks": _native_implementation(native.native_kp_net_peaks),
-        "kp_net_cross_entropy": _native_implementation(native.native_kp_net_cross_entropy),
-    },
-)
+def _register():
+    """Register the backends of this package; "auto" tries the last one first."""
+    register_backend(
+        "torch",
+        {
+            "kp_net_heatmaps": Implementation(reference._kp_net_heatmaps, devices=None),
+            "kp_net_peaks": Implementation(reference._kp_net_peaks, devices=None),
+            "kp_net_cross_entropy": Implementation(reference._kp_net_cross_entropy, devices=None),
+        },
+    )
+    register_backend(
+        "triton",
+        {
+            "kp_net_heatmaps": _fused_implementation(lambda nets: fused.fused_kp_net_heatmaps(nets)),
+            "kp_net_peaks": _fused_implementation(lambda nets: fused.fused_kp_net_peaks(nets)),
+            "kp_net_cross_entropy": _fused_implementation(
+                lambda nets, targets: fused.fused_kp_net_cross_entropy(nets, targets)
+            ),
+        },
+    )
+    register_backend(
+        "native",
+        {
+            "kp_net_heatmaps": _native_implementation(native.native_kp_net_heatmaps),
+            "kp_net_peaks": _native_implementation(native.native_kp_net_peaks),
+            "kp_net_cross_entropy": _native_implementation(native.native_kp_net_cross_entropy),
+        },
+    )
+
+
+_register()
