@@ -36,7 +36,8 @@ class _Sizes(ctypes.Structure):
 def _variants():
     """The variants of the compiled code that the processor runs, fastest first; torch has asked it already."""
     capability = torch.backends.cpu.get_cpu_capability()
-    return {"AVX512": ("_native_avx512", "_native_avx2"), "AVX2": ("_native_avx2",)}.get(capability, ()) + ("_native",)
+    names = ("_native_avx512", "_native_avx2", "_native")
+    return names[{"AVX512": 0, "AVX2": 1}.get(capability, 2) :]
 
 
 @functools.cache
