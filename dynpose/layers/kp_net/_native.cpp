@@ -110,7 +110,8 @@ float sum_of(V vector) {
   return sum;
 }
 
-// exp(x) for x <= 0, relative error below 4e-7; NaN for NaN. Below -87, close to the smallest float, it is exp(-87).
+// exp(x) for x <= 0; NaN for NaN. Below -87, close to the smallest float, it is exp(-87). The relative error is below
+// 4e-7; without fused multiply-add it grows from 2e-7 at 0 to 5e-6 at -87, where the value hardly counts in a sum.
 V exp_of(V x) {
   x = larger(broadcast(-87.0f), x);
   // Adding 1.5 * 2^23 leaves the nearest integer in the low bits; 127 is the bias of the exponent.
