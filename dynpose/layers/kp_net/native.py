@@ -4,8 +4,8 @@ Intermediate values stay in the caches: no hidden map is written to memory, and 
 either. The backward pass recomputes the hidden values tile by tile. Results do not depend on the number of threads.
 
 ``setup.py`` compiles the code where a C++ compiler with OpenMP is found. It is called through ctypes, so that it
-depends on the version of neither Python nor torch. It shares torch's pool of OpenMP threads: torch is imported first and
-has loaded the library of OpenMP that the code is linked to.
+depends on the version of neither Python nor torch. It shares torch's pool of OpenMP threads: torch is imported first
+and has loaded the library of OpenMP that the code is linked to.
 """
 
 from __future__ import annotations
