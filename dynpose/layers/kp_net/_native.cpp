@@ -111,19 +111,17 @@ float sum_of(V vector) {
 }
 
 // exp(x) for x <= 0; NaN for NaN. Below -87, close to the smallest float, it is exp(-87). The relative error is below
-// 4e-7; without fused multiply-add it grows from 2e-7 at 0 to 5e-6 at -87, where the value hardly counts in a sum.
+// 5e-7; without fused multiply-add it grows from 3e-7 at 0 to 5e-6 at -87, where the value hardly counts in a sum.
 V exp_of(V x) {
   x = larger(broadcast(-87.0f), x);
   // Adding 1.5 * 2^23 leaves the nearest integer in the low bits; 127 is the bias of the exponent.
   const V shifted = x * 1.44269504f + 12583039.0f;
   const V r = x - (shifted - 12583039.0f) * 0.693147181f;
-  V p = broadcast(1.9875691500e-4f);  // the polynomial of Cephes' expf
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r + 1.0f;
+  V p = broadcast(0.00836915098f);  // a Chebyshev fit of (exp(r) - 1) / r, so that exp(0) is 1
+  p = p * r + 0.0418756669f;
+  p = p * r + 0.166665052f;
+  p = p * r + 0.499993719f;
+  p = p * r + 1.00000001f;
   p = p * r + 1.0f;
   return p * (V)((Bits)shifted << 23);
 }
