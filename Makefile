@@ -28,7 +28,7 @@ export PYTHONDONTWRITEBYTECODE :=
 setup: $(READY)
 
 # Done again only where what is installed could differ: the pins, the requirements or the detectron2 script.
-$(READY): $(CONSTRAINTS) pyproject.toml setup.py dynpose/tools/install_detectron2.py
+$(READY): $(CONSTRAINTS) pyproject.toml setup.py dynpose/layers/kp_net/_native.cpp dynpose/tools/install_detectron2.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(PIP) --constraint $(CONSTRAINTS) pip setuptools wheel
 	$(PIP) --constraint $(CONSTRAINTS) torch torchvision

@@ -19,7 +19,7 @@ from dynpose.benchmark.clocks import Rates
 from dynpose.benchmark.kp_net import case as kp_net
 from dynpose.benchmark.kp_net import first_call, plot, run
 from dynpose.benchmark.kp_net import report as kp_net_report
-from dynpose.benchmark.kp_net.case import FUSED, GROUPED, REFERENCE, KPNetCase, LossCase
+from dynpose.benchmark.kp_net.case import FUSED, GROUPED, NATIVE, REFERENCE, KPNetCase, LossCase
 from dynpose.benchmark.measure import Measurement
 from dynpose.benchmark.settings import Settings
 from dynpose.methods import KPNetBenchmark
@@ -39,8 +39,9 @@ COMMAND = ("kp-net", "--device", "cpu", "--map-size", "5", "7", "--repeats", "2"
 @pytest.fixture
 def quick(monkeypatch):
     """No processes for the memory, no large product and copy for the rates."""
-    mebibytes = {GROUPED: 12.0, REFERENCE: 3.0}
+    mebibytes = {GROUPED: 12.0, REFERENCE: 3.0, NATIVE: 2.0}
     monkeypatch.setattr(memory, "extra_memory", lambda case, name, device: int(mebibytes[name] * 2**20))
+    monkeypatch.setattr(run, "native_unavailable_reason", lambda *arguments: None)
     monkeypatch.setattr(run, "measure_rates", lambda *args: Rates(flops=1e12, bandwidth=1e10))
 
 
@@ -57,14 +58,19 @@ def test_tables_have_a_row_for_every_case_and_columns_for_all_implementations(qu
         assert [(row["case"], row["N"]) for row in table] == cases
 
     time, memory, rate = tables.values()
-    columns = ["grouped", "reference", "fused", "grouped / reference", "grouped / fused"]
+    columns = [
+        "grouped",
+        "reference",
+        "native",
+        "fused",
+        *(f"grouped / {name}" for name in ("reference", "native", "fused")),
+    ]
     assert list(time[0]) == ["case", "N", "floor", *columns]
     assert list(memory[0]) == ["case", "N", *columns]
     assert all(float(row["grouped"]) > float(row["floor"]) > 0 for row in time)
     assert all(row["fused"] == row["grouped / fused"] == "" for row in time + memory)
-    assert {(row["grouped"], row["reference"], row["grouped / reference"]) for row in memory} == {
-        ("12.0", "3.00", "4.00")
-    }
+    figures = [(row["grouped"], row["reference"], row["grouped / reference"], row["native"]) for row in memory]
+    assert set(figures) == {("12.0", "3.00", "4.00", "2.00")}
     assert all(row["floor / grouped"].endswith("%") and float(row["reference"]) > 0 for row in rate)
 
     header, *_, note = out.strip().split("\n\n")
@@ -233,11 +239,11 @@ def test_figures_in_tables(value, text):
 # --- implementations ---
 
 
-@pytest.mark.parametrize("name", [GROUPED, FUSED])
+@pytest.mark.parametrize("name", [GROUPED, NATIVE, FUSED])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("num_instances", [1, 3])
 def test_implementations_agree_with_the_reference(name, training, num_instances):
-    """The kernels run in Triton's interpreter here."""
+    """The fused kernels run in Triton's interpreter here, and "torch" in place of native code that was not built."""
     case = replace(SMALL, training=training, num_instances=num_instances)
     inputs = case.make_inputs(CPU, 1)
     expected = case.run(REFERENCE, inputs)

@@ -460,7 +460,7 @@ VALID = dict(
         ("coord_scale", torch.zeros(7, 1), ValueError, r"coord_scale: expected shape \(7,\), got \(7, 1\)"),
         ("stride", 8.0, ValueError, "stride: expected a positive int, got 8.0"),
         ("stride", 0, ValueError, "stride: expected a positive int, got 0"),
-        ("backend", "cuda", ValueError, "backend: expected one of 'auto', 'triton', 'torch', got 'cuda'"),
+        ("backend", "cuda", ValueError, "backend: expected one of 'auto', 'native', 'triton', 'torch', got 'cuda'"),
     ],
 )
 def test_bad_arguments(name, value, error, message):

@@ -101,7 +101,7 @@ def test_torch_runs_what_a_third_backend_lacks(called, caplog):
 
 @pytest.mark.parametrize("method", ["FCPose", "InsPose", "InsPose, released"])
 def test_an_unknown_backend_is_found_when_the_model_is_built(method):
-    known = "must be one of 'auto', 'triton', 'torch', got 'cuda'"
+    known = "must be one of 'auto', 'native', 'triton', 'torch', got 'cuda'"
     with pytest.raises(ConfigError, match=rf"MODEL\.KP_NET\.BACKEND {known}"):
         model_on("cuda", method)
 

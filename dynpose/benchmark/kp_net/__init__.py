@@ -1,12 +1,13 @@
 """The KP-Net operator against grouped convolution.
 
 kp-net runs the KP-Nets of FCPose and InsPose, forward for the peaks (the value, the index and the softmax confidence of
-each heatmap's highest cell), and forward and backward for the cross-entropy of the heatmaps, with up to three
+each heatmap's highest cell), and forward and backward for the cross-entropy of the heatmaps, with up to four
 implementations:
 
     grouped    a convolution with one group per person (F.conv2d(..., groups=N)) on the feature map repeated N times,
                with the coordinates appended: the common implementation of generated networks
     reference  the operator in plain PyTorch (backend "torch")
+    native     the operator's compiled code (backend "native"); CPU only, float32
     fused      the operator's Triton kernels (backend "triton"); CUDA only
 
 Before timing, their results must agree. Time: the median of many rounds, in each of which every implementation runs

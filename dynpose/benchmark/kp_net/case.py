@@ -14,11 +14,12 @@ import torch.nn.functional as F
 
 from dynpose.benchmark.agreement import Disagreement, Result, Tolerance, check_gradients, check_values
 from dynpose.layers import KPNets, KPNetSpec, triton_support
+from dynpose.layers.kp_net import native
 from dynpose.methods import LossBenchmark
 
-GROUPED, REFERENCE, FUSED = "grouped", "reference", "fused"
+GROUPED, REFERENCE, NATIVE, FUSED = "grouped", "reference", "native", "fused"
 # of the implementations that run the operator
-_BACKENDS = {REFERENCE: "torch", FUSED: "triton"}
+_BACKENDS = {REFERENCE: "torch", NATIVE: "native", FUSED: "triton"}
 
 _STRIDE = 8
 _COORD_SCALE = 64.0  # pixels
@@ -34,6 +35,12 @@ def fused_unavailable_reason(device: torch.device, dtype: torch.dtype) -> str | 
     if triton_support.interprets():
         return "Triton interprets its kernels here and does not compile them"
     return triton_support.triton_unavailable_reason(torch.empty(0, dtype=dtype, device=device))
+
+
+def native_unavailable_reason(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return the reason why the compiled code is not run, or None."""
+    tensor = torch.empty(0, dtype=dtype, device=device)
+    return native.unavailable_reason(tensor, tensor)
 
 
 class Inputs(NamedTuple):

@@ -9,16 +9,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from dynpose.benchmark.memory import OUT_OF_MEMORY
-from dynpose.benchmark.plot import BLUE, FAINT, GREEN, INK, LINE, VERMILION, set_up
+from dynpose.benchmark.plot import BLUE, FAINT, GREEN, INK, LINE, PURPLE, VERMILION, set_up
 from dynpose.benchmark.report import subtitle
 
-from .case import FUSED, GROUPED, REFERENCE
+from .case import FUSED, GROUPED, NATIVE, REFERENCE
 from .report import speedup
 
 # The markers differ even without colour. The last is drawn on top.
 _STYLES = {
     GROUPED: {"label": "grouped convolution", "color": VERMILION, "marker": "s"},
     REFERENCE: {"label": "reference (PyTorch)", "color": BLUE, "marker": "o"},
+    NATIVE: {"label": "native (compiled)", "color": PURPLE, "marker": "^"},
     FUSED: {"label": "fused (Triton)", "color": GREEN, "marker": "D"},
 }
 _BELOW = "#F1F1F1"

@@ -18,13 +18,22 @@ from dynpose.benchmark.measure import measure as measure_case
 from dynpose.benchmark.settings import Settings, environment
 from dynpose.methods import KPNetBenchmark, registered_methods
 
-from .case import FUSED, GROUPED, REFERENCE, KPNetCase, LossCase, fused_unavailable_reason
+from .case import (
+    FUSED,
+    GROUPED,
+    NATIVE,
+    REFERENCE,
+    KPNetCase,
+    LossCase,
+    fused_unavailable_reason,
+    native_unavailable_reason,
+)
 from .first_call import first_calls
 
 # KPNetCase or LossCase
 OneCase = TypeVar("OneCase", KPNetCase, LossCase)
 
-_IMPLEMENTATIONS = (GROUPED, REFERENCE, FUSED)
+_IMPLEMENTATIONS = {"cpu": (GROUPED, REFERENCE, NATIVE, FUSED), "cuda": (GROUPED, REFERENCE, FUSED)}
 
 # Default numbers of instances; for inference on a CPU the method sets them
 _INFERENCE = (1, 10, 50, 100, 500)
@@ -80,8 +89,10 @@ class Run:
     @cached_property
     def not_run(self) -> dict[str, str]:
         """The implementations that can't be run, with reasons."""
-        reason = fused_unavailable_reason(self.device, self.settings.dtype)
-        return {FUSED: reason} if reason else {}
+        reasons = {FUSED: fused_unavailable_reason(self.device, self.settings.dtype)}
+        if not self.on_gpu:
+            reasons[NATIVE] = native_unavailable_reason(self.device, self.settings.dtype)
+        return {name: reason for name, reason in reasons.items() if reason}
 
     def report(self) -> dict[str, Any]:
         """Measure everything."""
@@ -93,7 +104,7 @@ class Run:
             "settings": self.settings.report(),
             "rates": {"tflops": self.rates.flops / 1e12, "gigabytes_per_second": self.rates.bandwidth / 1e9},
             "notes": [f"{name}: {NOT_RUN}: {reason}" for name, reason in self.not_run.items()],
-            "cases": [self.row(case, _IMPLEMENTATIONS) for case in self.grid()],
+            "cases": [self.row(case, _IMPLEMENTATIONS[self.device.type]) for case in self.grid()],
             "all_positives": self.all_positives() if "all-positives" in extras else [],
             "released_loss": self.losses() if "released-loss" in extras else [],
             "first_call": self.first_calls() if "first-call" in extras else [],

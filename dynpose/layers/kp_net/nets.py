@@ -43,10 +43,10 @@ class KPNets:
         coord_scale: (N,) pixels that the relative coordinates are divided by.
         spec: the shape of the networks.
         stride: pixels per cell of ``features``.
-        backend: name of the implementation: "torch" is plain PyTorch, "triton" the fused kernels for CUDA (compute
-            capability 8.0 or more, float32, bfloat16 or float16 features, at most 64 channels and 4 layers), "auto" the
-            best for the device; or a registered one, see :mod:`dynpose.layers.backends`. If it cannot run, "torch" runs
-            instead, with a single warning.
+        backend: name of the implementation: "torch" is plain PyTorch, "native" compiled code for CPUs in float32,
+            "triton" the fused kernels for CUDA (compute capability 8.0 or more, float32, bfloat16 or float16 features,
+            at most 64 channels and 4 layers), "auto" the best for the device; or a registered one, see
+            :mod:`dynpose.layers.backends`. If it cannot run, "torch" runs instead, with a single warning.
 
     Raises:
         ValueError: if a shape, device or value is invalid, or the backend is unknown.

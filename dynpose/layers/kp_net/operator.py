@@ -19,7 +19,7 @@ from dynpose.layers.backends import Implementation, register_backend, select_bac
 from dynpose.layers.tensor_checks import check_below, check_tensor
 from dynpose.layers.triton_support import triton, triton_unavailable_reason
 
-from . import reference
+from . import native, reference
 from .spec import KPNetPeaks
 
 if triton is not None:
@@ -98,8 +98,10 @@ def kp_net_cross_entropy(nets: KPNets, targets: torch.Tensor) -> torch.Tensor:
 
 def _run(operator, nets, *arguments):
     device = nets.features.device
+    # FLOP counters and exporters read a trace: it must hold PyTorch's own operators.
+    backend = "torch" if torch.jit.is_tracing() else nets.backend
     with torch.autocast(device.type, enabled=False):
-        return select_backend(operator, nets.backend, device, nets, *arguments)(nets, *arguments)
+        return select_backend(operator, backend, device, nets, *arguments)(nets, *arguments)
 
 
 def _fused_implementation(function):
@@ -111,21 +113,43 @@ def _fused_unavailable_reason(nets, *_):
     return triton_unavailable_reason(nets.features) or fused.unavailable_reason(nets.features, nets.spec)
 
 
-register_backend(
-    "torch",
-    {
-        "kp_net_heatmaps": Implementation(reference._kp_net_heatmaps, devices=None),
-        "kp_net_peaks": Implementation(reference._kp_net_peaks, devices=None),
-        "kp_net_cross_entropy": Implementation(reference._kp_net_cross_entropy, devices=None),
-    },
-)
-register_backend(
-    "triton",
-    {
-        "kp_net_heatmaps": _fused_implementation(lambda nets: fused.fused_kp_net_heatmaps(nets)),
-        "kp_net_peaks": _fused_implementation(lambda nets: fused.fused_kp_net_peaks(nets)),
-        "kp_net_cross_entropy": _fused_implementation(
-            lambda nets, targets: fused.fused_kp_net_cross_entropy(nets, targets)
-        ),
-    },
-)
+def _native_implementation(function):
+    """Register ``function`` for "auto" on a CPU where its code was compiled."""
+    return Implementation(function, _native_unavailable_reason, ("cpu",) if native.is_built() else ())
+
+
+def _native_unavailable_reason(nets, *_):
+    return native.unavailable_reason(nets.features, nets.params)
+
+
+def _register():
+    """Register the backends of this package; "auto" tries the last one first."""
+    register_backend(
+        "torch",
+        {
+            "kp_net_heatmaps": Implementation(reference._kp_net_heatmaps, devices=None),
+            "kp_net_peaks": Implementation(reference._kp_net_peaks, devices=None),
+            "kp_net_cross_entropy": Implementation(reference._kp_net_cross_entropy, devices=None),
+        },
+    )
+    register_backend(
+        "triton",
+        {
+            "kp_net_heatmaps": _fused_implementation(lambda nets: fused.fused_kp_net_heatmaps(nets)),
+            "kp_net_peaks": _fused_implementation(lambda nets: fused.fused_kp_net_peaks(nets)),
+            "kp_net_cross_entropy": _fused_implementation(
+                lambda nets, targets: fused.fused_kp_net_cross_entropy(nets, targets)
+            ),
+        },
+    )
+    register_backend(
+        "native",
+        {
+            "kp_net_heatmaps": _native_implementation(native.native_kp_net_heatmaps),
+            "kp_net_peaks": _native_implementation(native.native_kp_net_peaks),
+            "kp_net_cross_entropy": _native_implementation(native.native_kp_net_cross_entropy),
+        },
+    )
+
+
+_register()

@@ -91,14 +91,21 @@ def _logits(inputs, weights):
 def _shared_inputs(features):
     """The input that all instances of an image share: (C + 3, H, W) from (C, H, W).
 
-    The added channels are the cell's x and y, and ones. Cell coordinates are in strides from the middle of the map:
-    exact in float32, and small, which limits cancellation in cells near the location.
+    The added channels are those of :func:`_cell_coordinates`, and ones.
     """
-    _, height, width = features.shape
+    return torch.cat([features, _cell_coordinates(features), torch.ones_like(features[:1])])
+
+
+def _cell_coordinates(features):
+    """The x and y of every cell of features (C, H, W): (2, H, W).
+
+    They are in strides from the middle of the map: exact in float32, and small, which limits cancellation in cells near
+    the location.
+    """
+    height, width = features.shape[-2:]
     x = torch.arange(width, dtype=features.dtype, device=features.device) - (width - 1) / 2
     y = torch.arange(height, dtype=features.dtype, device=features.device) - (height - 1) / 2
-    added = torch.stack([x.expand(height, width), y[:, None].expand(height, width), x.new_ones(height, width)])
-    return torch.cat([features, added])
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
 
 
 def _fold(params, locations, coord_scale, spec, stride, height, width):
@@ -107,6 +114,18 @@ def _fold(params, locations, coord_scale, spec, stride, height, width):
     Returns:
         The weights of the layers: (n, out + 1, in + 1) for a hidden layer, whose last output is one, and (n, K, in + 1)
         for the last. The input of the first is :func:`_shared_inputs`, C + 3 channels.
+    """
+    layers = _fold_coordinates(params, locations, coord_scale, spec, stride, height, width)
+    weights = [torch.cat([weight, bias[:, :, None]], dim=2) for weight, bias in layers]
+    return [*(_propagate_ones(weight) for weight in weights[:-1]), weights[-1]]
+
+
+def _fold_coordinates(params, locations, coord_scale, spec, stride, height, width):
+    """Fold the relative coordinates of n instances into the first layer's weights and biases.
+
+    Returns:
+        Weight (n, out, in) and bias (n, out) of each layer. The input of the first is the C features and
+        :func:`_cell_coordinates`.
     """
     (weight, bias), *later = spec.unpack(params)
     if spec.coords_position == "first":
@@ -119,9 +138,7 @@ def _fold(params, locations, coord_scale, spec, stride, height, width):
     from_location = torch.stack([m - x for m, x in zip(middle, locations.unbind(1))], dim=1)
     constant = bias + (on_offset * from_location[:, None, :]).sum(dim=2)
 
-    layers = [(torch.cat([on_features, on_offset * stride], dim=2), constant), *later]
-    weights = [torch.cat([weight, bias[:, :, None]], dim=2) for weight, bias in layers]
-    return [*(_propagate_ones(weight) for weight in weights[:-1]), weights[-1]]
+    return [(torch.cat([on_features, on_offset * stride], dim=2), constant), *later]
 
 
 def _propagate_ones(weight):
