@@ -75,9 +75,7 @@ struct Backward {
 
 // --- vectors ---
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16;
-#elif defined(__AVX2__)
+#if defined(__AVX2__)
 constexpr int LANES = 8;
 #else
 constexpr int LANES = 4;

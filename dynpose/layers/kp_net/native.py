@@ -37,8 +37,7 @@ class _Sizes(ctypes.Structure):
 def _variants():
     """The variants of the compiled code that the processor runs, fastest first; torch has asked it already."""
     capability = torch.backends.cpu.get_cpu_capability()
-    names = ("_native_avx512", "_native_avx2", "_native")
-    return names[{"AVX512": 0, "AVX2": 1}.get(capability, 2) :]
+    return ("_native_avx2", "_native") if capability in ("AVX2", "AVX512") else ("_native",)
 
 
 @functools.cache
