@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from dynpose.config import ConfigError
 
 from .folding import fold_batch_norms
-from .precision import Precision
+from .precision import Precision, compile_dense_parts
 
 __all__ = ["PRECISIONS", "optimize_for_inference", "resolve_precision"]
 
@@ -26,8 +26,6 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _EXAMPLE_SIDE = 128
 # Functions that autocast runs in lower precision, whose weights need not be converted in every pass
 _CONVERTED = (functional.conv2d, functional.conv_transpose2d, functional.linear)
-# What is compiled of a model that does not say it
-_BACKBONE = ("backbone",)
 
 
 def optimize_for_inference(
@@ -71,8 +69,7 @@ def optimize_for_inference(
         model.forward = Precision(device.type, dtype).autocast()(model.forward)
         _convert_weights(model, dtype, example)
     if compile:
-        for name in getattr(model, "dense_parts", _BACKBONE):
-            getattr(model, name).compile(dynamic=True)
+        compile_dense_parts(model, key="compile")
     logger.info(
         f"Inference in {precision}, channels last, {folded} batch normalisations folded"
         f"{', compiled at the first image' if compile else ''}"

@@ -65,7 +65,7 @@ class Precision:
         return torch.amp.GradScaler(self.device_type, enabled=self.dtype is torch.float16)
 
 
-def compile_dense_parts(model: torch.nn.Module, **kwargs: Any) -> None:
+def compile_dense_parts(model: torch.nn.Module, *, key: str = "SOLVER.COMPILE", **kwargs: Any) -> None:
     """Compile, as :func:`compile_backbone`, the modules that the model's attribute ``dense_parts`` names.
 
     Image sizes are symbolic, so that another size does not compile again. Models without the attribute have their
@@ -73,6 +73,7 @@ def compile_dense_parts(model: torch.nn.Module, **kwargs: Any) -> None:
 
     Args:
         model (nn.Module): a model.
+        key (str): what asks for it, for the error.
         **kwargs: of ``torch.compile``.
 
     Raises:
@@ -82,7 +83,7 @@ def compile_dense_parts(model: torch.nn.Module, **kwargs: Any) -> None:
     for name in parts:
         getattr(model, name).compile(dynamic=True, **kwargs)
     if not parts:
-        compile_backbone(model, key="SOLVER.COMPILE", dynamic=True, **kwargs)
+        compile_backbone(model, key=key, dynamic=True, **kwargs)
 
 
 def compile_backbone(model: torch.nn.Module, *, key: str = "MODEL.COMPILE_BACKBONE", **kwargs: Any) -> None:

@@ -475,7 +475,7 @@ def test_where_the_kernels_cannot_run_the_reference_does(caplog):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"backend": "cuda"}, ValueError, "backend: expected one of 'auto', 'triton', 'torch', got 'cuda'"),
+        ({"backend": "cuda"}, ValueError, "backend: expected one of 'auto', .*'torch', got 'cuda'"),
         ({"factor": 0}, ValueError, "factor: expected a positive int, got 0"),
         ({"factor": 2.0}, ValueError, "factor: expected a positive int"),
         ({"logits": torch.zeros(2, 3, 4)}, ValueError, r"logits: expected shape \(N, K, H, W\)"),
