@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
+from .utils.first_use import attributes_on_first_use
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -39,14 +40,11 @@ _MODULES = {
 }
 
 
+_import_attribute = attributes_on_first_use(__name__, _MODULES)
+
+
 def __getattr__(name):
-    if name == "model_zoo":
-        return importlib.import_module(".model_zoo", __name__)
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+    return importlib.import_module(".model_zoo", __name__) if name == "model_zoo" else _import_attribute(name)
 
 
 def __dir__():

@@ -20,7 +20,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import defaults
 
 if os.environ.get("TRITON_INTERPRET") == "1":
-    import interpreter_patches  # noqa: F401
+    from dynpose.layers import triton_interpreter  # noqa: F401
 
 # small tensors: a second thread costs more in waiting than it gives
 torch.set_num_threads(1)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from dynpose.layers import triton_support
-from dynpose.utils.environment import git_state, versions
+from dynpose.utils.environment import commit_of, git_state, versions
 
 # default number of timed rounds
 _ROUNDS = {"cuda": 50, "cpu": 7}
@@ -108,12 +108,12 @@ def environment(device: torch.device) -> dict[str, Any]:
         Versions (None if not installed), the commit of the source if known, followed by "+" if files differ from it,
         the device and the threads.
     """
-    on_gpu, state = device.type == "cuda", git_state()
+    on_gpu = device.type == "cuda"
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         **versions(),
         "triton": triton_support.triton.__version__ if triton_support.triton else None,
-        "commit": state and state["commit"][:12] + "+" * state["dirty"],
+        "commit": commit_of(git_state()),
         "cuda": torch.version.cuda if on_gpu else None,
         "cudnn": torch.backends.cudnn.version() if on_gpu else None,
         "device": torch.cuda.get_device_name(device) if on_gpu else _cpu_name(),

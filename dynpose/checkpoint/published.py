@@ -29,6 +29,7 @@ __all__ = [
     "list_weights",
     "locate_weights",
     "needs_download",
+    "origin",
     "weights_of_config",
 ]
 
@@ -139,27 +140,31 @@ def weights_of_config(name: str) -> PublishedWeights | None:
     return None
 
 
-def list_weights(markdown: bool = False) -> list[tuple[str, str, str, str, str, str]]:
+def list_weights() -> list[tuple[str, str, str, str, str, str]]:
     """List the published weights, as docs/weights.md has them.
 
-    Args:
-        markdown (bool): write names as code and links as links.
-
     Returns:
-        list[tuple]: rows of name, title, configs or file, AP as published, licence and origin.
+        list[tuple]: rows in Markdown, of name, title, configs or file, AP as published, licence and origin.
     """
     rows = []
     for weights in registered_weights():
         names = [Path(config).as_posix() for config in weights.configs] or [weights.file]
-        how = "by hand" if weights.by_hand else "download"
-        if markdown:
-            names = [f"`{name}`" for name in names]
-            origin = f"[{how}]({weights.link})"
-        else:
-            origin = "on this machine" if find_downloaded(weights) else f"{how}: {weights.link}"
-        name = f"`{weights.name}`" if markdown else weights.name
-        rows.append((name, weights.title, ", ".join(names), weights.ap, weights.licence, origin))
+        configs, link = ", ".join(f"`{name}`" for name in names), f"[{_how(weights)}]({weights.link})"
+        rows.append((f"`{weights.name}`", weights.title, configs, weights.ap, weights.licence, link))
     return rows
+
+
+def origin(weights: PublishedWeights) -> str:
+    """Where weights are: "on this machine", or how and where to get them.
+
+    Args:
+        weights (PublishedWeights)
+    """
+    return "on this machine" if find_downloaded(weights) else f"{_how(weights)}: {weights.link}"
+
+
+def _how(weights):
+    return "by hand" if weights.by_hand else "download"
 
 
 def _suggest(name):

@@ -37,7 +37,15 @@ from .json_keys import repeated_item_key, repeated_key
 from .people import HALF_A_PIXEL, MAX_COORDINATE, People, read_people, whole_number
 from .rules import Remarks
 
-__all__ = ["PoseFile", "expand_path", "forget_logged", "load_pose_json", "read_coco_json", "read_pose_file"]
+__all__ = [
+    "PoseFile",
+    "expand_path",
+    "file_stamp",
+    "forget_logged",
+    "load_pose_json",
+    "read_coco_json",
+    "read_pose_file",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +195,7 @@ def read_pose_file(
     """
     arguments = repr((selection, annotated is False, class_of, num_keypoints))
     key = json.dumps([_reader_version(), os.path.abspath(json_file), arguments])
-    stamp = _stamp(json_file)
+    stamp = file_stamp(json_file)
     pose_file = _cached(key, stamp, json_file)
     if pose_file is not None and (pose_file.people is not None or annotated is not True):
         return pose_file
@@ -639,8 +647,12 @@ def _from_text(item):
     return index, segmentation
 
 
-def _stamp(json_file):
-    """Values that change when a file is written or replaced; None if it is not on a disk."""
+def file_stamp(json_file: str) -> list[int] | None:
+    """Values that change when a file is written or replaced; None if it is not on a disk.
+
+    Args:
+        json_file (str): a path.
+    """
     try:
         status = os.stat(json_file)
     except (OSError, ValueError):

@@ -1,7 +1,8 @@
 """Training, evaluation and prediction on detectron2's engine."""
 
-import importlib
 from typing import TYPE_CHECKING
+
+from dynpose.utils.first_use import attributes_on_first_use
 
 if TYPE_CHECKING:
     from .ema import ModelEMA
@@ -50,13 +51,7 @@ _MODULES = {
     "setup": "entry",
 }
 
-
-def __getattr__(name):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = attributes_on_first_use(__name__, _MODULES)
 
 
 def __dir__():

@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from dynpose.config import ConfigError, load_config
 from dynpose.data import DatasetError, KeypointSchema, register_datasets_from_cfg, register_pose_dataset
+from dynpose.data.coco_json import file_stamp
 from dynpose.data.data_file import proposed_sigmas
 from dynpose.data.dataset_dicts import load_dataset_dicts
 from dynpose.evaluation.config_keys import evaluator_arguments, with_sigmas
@@ -190,18 +191,9 @@ def _registered(annotation: Annotation) -> str:
     options = dataclasses.asdict(annotation)
     options = {key: options[key] for key in ("category", "keypoints", "schema", "protocol")}
     # a name for each way to read the file, and for each of its contents: the keypoints of a name are read once
-    name = f"report of {os.path.abspath(json_file)} {_stamp(json_file)} {sorted(options.items(), key=str)} {root}"
+    name = f"report of {os.path.abspath(json_file)} {file_stamp(json_file)} {sorted(options.items(), key=str)} {root}"
     register_pose_dataset(name, json_file, root, **options)
     return name
-
-
-def _stamp(path: str) -> tuple[int, int] | None:
-    """What changes with the content of a file; None = it can't be read, which is refused later."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size
 
 
 def _sigmas_of_names(annotation: Annotation, dataset: str) -> Sequence[float]:

@@ -84,18 +84,18 @@ class _WeightsList(argparse.Action):
     """Prints the published weights, without the other arguments."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        from dynpose.checkpoint.published import list_weights
+        from dynpose.checkpoint.published import origin
         from dynpose.methods import registered_weights
 
         # a table of all columns is 330 characters wide
-        for weights, (*_, where) in zip(registered_weights(), list_weights()):
+        for weights in registered_weights():
             print(weights.name)
             print(f"    weights  {weights.title}{f'; AP as published: {weights.ap}' if weights.ap else ''}")
             for config in weights.configs:
                 print(f"    config   {Path(config).as_posix()}")
             print(f"    file     {weights.file}")
             print(f"    licence  {weights.licence}")
-            print(f"    where    {where}")
+            print(f"    where    {origin(weights)}")
         parser.exit()
 
 

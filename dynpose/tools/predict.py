@@ -29,10 +29,7 @@ written; 130 and 143 = ended by SIGINT (Ctrl-C) or SIGTERM. docs/prediction.md h
 import argparse
 import gc
 import importlib
-import signal
 import sys
-import threading
-from contextlib import contextmanager
 
 from dynpose.results import FORMATS
 
@@ -122,8 +119,10 @@ def _add_picture_arguments(parser):
 
 def run(args: argparse.Namespace) -> int:
     """Predict; see the module for the exit code."""
+    from dynpose.utils.terminating import sigterm_raises
+
     try:
-        with _sigterm_raises():
+        with sigterm_raises(_Terminated):
             return _run(args)
     except _Terminated:
         print("dynpose: terminated", file=sys.stderr)
@@ -156,21 +155,3 @@ def _import_without_collecting(module):
 
 class _Terminated(BaseException):
     """Raised on SIGTERM: the command ends as on Ctrl-C."""
-
-
-@contextmanager
-def _sigterm_raises():
-    # Python handles signals in the main thread only
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_):
-        raise _Terminated
-
-    previous = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        # None: it was not installed from Python
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)

@@ -47,6 +47,11 @@ def git_state(folder: Path | None = None) -> dict | None:
     return None if commit is None else {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "."))}
 
 
+def commit_of(state: dict | None) -> str | None:
+    """Write the result of :func:`git_state` in short: the commit, followed by "+" if files differ from it."""
+    return state["commit"][:12] + "+" * state["dirty"] if state else None
+
+
 def _git(folder, *arguments):
     try:
         # without optional locks, a killed run leaves no index.lock in the repository

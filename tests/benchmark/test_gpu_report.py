@@ -22,7 +22,7 @@ from dynpose.benchmark.gpu_report import (
     run,
     slowest_kernel,
 )
-from dynpose.benchmark.gpu_report.figures import combined_kp_net, commit_of, growth, largest_errors
+from dynpose.benchmark.gpu_report.figures import combined_kp_net, growth, largest_errors
 from dynpose.benchmark.gpu_report.plan import Part, read_plan
 from dynpose.benchmark.gpu_report.runner import DONE, FAILED, NOT_STARTED, OUT_OF_TIME, RUNNING, run_parts, run_process
 from dynpose.benchmark.import_report.blocks import BLOCKS, replace_blocks
@@ -32,6 +32,7 @@ from dynpose.benchmark.model import report as model_report
 from dynpose.config import ConfigError, find_config_file
 from dynpose.tools import benchmark
 from dynpose.tools.cli import main
+from dynpose.utils.environment import commit_of
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
@@ -298,7 +299,7 @@ def test_parts_of_a_rehearsal_interpret_the_kernels(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setenv("PYTHONPATH", ".gpu:.")
     assert run._environment(rehearse=True)["TRITON_INTERPRET"] == "1"
-    assert run._environment(rehearse=True)["PYTHONPATH"] == f"{ROOT / 'tests'}:.gpu:."
+    assert run._environment(rehearse=True)["PYTHONPATH"] == ".gpu:."
     on_gpu = run._environment(rehearse=False)
     assert "TRITON_INTERPRET" not in on_gpu
     assert on_gpu["PYTHONPATH"] == ".gpu:."

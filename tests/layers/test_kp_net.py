@@ -62,6 +62,44 @@ def direct_heatmaps(features, params, image_index, locations, coord_scale, spec,
     return torch.cat(heatmaps)
 
 
+def random_targets(spec, num_instances, size, device="cpu", seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-1, size[0] * size[1], (num_instances, spec.num_keypoints), generator=generator).to(device)
+
+
+def gradients(inputs, backend, targets, seed=2):
+    """Of a weighted sum of the losses and of one of the heatmaps, by features and parameters."""
+    features, params, *rest = inputs
+    leaves = (features.detach().requires_grad_(), params.detach().requires_grad_())
+    losses = cross_entropy_of(*leaves, *rest, targets, backend=backend)
+    heatmaps = heatmaps_of(*leaves, *rest, backend=backend)
+    generator = torch.Generator().manual_seed(seed)
+    results = []
+    for output in (losses, heatmaps):
+        weight = torch.randn(output.shape, generator=generator).to(output)
+        results += torch.autograd.grad((output * weight).sum(), leaves)
+    return results
+
+
+def check_one_graph(inputs, targets, backend="auto"):
+    """A function of the whole operator compiles without a break, with the same results and gradients."""
+    features, params, *rest = inputs
+
+    def run(features, params):
+        losses = cross_entropy_of(features * 2, params, *rest, targets, backend=backend)
+        heatmaps = heatmaps_of(features, params, *rest, backend=backend)
+        peaks = peaks_of(features, params, *rest, backend=backend)
+        return losses.sum() + heatmaps.square().mean() + peaks.confidence.sum(), peaks.indices
+
+    results = []
+    for function in (run, torch.compile(run, fullgraph=True, backend="aot_eager")):
+        leaves = (features.clone().requires_grad_(), params.clone().requires_grad_())
+        value, indices = function(*leaves)
+        results.append((value, indices, *torch.autograd.grad(value, leaves)))
+    for eager, compiled in zip(*results):
+        torch.testing.assert_close(compiled, eager)
+
+
 def relative_error(actual, expected):
     return ((actual - expected).abs().max() / expected.abs().max()).item()
 

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 from compiled_kernels import compile_report
-from test_kp_net import FCPOSE, cross_entropy_of, direct_heatmaps, heatmaps_of, make_inputs, peaks_of
+from test_kp_net import (
+    FCPOSE,
+    check_one_graph,
+    cross_entropy_of,
+    direct_heatmaps,
+    gradients,
+    heatmaps_of,
+    make_inputs,
+    peaks_of,
+    random_targets,
+)
 from torch.testing._internal.optests import opcheck
 
 from dynpose.layers import KPNets, KPNetSpec, backends, triton_support
@@ -81,11 +91,6 @@ def deterministic():
     torch.use_deterministic_algorithms(False)
 
 
-def random_targets(spec, num_instances, size, device="cpu", seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(-1, size[0] * size[1], (num_instances, spec.num_keypoints), generator=generator).to(device)
-
-
 def check_forward(inputs, tolerance):
     """Peaks, losses and heatmaps against float64."""
     spec = inputs[5]
@@ -112,20 +117,6 @@ def check_forward(inputs, tolerance):
     wanted = torch.where(targets.cpu() >= 0, expected.logsumexp(2) - at_target, 0.0)
     assert ((losses.double().cpu() - wanted).abs().max() <= 2 * tolerance * scale).item()
     assert not losses.cpu()[targets.cpu() < 0].any()
-
-
-def gradients(inputs, backend, targets, seed=2):
-    """Of a weighted sum of the losses and of one of the heatmaps, by features and parameters."""
-    features, params, *rest = inputs
-    leaves = (features.detach().requires_grad_(), params.detach().requires_grad_())
-    losses = cross_entropy_of(*leaves, *rest, targets, backend=backend)
-    heatmaps = heatmaps_of(*leaves, *rest, backend=backend)
-    generator = torch.Generator().manual_seed(seed)
-    results = []
-    for output in (losses, heatmaps):
-        weight = torch.randn(output.shape, generator=generator).to(output)
-        results += torch.autograd.grad((output * weight).sum(), leaves)
-    return results
 
 
 def check_gradients(inputs, tolerance):
@@ -370,22 +361,8 @@ def test_opcheck(num_instances):
 @needs_interpreter
 def test_compile_does_not_break_the_graph(set_tf32):
     set_tf32(False)
-    features, params, *rest = to(make_inputs(INSPOSE, num_images=2, num_instances=2, size=(3, 5)), torch.float32)
-    targets = random_targets(INSPOSE, 2, (3, 5))
-
-    def run(features, params):
-        losses = cross_entropy_of(features * 2, params, *rest, targets, backend="triton")
-        heatmaps = heatmaps_of(features, params, *rest, backend="triton")
-        peaks = peaks_of(features, params, *rest, backend="triton")
-        return losses.sum() + heatmaps.square().mean() + peaks.confidence.sum(), peaks.indices
-
-    results = []
-    for function in (run, torch.compile(run, fullgraph=True, backend="aot_eager")):
-        leaves = (features.clone().requires_grad_(), params.clone().requires_grad_())
-        value, indices = function(*leaves)
-        results.append((value, indices, *torch.autograd.grad(value, leaves)))
-    for eager, compiled in zip(*results):
-        torch.testing.assert_close(compiled, eager)
+    inputs = to(make_inputs(INSPOSE, num_images=2, num_instances=2, size=(3, 5)), torch.float32)
+    check_one_graph(inputs, random_targets(INSPOSE, 2, (3, 5)), "triton")
 
 
 @needs_interpreter

@@ -4,7 +4,17 @@ import logging
 
 import pytest
 import torch
-from test_kp_net import FCPOSE, cross_entropy_of, direct_heatmaps, heatmaps_of, make_inputs, peaks_of
+from test_kp_net import (
+    FCPOSE,
+    check_one_graph,
+    cross_entropy_of,
+    direct_heatmaps,
+    gradients,
+    heatmaps_of,
+    make_inputs,
+    peaks_of,
+    random_targets,
+)
 from torch.testing._internal.optests import opcheck
 
 from dynpose.layers import KPNets, KPNetSpec, backends
@@ -38,26 +48,6 @@ def variant(request, monkeypatch):
 def single(inputs):
     """The same numbers in float32."""
     return tuple(x.float() if torch.is_tensor(x) and x.is_floating_point() else x for x in inputs)
-
-
-def random_targets(spec, num_instances, size):
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(-1, size[0] * size[1], (num_instances, spec.num_keypoints), generator=generator)
-
-
-def gradients(inputs, backend, targets):
-    """Of a weighted sum of the losses and of one of the heatmaps, by features and parameters."""
-    features, params, *rest = inputs
-    leaves = (features.detach().requires_grad_(), params.detach().requires_grad_())
-    outputs = (
-        cross_entropy_of(*leaves, *rest, targets, backend=backend),
-        heatmaps_of(*leaves, *rest, backend=backend),
-    )
-    results = []
-    for output in outputs:
-        weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(2)).to(output)
-        results += torch.autograd.grad((output * weight).sum(), leaves)
-    return results
 
 
 def assert_close(actual, expected, tolerance=1e-5):
@@ -235,22 +225,7 @@ def test_opcheck(num_instances):
 
 @built
 def test_compile_does_not_break_the_graph():
-    features, params, *rest = single(make_inputs(INSPOSE, size=(3, 5)))
-    targets = random_targets(INSPOSE, 7, (3, 5))
-
-    def run(features, params):
-        losses = cross_entropy_of(features * 2, params, *rest, targets)
-        heatmaps = heatmaps_of(features, params, *rest)
-        peaks = peaks_of(features, params, *rest)
-        return losses.sum() + heatmaps.square().mean() + peaks.confidence.sum(), peaks.indices
-
-    results = []
-    for function in (run, torch.compile(run, fullgraph=True, backend="aot_eager")):
-        leaves = (features.clone().requires_grad_(), params.clone().requires_grad_())
-        value, indices = function(*leaves)
-        results.append((value, indices, *torch.autograd.grad(value, leaves)))
-    for eager, compiled in zip(*results):
-        torch.testing.assert_close(compiled, eager)
+    check_one_graph(single(make_inputs(INSPOSE, size=(3, 5))), random_targets(INSPOSE, 7, (3, 5)))
 
 
 # --- which backend runs ---

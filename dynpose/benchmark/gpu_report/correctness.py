@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--positives", type=int, help="instances of training with all positive locations")
     args = parser.parse_args(argv)
     if triton_support.interprets():
-        import interpreter_patches  # noqa: F401  of the tests: corrects faults of the interpreter
+        from dynpose.layers import triton_interpreter  # noqa: F401  corrects its faults
 
     device = choose_device(args.device)
     report: dict[str, Any] = {"environment": environment(device), "cases": []}

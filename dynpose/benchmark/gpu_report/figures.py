@@ -27,11 +27,6 @@ def read_json(folder: Path, name: str) -> dict[str, Any] | None:
         return None
 
 
-def commit_of(state: dict[str, Any] | None) -> str | None:
-    """Write the state of a checkout: its commit, followed by "+" if files differ from it; None if unknown."""
-    return state["commit"][:12] + "+" * state["dirty"] if state else None
-
-
 def combined_kp_net(folder: Path) -> dict[str, Any] | None:
     """Join the operator's rows of both parts, by case and number of instances; None without any."""
     reports = [report for name in _KP_NET if (report := read_json(folder, name))]

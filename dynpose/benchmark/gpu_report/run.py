@@ -16,17 +16,17 @@ import torch
 from dynpose.benchmark.kp_net.plot import draw
 from dynpose.config import ConfigError
 from dynpose.utils.atomic import atomic_open
-from dynpose.utils.environment import git_state
+from dynpose.utils.environment import commit_of, git_state
+from dynpose.utils.terminating import sigterm_raises
 from dynpose.version import __version__
 
-from .figures import COMBINED, FORMAT, INDEX, combined_kp_net, commit_of, read_json
+from .figures import COMBINED, FORMAT, INDEX, combined_kp_net, read_json
 from .plan import Part, read_plan
 from .report import index
-from .runner import DONE, Start, run_parts, run_process, terminating_as_interrupt
+from .runner import DONE, Start, run_parts, run_process
 
 # Budgets of plan.yaml fit into this time, with half a minute to spare for the start and the end.
 PLANNED_MINUTES = 10.0
-_ROOT = Path(__file__).parents[3]
 
 
 def measure(args: Namespace, start: Start | None = None, **options: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def measure(args: Namespace, start: Start | None = None, **options: Any) -> dict
 
     start = start or partial(run_process, environment=_environment(args.rehearse))
     options.setdefault("scale", args.minutes / PLANNED_MINUTES)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work, terminating_as_interrupt():
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work, sigterm_raises(KeyboardInterrupt):
         run_parts(parts, output, Path(work), report, start=start, **options)
     _combine(output)
     _write(output, content)
@@ -77,9 +77,7 @@ def _environment(rehearse):
     """The variables of the parts."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TRITON_PRINT_AUTOTUNING": "1"}
     if rehearse:
-        # The tests mend Triton's interpreter, in which a rehearsal runs the kernels.
-        paths = [str(_ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-        environment |= {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        environment["TRITON_INTERPRET"] = "1"
     return environment
 
 

@@ -48,9 +48,11 @@ mean and deviation above.
 
 from typing import TYPE_CHECKING
 
+from dynpose.utils.first_use import attributes_on_first_use
+
 from . import builders, published_weights
 from .branches import HRFPN, BranchConcat
-from .builders import build_backbone, network_class
+from .builders import NETWORK_MODULES, build_backbone
 
 if TYPE_CHECKING:
     from .dla import DLA
@@ -60,8 +62,5 @@ if TYPE_CHECKING:
 
 __all__ = ["DLA", "HRFPN", "BranchConcat", "HRNet", "Swin", "Timm", "build_backbone", "builders", "published_weights"]
 
-
-def __getattr__(name):
-    # on first use, because they need timm
-    value = globals()[name] = network_class(name)
-    return value
+# they need timm
+__getattr__ = attributes_on_first_use(__name__, NETWORK_MODULES)

@@ -14,7 +14,7 @@ from dynpose.config import ConfigError, check_at_least_one, check_choice, check_
 from .branches import HRFPN, BranchConcat
 
 # Their modules import timm, which takes half a second, when one of them is built
-_NETWORK_MODULES = {"HRNet": "hrnet", "DLA": "dla", "Swin": "swin", "Timm": "timm_network"}
+NETWORK_MODULES = {"HRNet": "hrnet", "DLA": "dla", "Swin": "swin", "Timm": "timm_network"}
 # those of detectron2's build_resnet_backbone
 _RESNET_DEPTHS = (18, 34, 50, 101, 152)
 
@@ -42,14 +42,8 @@ def build_backbone(cfg: CfgNode) -> Backbone:
 
 
 def network_class(name: str) -> type[Backbone]:
-    """Import the class of a network of timm: DLA, HRNet, Swin or Timm.
-
-    Raises:
-        AttributeError: the name is another one.
-    """
-    if name not in _NETWORK_MODULES:
-        raise AttributeError(f"module {__package__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_NETWORK_MODULES[name]}", __package__), name)
+    """Import the class of a network of timm: DLA, HRNet, Swin or Timm."""
+    return getattr(importlib.import_module(f".{NETWORK_MODULES[name]}", __package__), name)
 
 
 def plain_fpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None = None) -> FPN:
@@ -160,7 +154,7 @@ def _builders():
         ),
         "build_hrnet_hrfpn_backbone": _neck_builder("HRNet", hrfpn),
     }
-    for network in _NETWORK_MODULES:
+    for network in NETWORK_MODULES:
         name = network.lower()
         builders[f"build_{name}_backbone"] = _network_builder(network)
         builders[f"build_{name}_concat_backbone"] = _neck_builder(network, concat)

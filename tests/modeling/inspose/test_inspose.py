@@ -6,11 +6,11 @@ import pytest
 import torch
 from detectron2.engine import DefaultPredictor
 from detectron2.structures import ImageList
-from fast_models import assert_faster_ones_agree
 from small_models import SCHEMA, image, one_person, people, small_config, small_model
 
 from dynpose.config import ConfigError, load_config
 from dynpose.data import COCO_PERSON, KeypointSchema, schema_to_cfg
+from dynpose.engine import optimize_for_inference
 from dynpose.modeling import InsPose
 from dynpose.modeling.fcos import detector
 
@@ -453,6 +453,29 @@ def test_one_keypoint_kind():
 def test_wrong_choices_name_their_key(opts, named):
     with pytest.raises(ConfigError, match=named):
         small_inspose(*opts)
+
+
+# largest distance of a keypoint, pixels, and difference of a score
+LIMITS = {"float32": (1e-2, 1e-4), "bfloat16": (0.5, 0.02)}
+
+
+def assert_faster_ones_agree(model, data):
+    """The best person of an image, by a trained model, is the same in each precision that "auto" may choose."""
+    model.eval()
+    keypoints, score = _best(model, data)
+    precisions = ("float32", *model.proven_precisions)
+    for precision in precisions:
+        distance, difference = LIMITS[precision]
+        fast_keypoints, fast_score = _best(optimize_for_inference(model, precision), data)
+        assert (fast_keypoints - keypoints).norm(dim=1).max() < distance, precision
+        assert fast_score == pytest.approx(score, abs=difference), precision
+
+
+def _best(model, data):
+    with torch.no_grad():
+        people = model([data])[0]["instances"]
+    best = people[int(people.scores.argmax())]
+    return best.pred_keypoints[0, :, :2], best.scores.item()
 
 
 @pytest.mark.parametrize("boxes", [False, True])

@@ -15,7 +15,7 @@ _run_grid = interpreter.GridExecutor.__call__
 _create_dot = InterpreterBuilder.create_dot
 _numpy_dtype = interpreter._get_np_dtype
 # of triton.language, those that are patched in the launch that is running
-_patched_modules = set()
+_patched_modules: set[str] = set()
 
 
 def _patch_tensor_for_numpy(tensor, scope):
@@ -89,7 +89,7 @@ def _init_tensor(self, handle, type):
     self.shape, self.numel = type.of_tensor if type.is_block() else _SCALAR
 
 
-_dtypes_by_name = {}
+_dtypes_by_name: dict[str, type] = {}
 
 
 def _numpy_dtype_by_name(dtype):
