@@ -19,6 +19,7 @@ from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import ConfigError, find_config_file, load_config
 from dynpose.data import DatasetError
 from dynpose.data.coco_json import forget_logged
+from dynpose.utils.freed_memory import keep_freed_memory
 from dynpose.utils.locking import LockedError, locked
 
 from .custom_data import complete_for_data, prepare_data
@@ -69,6 +70,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         with _same_error_in_all_processes():
             check_machine(cfg)
             check_device(cfg.MODEL.DEVICE, "MODEL.DEVICE", "set MODEL.DEVICE cpu (at the end of the command)")
+            if cfg.MODEL.DEVICE == "cpu":
+                keep_freed_memory()
             _hold(cfg.OUTPUT_DIR)
             _log_to(cfg.OUTPUT_DIR)
             forget_logged()

@@ -87,10 +87,13 @@ def _predict(args, output, share):
     from dynpose.engine.prediction_record import run_fingerprint
     from dynpose.engine.show import Window
     from dynpose.results import check_formats, write_formats
+    from dynpose.utils.freed_memory import keep_freed_memory
 
     window = Window() if args.show else None
     model = args.config_file, args.weights, args.opts, args.device
     predictor = FilePredictor.from_files(*model, precision=args.precision, compile=args.compile)
+    if predictor.cfg.MODEL.DEVICE == "cpu":
+        keep_freed_memory()
 
     output.mkdir(parents=True, exist_ok=True)
     header, made_with = info(args, predictor, share.beyond_limit), run_fingerprint(predictor.cfg, predictor.precision)
