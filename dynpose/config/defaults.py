@@ -225,11 +225,11 @@ def _add_solver(cfg):
     # PyTorch's channels-last memory layout in training and evaluation: faster with SOLVER.AMP on GPUs and on CPUs that
     # multiply in bfloat16. Checkpoints are the same with and without it.
     cfg.SOLVER.CHANNELS_LAST = False
-    # torch.compile the dense parts of a model (those that it names, or else its backbone)
-    # for images of any size, in training and evaluation; checkpoints load with or without it
+    # torch.compile the dense parts of a model (those that it names, or else its backbone) for images of any size, in
+    # training and evaluation; checkpoints load with or without it
     cfg.SOLVER.COMPILE = False
-    # torch.compile the backbone, in training and evaluation; checkpoints load with or without it
-    cfg.MODEL.COMPILE_BACKBONE = False
+    # the earlier key for the backbone alone; config files of old runs have it
+    cfg.__dict__[CN.DEPRECATED_KEYS].add("MODEL.COMPILE_BACKBONE")
 
     # Number of numbered checkpoints to keep, the newest; 0 = all. model_final.pth and model_best.pth do not count.
     cfg.SOLVER.CHECKPOINTS_KEPT = 5

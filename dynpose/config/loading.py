@@ -42,6 +42,7 @@ def load_config(config_file: str | os.PathLike[str] = "", opts: Sequence[str] = 
         reader = _FileReader()
         # It shares the config's nodes: copying and merging all of them takes longer than reading the file
         reader.update(cfg)
+        reader.__dict__[CfgNode.DEPRECATED_KEYS] = cfg.__dict__[CfgNode.DEPRECATED_KEYS]
         _merge(cfg, reader.merge_from_file, path, config_file)
         cfg.update(reader)
     if len(opts) % 2:

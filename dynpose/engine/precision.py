@@ -66,10 +66,11 @@ class Precision:
 
 
 def compile_dense_parts(model: torch.nn.Module, *, key: str = "SOLVER.COMPILE", **kwargs: Any) -> None:
-    """Compile, as :func:`compile_backbone`, the modules that the model's attribute ``dense_parts`` names.
+    """Compile the dense parts of a model in place with ``torch.compile``, at its first forward pass.
 
-    Image sizes are symbolic, so that another size does not compile again. Models without the attribute have their
-    backbone compiled.
+    These are the modules that its attribute ``dense_parts`` names, by default its backbone. Image sizes are symbolic,
+    so that another size does not compile again. Parameter names do not change: checkpoints fit models with and without
+    compilation.
 
     Args:
         model (nn.Module): a model.
@@ -79,27 +80,8 @@ def compile_dense_parts(model: torch.nn.Module, *, key: str = "SOLVER.COMPILE", 
     Raises:
         ConfigError: the model has neither the attribute nor a backbone.
     """
-    parts = getattr(model, "dense_parts", ())
-    for name in parts:
-        getattr(model, name).compile(dynamic=True, **kwargs)
-    if not parts:
-        compile_backbone(model, key=key, dynamic=True, **kwargs)
-
-
-def compile_backbone(model: torch.nn.Module, *, key: str = "MODEL.COMPILE_BACKBONE", **kwargs: Any) -> None:
-    """Compile a model's backbone in place with ``torch.compile``, at its first forward pass.
-
-    Parameter names do not change, so checkpoints fit models with and without compilation.
-
-    Args:
-        model (nn.Module): with an attribute ``backbone``.
-        key (str): the config key that asks for it, for the error.
-        **kwargs: of ``torch.compile``.
-
-    Raises:
-        ConfigError: the model has no backbone.
-    """
-    backbone = getattr(model, "backbone", None)
-    if not isinstance(backbone, torch.nn.Module):
-        raise ConfigError(f"{key} is True, but {type(model).__name__} has no module named backbone: set it to False")
-    backbone.compile(**kwargs)
+    for name in getattr(model, "dense_parts", ("backbone",)):
+        part = getattr(model, name, None)
+        if not isinstance(part, torch.nn.Module):
+            raise ConfigError(f"{key} is True, but {type(model).__name__} has no module named {name}: set it to False")
+        part.compile(dynamic=True, **kwargs)

@@ -36,7 +36,7 @@ from .launching import data_parallel
 from .metrics_file import MetricsHook
 from .nonfinite import NonFiniteGuard
 from .optimizer import build_optimizer
-from .precision import Precision, compile_backbone, compile_dense_parts
+from .precision import Precision, compile_dense_parts
 from .records import write_records
 from .resuming import ResumeHook, load_trainer_state, trainer_state
 from .signals import StopHook, StopRequest, stop_signals
@@ -184,15 +184,13 @@ class PoseTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """detectron2's, with SOLVER.CHANNELS_LAST, SOLVER.COMPILE and MODEL.COMPILE_BACKBONE applied."""
+        """detectron2's, with SOLVER.CHANNELS_LAST and SOLVER.COMPILE applied."""
         check_meta_architecture(cfg)
         model = super().build_model(cfg)
         if cfg.SOLVER.CHANNELS_LAST:
             model.to(memory_format=torch.channels_last)
         if cfg.SOLVER.COMPILE:
             compile_dense_parts(model)
-        elif cfg.MODEL.COMPILE_BACKBONE:
-            compile_backbone(model)
         return model
 
     @classmethod

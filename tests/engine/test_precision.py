@@ -13,9 +13,9 @@ from tiny_methods import METHODS, global_batch, tiny_config, tiny_model
 from torch import nn
 
 from dynpose.checkpoint.writing import write_checkpoint
-from dynpose.config import ConfigError
+from dynpose.config import ConfigError, load_config
 from dynpose.engine import ModelEMA, PoseTrainer, TrainingStep, main
-from dynpose.engine.precision import Precision, compile_backbone
+from dynpose.engine.precision import Precision, compile_dense_parts
 from dynpose.modeling.querypose import querypose
 
 pytestmark = pytest.mark.usefixtures("clean_run")
@@ -253,7 +253,7 @@ def features_of(model):
 def assert_compiles(model, tolerance, **kwargs):
     names = list(model.state_dict())
     expected = features_of(model)
-    compile_backbone(model, **kwargs)
+    compile_dense_parts(model, **kwargs)
     for name, values in features_of(model).items():
         torch.testing.assert_close(values, expected[name], rtol=tolerance, atol=tolerance)
     assert list(model.state_dict()) == names
@@ -270,17 +270,19 @@ def test_a_compiled_backbone_keeps_its_names():
     assert compiled
 
 
-def test_the_config_compiles_the_backbone_and_its_average_is_plain(monkeypatch):
-    calls = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self, **kwargs: calls.append(self))
-    model = PoseTrainer.build_model(small_config("configs/FCPose/Base-FCPose.yaml", "MODEL.COMPILE_BACKBONE", True))
-    assert calls == [model.backbone]
-    monkeypatch.undo()
-    compile_backbone(model, backend="eager")
+def test_the_average_of_a_compiled_model_is_plain():
+    model = small_model()
+    compile_dense_parts(model, backend="eager")
     ema = ModelEMA(model, 0.5)
     ema.update(model)
     assert list(ema.model.state_dict()) == list(small_model().state_dict())
     assert ema.model.backbone._compiled_call_impl is None
+
+
+def test_config_files_of_old_runs_still_load(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("MODEL:\n  COMPILE_BACKBONE: true\n")
+    assert not load_config(file).SOLVER.COMPILE
 
 
 def test_the_config_compiles_the_dense_parts(monkeypatch):
@@ -312,8 +314,8 @@ def test_channels_last_changes_neither_losses_nor_files(tmp_path):
 
 
 def test_a_model_without_a_backbone():
-    with pytest.raises(ConfigError, match=r"MODEL\.COMPILE_BACKBONE is True, but Linear has no module named backbone"):
-        compile_backbone(nn.Linear(1, 1))
+    with pytest.raises(ConfigError, match=r"SOLVER\.COMPILE is True, but Linear has no module named backbone"):
+        compile_dense_parts(nn.Linear(1, 1))
 
 
 @pytest.mark.gpu
