@@ -44,8 +44,9 @@ lint: $(READY)
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
+# Two processes with a thread each: the operations on maps this small gain little from a second thread.
 demo: $(READY)
-	$(BIN)/python train_net.py --config-file configs/quick/fcpose_synthetic.yaml OUTPUT_DIR output/demo
+	OMP_NUM_THREADS=1 $(BIN)/python train_net.py --num-gpus 2 --config-file configs/quick/fcpose_synthetic.yaml OUTPUT_DIR output/demo
 	$(BIN)/dynpose predict --config-file output/demo/config.yaml --weights output/demo/model_final.pth \
 		--input output/demo/synthetic/val --output output/demo/predictions --limit 8 --score-threshold 0.5
 
