@@ -558,6 +558,23 @@ def test_reports_that_are_refused(report_folder, values, message, capsys):
     assert (report_folder.parent / "benchmarks.md").read_text() == PAGE.read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("report", {"format": 1, "device": "Test GPU", "commit": "0123456789ab"}, "not a report of dynpose"),
+        ("kp_net", {"title": "another file"}, "block targets are damaged or of another command (KeyError: 'cases')"),
+        ("models_tf32", {"cases": [{"people": 1}]}, "block models are damaged"),
+    ],
+)
+def test_damaged_figures_are_named_and_the_page_stays(report_folder, name, content, message, capsys):
+    (report_folder / f"{name}.json").write_text(json.dumps(content))
+    assert import_report(report_folder) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert str(report_folder) in line
+    assert (report_folder.parent / "benchmarks.md").read_text() == PAGE.read_text()
+
+
 def test_the_commit_may_be_given(report_folder):
     change(report_folder, commit=None)
     assert import_report(report_folder, "--commit", "feedbeef") == 0
