@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,7 +67,8 @@ def optimize_for_inference(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if precision != "float32":
         dtype = getattr(torch, precision)
-        model.forward = Precision(device.type, dtype).autocast()(model.forward)
+        # unlike a closure, a partial of a bound method belongs to the copy in a copied model
+        model.forward = partial(_under_autocast, Precision(device.type, dtype), model.forward)
         _convert_weights(model, dtype, example)
     if compile:
         compile_dense_parts(model, key="compile")
@@ -110,6 +112,11 @@ def _has_bfloat16(device):
     # of PyTorch 2.11 and later
     capabilities = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
     return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def _under_autocast(precision, forward, *args, **kwargs):
+    with precision.autocast():
+        return forward(*args, **kwargs)
 
 
 def _example(model):

@@ -7,7 +7,8 @@ detectron2's ``Conv2d`` with a norm, sequences, pairs of attributes as in torchv
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +32,8 @@ def fold_batch_norms(model: nn.Module, run: Callable[[], Any]) -> int:
     """Fold batch normalisation in place: scales go into the weights of the convolution, shifts into its bias.
 
     A normalisation is folded if, in the pass, it is applied to the output of one convolution only, nothing else reads
-    that output, and it uses the statistics of training. Predictions stay equal up to rounding. Names in the state dict
-    change.
+    that output or the weight of the convolution, and it uses the statistics of training. Modules with hooks and
+    convolutions that share a weight are left. Predictions stay equal up to rounding. Names in the state dict change.
 
     Args:
         model (nn.Module): in eval mode.
@@ -41,11 +42,11 @@ def fold_batch_norms(model: nn.Module, run: Callable[[], Any]) -> int:
     Returns:
         int: number of folded normalisations.
     """
-    observer = _Observer()
+    convolutions = _by_tensor(filter(_is_convolution, model.modules()), "weight")
+    norms = _by_tensor(filter(_is_batch_norm, model.modules()), "running_mean")
+    observer = _Observer(convolutions)
     with torch.no_grad(), observer:
         run()
-    convolutions = {id(module.weight): module for module in model.modules() if _is_convolution(module)}
-    norms = {id(module.running_mean): module for module in model.modules() if _is_batch_norm(module)}
     pairs = [pair for pair in observer.pairs() if pair[0] in convolutions and pair[1] in norms]
     for weight, mean in pairs:
         _fold(convolutions[weight], norms[mean])
@@ -53,14 +54,28 @@ def fold_batch_norms(model: nn.Module, run: Callable[[], Any]) -> int:
     return len(pairs)
 
 
+def _by_tensor(modules, name):
+    """The modules by the id of a tensor, without those that share it."""
+    modules = list(modules)
+    counts = Counter(id(getattr(module, name)) for module in modules)
+    return {key: module for module in modules if counts[key := id(getattr(module, name))] == 1}
+
+
 def _is_convolution(module):
+    if _has_hooks(module) or "weight" not in module._parameters:
+        return False
     if isinstance(module, nn.ConvTranspose2d):
         return module.groups == 1
     return isinstance(module, nn.Conv2d)
 
 
 def _is_batch_norm(module):
-    return type(module) in _PLAIN or _has_activation(module)
+    return (type(module) in _PLAIN or _has_activation(module)) and not _has_hooks(module)
+
+
+def _has_hooks(module):
+    """Whether other code reads or replaces the inputs, outputs or weights, as torch.nn.utils.weight_norm does."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _has_activation(module):
@@ -89,9 +104,10 @@ def _without_norm(norm):
 def _replace(model, old, new):
     """Replace a module wherever it is a child."""
     for parent in model.modules():
-        for name, child in parent.named_children():
+        # named_children lists a module once, even if it has two names
+        for name, child in parent._modules.items():
             if child is old:
-                setattr(parent, name, new)
+                parent._modules[name] = new
 
 
 @dataclass
@@ -107,25 +123,37 @@ class _Output:
 class _Observer(TorchFunctionMode):
     """Records which batch normalisations read which outputs of convolutions."""
 
-    def __init__(self):
+    def __init__(self, convolutions: Mapping[int, nn.Module]):
         super().__init__()
+        self._convolutions = convolutions
         # tensors are kept, since an id is unique only while its object lives
         self._outputs: dict[int, _Output] = {}
         self._means_elsewhere: list[Tensor] = []
+        # ids of weights that are read otherwise than by their convolution
+        self._weights_elsewhere: set[int] = set()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         read = [self._outputs[id(leaf)] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self._outputs]
+        weights = {id(leaf) for leaf in tree_leaves((args, kwargs))} & self._convolutions.keys()
+        if func in (functional.conv2d, functional.conv_transpose2d):
+            values = dict(zip(("input", "weight", "bias"), args), **kwargs)
+            self._outputs[id(result)] = _Output(result, values["weight"])
+            if self._has_bias_of_module(values):
+                weights.discard(id(values["weight"]))
         if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
             for output in read:
                 output.readers += 1
+            self._weights_elsewhere |= weights
         if func is functional.batch_norm:
             self._add_norm(args, kwargs, read)
-        elif func in (functional.conv2d, functional.conv_transpose2d):
-            weight = args[1] if len(args) > 1 else kwargs["weight"]
-            self._outputs[id(result)] = _Output(result, weight)
         return result
+
+    def _has_bias_of_module(self, values):
+        """Whether a convolution adds the bias of its module as it is; the class of the module may do otherwise."""
+        module = self._convolutions.get(id(values["weight"]))
+        return module is not None and values.get("bias") is module.bias
 
     def _add_norm(self, args, kwargs, read):
         values = dict(zip(("input", "running_mean", "running_var", "weight", "bias", "training"), args), **kwargs)
@@ -149,5 +177,6 @@ class _Observer(TorchFunctionMode):
                 weights_of.setdefault(mean, set()).add(id(output.weight))
         for weight, means in means_of.items():
             only = next(iter(means))
-            if len(means) == 1 and only and weights_of[only] == {weight}:
+            is_pair = len(means) == 1 and only and weights_of[only] == {weight}
+            if is_pair and weight not in self._weights_elsewhere:
                 yield weight, only

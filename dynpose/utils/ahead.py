@@ -30,7 +30,12 @@ def map_ahead(
         tuple: an item and the future of its result, in the order of the items. An exception from reading the items is
         raised after all earlier items. Closing the generator ends the thread; if the function does not return within
         5 seconds, as it waits for a network, the thread is left alone and does not keep the program from ending.
+
+    Raises:
+        ValueError: ``ahead`` is less than 1.
     """
+    if ahead < 1:
+        raise ValueError(f"ahead must be at least 1, got {ahead}")
     calls: queue.SimpleQueue[tuple[_Item, Future[_Result]] | None] = queue.SimpleQueue()
     thread = threading.Thread(target=_work, args=(function, calls), name="dynpose-ahead", daemon=True)
     thread.start()

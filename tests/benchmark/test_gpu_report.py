@@ -24,7 +24,16 @@ from dynpose.benchmark.gpu_report import (
 )
 from dynpose.benchmark.gpu_report.figures import combined_kp_net, growth, largest_errors
 from dynpose.benchmark.gpu_report.plan import Part, read_plan
-from dynpose.benchmark.gpu_report.runner import DONE, FAILED, NOT_STARTED, OUT_OF_TIME, RUNNING, run_parts, run_process
+from dynpose.benchmark.gpu_report.runner import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    NOT_STARTED,
+    OUT_OF_TIME,
+    RUNNING,
+    run_parts,
+    run_process,
+)
 from dynpose.benchmark.import_report.blocks import BLOCKS, replace_blocks
 from dynpose.benchmark.kp_net.case import FUSED, GROUPED, KPNetCase
 from dynpose.benchmark.kp_net.run import kp_net_benchmarks
@@ -272,9 +281,10 @@ def test_a_killed_run_keeps_what_it_has(tmp_path):
     statuses = {row["name"]: row["status"] for row in index["parts"]}
     assert index["device"] == "Test GPU"
     assert statuses["kp_net"] == DONE
-    assert statuses["kp_net_others"] == RUNNING
+    assert statuses["kp_net_others"] == INTERRUPTED
     assert statuses["memory"] == NOT_STARTED
-    assert "| running" in (tmp_path / "report.md").read_text()
+    assert "| interrupted" in (tmp_path / "report.md").read_text()
+    assert (tmp_path / "kp_net_all.png").exists()
 
 
 def test_device_is_named_although_its_part_was_stopped(tmp_path):
@@ -555,6 +565,23 @@ def test_reports_that_are_refused(report_folder, values, message, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert str(report_folder / "report.json") in line
+    assert (report_folder.parent / "benchmarks.md").read_text() == PAGE.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("report", {"format": 1, "device": "Test GPU", "commit": "0123456789ab"}, "not a report of dynpose"),
+        ("kp_net", {"title": "another file"}, "block targets are damaged or of another command (KeyError: 'cases')"),
+        ("models_tf32", {"cases": [{"people": 1}]}, "block models are damaged"),
+    ],
+)
+def test_damaged_figures_are_named_and_the_page_stays(report_folder, name, content, message, capsys):
+    (report_folder / f"{name}.json").write_text(json.dumps(content))
+    assert import_report(report_folder) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert str(report_folder) in line
     assert (report_folder.parent / "benchmarks.md").read_text() == PAGE.read_text()
 
 

@@ -65,6 +65,16 @@ def test_weights_are_converted_once_where_autocast_would(model, data):
     assert people.scores.dtype == people.pred_keypoints.dtype == people.pred_boxes.tensor.dtype == torch.float32
 
 
+def test_a_copy_of_an_optimized_model_runs_its_own_weights(model, data):
+    fast = optimize_for_inference(model, "bfloat16")
+    expected = predicted(fast, data)
+    copied = copy.deepcopy(fast)
+    torch.testing.assert_close(predicted(copied, data).scores, expected.scores, rtol=0, atol=0)
+    torch.nn.init.constant_(copied.head.cls_logits.bias, -100.0)
+    assert len(predicted(copied, data)) == 0
+    assert len(predicted(fast, data)) == len(expected)
+
+
 class Capabilities(dict):
     """As of torch.cpu.get_capabilities."""
 

@@ -8,6 +8,8 @@ from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from small_models import small_model
 from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
+from torch.nn import functional
+from torch.nn.utils import spectral_norm
 
 from dynpose.data import COCO_PERSON
 from dynpose.engine.folding import fold_batch_norms
@@ -93,10 +95,53 @@ class TwoConvolutions(nn.Module):
         return self.norm(first) + first + self.norm(self.second(x))
 
 
+class SharedWeight(nn.Module):
+    """Two convolutions with one weight, before one norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.norm = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1, stride=2), nn.BatchNorm2d(4)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.norm(self.first(x)).sum((2, 3)) + self.norm(self.second(x)).sum((2, 3))
+
+
+class WeightReadElsewhere(nn.Module):
+    """The weight of the convolution is also a factor."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)) * self.conv.weight.mean()
+
+
+class TwiceTheBias(nn.Conv2d):
+    """A convolution that does not add its bias as it is."""
+
+    def forward(self, x):
+        return functional.conv2d(x, self.weight, 2 * self.bias)
+
+
+def with_hook(module):
+    """The module, whose output other code keeps."""
+    module.kept = []
+    module.register_forward_hook(lambda module, inputs, output: module.kept.append(output))
+    return module
+
+
 @pytest.mark.parametrize(
     "build",
     [
         TwoReaders,
+        SharedWeight,
+        WeightReadElsewhere,
+        lambda: nn.Sequential(TwiceTheBias(4, 4, 1), nn.BatchNorm2d(4)),
+        lambda: nn.Sequential(spectral_norm(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4)),
+        lambda: nn.Sequential(with_hook(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4)),
+        lambda: nn.Sequential(nn.Conv2d(4, 4, 1), with_hook(nn.BatchNorm2d(4))),
         TwoNorms,
         TwoConvolutions,
         lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)),
@@ -106,6 +151,12 @@ class TwoConvolutions(nn.Module):
     ],
     ids=[
         "two readers",
+        "shared weight",
+        "weight read elsewhere",
+        "another bias",
+        "computed weight",
+        "hook of the convolution",
+        "hook of the norm",
         "two norms",
         "two convolutions",
         "relu between",
@@ -118,6 +169,18 @@ def test_it_is_left(build):
     model = with_statistics(build())
     norms = sum(isinstance(module, NORMS) for module in model.modules())
     assert folded(model, IMAGES) == (0, norms)
+
+
+def test_a_norm_of_two_names_is_replaced_under_both():
+    model = nn.Module()
+    model.conv, model.unused, model.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), None
+    model.norm = model.unused
+    model.forward = lambda x: model.norm(model.conv(x))
+    model = with_statistics(model)
+    with torch.no_grad():
+        expected = model(IMAGES)
+        assert fold_batch_norms(model, lambda: model(IMAGES)) == 1
+        torch.testing.assert_close(model(IMAGES), expected)
 
 
 def test_a_norm_of_the_batch_is_left():

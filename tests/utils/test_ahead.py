@@ -68,3 +68,8 @@ def test_closing_ends_the_thread_without_the_other_items():
     assert future.done()
     assert called == [0]
     assert not any(thread.name == "dynpose-ahead" for thread in threading.enumerate())
+
+
+def test_nothing_ahead_is_refused():
+    with pytest.raises(ValueError, match="ahead must be at least 1, got 0"):
+        next(map_ahead(int, [1], ahead=0))

@@ -66,10 +66,14 @@ def measure(args: Namespace, start: Start | None = None, **options: Any) -> dict
 
     start = start or partial(run_process, environment=_environment(args.rehearse))
     options.setdefault("scale", args.minutes / PLANNED_MINUTES)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work, sigterm_raises(KeyboardInterrupt):
-        run_parts(parts, output, Path(work), report, start=start, **options)
-    _combine(output)
-    _write(output, content)
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work, sigterm_raises(KeyboardInterrupt):
+            run_parts(parts, output, Path(work), report, start=start, **options)
+    finally:
+        # an interrupted report has the plot too
+        if content:
+            _combine(output)
+            _write(output, content)
     return {**content, "output": str(args.output)}
 
 

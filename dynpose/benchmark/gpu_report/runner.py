@@ -14,7 +14,8 @@ from typing import Any
 
 from .plan import Part
 
-DONE, FAILED, OUT_OF_TIME, RUNNING, NOT_STARTED = "done", "failed", "out of time", "running", "not started"
+DONE, FAILED, OUT_OF_TIME, INTERRUPTED = "done", "failed", "out of time", "interrupted"
+RUNNING, NOT_STARTED = "running", "not started"
 
 # A process that is told to stop gets this time to end, which is part of its budget.
 _GRACE_SECONDS = 2.0
@@ -69,7 +70,12 @@ def run_parts(
         row.update(status=RUNNING, limit=round(limit, 1))
         report(rows)
         tables, log = output / f"{part.name}.md", output / f"{part.name}.log"
-        code = start(part.command(output, work, limit - _GRACE_SECONDS), tables, log, limit)
+        try:
+            code = start(part.command(output, work, limit - _GRACE_SECONDS), tables, log, limit)
+        except BaseException:  # Ctrl-C, or no process can be started
+            row.update(status=INTERRUPTED, files=_files(output, part.name))
+            report(rows)
+            raise
         row["seconds"] = round(clock() - begin - now, 1)
         row["status"] = OUT_OF_TIME if code is None else FAILED if code else DONE
         row["reason"] = f"exit code {code}: {_last_line(log)}" if code else ""

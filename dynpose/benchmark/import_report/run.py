@@ -28,14 +28,15 @@ def measure(args: Namespace) -> dict[str, Any]:
         copied ``images``.
 
     Raises:
-        ConfigError: the folder holds no report that can be imported, or the page has no or broken markers.
+        ConfigError: the folder holds no report that can be imported, figures of it are damaged, or the page has no or
+            broken markers.
     """
     heading = read_heading(args.folder, args.commit)
     try:
         text = args.docs.read_text()
     except OSError as error:
         raise ConfigError(f"--docs {args.docs}: {error.strerror}; run it in a checkout, or name the page") from error
-    text, filled, kept = replace_blocks(text, args.docs, lambda name, block: BLOCKS[name](args.folder, heading, block))
+    text, filled, kept = replace_blocks(text, args.docs, lambda name, block: _fill(name, args.folder, heading, block))
     with atomic_open(args.docs) as file:
         file.write(text)
     return {
@@ -59,7 +60,7 @@ def read_heading(folder: Path, commit: str | None = None) -> dict[str, Any]:
     """
     path, again = folder / INDEX, "run dynpose benchmark gpu-report again"
     report = read_json(folder, path.stem)
-    if not isinstance(report, dict):
+    if not isinstance(report, dict) or not {"format", "parts", "date"} <= report.keys():
         raise ConfigError(f"{path}: not a report of dynpose benchmark gpu-report; name its folder")
     if report.get("format") != FORMAT:
         raise ConfigError(f"{path}: format is {report.get('format')!r}, but this version reads {FORMAT}; {again}")
@@ -71,6 +72,17 @@ def read_heading(folder: Path, commit: str | None = None) -> dict[str, Any]:
     if not commit:
         raise ConfigError(f"{path}: commit is missing; give the one that was measured with --commit")
     return {**report, "commit": commit}
+
+
+def _fill(name, folder, heading, block):
+    try:
+        return BLOCKS[name](folder, heading, block)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise ConfigError(
+            f"{folder}: the figures of the block {name} are damaged or of another command "
+            f"({type(error).__name__}: {error}); restore the JSON files of the report, or remove the damaged one. The "
+            "page is unchanged"
+        ) from error
 
 
 def _copy_images(folder, images):
