@@ -15,7 +15,6 @@ from dynpose.data import KeypointSchema
 from dynpose.layers import KPNetSpec
 from dynpose.modeling.fcos import Locations
 from dynpose.modeling.inspose.released import locate_keypoints
-from dynpose.modeling.querypose.querypose import DecodedQueries
 
 for folder in ("cid", "querypose"):
     sys.path.append(str(Path(__file__).parents[1] / "modeling" / folder))
@@ -199,11 +198,11 @@ def cid_outputs(model, images):
 
 
 def querypose_outputs(model, images):
-    features = model.extract_features(images)
-    all_queries = DecodedQueries(None, [model.num_queries])
+    features = model.extract_features(images.tensor)
+    all_queries = model.all_queries(len(images))
     part_queries = model.initial_part_queries(all_queries)
     outputs = {}
-    for index, stage in enumerate(model.find_people(features, images.image_sizes)):
+    for index, stage in enumerate(model.find_people(features, torch.tensor(images.image_sizes))):
         located = model.locate(index, features, stage, all_queries, part_queries)
         part_queries = located.part_queries
         outputs |= {f"keypoints {index}": located.keypoints, f"sigmas {index}": located.sigmas}
