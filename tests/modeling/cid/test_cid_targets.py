@@ -19,7 +19,7 @@ def make(gt_instances, size=SIZE, sizes=None, jitter="none", **kwargs):
         gt_instances,
         num_keypoints=kwargs.pop("num_keypoints", SCHEMA.num_keypoints),
         size=size,
-        sizes=sizes or [size] * len(gt_instances),
+        sizes=torch.tensor(sizes or [size] * len(gt_instances)),
         stride=4,
         jitter=torch.zeros(count, 2, dtype=torch.int64) if jitter == "none" else jitter,
         **kwargs,
