@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop
 
-from dynpose.utils.exporting import is_recording
+from dynpose.utils.exporting import is_exporting, is_recording
 
 from .nms import select_softly
 
@@ -50,6 +51,8 @@ def pairwise_oks(
         )
     # Coinciding points have OKS 1 for any area: 0 / tiny, not 0 / 0
     areas = areas.to(poses.dtype).clamp(min=torch.finfo(poses.dtype).tiny)
+    if is_recording() and visible is None:
+        return _oks_at_once(poses, others, areas, sigmas)
     total = poses.new_zeros(poses.shape[0], others.shape[0])
     # One keypoint at a time: no array larger than N x M, where both are a few thousand for many views of a crowd
     for keypoint, sigma in enumerate(sigmas):
@@ -59,6 +62,14 @@ def pairwise_oks(
     if visible is None:
         return total / num_keypoints
     return total / visible.sum(dim=1).clamp(min=1)
+
+
+def _oks_at_once(poses, others, areas, sigmas):
+    """:func:`pairwise_oks` with few operators, for a graph."""
+    distance = (poses[:, None, :, :2] - others[None, :, :, :2]).square().sum(dim=-1)
+    sigmas = torch.as_tensor(sigmas, dtype=poses.dtype, device=poses.device)
+    areas = areas.expand(poses.shape[0], others.shape[0])
+    return torch.exp(-distance / (8 * sigmas.square()) / areas[..., None]).mean(dim=-1)
 
 
 def pose_areas(poses: Tensor) -> Tensor:
@@ -145,7 +156,8 @@ def _oks_nms_in_graph(poses, scores, sigmas, threshold, groups, max_per_group):
     """:func:`oks_nms_by_group` without loops over poses.
 
     A pose is kept if no kept pose before it is similar. Starting with all poses kept, each application of this rule
-    settles at least the first undecided pose of every group, so that it is applied ``max_per_group`` times.
+    settles at least the first undecided pose of every group. It is applied until nothing changes or, in a trace, as
+    often as a group has poses.
     """
     position = torch.arange(poses.shape[0], device=poses.device)
     # a diverged model's NaN counts as the highest score, as when sorted
@@ -155,10 +167,20 @@ def _oks_nms_in_graph(poses, scores, sigmas, threshold, groups, max_per_group):
     # (N, N): whether the second pose comes before the first
     before = (groups < groups[:, None]) | (same_group & is_higher)
     similar = ((_oks_within(poses, sigmas, None, None) > threshold) & same_group & before).to(poses.dtype)
-    kept = torch.ones_like(scores)
-    for _ in range(max_per_group):
+
+    def settle(kept, previous):
         # the number of similar kept poses is a whole one
-        kept = (1 - (similar * kept).sum(dim=1)).relu()
+        return (1 - (similar * kept).sum(dim=1)).relu(), kept.clone()
+
+    def is_unsettled(kept, previous):
+        return (kept != previous).any()
+
+    kept = torch.ones_like(keys)
+    if is_exporting():
+        kept, _ = while_loop(is_unsettled, settle, (kept, torch.zeros_like(kept)))
+    else:
+        for _ in range(max_per_group):
+            kept, _ = settle(kept, kept)
     order = torch.zeros_like(position).scatter(0, before.sum(dim=1), position)
     return order[kept[order] > 0]
 
