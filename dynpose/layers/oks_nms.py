@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
-from dynpose.utils.exporting import is_exporting, is_recording
+from dynpose.utils.exporting import is_exporting, is_recording, pad_rows
 
 from .nms import select_softly
 
@@ -144,7 +144,7 @@ def oks_nms_by_group(
         scores.
     """
     if is_recording():
-        return _oks_nms_in_graph(poses, scores, sigmas, threshold, groups, max_per_group)
+        return _oks_nms_in_graph(poses, scores, sigmas, threshold, groups, num_groups, max_per_group)
     kept = []
     for group in range(num_groups):
         members = (groups == group).nonzero()[:, 0]
@@ -152,7 +152,7 @@ def oks_nms_by_group(
     return torch.cat(kept)
 
 
-def _oks_nms_in_graph(poses, scores, sigmas, threshold, groups, max_per_group):
+def _oks_nms_in_graph(poses, scores, sigmas, threshold, groups, num_groups, max_per_group):
     """:func:`oks_nms_by_group` without loops over poses.
 
     A pose is kept if no kept pose before it is similar. Starting with all poses kept, each application of this rule
@@ -175,10 +175,13 @@ def _oks_nms_in_graph(poses, scores, sigmas, threshold, groups, max_per_group):
     def is_unsettled(kept, previous):
         return (kept != previous).any()
 
-    kept = torch.ones_like(keys)
     if is_exporting():
-        kept, _ = while_loop(is_unsettled, settle, (kept, torch.zeros_like(kept)))
+        size = num_groups * max_per_group
+        similar = pad_rows(pad_rows(similar, size).T, size).T
+        kept = similar.new_ones(size)
+        kept = while_loop(is_unsettled, settle, (kept, torch.zeros_like(kept)))[0][: poses.shape[0]]
     else:
+        kept = torch.ones_like(keys)
         for _ in range(max_per_group):
             kept, _ = settle(kept, kept)
     order = torch.zeros_like(position).scatter(0, before.sum(dim=1), position)

@@ -5,8 +5,8 @@ Coordinates are cells of the map: (u, v) is column u of row v.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -44,14 +44,12 @@ class People:
 
     def __getitem__(self, chosen: slice | Tensor) -> "People":
         """Select people by slice, mask or index."""
-        scores = None if self.scores is None else self.scores[chosen]
-        return replace(
-            self,
-            image_index=self.image_index[chosen],
-            cells=self.cells[chosen],
-            features=self.features[chosen],
-            scores=scores,
-        )
+        return self.map(lambda values: values[chosen])
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "People":
+        """Apply a function to each of the tensors."""
+        scores = None if self.scores is None else function(self.scores)
+        return People(function(self.image_index), function(self.cells), function(self.features), scores)
 
 
 class InstanceAbstraction(nn.Module):

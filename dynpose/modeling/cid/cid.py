@@ -46,7 +46,7 @@ from dynpose.modeling.soft_oks_nms import SoftOKSNMS
 from dynpose.modeling.test_time_augmentation import ViewMaps
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes
 from dynpose.utils.arguments import check_one_of
-from dynpose.utils.exporting import is_exporting, is_recording
+from dynpose.utils.exporting import is_exporting, is_recording, pad_rows
 
 from .abstraction import InstanceAbstraction, People, own_cells
 from .decoding import decode_keypoints
@@ -442,9 +442,10 @@ class CID(ImageModel):
 
         It is a while loop and not ``scan``, which accepts no empty sequence and which OpenVINO does not read.
         """
-        first = people[0]
-        number = torch.ones_like(first.image_index).sum()
-        keypoints = first.scores.new_zeros(first.scores.shape[0], self.schema.num_keypoints, 3)
+        num_people, limit = people[0].cells.shape[0], own.shape[0] * self.iia.max_proposals
+        number = torch.ones_like(people[0].image_index).sum()
+        people = [of_view.map(partial(pad_rows, size=limit)) for of_view in people]
+        position = torch.arange(limit, device=own.device)[:, None, None]
 
         def is_left(index, keypoints):
             return index < number
@@ -452,10 +453,10 @@ class CID(ImageModel):
         def locate(index, keypoints):
             person = [of_view[index[None]] for of_view in people]
             located = self._locate_at_once(shared, person, mirrored, own)
-            is_person = torch.arange(keypoints.shape[0], device=keypoints.device) == index
-            return index + 1, torch.where(is_person[:, None, None], located, keypoints)
+            return index + 1, torch.where(position == index, located, keypoints)
 
-        return while_loop(is_left, locate, (torch.zeros_like(number), keypoints))[1]
+        keypoints = people[0].features.new_zeros(limit, self.schema.num_keypoints, 3)
+        return while_loop(is_left, locate, (torch.zeros_like(number), keypoints))[1][:num_people]
 
     def _single_heatmap_sums(self, features, people, targets, own):
         """(N,) focal losses of the people's maps; the backward pass recomputes those after the first chunk."""
