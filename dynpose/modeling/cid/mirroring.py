@@ -48,7 +48,7 @@ def mirror_maps(maps: Tensor, image_sizes: Tensor, stride: int) -> Tensor:
 
 
 def _weights(positions):
-    """Weights (B, L, L) of linear interpolation at ``positions`` (B, L) among L values, the first index the result's."""
+    """Weights (B, L, L) of linear interpolation at ``positions`` (B, L): result, then value."""
     length = positions.shape[-1]
     distance = positions.clamp(0, length - 1)[..., None] - torch.arange(length, device=positions.device)
     return (1 - distance.abs()).clamp(min=0)
