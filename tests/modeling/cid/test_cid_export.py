@@ -41,10 +41,13 @@ def small_model(**options):
 
 
 def scene(num_people, size=(96, 160), seed=0):
-    """An image (3, h, w) with patches of the first feature, each at its own place and of its own strength."""
+    """An image (3, h, w) with patches of the first feature, each at its own place and of its own strength.
+
+    The background is faint noise: on a blank one every cell is a peak of the heatmaps, and rounding chooses among them.
+    """
     weight = small_model().backbone.conv.weight[0].detach()
     generator = torch.Generator().manual_seed(seed)
-    image = torch.zeros(3, *size)
+    image = 0.1 * torch.randn(3, *size, generator=generator)
     places = [(y, x) for y in range(0, size[0] - 3, 16) for x in range(0, size[1] - 3, 16)]
     for y, x in places[:num_people]:
         strength = 1 + torch.rand(1, generator=generator)
@@ -72,7 +75,7 @@ BATCHES = {
     "7": [scene(7, (65, 66))],
     "30": [scene(30)],
     "60": [scene(60)],
-    "noise": [0.2 * noise(96, 160)],
+    "noise": [noise(96, 160)],
     "three sizes": [noise(61, 130), scene(7, (96, 101)), scene(0, (33, 47))],
 }
 
@@ -147,7 +150,7 @@ def test_a_file_gives_what_the_model_gives(exported, runtimes, runtime):
         numbers[name] = len(expected.image)
         assert_same(runtimes[runtime](batch.numpy(), sizes.numpy()), expected)
     assert numbers["nobody"] == 0
-    assert 0 < numbers["1"] < numbers["7"] <= numbers["60"]
+    assert numbers["noise"] > 3
     assert numbers["three sizes"] > 3
 
 
