@@ -185,7 +185,7 @@ def released_inspose_outputs(model, images):
 
 def cid_outputs(model, images):
     features = model.backbone(images.tensor)[model.in_feature]
-    sizes = model.map_sizes(images.image_sizes)
+    sizes = model.map_sizes(torch.tensor(images.image_sizes))
     people = model.iia.find_people(features, sizes)
     maps = model.iia(features)
     assert len(people) > 1

@@ -6,7 +6,7 @@ Axes: N people, K keypoints, H x W cells of stride s.
 import torch
 from torch import Tensor
 
-from .abstraction import smooth
+from .abstraction import columns_and_rows, smooth
 
 
 def decode_keypoints(
@@ -35,7 +35,7 @@ def decode_keypoints(
     # every cell of the image is above zero
     smoothed = (smooth(heatmaps * own, smoothing) * own).flatten(2)
     values, index = smoothed.max(dim=2)
-    u, v = index % width, torch.div(index, width, rounding_mode="floor")
+    u, v = columns_and_rows(index, heatmaps)
     last_v, last_u = (own.any(dim=axis).sum(dim=-1) - 1 for axis in (-1, -2))
     shift_u = _towards_higher(smoothed, index, step=1, inside=(u > 0) & (u < last_u))
     shift_v = _towards_higher(smoothed, index, step=width, inside=(v > 0) & (v < last_v))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynpose.utils.arguments import check_one_of
+from dynpose.utils.exporting import is_recording
 
 from .abstraction import People, init_heatmaps, to_probability
 
@@ -167,4 +168,4 @@ class FeatureDecoupling(nn.Module):
 
 def _of_people(maps, people):
     """(B, ...) -> (N, ...), or without that axis for a single image, to avoid a copy."""
-    return maps[0] if len(maps) == 1 else maps[people.image_index]
+    return maps[0] if not is_recording() and len(maps) == 1 else maps[people.image_index]

@@ -608,7 +608,7 @@ def test_parts_can_be_timed_apart():
     with torch.no_grad():
         images = model.preprocess_image(inputs)
         features = model.backbone(images.tensor)[model.in_feature]
-        sizes = model.map_sizes(images.image_sizes)
+        sizes = model.map_sizes(torch.tensor(images.image_sizes))
         found = model.iia.find_people(features, sizes)
         keypoints = model.locate(features, found, sizes)
     (result,) = predict(model, inputs)

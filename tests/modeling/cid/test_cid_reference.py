@@ -24,8 +24,8 @@ from dynpose.modeling.cid.abstraction import own_cells
 from dynpose.modeling.cid.cid import to_result_size
 from dynpose.modeling.test_time_augmentation import PoseTTA, ViewMaps, views
 
-SIZES = [(32, 40)]
-TRAIN_SIZES = [(32, 32)] * 2
+SIZES = torch.tensor([(32, 40)])
+TRAIN_SIZES = torch.tensor([(32, 32)] * 2)
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_flipped_views(model, outputs):
     assert views.tolist() == outputs["eval_flip/instance_imgid"].tolist()
     people = People.at(features, views, cells.repeat(2, 1))
     assert_matches(people.features, outputs, "eval_flip/instance_param", rel=1e-6)
-    own = own_cells(SIZES * 2, features)
+    own = own_cells(SIZES.repeat(2, 1), features)
     assert_matches(model.gfd(features, people, own), outputs, "eval_flip/instance_heatmaps", rel=1e-5)
 
     (result,) = model.tta_decode(maps, [{"image": torch.zeros(3, 128, 160)}], [False, True])

@@ -19,7 +19,7 @@ def make(gt_instances, size=SIZE, sizes=None, jitter="none", **kwargs):
         gt_instances,
         num_keypoints=kwargs.pop("num_keypoints", SCHEMA.num_keypoints),
         size=size,
-        sizes=sizes or [size] * len(gt_instances),
+        sizes=torch.tensor(sizes or [size] * len(gt_instances)),
         stride=4,
         jitter=torch.zeros(count, 2, dtype=torch.int64) if jitter == "none" else jitter,
         **kwargs,
@@ -275,7 +275,7 @@ def test_learnt_cells_by_hand():
     mask[2, 2] = True
     mask[4:, 4:6] = True
     mask[4:, 8:] = True
-    learnt = learnt_cells([mask, None], [(2, 3), (3, 4)], torch.zeros(2, 7, 3, 4), 4)
+    learnt = learnt_cells([mask, None], torch.tensor([(2, 3), (3, 4)]), torch.zeros(2, 7, 3, 4), 4)
     # 9 of 16 pixels are more than half; 8 of 16 are not, nor are the two columns of the last
     assert learnt[0, 0].tolist() == [[False, True, True, False], [True, True, True, False], [False] * 4]
     assert learnt[1].all()
@@ -283,4 +283,4 @@ def test_learnt_cells_by_hand():
 
 def test_learnt_cells_refuses_a_mask_of_another_size():
     with pytest.raises(ValueError, match="ignore_mask of image 1 of the batch has 40 x 64 pixels, 10 x 16 cells, but"):
-        learnt_cells([None, torch.zeros(40, 64)], [(16, 16)] * 2, torch.zeros(2, 1, 16, 16), 4)
+        learnt_cells([None, torch.zeros(40, 64)], torch.tensor([(16, 16)] * 2), torch.zeros(2, 1, 16, 16), 4)
