@@ -3,7 +3,6 @@
 Axes: N instances, K keypoints, H x W cells.
 """
 
-import torch
 from torch import Tensor
 
 from dynpose.utils.exporting import is_recording

@@ -217,7 +217,7 @@ def _members_of_groups(groups):
 
 
 def _padded_members(groups, num_groups):
-    """(G, N + 1) indices of the boxes of each group, in order, for graphs; -1 elsewhere, at least in the last column."""
+    """(G, N + 1) indices of the boxes of each group, for graphs; -1 elsewhere, at least in the last column."""
     member = torch.arange(groups.shape[0], device=groups.device)
     group = torch.arange(num_groups, device=groups.device)[:, None]
     members = torch.where(groups == group, member, -1)

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 def kp_net_heatmaps(nets: KPNets) -> torch.Tensor:
     """(N, K, H, W) logits. See :func:`dynpose.layers.kp_net.kp_net_heatmaps`."""
-    features, params, locations, coord_scale = _in_float32(
-        nets.features, nets.params, nets.locations, nets.coord_scale
-    )
+    features, params, locations, coord_scale = _in_float32(nets.features, nets.params, nets.locations, nets.coord_scale)
     height, width = nets.size
     weights = _fold(params, locations, coord_scale, nets.spec, nets.stride, height, width)
     maps = weights[0] @ _inputs(features)[nets.image_index]

@@ -172,8 +172,8 @@ class FCOSDecoder:
             return found
         if is_recording():
             raise ConfigError(
-                f"TEST.SOFT_OKS_NMS.METHOD is {self.soft_oks_nms.method!r}, which no exported file supports: the number "
-                "of its steps depends on the people found. Set it to ''"
+                f"TEST.SOFT_OKS_NMS.METHOD is {self.soft_oks_nms.method!r}, which no exported file supports: the "
+                "number of its steps depends on the people found. Set it to ''"
             )
         people = split_detections(found, [(0, 0)] * num_images)
         return join_instances([self.soft_oks_nms(instances, max_people) for instances in people])

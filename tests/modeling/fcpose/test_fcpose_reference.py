@@ -129,9 +129,7 @@ def test_detections_kept_and_thresholded(make_model, outputs):
     model.detector.decoder.post_nms_topk = 20
     found, _ = model.detector.decoder(predictions, locations)
     assert_matches(found.scores, outputs, "eval_nms_top20/scores", abs=1e-3)
-    assert torch.equal(
-        locations.points[found.index], torch.from_numpy(outputs["eval_nms_top20/locations"])
-    )
+    assert torch.equal(locations.points[found.index], torch.from_numpy(outputs["eval_nms_top20/locations"]))
     model.detector.decoder.post_nms_topk = 100
     model.detector.decoder.thresh_with_centerness = True
     found, _ = model.detector.decoder(predictions, locations)
