@@ -7,22 +7,70 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import Backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from detectron2.structures import ImageList
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from dynpose.config import ConfigError, check_image_format, check_positive
 
 from .batching import predict_by_padded_size
+from .detections import Detections, split_detections
 
 
 class ImageDetector(DenseDetector):
-    """detectron2's DenseDetector, with predictions for an image that do not depend on the rest of the batch."""
+    """detectron2's DenseDetector, with predictions for an image that do not depend on the rest of the batch.
+
+    Subclasses implement :meth:`forward_training` and :meth:`decode`.
+    """
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Train or predict, see :class:`DenseDetector`."""
         if self.training:
             return super().forward(batched_inputs)
-        return predict_by_padded_size(super().forward, batched_inputs, self.backbone.size_divisibility)
+        return predict_by_padded_size(self.predict, batched_inputs, self.backbone.size_divisibility)
+
+    def predict(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Predict a batch of images of one padded size: one dict with ``instances`` per image."""
+        images = self.preprocess_image(batched_inputs)
+        detections = self.detect(images.tensor, sizes_as_tensor(images))
+        outputs = []
+        for inputs, instances in zip(batched_inputs, split_detections(detections, images.image_sizes)):
+            height, width = instances.image_size
+            resized = detector_postprocess(instances, inputs.get("height", height), inputs.get("width", width))
+            outputs.append({"instances": resized})
+        return outputs
+
+    def detect(self, images: Tensor, image_sizes: Tensor) -> Detections:
+        """Detect people, with tensors as input and output: the seam for exporters.
+
+        Args:
+            images: (B, 3, H, W), normalised, and padded with zeros to multiples of the backbone's size divisibility.
+            image_sizes: (B, 2) int64, height and width before padding, pixels.
+
+        Returns:
+            N people of the batch.
+
+        Raises:
+            ConfigError: if an exporter records the model and the config has a step that no file supports.
+        """
+        features = self.backbone(images)
+        features = [features[name] for name in self.head_in_features]
+        return self.decode(features, self.head(features), image_sizes)
+
+    def decode(self, features: list[Tensor], predictions: Any, image_sizes: Tensor) -> Detections:
+        """Compute the detections of a batch from its features and the head's predictions; of subclasses.
+
+        Args:
+            features: pyramid levels.
+            predictions: of these levels.
+            image_sizes: (B, 2) int64, height and width before padding, pixels.
+        """
+        raise NotImplementedError
+
+    def forward_inference(self, images: ImageList, features: list[Tensor], predictions: Any) -> list[Instances]:
+        """Decode the predictions of B padded images to Instances in pixels of the network's input."""
+        detections = self.decode(features, predictions, sizes_as_tensor(images))
+        return split_detections(detections, images.image_sizes)
 
 
 class ImageModel(nn.Module):
@@ -73,6 +121,13 @@ class ImageModel(nn.Module):
         """Normalise, pad and batch the images into an ImageList."""
         images = [(inputs["image"].to(self.device) - self.pixel_mean) / self.pixel_std for inputs in batched_inputs]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
+
+
+def sizes_as_tensor(images: ImageList) -> Tensor:
+    """(B, 2) int64, the heights and widths of images before padding."""
+    # under tracing, the sizes are tensors
+    sizes = [[int(side) for side in size] for size in images.image_sizes]
+    return torch.tensor(sizes, device=images.tensor.device)
 
 
 def pixel_statistics(cfg: CfgNode) -> dict[str, list[float]]:

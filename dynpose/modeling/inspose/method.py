@@ -33,8 +33,8 @@ def inject_detections(model: nn.Module, boxes: Tensor) -> Iterator[None]:
         decoder = inspose.detector.decoder
         select = decoder.select
 
-        def select_injected(candidates, rectangles, *args, **fields):
-            return select(candidates, substitute(rectangles, injected.boxes_at(candidates.index)), *args, **fields)
+        def select_injected(candidates, rectangles, num_images):
+            return select(candidates, substitute(rectangles, injected.boxes_at(candidates.index)), num_images)
 
         vars(decoder)["select"] = select_injected
         try:
