@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dynpose.utils.exporting import is_recording
 
-__all__ = ["first_in_group", "order_in_groups", "rank_in_group", "top_of_rows"]
+__all__ = ["first_in_group", "order_in_groups", "rank_in_group"]
 
 
 def rank_in_group(scores: Tensor, group: Tensor) -> Tensor:
@@ -67,26 +67,6 @@ def first_in_group(group: Tensor, num_groups: int, limit: int) -> Tensor:
     """
     start = (group < torch.arange(num_groups, device=group.device)[:, None]).sum(dim=1)
     return torch.arange(group.shape[0], device=group.device) - start[group] < limit
-
-
-def top_of_rows(values: Tensor, limit: int) -> Tensor:
-    """Mark the largest values of each row, without sorting: for graphs, as ONNX has no stable sort.
-
-    It depends only on the values that top-k gives, which are the same in every runtime, not on their order.
-
-    Args:
-        values: (R, L), above minus infinity; NaN counts as larger than any number.
-        limit: maximum number of values marked per row; the first ones among equal values.
-
-    Returns:
-        (R, L) bool.
-    """
-    values = torch.where(values.isnan(), float("inf"), values)
-    filled = torch.cat([values, values.new_full((values.shape[0], limit), -float("inf"))], dim=1)
-    lowest = filled.topk(limit, dim=1).values[:, -1:]
-    above, equal = values > lowest, values == lowest
-    room = limit - above.sum(dim=1, keepdim=True)
-    return above | (equal & (equal.to(torch.int64).cumsum(dim=1) <= room))
 
 
 def _stable_order(scores, group):

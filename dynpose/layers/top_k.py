@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["stable_descending", "stable_top_k"]
+__all__ = ["stable_descending", "stable_top_k", "top_of_rows"]
 
 
 def stable_top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -24,17 +24,10 @@ def stable_top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
         >>> stable_top_k(torch.tensor([[0.5, 0.9, 0.5, 0.5]]), 3)
         (tensor([[0.9000, 0.5000, 0.5000]]), tensor([[1, 0, 2]]))
     """
-    keys = _without_nan(values)
-    best = keys.topk(k, dim=1).values
-    last = best[:, -1:]
-    is_last = keys == last
-    # of the values equal to the last, as many as fit
-    fits = is_last.to(torch.int64).cumsum(dim=1) <= (best == last).sum(dim=1, keepdim=True)
     size = values.shape[1]
     position = torch.arange(size, device=values.device)
-    chosen = torch.where((keys > last) | (is_last & fits), position, size)
-    index = chosen.topk(k, dim=1, largest=False).values
-    index = index.gather(1, stable_descending(keys.gather(1, index)))
+    index = torch.where(_is_top(_without_nan(values), k), position, size).topk(k, dim=1, largest=False).values
+    index = index.gather(1, stable_descending(values.gather(1, index)))
     return values.gather(1, index), index
 
 
@@ -61,6 +54,29 @@ def stable_descending(values: Tensor) -> Tensor:
     one, other = keys[..., None], keys[..., None, :]
     position = ((other > one) | ((other == one) & earlier)).sum(dim=-1)
     return torch.zeros_like(index).scatter(-1, position, index)
+
+
+def top_of_rows(values: Tensor, limit: int) -> Tensor:
+    """Mark the largest values of each row; among equal values, those of the lowest indices.
+
+    Args:
+        values: (R, L), above minus infinity; NaN counts as larger than any number.
+        limit: maximum number of values marked per row; may exceed L.
+
+    Returns:
+        (R, L) bool.
+    """
+    values = _without_nan(values)
+    filled = torch.cat([values, values.new_full((values.shape[0], limit), -float("inf"))], dim=1)
+    return _is_top(filled, limit)[:, : values.shape[1]]
+
+
+def _is_top(values, k):
+    """Mark the k largest of each row, from the values of top-k alone: every runtime has the same ones."""
+    last = values.topk(k, dim=1).values[:, -1:]
+    above, equal = values > last, values == last
+    room = k - above.sum(dim=1, keepdim=True)
+    return above | (equal & (equal.to(torch.int64).cumsum(dim=1) <= room))
 
 
 def _without_nan(values):

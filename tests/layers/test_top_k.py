@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dynpose.layers.top_k import stable_descending, stable_top_k
+from dynpose.layers.top_k import stable_descending, stable_top_k, top_of_rows
 
 
 def test_of_equal_values_the_lowest_indices_are_chosen():
@@ -35,3 +35,9 @@ def test_descending_order():
     assert stable_descending(torch.tensor([0.2, 0.7, 0.2, math.nan])).tolist() == [3, 1, 0, 2]
     assert stable_descending(torch.zeros(0)).tolist() == []
     assert stable_descending(torch.zeros(2, 0)).shape == (2, 0)
+
+
+def test_the_top_of_rows():
+    rows = torch.tensor([[0.2, 0.7, 0.2, 0.2], [0.1, math.nan, 0.3, 0.2]])
+    assert top_of_rows(rows, 2).tolist() == [[True, True, False, False], [False, True, True, False]]
+    assert top_of_rows(rows, 9).all()

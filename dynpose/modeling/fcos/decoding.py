@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dynpose.config import ConfigError
 from dynpose.layers.nms import nms_of_images
-from dynpose.layers.ranking import rank_in_group, top_of_rows
+from dynpose.layers.ranking import rank_in_group
+from dynpose.layers.top_k import top_of_rows
 from dynpose.modeling.detections import Detections, join_instances, split_detections
 from dynpose.modeling.soft_oks_nms import SoftOKSNMS
 from dynpose.modeling.unchecked_boxes import without_overlap

@@ -34,7 +34,7 @@ from dynpose.config import (
 )
 from dynpose.data import KeypointSchema, model_schema
 from dynpose.layers.process_mean import normalizer
-from dynpose.layers.stable_topk import stable_topk
+from dynpose.layers.top_k import stable_top_k
 from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageModel, pixel_statistics
 from dynpose.modeling.detections import Detections
@@ -524,7 +524,7 @@ class QueryPose(ImageModel):
         confidences = 1 - sigmas.float().mean(dim=3)
         scores = (logits.float().sigmoid() * confidences.mean(dim=2, keepdim=True)).flatten(1)
         poses = torch.cat([from_relative(keypoints.float(), boxes.float()), confidences[..., None]], dim=3)
-        scores, chosen = stable_topk(scores, min(self.options.max_detections, num_queries * num_classes))
+        scores, chosen = stable_top_k(scores, min(self.options.max_detections, num_queries * num_classes))
         queries = torch.div(chosen, num_classes, rounding_mode="floor")
         image = _image_of(num_images, chosen.shape[1], logits.device)
         rows = image * num_queries + queries.flatten()

@@ -1,6 +1,5 @@
 """QueryPose's ``detect`` in an ONNX file, in two runtimes, and in a trace."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +7,6 @@ from querypose_models import NUM_QUERIES, tiny_model
 from torch import nn
 from torch.export import Dim
 
-from dynpose.layers.stable_topk import stable_topk
 from dynpose.modeling.detections import Detections
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -134,18 +132,3 @@ def test_a_trace_holds_for_other_sizes():
         for found, expected in zip(traced(image), network(image)):
             assert found.shape[0] == NUM_QUERIES
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-
-
-def test_stable_topk_of_equal_values():
-    values = torch.tensor([[1.0, 3, 2, 3, 2, 2], [0, 0, 0, 0, 0, 0], [-np.inf, 5, 5, 5, 4, -np.inf]])
-    best, indices = stable_topk(values, 4)
-    assert best.tolist() == [[3, 3, 2, 2], [0, 0, 0, 0], [5, 5, 5, 4]]
-    assert indices.tolist() == [[1, 3, 2, 4], [0, 1, 2, 3], [1, 2, 3, 4]]
-
-
-@pytest.mark.parametrize("k", [0, 1, 7, 30])
-def test_both_forms_of_stable_topk_agree(k):
-    values = torch.randint(0, 6, (3, 30), generator=torch.Generator().manual_seed(k)).float()
-    traced = torch.jit.trace(lambda values: stable_topk(values, k), torch.rand(3, 30))
-    for found, expected in zip(traced(values), stable_topk(values, k)):
-        assert torch.equal(found, expected)
