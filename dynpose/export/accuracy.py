@@ -1,6 +1,6 @@
 """What a reduced precision costs: AP, or the shift of keypoints, at the config's size and at three times that size.
 
-A file that froze the range of coordinates is right at the size of its calibration, and an AP at that size can't show it.
+A file that froze the range of coordinates is right at the size of its calibration; an AP at that size can't show it.
 """
 
 from __future__ import annotations

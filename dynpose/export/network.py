@@ -5,6 +5,8 @@ Axes: B images, H x W pixels of the padded images, P = ``max_people``, N people 
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 
@@ -77,10 +79,7 @@ def _check_detect(model, flip):
             f"MODEL.META_ARCHITECTURE {name!r} can't be exported: it has no method detect(images, image_sizes) that "
             "returns dynpose.modeling.detections.Detections"
         )
-    if not flip:
-        return
-    arguments = model.detect.__code__.co_varnames[: model.detect.__code__.co_argcount]
-    if "flip" not in arguments:
+    if flip and "flip" not in inspect.signature(model.detect).parameters:
         raise ConfigError(f"--flip: MODEL.META_ARCHITECTURE {name!r} has no test-time flip in its detect; leave it out")
 
 

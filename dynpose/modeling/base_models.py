@@ -116,8 +116,8 @@ def refuse_to_be_traced(model: nn.Module) -> None:
     if not (torch.jit.is_tracing() or is_exporting()) or _is_counting():
         return
     raise ConfigError(
-        f"{type(model).__name__} can't be traced or exported as a whole: its inputs and outputs are lists. Use `dynpose "
-        "export`, or export dynpose.export.ExportNetwork(model, max_people)"
+        f"{type(model).__name__} can't be traced or exported as a whole: its inputs and outputs are lists. Use "
+        "`dynpose export`, or export dynpose.export.ExportNetwork(model, max_people)"
     )
 
 

@@ -7,16 +7,16 @@
 The config is, without --config-file, config.yaml in the folder of the weights, or that of published weights.
 
 Formats: onnx, for onnxruntime and others; openvino, an .xml and a .bin file; torch-export, a .pt2 file for PyTorch;
-torchscript, a .ts file for PyTorch and libtorch. The network contains the normalisation, the decoding and NMS. Its inputs
-are ``images`` (B, 3, H, W), float32 pixel values from 0 to 255, padded so that H and W are multiples of the size
+torchscript, a .ts file for PyTorch and libtorch. The network contains the normalisation, the decoding and NMS. Its
+inputs are ``images`` (B, 3, H, W), float32 pixel values from 0 to 255, padded so that H and W are multiples of the size
 divisibility, and ``image_sizes`` (B, 2), int64 height and width before padding. Its outputs are padded with zeros to
 --max-people rows: boxes, scores, classes, keypoints, and counts, the number of people of each image. The file describes
 its keypoints, classes and inputs in the metadata property "dynpose" (JSON).
 
 Before the file gets its name it is compared with PyTorch on images of several sizes, one three times as large as the
-config's, and several numbers of people; a file that disagrees is not written. --precision int8 quantises the convolutions
-and reports what that costs at the config's size and at three times that size. With --annotations it is AP, else the shift
-of the keypoints.
+config's, and several numbers of people; a file that disagrees is not written. --precision int8 quantises the
+convolutions and reports what that costs at the config's size and at three times that size: with --annotations AP, else
+the shift of the keypoints.
 
 The packages are in extras: pip install 'dynpose[export]', and for OpenVINO 'dynpose[export,openvino]'.
 """
