@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.fx.experimental._config
 from torch import Tensor, nn
 
 from dynpose.config import ConfigError
@@ -37,11 +38,17 @@ def captured(
     sides = {2 + axis: _side(name, divisibility) for axis, name in enumerate(("height", "width"))}
     images = torch.export.Dim("batch", min=1, max=_MOST) if batch is None else None
     shapes = ({0: images, **sides}, {0: images}) if batch is None else (sides, {})
-    try:
-        with quiet(), torch.no_grad():
-            return torch.export.export(network, example, dynamic_shapes=shapes, strict=False)
-    except Exception as error:
-        raise _explained(error, "torch.export", network) from error
+    # torch.export follows Python by default; loops that depend on data need its strict mode, as in torch.onnx.export
+    failures = []
+    for strict in (False, True):
+        try:
+            with quiet(), torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=True):
+                return torch.export.export(network, example, dynamic_shapes=shapes, strict=strict)
+        except Exception as error:
+            failures.append(error)
+            if _config_error(error):
+                break
+    raise _explained(failures[0], "torch.export", network) from failures[0]
 
 
 def traced(network: nn.Module, example: tuple[Tensor, Tensor]) -> torch.jit.ScriptModule:
@@ -71,11 +78,8 @@ def _side(name, divisibility):
 
 def _explained(error: BaseException, exporter: str, network: Any) -> ConfigError:
     """The ConfigError that a model raised, or one that names the model and the exporter's error."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ConfigError):
-            return cause
-        cause = cause.__cause__ or cause.__context__
+    if cause := _config_error(error):
+        return cause
     models = [module.model for module in network.modules() if isinstance(module, ExportNetwork)]
     name = type(models[0] if models else network).__name__
     reason = " ".join(str(error).split())[:300]
@@ -83,3 +87,10 @@ def _explained(error: BaseException, exporter: str, network: Any) -> ConfigError
         f"MODEL.META_ARCHITECTURE {name!r}: {exporter} can't capture detect({', '.join(INPUTS)}): "
         f"{type(error).__name__}: {reason}"
     )
+
+
+def _config_error(error: BaseException | None) -> ConfigError | None:
+    """The ConfigError among an error and its causes."""
+    while error is not None and not isinstance(error, ConfigError):
+        error = error.__cause__ or error.__context__
+    return error

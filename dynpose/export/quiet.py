@@ -1,4 +1,4 @@
-"""Silence for what exporters and runtimes print about their own progress."""
+"""Silence for what exporters and runtimes report about their own steps."""
 
 import contextlib
 import logging
@@ -8,30 +8,19 @@ from collections.abc import Iterator
 
 __all__ = ["quiet"]
 
-_LOGGERS = ("torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir", "openvino", "nncf")
-
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hide warnings, and messages below errors of the exporters' loggers and of the root logger.
+    """Hide warnings, log messages and standard output.
 
-    onnxruntime's quantisation logs to the root logger. What goes wrong is raised as an exception or is found by the
-    check of the written file.
+    A failed export logs its whole graph, and a quantisation each tensor. What goes wrong is raised as an exception, or
+    is found by the check of the written file.
     """
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
+    before = logging.root.manager.disable
     with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        logging.getLogger().addFilter(_is_error)
+        logging.disable(logging.CRITICAL)
         try:
             yield
         finally:
-            logging.getLogger().removeFilter(_is_error)
-            for logger, level in zip(loggers, levels):
-                logger.setLevel(level)
-
-
-def _is_error(record):
-    return record.levelno >= logging.ERROR
+            logging.disable(before)

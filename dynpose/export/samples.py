@@ -59,6 +59,11 @@ class Sample:
         images[0, :, :height, :width] = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         return cls(f"{name}, {height} x {width}", images, torch.tensor([[height, width]]))
 
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor]:
+        """``images`` and ``image_sizes``."""
+        return self.images, self.image_sizes
+
     def batch(self, number: int) -> Sample:
         """The same image ``number`` times."""
         if number == 1:
