@@ -17,6 +17,9 @@ __all__ = ["captured", "traced"]
 
 # Of the images' sides, in multiples of the size divisibility. torch.export takes a side of 1 as a constant.
 _LEAST, _MOST = 2, 1024
+# torch.export's strict mode, and whether sizes of 0 and 1 are the same case as larger ones. The last two are what
+# torch.onnx.export tries; with them, a file of torch.export may refuse a single image.
+_ATTEMPTS = ((False, False), (False, True), (True, True))
 
 
 def captured(
@@ -38,11 +41,10 @@ def captured(
     sides = {2 + axis: _side(name, divisibility) for axis, name in enumerate(("height", "width"))}
     images = torch.export.Dim("batch", min=1, max=_MOST) if batch is None else None
     shapes = ({0: images, **sides}, {0: images}) if batch is None else (sides, {})
-    # torch.export follows Python by default; loops that depend on data need its strict mode, as in torch.onnx.export
     failures = []
-    for strict in (False, True):
+    for strict, oblivious in _ATTEMPTS:
         try:
-            with quiet(), torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=True):
+            with quiet(), torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=oblivious):
                 return torch.export.export(network, example, dynamic_shapes=shapes, strict=strict)
         except Exception as error:
             failures.append(error)

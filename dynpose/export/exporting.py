@@ -16,7 +16,7 @@ from dynpose.config import ConfigError
 from .capture import captured, traced
 from .comparing import TOLERANCES, Comparison, compare
 from .network import ExportNetwork
-from .onnx_file import write_onnx
+from .onnx_file import OPSETS, write_onnx
 from .openvino_file import write_openvino
 from .reduced_precision import convert_to_float16, quantize_to_int8
 from .running import RUNNERS, Runner
@@ -59,17 +59,19 @@ class Exported(NamedTuple):
     """With PyTorch, see :func:`check_file`; [] = it was not checked."""
 
 
-def check_arguments(format: str, precision: str, output: str | os.PathLike[str]) -> None:
-    """Check the name of a format, a precision and a file.
+def check_arguments(format: str, precision: str, output: str | os.PathLike[str], opset: int = OPSETS[0]) -> None:
+    """Check the names of a format, a precision and a file, and ONNX's opset.
 
     Raises:
-        ConfigError: the format or precision is unknown, the format does not have the precision, or the file's name
-            does not end with the format's suffix.
+        ConfigError: one of them is unknown, the format does not have the precision, or the file's name does not end
+            with the format's suffix.
     """
     if format not in FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}")
     if precision not in PRECISIONS:
         raise ConfigError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if opset not in OPSETS:
+        raise ConfigError(f"--opset must be one of {', '.join(map(str, OPSETS))}, got {opset}")
     chosen = FORMATS[format]
     if precision not in chosen.precisions:
         others = [name for name, other in FORMATS.items() if precision in other.precisions]
@@ -94,7 +96,7 @@ def export_network(
     precision: str = "float32",
     calibration: Iterable[Sample] | None = None,
     batch: int | None = None,
-    opset: int = 18,
+    opset: int = OPSETS[0],
     check: bool = True,
     report: Callable[[Runner, Runner], None] | None = None,
 ) -> Exported:
@@ -121,7 +123,7 @@ def export_network(
         ConfigError: see :func:`check_arguments`; the model can't be captured or converted, a package is missing, or
             the file and PyTorch disagree.
     """
-    check_arguments(format, precision, output)
+    check_arguments(format, precision, output, opset)
     if precision == "int8" and calibration is None:
         raise ConfigError("--precision int8 needs --calibration, a folder of images like those that will be predicted")
     place = Path(output)
@@ -182,8 +184,9 @@ def check_file(
         except Exception as error:  # the runtimes' errors have no common type
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"{name} is not written: it fails on {sample.name}: {reason}") from error
+        side = int(sample.image_sizes.max())
         for result in results:
-            if fault := result.disagreement(TOLERANCES[precision]):
+            if fault := result.disagreement(TOLERANCES[precision], side):
                 raise ConfigError(f"{name} is not written: it disagrees with PyTorch on {sample.name}: {fault}")
         compared += results
     return compared

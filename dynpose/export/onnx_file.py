@@ -23,7 +23,7 @@ OPSETS = (18, 19, 20, 21)
 _LARGEST = 2**31 - 2**20
 
 
-def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: str, opset: int = 18) -> None:
+def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: str, opset: int = OPSETS[0]) -> None:
     """Write an ONNX file; weights of 2 GB or more go to ``<path>.data`` beside it.
 
     Args:
@@ -33,13 +33,10 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: str,
         opset: one of :data:`OPSETS`.
 
     Raises:
-        ConfigError: a package is missing, the opset is another one, or an operator has no ONNX form; the cause is
-            the exporter's error.
+        ConfigError: a package is missing, or an operator has no ONNX form; the cause is the exporter's error.
     """
     for package in ("onnx", "onnxscript"):
         require(package, "an ONNX file")
-    if opset not in OPSETS:
-        raise ConfigError(f"--opset must be one of {', '.join(map(str, OPSETS))}, got {opset}")
     try:
         with quiet():
             exported = torch.onnx.export(

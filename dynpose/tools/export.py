@@ -38,6 +38,7 @@ _PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 # More images change the ranges of activations little
 _MOST_CALIBRATION = 128
 _MOST_REPORTED = 32
+_MOST_CHECKED = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,14 +74,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export, check and report."""
+    from dynpose.data.any_image import to_bgr
     from dynpose.export import ExportNetwork, check_samples, export_network, file_metadata
     from dynpose.export.accuracy import InputSize
     from dynpose.export.comparing import summary
     from dynpose.export.exporting import check_arguments
 
-    check_arguments(args.format, args.precision, args.output)
+    check_arguments(args.format, args.precision, args.output, args.opset)
     _check_calibration(args)
-    calibration = _images([args.calibration])[:: _step(args.calibration)] if args.calibration else []
+    calibration = _spread(_images([args.calibration])) if args.calibration else []
+    checked = _images(args.images) if args.images else calibration[:_MOST_CHECKED]
     predictor, config_file = _predictor(args)
     cfg, model = predictor.cfg, predictor.model
     max_people = args.max_people or _people_limit(cfg, model)
@@ -103,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
         flip=args.flip,
     )
     samples = check_samples(
-        _pixels(_images(args.images) if args.images else calibration[:4]),
+        [to_bgr(path) for path in checked],
         min_size=inputs.min_size,
         divisibility=inputs.divisibility,
         channels=inputs.channels,
@@ -116,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
         samples=samples,
         format=args.format,
         precision=args.precision,
-        calibration=(inputs.sample(pixels) for pixels in _pixels(calibration)) if calibration else None,
+        calibration=(inputs.sample(to_bgr(path)) for path in calibration) if calibration else None,
         batch=args.batch,
         opset=args.opset,
         check=args.check,
@@ -153,15 +156,9 @@ def _images(inputs: Sequence[str]) -> list[Path]:
     return [path for _, path in find_images(inputs).images]
 
 
-def _step(folder):
-    """Every how many images of a folder are used, so that they come from all of it."""
-    return -(-len(_images([folder])) // _MOST_CALIBRATION)
-
-
-def _pixels(paths):
-    from dynpose.data.any_image import to_bgr
-
-    return [to_bgr(path) for path in paths]
+def _spread(paths):
+    """At most so many images as calibrate, from the whole list."""
+    return paths[:: -(-len(paths) // _MOST_CALIBRATION)]
 
 
 def _predictor(args) -> tuple[Any, str]:

@@ -62,12 +62,12 @@ class PeakPose(ImageModel):
         order = torch.arange(width) + 0.9 * torch.arange(height)[:, None]
         scores = ((brightness - 1e-3 * order) / 100).sigmoid()
         is_peak = (scores == F.max_pool2d(scores, 3, stride=1, padding=1)) & (scores > 0.5)
-        best, cells = (scores * is_peak).flatten(1).topk(min(MAX_PEOPLE, height * width))
+        best, cells = (scores * is_peak).flatten(1).topk(MAX_PEOPLE)
         image, rank = (best > 0).nonzero(as_tuple=True)
         scores, cells = best[image, rank], cells[image, rank]
         v = torch.div(cells, width, rounding_mode="floor")
         centers = torch.stack([cells - v * width, v], dim=1) * STRIDE + STRIDE // 2
-        points = centers[:, None] + offsets.flatten(2)[image, :, cells].unflatten(1, (-1, 2)) * STRIDE
+        points = centers[:, None] + offsets.flatten(2)[image, :, cells].unflatten(1, (-1, 2)) / 40
         points = torch.minimum(points, image_sizes.flip(1)[image][:, None].float())
         boxes = torch.cat([centers - 2.0 * STRIDE, centers + 2.0 * STRIDE], dim=1)
         confidence = scores[:, None, None].expand(-1, self.schema.num_keypoints, 1)
@@ -97,7 +97,7 @@ def bright_cells(height, width, cells):
     """An image (H, W, 3) uint8 with a bright cell for each (row, column), each darker than the one before."""
     pixels = torch.full((height, width, 3), 60, dtype=torch.uint8)
     for index, (row, column) in enumerate(cells):
-        pixels[STRIDE * row : STRIDE * (row + 1), STRIDE * column : STRIDE * (column + 1)] = 250 - 3 * index
+        pixels[STRIDE * row : STRIDE * (row + 1), STRIDE * column : STRIDE * (column + 1)] = 250 - 8 * index
     return pixels.numpy()
 
 
