@@ -144,7 +144,7 @@ def export_network(
                 _to_openvino(path, metadata, precision)
         compared = []
         if check or report:
-            run = RUNNERS[format](path, precision)
+            run = _load(format, path, precision, place)
             if check:
                 compared = check_file(network, run, samples, precision=precision, batch=batch, name=str(place))
             if report:
@@ -190,6 +190,17 @@ def check_file(
                 raise ConfigError(f"{name} is not written: it disagrees with PyTorch on {sample.name}: {fault}")
         compared += results
     return compared
+
+
+def _load(format, path, precision, place):
+    """Load a written file into its runtime."""
+    try:
+        return RUNNERS[format](path, precision)
+    except ConfigError:
+        raise
+    except Exception as error:  # the runtimes' errors have no common type
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{place} is not written: its runtime does not load it: {reason}") from error
 
 
 def _reduce(path, precision, calibration, keep_float32):

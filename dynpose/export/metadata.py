@@ -7,7 +7,6 @@ import os
 from typing import Any
 
 from detectron2.config import CfgNode
-from torch import nn
 
 from dynpose.checkpoint.published import find_weights
 from dynpose.data import KeypointSchema, build_pose_augmentation
@@ -26,7 +25,7 @@ KEY = "dynpose"
 
 def file_metadata(
     cfg: CfgNode,
-    model: nn.Module,
+    model: Any,
     schema: KeypointSchema,
     *,
     max_people: int,
@@ -39,7 +38,7 @@ def file_metadata(
 
     Args:
         cfg: the model's; INPUT's keys describe the resize of an image.
-        model: has ``backbone.size_divisibility``, ``pixel_mean`` and ``pixel_std``.
+        model: a module that has ``backbone.size_divisibility``, ``pixel_mean`` and ``pixel_std``.
         schema: the K keypoints.
         max_people: P of the outputs.
         precision: "float32", "float16", "bfloat16" or "int8".

@@ -6,6 +6,7 @@ Axes: B images, H x W pixels of the padded images, P = ``max_people``, N people 
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ class ExportNetwork(nn.Module):
         >>> keypoints.shape
         torch.Size([1, 100, 17, 3])
     """
+
+    model: Any
 
     def __init__(self, model: nn.Module, max_people: int, flip: bool = False):
         super().__init__()

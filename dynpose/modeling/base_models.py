@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -123,11 +124,11 @@ def refuse_to_be_traced(model: nn.Module) -> None:
 
 def _is_counting():
     """Whether fvcore traces, for FLOPs or activations: its graph is never run."""
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_globals.get("__name__") == "fvcore.nn.jit_analysis":
             return True
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return False
 
 
