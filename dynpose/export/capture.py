@@ -20,6 +20,7 @@ _LEAST, _MOST = 2, 1024
 # torch.export's strict mode, and whether sizes of 0 and 1 are the same case as larger ones. The last two are what
 # torch.onnx.export tries; with them, a file of torch.export may refuse a single image.
 _ATTEMPTS = ((False, False), (False, True), (True, True))
+_with = torch.fx.experimental._config.patch  # type: ignore[attr-defined]
 
 
 def captured(
@@ -44,7 +45,7 @@ def captured(
     failures = []
     for strict, oblivious in _ATTEMPTS:
         try:
-            with quiet(), torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=oblivious):
+            with quiet(), torch.no_grad(), _with(backed_size_oblivious=oblivious):
                 return torch.export.export(network, example, dynamic_shapes=shapes, strict=strict)
         except Exception as error:
             failures.append(error)

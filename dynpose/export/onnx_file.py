@@ -101,6 +101,8 @@ def _one_element(graph, node, value):
     shape = ir.node("Constant", [], {"value": ir.tensor([1], dtype=ir.DataType.INT64)})
     reshaped = ir.node("Reshape", [value, shape.outputs[0]])
     reshaped.outputs[0].dtype, reshaped.outputs[0].shape = value.dtype, ir.Shape([1])
+    # names that a graph chooses itself may be those of other values
+    shape.outputs[0].name, reshaped.outputs[0].name = f"{value.name}_{node.name}_shape", f"{value.name}_{node.name}"
     graph.insert_before(node, [shape, reshaped])
     return reshaped.outputs[0]
 
@@ -112,6 +114,7 @@ def _replace_clip(graph, node):
     for operator, bound in zip(("Max", "Min"), node.inputs[1:]):
         if bound is not None:
             added.append(ir.node(operator, [value, bound]))
+            added[-1].outputs[0].name = f"{node.outputs[0].name}_{operator}"
             added[-1].outputs[0].dtype, added[-1].outputs[0].shape = value.dtype, value.shape
             value = added[-1].outputs[0]
     graph.insert_before(node, added)

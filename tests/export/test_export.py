@@ -358,3 +358,56 @@ def test_config_errors_of_a_model_are_raised(peak_model, scene, monkeypatch):
     monkeypatch.setattr(PeakPose, "detect", detect)
     with pytest.raises(ConfigError, match=r"^TEST.SOFT_OKS_NMS can't be exported$"):
         captured(ExportNetwork(peak_model, 8), scene(64, 96, ()), 32, batch=1)
+
+
+def test_clip_of_integers_and_scalar_parameters_of_nms():
+    """Two boxes overlap by 0.6, the third is apart; the values have the names that exporters give."""
+    helper = pytest.importorskip("onnx").helper
+    onnxruntime = pytest.importorskip("onnxruntime")
+    import onnx_ir
+    from onnx import TensorProto
+
+    from dynpose.export.onnx_file import _make_portable
+
+    def number(name, value, kind):
+        return helper.make_tensor(name, kind, [], [value])
+
+    nodes = [
+        helper.make_node("Add", ["x", "val_2"], ["val_0"], name="node_0"),
+        helper.make_node("Clip", ["val_0", "val_2", "val_3"], ["val_1"], name="node_1"),
+        helper.make_node("Add", ["val_1", "val_2"], ["clipped"], name="node_2"),
+        helper.make_node("NonMaxSuppression", ["boxes", "scores", "val_4", "val_5"], ["kept"], name="node_3"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [
+            helper.make_tensor_value_info("x", TensorProto.INT64, [3]),
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, 3, 4]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 1, 3]),
+        ],
+        [
+            helper.make_tensor_value_info("clipped", TensorProto.INT64, [3]),
+            helper.make_tensor_value_info("kept", TensorProto.INT64, ["n", 3]),
+        ],
+        [
+            number("val_2", 1, TensorProto.INT64),
+            number("val_3", 5, TensorProto.INT64),
+            number("val_4", 10, TensorProto.INT64),
+            number("val_5", 0.5, TensorProto.FLOAT),
+        ],
+        value_info=[helper.make_tensor_value_info(f"val_{i}", TensorProto.INT64, [3]) for i in (0, 1)],
+    )
+    model = onnx_ir.serde.deserialize_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]))
+    _make_portable(model)
+    assert "Clip" not in [node.op_type for node in model.graph]
+    written = onnx_ir.serde.serialize_model(model)
+    nms = next(node for node in written.graph.node if node.op_type == "NonMaxSuppression")
+    reshaped = {node.output[0] for node in written.graph.node if node.op_type == "Reshape"}
+    assert {*nms.input[2:]} == reshaped
+    session = onnxruntime.InferenceSession(written.SerializeToString())
+    boxes = np.array([[[0, 0, 10, 10], [0, 0, 10, 6], [20, 20, 30, 30]]], dtype=np.float32)
+    scores = np.array([[[0.9, 0.8, 0.7]]], dtype=np.float32)
+    clipped, kept = session.run(None, {"x": np.array([-4, 2, 9]), "boxes": boxes, "scores": scores})
+    assert clipped.tolist() == [2, 4, 6]
+    assert kept[:, 2].tolist() == [0, 2]
