@@ -1,6 +1,8 @@
 """Base classes of models whose predictions for an image do not depend on the rest of the batch."""
 
+import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ class ImageDetector(DenseDetector):
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Train or predict, see :class:`DenseDetector`."""
+        refuse_to_be_traced(self)
         if self.training:
             return super().forward(batched_inputs)
         return predict_by_padded_size(self.predict, batched_inputs, self.backbone.size_divisibility)
@@ -105,6 +108,7 @@ class ImageModel(nn.Module):
             dict[str, Tensor] | list[dict]: losses, or B dicts with ``instances``. Predictions for an image do not
             depend on the others.
         """
+        refuse_to_be_traced(self)
         if self.training:
             return self.compute_losses(batched_inputs)
         return predict_by_padded_size(self.predict, batched_inputs, self.backbone.size_divisibility)
@@ -150,6 +154,37 @@ def pixel_statistics(cfg: CfgNode) -> dict[str, list[float]]:
         )
     check_positive(cfg, "MODEL.PIXEL_STD")
     return {"pixel_mean": cfg.MODEL.PIXEL_MEAN, "pixel_std": cfg.MODEL.PIXEL_STD}
+
+
+def refuse_to_be_traced(model: nn.Module) -> None:
+    """Refuse torch.jit.trace, torch.export and torch.onnx.export of a model's ``forward``.
+
+    It takes and returns lists of any length, and pads images by their sizes: a trace turns all these into constants of
+    the example, and answers for another image without an error. fvcore's analyses also trace, but only count.
+
+    Args:
+        model: for the message.
+
+    Raises:
+        ConfigError: the model is being traced for another purpose than counting.
+    """
+    is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+    if not (torch.jit.is_tracing() or is_exporting()) or _is_counting():
+        return
+    raise ConfigError(
+        f"{type(model).__name__} can't be traced or exported as a whole: its inputs and outputs are lists. Use "
+        "`dynpose export`, or export dynpose.export.ExportNetwork(model, max_people)"
+    )
+
+
+def _is_counting():
+    """Whether fvcore traces, for FLOPs or activations: its graph is never run."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "fvcore.nn.jit_analysis":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def reads_to_original(meta_architecture: type) -> bool:
