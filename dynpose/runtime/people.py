@@ -88,9 +88,9 @@ def to_original_size(people: People, height: int, width: int, to_original: np.nd
         keypoints[..., :2] = _transformed(keypoints[..., :2], matrix)
         corners = _transformed(boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]], matrix)
         boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-    finite = np.isfinite(boxes).all(axis=1, keepdims=True)
-    boxes = np.where(finite, np.clip(boxes, 0, np.array([width, height] * 2, dtype=np.float32)), boxes)
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) | ~finite[:, 0]
+    finite = np.isfinite(boxes).all(axis=1)
+    boxes[finite] = boxes[finite].clip(0, np.array([width, height] * 2, dtype=np.float32))
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) | ~finite
     return People((height, width), boxes, people.scores, people.pred_classes, keypoints)[kept]
 
 

@@ -46,6 +46,7 @@ class Pose(ImagePredictor[People]):
         schema (KeypointSchema): the keypoints.
         class_names (tuple[str, ...]): in the order of ``pred_classes``; () if unknown.
         runtime (str): the one in use.
+        max_batch_size (int | None): number of images of a run that the file fixes; None = any number.
 
     Raises:
         CheckpointError: the file is missing, damaged or no dynpose export, its runtime is not installed, or the device
@@ -76,8 +77,7 @@ class Pose(ImagePredictor[People]):
         self.runtime: str = self._session.runtime
         self.score_threshold = score_threshold
         self._size_divisibility = self.metadata.size_divisibility
-        self._fixed_batch = self._session.input_shape[0]
-        self._max_batch_size = self._fixed_batch
+        self._max_batch_size = self.max_batch_size = self._session.input_shape[0]
 
     def prepare(self, image: ImageLike) -> dict[str, Any]:
         """Read, check and resize an image.
@@ -118,7 +118,7 @@ class Pose(ImagePredictor[People]):
             groups.setdefault(self._padded_size(one["image"]), []).append(index)
         results: dict[int, People] = {}
         for size, indices in groups.items():
-            step = self._fixed_batch or len(indices)
+            step = self.max_batch_size or len(indices)
             for start in range(0, len(indices), step):
                 batch = indices[start : start + step]
                 results.update(zip(batch, self._infer_batch([inputs[index] for index in batch], size)))
@@ -137,7 +137,7 @@ class Pose(ImagePredictor[People]):
 
     def _infer_batch(self, inputs, size):
         # a file of a fixed batch size gets empty images after those of the last batch
-        number = self._fixed_batch or len(inputs)
+        number = self.max_batch_size or len(inputs)
         images = np.zeros((number, 3, *size), dtype=np.float32)
         sizes = np.full((number, 2), size, dtype=np.int64)
         for index, one in enumerate(inputs):

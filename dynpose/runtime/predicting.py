@@ -30,7 +30,7 @@ class ImagePredictor(ABC, Generic[_People]):
     """Predicts the people in images, which a subclass prepares and infers; its results may be of any type."""
 
     # Images of one padded size share a batch
-    _size_divisibility = 1
+    _size_divisibility: int = 1
     # None = no limit
     _max_batch_size: int | None = None
 
@@ -161,9 +161,10 @@ class ImagePredictor(ABC, Generic[_People]):
         if batch_size < 1 or (look_ahead is not None and look_ahead < 1):
             raise ValueError(f"batch_size and look_ahead must be at least 1, got {batch_size} and {look_ahead}")
         batch_size = min(batch_size, self._max_batch_size or batch_size)
+        divisibility = self._size_divisibility
         return in_batches(
             inputs,
-            lambda one: padded_size(*one["image"].shape[-2:], self._size_divisibility),
+            lambda one: padded_size(one["image"].shape[-2], one["image"].shape[-1], divisibility),
             self.infer,
             batch_size=batch_size,
             look_ahead=look_ahead or _BATCHES_AHEAD * batch_size,

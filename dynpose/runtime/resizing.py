@@ -74,7 +74,8 @@ class AffineCanvas(NamedTuple):
 
         from dynpose.data.affine_matrix import canvas_warp, matrix_of, warped_image
 
-        matrix, output_size = canvas_warp(*image.shape[:2], self.min_size, self.multiple, self.max_size)
+        height, width = image.shape[:2]
+        matrix, output_size = canvas_warp(height, width, self.min_size, self.multiple, self.max_size)
         # composed from points, as for the transforms of the PyTorch model: the same rounding
         composed = matrix_of(lambda points: points @ matrix[:, :2].T + matrix[:, 2])
         return warped_image(image, matrix, output_size), cv2.invertAffineTransform(composed)

@@ -20,7 +20,7 @@ from dynpose.checkpoint.errors import CheckpointError
 
 from .metadata import PROPERTY, ExportMetadata
 
-__all__ = ["RUNTIMES", "Session", "open_session"]
+__all__ = ["RUNTIMES", "Session", "is_exported", "open_session"]
 
 RUNTIMES = ("onnxruntime", "openvino")
 # The runtimes that read a kind of file, the preferred one first
@@ -57,6 +57,11 @@ class Session(ABC):
         Returns:
             Sequence[ndarray]: boxes (B, P, 4), scores (B, P), classes (B, P), keypoints (B, P, K, 3), counts (B,).
         """
+
+
+def is_exported(file: str | os.PathLike[str]) -> bool:
+    """Whether the name of a file is that of an exported one."""
+    return Path(file).suffix.lower() in _READERS
 
 
 def open_session(
