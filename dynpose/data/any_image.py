@@ -11,13 +11,12 @@ from contextlib import suppress
 from typing import NamedTuple, TypeAlias, Union
 
 import numpy as np
-from detectron2.data import detection_utils
 from PIL import Image, ImageOps
 
 from dynpose.version import __version__
 
 from .faults import Fault
-from .image_reading import kind_fault, read_image
+from .image_reading import kind_fault, read_image, to_pixels
 
 __all__ = ["EncodedImage", "ImageLike", "fetch_image", "is_url", "to_bgr"]
 
@@ -154,7 +153,7 @@ def _pixels(image):
     # Pillow raises any exception on invalid EXIF data, whose orientation detectron2 ignores too
     with suppress(Exception):
         image = ImageOps.exif_transpose(image)
-    return detection_utils.convert_PIL_to_numpy(image, "BGR")
+    return to_pixels(image, "BGR")
 
 
 def _error(name, problem, remedy=""):

@@ -14,6 +14,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from dynpose.config import ConfigError, check_image_format, check_positive
+from dynpose.utils.exporting import is_recording
 
 from .batching import predict_by_padded_size
 from .detections import Detections, split_detections
@@ -168,8 +169,7 @@ def refuse_to_be_traced(model: nn.Module) -> None:
     Raises:
         ConfigError: the model is being traced for another purpose than counting.
     """
-    is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
-    if not (torch.jit.is_tracing() or is_exporting()) or _is_counting():
+    if not is_recording() or _is_counting():
         return
     raise ConfigError(
         f"{type(model).__name__} can't be traced or exported as a whole: its inputs and outputs are lists. Use "
