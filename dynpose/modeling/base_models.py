@@ -37,12 +37,7 @@ class ImageDetector(DenseDetector):
         """Predict a batch of images of one padded size: one dict with ``instances`` per image."""
         images = self.preprocess_image(batched_inputs)
         detections = self.detect(images.tensor, sizes_as_tensor(images))
-        outputs = []
-        for inputs, instances in zip(batched_inputs, split_detections(detections, images.image_sizes)):
-            height, width = instances.image_size
-            resized = detector_postprocess(instances, inputs.get("height", height), inputs.get("width", width))
-            outputs.append({"instances": resized})
-        return outputs
+        return at_original_size(split_detections(detections, images.image_sizes), batched_inputs)
 
     def detect(self, images: Tensor, image_sizes: Tensor) -> Detections:
         """Detect people, with tensors as input and output: the seam for exporters.
@@ -133,6 +128,24 @@ def sizes_as_tensor(images: ImageList) -> Tensor:
     # under tracing, the sizes are tensors
     sizes = [[int(side) for side in size] for size in images.image_sizes]
     return torch.tensor(sizes, device=images.tensor.device)
+
+
+def at_original_size(people: list[Instances], batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rescale the people of B images to ``height`` and ``width`` of the inputs, as detectron2's models do.
+
+    Args:
+        people: one per image, in pixels of the network's input.
+        batched_inputs: B dicts.
+
+    Returns:
+        B dicts with ``instances``.
+    """
+    outputs = []
+    for inputs, instances in zip(batched_inputs, people):
+        height, width = instances.image_size
+        resized = detector_postprocess(instances, inputs.get("height", height), inputs.get("width", width))
+        outputs.append({"instances": resized})
+    return outputs
 
 
 def pixel_statistics(cfg: CfgNode) -> dict[str, list[float]]:

@@ -29,6 +29,7 @@ from dynpose.config import (
 from dynpose.data import KeypointSchema, model_schema
 from dynpose.layers import KPNetSpec
 from dynpose.layers.cells import cell_positions
+from dynpose.modeling.aux_heatmap import AuxHeatmap, heatmap_focal_loss
 from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageDetector, pixel_statistics
 from dynpose.modeling.detections import Detections
@@ -43,11 +44,10 @@ from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, ga
 from dynpose.modeling.kp_net import KPNetHead, kp_net_spec
 from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
 
-from .branches import AuxHeatmap, DiskOffsets, KeypointFeatures
+from .branches import DiskOffsets, KeypointFeatures
 from .losses import (
     disk_offset_loss,
     disk_offset_targets,
-    heatmap_focal_loss,
     mean_over_positives,
     with_pseudo_boxes,
 )

@@ -34,6 +34,7 @@ from dynpose.layers.map_peaks import map_peaks
 from dynpose.layers.nms import soft_nms
 from dynpose.layers.process_mean import mean_over_processes
 from dynpose.layers.ranking import first_in_group, order_in_groups
+from dynpose.modeling.aux_heatmap import heatmap_focal_loss
 from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageDetector, pixel_statistics
 from dynpose.modeling.detections import Detections
@@ -50,7 +51,6 @@ from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes, without_overlap
 from dynpose.utils.exporting import is_recording
 
-from .losses import heatmap_focal_loss
 from .released_head import AuxBranch, KeypointFeatures, ReleasedHead, ReleasedPredictions
 from .released_losses import (
     QUALITIES,

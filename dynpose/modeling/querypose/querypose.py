@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, cast
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
-from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -30,17 +29,19 @@ from dynpose.config import (
     check_choice,
     check_from_0_to_1,
     check_not_negative,
+    check_positive,
     set_plain,
 )
 from dynpose.data import KeypointSchema, model_schema
 from dynpose.layers.process_mean import normalizer
 from dynpose.layers.top_k import stable_top_k
+from dynpose.modeling.aux_heatmap import AuxHeatmap, heatmap_focal_loss
 from dynpose.modeling.backbone import build_backbone
-from dynpose.modeling.base_models import ImageModel, pixel_statistics
-from dynpose.modeling.detections import Detections
-from dynpose.modeling.keypoint_maps import gather_keypoints
+from dynpose.modeling.base_models import ImageModel, at_original_size, pixel_statistics, sizes_as_tensor
+from dynpose.modeling.detections import Detections, split_detections
+from dynpose.modeling.keypoint_maps import gather_keypoints, gaussian_heatmaps
 from dynpose.modeling.parameter_rows import Owners, layer_rows, of_each
-from dynpose.modeling.unchecked_boxes import UncheckedBoxes, is_finite
+from dynpose.modeling.unchecked_boxes import is_finite
 from dynpose.utils.arguments import check_one_of
 
 from .box_decoder import BoxStage, boxes_from_centers
@@ -126,6 +127,8 @@ class QueryPoseOptions:
         loss_weights (dict[str, float]): of ``class``, ``l1``, ``giou`` and ``keypoint``; the first three also weight
             the matching costs.
         focal_alpha, focal_gamma (float): of the focal loss.
+        aux_heatmap_weight (float): weight of the auxiliary heatmap's loss.
+        aux_heatmap_sigma (float): of its Gaussians, cells of the keypoint decoder's map.
         max_detections (int): people kept in inference, per image.
 
     Raises:
@@ -140,6 +143,8 @@ class QueryPoseOptions:
     )
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
+    aux_heatmap_weight: float = 1.0
+    aux_heatmap_sigma: float = 2.0
     max_detections: int = 100
 
     def __post_init__(self):
@@ -167,6 +172,7 @@ class QueryPose(ImageModel):
         box_stages (Sequence[BoxStage]): S.
         keypoint_stages (Sequence[KeypointStage]): S.
         flow (RealNVP): the flow of the keypoint loss, shared by all stages.
+        aux_heatmap (AuxHeatmap | None): called only in training, on the map that the keypoint decoder pools.
         schema (KeypointSchema): the K keypoints.
         num_queries (int): N.
         hidden_dim (int): d.
@@ -189,6 +195,7 @@ class QueryPose(ImageModel):
         schema: KeypointSchema,
         num_queries: int = 100,
         hidden_dim: int = 256,
+        aux_heatmap: AuxHeatmap | None = None,
         options: QueryPoseOptions | None = None,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
@@ -211,11 +218,13 @@ class QueryPose(ImageModel):
         self.keypoint_in_feature = pooling.keypoint_in_feature
         box_shapes = [shapes[name] for name in pooling.in_features]
         self.box_pooler = RoIPooler(box_shapes, pooling.resolution, pooling.sampling_ratio)
+        self.keypoint_stride = shapes[pooling.keypoint_in_feature].stride
         keypoint_shapes = [shapes[pooling.keypoint_in_feature]]
         self.keypoint_pooler = RoIPooler(keypoint_shapes, pooling.keypoint_resolution, pooling.sampling_ratio)
         self.box_stages = nn.ModuleList(box_stages)
         self.keypoint_stages = nn.ModuleList(keypoint_stages)
         self.flow = flow
+        self.aux_heatmap = aux_heatmap
         self.schema = schema
         self.num_queries = num_queries
         self.options = options or QueryPoseOptions()
@@ -252,8 +261,9 @@ class QueryPose(ImageModel):
                 sampling_ratio=querypose.POOLER_SAMPLING_RATIO,
             ),
             "box_stages": [BoxStage.from_config(cfg) for _ in range(querypose.NUM_STAGES)],
-            "keypoint_stages": [KeypointStage(cfg, parts=parts) for _ in range(querypose.NUM_STAGES)],
+            "keypoint_stages": _keypoint_stages(cfg, parts),
             "flow": RealNVP(),
+            "aux_heatmap": _aux_heatmap(cfg, schema.num_keypoints),
             "schema": schema,
             "num_queries": querypose.NUM_QUERIES,
             "hidden_dim": querypose.HIDDEN_DIM,
@@ -269,6 +279,8 @@ class QueryPose(ImageModel):
                 },
                 focal_alpha=querypose.FOCAL_LOSS_ALPHA,
                 focal_gamma=querypose.FOCAL_LOSS_GAMMA,
+                aux_heatmap_weight=querypose.AUX_HEATMAP_LOSS_WEIGHT,
+                aux_heatmap_sigma=querypose.AUX_HEATMAP_SIGMA,
                 max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
             ),
             **pixel_statistics(cfg),
@@ -286,7 +298,7 @@ class QueryPose(ImageModel):
         """
         images = self.preprocess_image(batched_inputs)
         gt_instances = [inputs["instances"].to(self.device) for inputs in batched_inputs]
-        return self.losses(self.extract_features(images.tensor), self._sizes(images), gt_instances)
+        return self.losses(self.extract_features(images.tensor), sizes_as_tensor(images), gt_instances)
 
     def predict(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Predict the people of a batch of images.
@@ -299,19 +311,8 @@ class QueryPose(ImageModel):
             of the original image, by descending score.
         """
         images = self.preprocess_image(batched_inputs)
-        detections = self.detect(images.tensor, self._sizes(images))
-        per_image = detections.scores.shape[0] // len(batched_inputs)
-        results = []
-        for index, (inputs, (height, width)) in enumerate(zip(batched_inputs, images.image_sizes)):
-            of_image = slice(index * per_image, (index + 1) * per_image)
-            instances = Instances((height, width))
-            instances.pred_boxes = UncheckedBoxes(detections.boxes[of_image])
-            instances.scores = detections.scores[of_image]
-            instances.pred_classes = detections.classes[of_image]
-            instances.pred_keypoints = detections.keypoints[of_image]
-            resized = detector_postprocess(instances, inputs.get("height", height), inputs.get("width", width))
-            results.append({"instances": resized})
-        return results
+        detections = self.detect(images.tensor, sizes_as_tensor(images))
+        return at_original_size(split_detections(detections, images.image_sizes), batched_inputs)
 
     def detect(self, images: Tensor, image_sizes: Tensor) -> Detections:
         """Detect the people of a batch, with tensors as input and output: the seam for exporters.
@@ -432,6 +433,8 @@ class QueryPose(ImageModel):
         for index, stage in enumerate(self.keypoint_stages):
             for group in cast(KeypointStage, stage).keypoint_rows(parts):
                 groups.append({f"keypoint_stages.{index}.{name}": owners for name, owners in group.items()})
+        if self.aux_heatmap is not None:
+            groups += layer_rows({"aux_heatmap.predict": of_each(len(note["keypoints"]))})
         return groups
 
     def class_rows(self, number: int) -> list[dict[str, Owners]]:
@@ -462,7 +465,8 @@ class QueryPose(ImageModel):
 
         Returns:
             dict[str, Tensor]: ``loss_class``, ``loss_l1``, ``loss_giou`` and ``loss_keypoint`` of the last stage, and
-            those of the others with the suffixes ``_0``, ``_1``, ...
+            those of the others with the suffixes ``_0``, ``_1``, ...; with an auxiliary heatmap,
+            ``loss_aux_heatmap``.
         """
         stages = list(self.find_people(features, image_sizes))
         matches = match_stages(
@@ -500,6 +504,8 @@ class QueryPose(ImageModel):
             suffix = "" if index == len(stages) - 1 else f"_{index}"
             for name, loss in stage_losses.items():
                 losses[f"loss_{name}{suffix}"] = loss * self.options.loss_weights[name] / num_people
+        if self.aux_heatmap is not None:
+            losses["loss_aux_heatmap"] = self._aux_loss(features, gt_keypoints, image_index)
         return losses
 
     def select(
@@ -537,6 +543,19 @@ class QueryPose(ImageModel):
             _near_image(poses.flatten(0, 1)[rows], limits),
         )
 
+    def _aux_loss(self, features, keypoints, image_index):
+        """The loss of multi-person heatmaps (section 4.3)."""
+        logits = self.aux_heatmap(features[self.keypoint_in_feature])
+        gaussians = gaussian_heatmaps(
+            keypoints,
+            image_index,
+            num_images=len(logits),
+            size=tuple(logits.shape[-2:]),
+            stride=self.keypoint_stride,
+            sigma=self.options.aux_heatmap_sigma,
+        )
+        return heatmap_focal_loss(logits, gaussians) * self.options.aux_heatmap_weight
+
     def _to_decode(self, matches, num_images):
         """Select the queries whose keypoints are decoded in training.
 
@@ -557,12 +576,6 @@ class QueryPose(ImageModel):
         rows = [torch.searchsorted(index, stage) for stage in queries]
         (index,), queries, people, rows = self._to_device([index], queries, people, rows)
         return DecodedQueries(index, index // self.num_queries), list(zip(queries, people)), rows
-
-    def _sizes(self, images):
-        """Heights and widths of an ImageList without padding, (B, 2) int64; in a trace, they depend on the images."""
-        if torch.jit.is_tracing():
-            return torch.stack([torch.as_tensor(size) for size in images.image_sizes]).to(self.device)
-        return torch.tensor(images.image_sizes, device=self.device)
 
     def _to_device(self, *lists):
         """Copy lists of index tensors to the model's device in one transfer."""
@@ -694,6 +707,22 @@ def _check_backbone(cfg, shapes):
         _check_channels([*querypose.IN_FEATURES, querypose.KEYPOINT_IN_FEATURE], shapes, querypose.HIDDEN_DIM)
 
 
+def _keypoint_stages(cfg, parts):
+    """The keypoint decoders of all stages."""
+    # Table 2b's baseline regresses from the features: nothing reads the queries that the last stage would update
+    of_last = {"dynamic_mlp": False} if cfg.MODEL.QUERYPOSE.INTERACTION == "pool" else {}
+    others = range(cfg.MODEL.QUERYPOSE.NUM_STAGES - 1)
+    return [*(KeypointStage(cfg, parts=parts) for _ in others), KeypointStage(cfg, parts=parts, **of_last)]
+
+
+def _aux_heatmap(cfg, num_keypoints):
+    """The auxiliary head of section 4.3, with the layers that InsPose's paper gives to its own."""
+    if not cfg.MODEL.QUERYPOSE.AUX_HEATMAP:
+        return None
+    dim = cfg.MODEL.QUERYPOSE.HIDDEN_DIM
+    return AuxHeatmap(in_channels=dim, num_keypoints=num_keypoints, conv_dim=dim, num_convs=2, norm="", std=0.0)
+
+
 def _check_config(cfg):
     """Validate the config before training starts; the stages check their own keys."""
     key = "MODEL.QUERYPOSE.{}".format
@@ -702,8 +731,17 @@ def _check_config(cfg):
     check_at_least_one(cfg, key("NUM_QUERIES"), key("NUM_STAGES"), "TEST.DETECTIONS_PER_IMAGE")
     check_at_least_one(cfg, key("POOLER_RESOLUTION"), key("KEYPOINT_POOLER_RESOLUTION"))
     check_not_negative(cfg, key("POOLER_SAMPLING_RATIO"), key("FOCAL_LOSS_GAMMA"))
-    check_not_negative(cfg, *(key(f"{name}_LOSS_WEIGHT") for name in ("CLASS", "L1", "GIOU", "KEYPOINT")))
+    check_not_negative(
+        cfg, *(key(f"{name}_LOSS_WEIGHT") for name in ("CLASS", "L1", "GIOU", "KEYPOINT", "AUX_HEATMAP"))
+    )
     check_from_0_to_1(cfg, key("FOCAL_LOSS_ALPHA"))
+    check_positive(cfg, key("AUX_HEATMAP_SIGMA"))
+    querypose = cfg.MODEL.QUERYPOSE
+    if querypose.INTERACTION == "pool" and querypose.DYNAMIC_MLP and querypose.PIPELINE == "box_decoder":
+        raise ConfigError(
+            "MODEL.QUERYPOSE.INTERACTION 'pool' with PIPELINE 'box_decoder': nothing reads the queries that the "
+            "dynamic MLP updates; set DYNAMIC_MLP to False"
+        )
     if cfg.TEST.SOFT_OKS_NMS.METHOD:
         raise ConfigError(
             f"TEST.SOFT_OKS_NMS.METHOD is {cfg.TEST.SOFT_OKS_NMS.METHOD!r}, but QueryPose predicts every person once "

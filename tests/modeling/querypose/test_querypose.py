@@ -9,6 +9,7 @@ from detectron2.config import get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY, build_model
 from querypose_models import DIM, KEYS, NUM_QUERIES, NUM_STAGES, Pyramid, tiny_model
 from small_models import SCHEMA, image, one_person, people
+from torch import nn
 
 from dynpose.config import ConfigError, add_dynpose_config
 from dynpose.data import COCO_PERSON, CROWDPOSE_PERSON, KeypointSchema, schema_to_cfg
@@ -540,3 +541,39 @@ def test_refuses_stages_without_their_other_half():
         QueryPose(
             backbone=whole.backbone, box_stages=whole.box_stages[:2], keypoint_stages=whole.keypoint_stages, **parts
         )
+
+
+def test_the_baseline_of_table_2b_has_no_layer_without_gradient():
+    """Its keypoints do not depend on the queries, which the next box decoder alone reads."""
+    cfg = config(QUERY="instance", INTERACTION="pool", ITERATION="none")
+    model = build_model(cfg)
+    assert [stage.dynamic_mlp for stage in model.keypoint_stages] == [True, False]
+    _, gradients = losses_and_gradients(model, [crowd(2)])
+    assert not [name for name, gradient in gradients.items() if gradient is None]
+    assert len(predict(model, [picture(64, 96)])[0])
+
+
+def test_the_auxiliary_heatmap_is_trained_only():
+    """Section 4.3. A map of zero logits and one keypoint: each cell's loss is by hand."""
+    torch.manual_seed(0)
+    model = build_model(config(AUX_HEATMAP=True, AUX_HEATMAP_LOSS_WEIGHT=0.5, AUX_HEATMAP_SIGMA=1.0))
+    nn.init.zeros_(model.aux_heatmap.predict.weight)
+    nn.init.zeros_(model.aux_heatmap.predict.bias)
+    person = image(people([[10, 10, 90, 90]], [[(50, 30, 2), (0, 0, 0), (0, 0, 0), (0, 0, 0)]], size=(96, 128)))
+    losses, gradients = losses_and_gradients(model, [person])
+    # p = 1/2 everywhere: 1/4 log 2 at the keypoint's cell (7, 12) of stride 4, reduced by (1 - Gaussian)^4 near it
+    distance = (torch.arange(24)[:, None] - 7.0) ** 2 + (torch.arange(32) - 12.0) ** 2
+    gaussian = torch.exp(-distance / 2)
+    gaussian[(distance > 32) | (torch.arange(24)[:, None] - 7).abs().gt(4) | (torch.arange(32) - 12).abs().gt(4)] = 0
+    negatives = (1 - gaussian) ** 4
+    expected = 0.25 * math.log(2) * (1 + negatives.sum() + 3 * 24 * 32)
+    torch.testing.assert_close(losses["loss_aux_heatmap"], 0.5 * expected)
+    assert gradients["aux_heatmap.predict.weight"].any()
+    model.aux_heatmap = None
+    assert "loss_aux_heatmap" not in losses_and_gradients(model, [person])[0]
+
+
+def test_an_empty_batch_has_a_finite_auxiliary_loss():
+    losses, gradients = losses_and_gradients(build_model(config(AUX_HEATMAP=True)), [NO_PEOPLE])
+    assert losses["loss_aux_heatmap"].isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
