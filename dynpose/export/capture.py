@@ -13,7 +13,7 @@ from dynpose.config import ConfigError
 from .network import INPUTS, ExportNetwork
 from .quiet import quiet
 
-__all__ = ["captured", "traced"]
+__all__ = ["captured", "captured_at", "traced"]
 
 # Of the images' sides, in multiples of the size divisibility. torch.export takes a side of 1 as a constant.
 _LEAST, _MOST = 2, 1024
@@ -52,6 +52,19 @@ def captured(
             if _config_error(error):
                 break
     raise _explained(failures[0], "torch.export", network) from failures[0]
+
+
+def captured_at(network: nn.Module, example: tuple[Tensor, Tensor]) -> torch.export.ExportedProgram:
+    """Capture a network for the size and number of images of the example alone.
+
+    Raises:
+        ConfigError: see :func:`captured`.
+    """
+    try:
+        with quiet(), torch.no_grad():
+            return torch.export.export(network, example, strict=False)
+    except Exception as error:
+        raise _explained(error, "torch.export", network) from error
 
 
 def traced(network: nn.Module, example: tuple[Tensor, Tensor]) -> torch.jit.ScriptModule:

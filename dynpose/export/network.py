@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dynpose.config import ConfigError
+from dynpose.modeling.base_models import ImageModel
 from dynpose.modeling.detections import Detections
 
 __all__ = ["INPUTS", "OUTPUTS", "ExportNetwork", "People"]
@@ -77,7 +78,7 @@ class ExportNetwork(nn.Module):
 
 def _check_detect(model, flip):
     name = type(model).__name__
-    if not callable(getattr(model, "detect", None)):
+    if getattr(type(model), "detect", ImageModel.detect) is ImageModel.detect:
         raise ConfigError(
             f"MODEL.META_ARCHITECTURE {name!r} can't be exported: it has no method detect(images, image_sizes) that "
             "returns dynpose.modeling.detections.Detections"

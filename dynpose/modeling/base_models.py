@@ -35,9 +35,7 @@ class ImageDetector(DenseDetector):
 
     def predict(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Predict a batch of images of one padded size: one dict with ``instances`` per image."""
-        images = self.preprocess_image(batched_inputs)
-        detections = self.detect(images.tensor, sizes_as_tensor(images))
-        return at_original_size(split_detections(detections, images.image_sizes), batched_inputs)
+        return _predict(self, batched_inputs)
 
     def detect(self, images: Tensor, image_sizes: Tensor) -> Detections:
         """Detect people, with tensors as input and output: the seam for exporters.
@@ -114,13 +112,32 @@ class ImageModel(nn.Module):
         raise NotImplementedError
 
     def predict(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Predict a batch of images of one padded size; implemented by subclasses."""
+        """Predict a batch of images of one padded size: one dict with ``instances`` per image."""
+        return _predict(self, batched_inputs)
+
+    def detect(self, images: Tensor, image_sizes: Tensor) -> Detections:
+        """Detect people, with tensors as input and output; implemented by subclasses.
+
+        Args:
+            images (Tensor): (B, 3, H, W), normalised and padded with zeros.
+            image_sizes (Tensor): (B, 2) int64, height and width before padding, pixels.
+
+        Returns:
+            Detections: of the batch.
+        """
         raise NotImplementedError
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalise, pad and batch the images into an ImageList."""
         images = [(inputs["image"].to(self.device) - self.pixel_mean) / self.pixel_std for inputs in batched_inputs]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
+
+
+def _predict(model, batched_inputs):
+    """Detect the people of images, and rescale them to the original sizes."""
+    images = model.preprocess_image(batched_inputs)
+    detections = model.detect(images.tensor, sizes_as_tensor(images))
+    return at_original_size(split_detections(detections, images.image_sizes), batched_inputs)
 
 
 def sizes_as_tensor(images: ImageList) -> Tensor:

@@ -169,7 +169,8 @@ def _predictor(args) -> tuple[Any, str]:
     config_file = required_config(args.config_file, args.weights)
     if load_config(config_file, args.opts).TEST.AUG.ENABLED:
         raise ConfigError(
-            "TEST.AUG.ENABLED is True: an exported network has no test-time augmentation but --flip; set it to False"
+            "TEST.AUG.ENABLED is True, but an exported network has no test-time augmentation except --flip: end the "
+            "command with TEST.AUG.ENABLED False, after --flip if the mirror image shall stay"
         )
     return PosePredictor.from_files(
         config_file, args.weights, args.opts, device="cpu", precision="float32"

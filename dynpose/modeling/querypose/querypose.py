@@ -37,8 +37,8 @@ from dynpose.layers.process_mean import normalizer
 from dynpose.layers.top_k import stable_top_k
 from dynpose.modeling.aux_heatmap import AuxHeatmap, heatmap_focal_loss
 from dynpose.modeling.backbone import build_backbone
-from dynpose.modeling.base_models import ImageModel, at_original_size, pixel_statistics, sizes_as_tensor
-from dynpose.modeling.detections import Detections, split_detections
+from dynpose.modeling.base_models import ImageModel, pixel_statistics, sizes_as_tensor
+from dynpose.modeling.detections import Detections
 from dynpose.modeling.keypoint_maps import gather_keypoints, gaussian_heatmaps
 from dynpose.modeling.parameter_rows import Owners, layer_rows, of_each
 from dynpose.modeling.unchecked_boxes import is_finite
@@ -299,20 +299,6 @@ class QueryPose(ImageModel):
         images = self.preprocess_image(batched_inputs)
         gt_instances = [inputs["instances"].to(self.device) for inputs in batched_inputs]
         return self.losses(self.extract_features(images.tensor), sizes_as_tensor(images), gt_instances)
-
-    def predict(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Predict the people of a batch of images.
-
-        Args:
-            batched_inputs (list[dict]): B images of one padded size in detectron2's format.
-
-        Returns:
-            list[dict]: B, with ``instances``: pred_boxes, scores, pred_classes and pred_keypoints (N, K, 3) in pixels
-            of the original image, by descending score.
-        """
-        images = self.preprocess_image(batched_inputs)
-        detections = self.detect(images.tensor, sizes_as_tensor(images))
-        return at_original_size(split_detections(detections, images.image_sizes), batched_inputs)
 
     def detect(self, images: Tensor, image_sizes: Tensor) -> Detections:
         """Detect the people of a batch, with tensors as input and output: the seam for exporters.
