@@ -6,8 +6,9 @@
     dynpose evaluate --weights pose.onnx --annotations val.json --image-root images
 
 It is train_net.py --eval-only. A file of "dynpose export" (.onnx, or .xml of OpenVINO) is evaluated through
-dynpose.runtime; its config is that of its model, where dynpose has one of that name. docs/evaluation.md describes the metrics. The folder of the results gets the predictions
-in COCO's results format (inference/coco_instances_results.json) and the metrics (results.json).
+dynpose.runtime; its config is that of its model, where dynpose has one of that name. docs/evaluation.md describes the
+metrics. The folder of the results gets the predictions in COCO's results format
+(inference/coco_instances_results.json) and the metrics (results.json).
 """
 
 import argparse

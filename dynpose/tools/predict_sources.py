@@ -128,7 +128,6 @@ def _predictor(args):
 
     if not is_exported(args.weights):
         from dynpose.engine.file_prediction import FilePredictor
-
         from dynpose.utils.freed_memory import keep_freed_memory
 
         model = args.config_file, args.weights, args.opts, args.device
