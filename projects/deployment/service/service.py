@@ -15,7 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from dynpose.runtime import DatasetError, EncodedImage, People, Pose
+from dynpose.runtime import EncodedImage, People, Pose
 
 MAX_BYTES = 32 * 2**20
 SECONDS_TO_SEND = 30
@@ -66,10 +66,10 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": f"send 1 to {MAX_BYTES} bytes"})
         try:
             inputs = self.server.pose.prepare(EncodedImage("the image", self.rfile.read(length)))
-        except DatasetError as error:
+            with self.server.predicting:
+                (people,) = self.server.pose.infer([inputs])
+        except ValueError as error:  # it can't be read, or the model's input is fixed to another size
             return self._answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": str(error)})
-        with self.server.predicting:
-            (people,) = self.server.pose.infer([inputs])
         return self._answer(HTTPStatus.OK, to_json(people[people.scores >= threshold], self.server.pose))
 
     def _answer(self, status, content):

@@ -1,4 +1,4 @@
-"""Lay out an exported ONNX file for NVIDIA's Triton Inference Server: ``<repository>/<name>/config.pbtxt`` and the file.
+"""Lay out an exported ONNX file for Triton Inference Server: ``<repository>/<name>/config.pbtxt`` and the file.
 
     python model_repository.py pose.onnx models --name pose --max-batch 8
     tritonserver --model-repository models
