@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import os
-import urllib.error
-import urllib.request
 from contextlib import suppress
 from typing import NamedTuple, TypeAlias, Union
 
@@ -87,6 +84,11 @@ def fetch_image(url: str) -> EncodedImage:
     Raises:
         DatasetError: the server does not answer within 30 seconds or refuses, or the file is larger than 256 MiB.
     """
+    # a quarter of the time of importing dynpose.runtime
+    import http.client
+    import urllib.error
+    import urllib.request
+
     request = urllib.request.Request(url, headers={"User-Agent": f"dynpose/{__version__}"})
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS_TO_ANSWER) as answer:
