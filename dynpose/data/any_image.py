@@ -69,6 +69,7 @@ def to_bgr(image: ImageLike) -> np.ndarray:
     raise TypeError(
         f"an image must be a numpy array, a PIL image, a file name or a URL, got {type(image).__name__}"
         + ("; give tensor.numpy() of (H, W, 3) uint8" if hasattr(image, "numpy") else "")
+        + ("; give the contents of a file as EncodedImage(name, contents)" if isinstance(image, bytes) else "")
     )
 
 
