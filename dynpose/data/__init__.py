@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dynpose.utils.first_use import attributes_on_first_use
+from dynpose.utils.first_use import after_import, attributes_on_first_use
 
 if TYPE_CHECKING:
     from .affine import AffineResize, AffineTransform, RandomAffine
@@ -101,22 +100,13 @@ _MODULES = {
     "schema_from_cfg": "schema_config",
     "schema_to_cfg": "schema_config",
 }
-_WITHOUT_DETECTRON2 = ("schema", "known_schemas")
-# Registers the built-in data sets in detectron2's catalogs
-_BUILT_IN = "dynpose.data.crowd_datasets"
 
-_import_attribute = attributes_on_first_use(__name__, _MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if _MODULES.get(name, "schema") not in _WITHOUT_DETECTRON2:
-        importlib.import_module(_BUILT_IN)
-    return _import_attribute(name)
+__getattr__ = attributes_on_first_use(__name__, _MODULES)
 
 
 def __dir__():
     return sorted({*globals(), *__all__})
 
 
-if sys.modules.get("detectron2") is not None:
-    importlib.import_module(_BUILT_IN)
+# CrowdPose and OCHuman are in detectron2's catalogs as soon as there are catalogs
+after_import("detectron2.data", lambda: importlib.import_module("dynpose.data.crowd_datasets"))

@@ -17,7 +17,7 @@ from dynpose.runtime.predicting import ImagePredictor
 from .file_prediction import RecordingPredictor
 from .prediction_record import exported_fingerprint
 
-__all__ = ["ExportedFilePredictor"]
+__all__ = ["ExportedFilePredictor", "people_to_instances"]
 
 
 class _ExportedPredictor(ImagePredictor[Instances]):
@@ -32,7 +32,7 @@ class _ExportedPredictor(ImagePredictor[Instances]):
         return self.pose.prepare(image)
 
     def infer(self, inputs: list[dict[str, Any]]) -> list[Instances]:
-        return list(map(_to_instances, self.pose.infer(inputs)))
+        return list(map(people_to_instances, self.pose.infer(inputs)))
 
 
 class ExportedFilePredictor(RecordingPredictor, _ExportedPredictor):
@@ -66,7 +66,8 @@ def _files(file: str) -> Iterable[str]:
             yield other
 
 
-def _to_instances(people: People) -> Instances:
+def people_to_instances(people: People) -> Instances:
+    """The people of an image as detectron2's Instances, on the CPU."""
     return Instances(
         people.image_size,
         pred_boxes=Boxes(torch.from_numpy(people.pred_boxes)),

@@ -17,8 +17,12 @@ Example::
     (4, 17, 3)
 """
 
+from dynpose.checkpoint.errors import CheckpointError
+from dynpose.data.any_image import EncodedImage
+from dynpose.data.schema import DatasetError
+
 from .metadata import ExportMetadata
 from .people import People
 from .pose import Pose
 
-__all__ = ["ExportMetadata", "People", "Pose"]
+__all__ = ["CheckpointError", "DatasetError", "EncodedImage", "ExportMetadata", "People", "Pose"]

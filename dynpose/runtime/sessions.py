@@ -27,6 +27,8 @@ RUNTIMES = ("onnxruntime", "openvino")
 _READERS = {".onnx": RUNTIMES, ".xml": ("openvino",)}
 # onnxruntime's level of messages: errors only
 _ERRORS_ONLY = 3
+# Endings of exported files that need PyTorch
+_OF_PYTORCH = (".pt2", ".ts")
 # Ending of the file with the weights of an .xml
 _WEIGHTS = ".bin"
 
@@ -60,8 +62,8 @@ class Session(ABC):
 
 
 def is_exported(file: str | os.PathLike[str]) -> bool:
-    """Whether the name of a file is that of an exported one."""
-    return Path(file).suffix.lower() in _READERS
+    """Whether the name of a file is that of an exported one, also of a format that only PyTorch reads."""
+    return Path(file).suffix.lower() in (*_READERS, *_OF_PYTORCH)
 
 
 def open_session(
@@ -102,7 +104,8 @@ def open_session(
 def _hint(path):
     if path.suffix.lower() in (".pth", ".pkl", ".safetensors"):
         return "; this is a checkpoint: export it with dynpose export, or use dynpose.PosePredictor"
-    return "; write one with dynpose export --format onnx or openvino"
+    of_pytorch = ", this one is for PyTorch" if path.suffix.lower() in _OF_PYTORCH else ""
+    return f"{of_pytorch}; write one with dynpose export --format onnx or openvino"
 
 
 def _is_installed(name):

@@ -22,10 +22,12 @@ SCENES = (
     # more people than the file's eight rows
     (192, 160, tuple((2 + 3 * (i // 4), 2 + 4 * (i % 4)) for i in range(12))),
 )
+# one side within the size divisibility, less than the least that is captured: the graphs hold for it too
+NARROW = (30, 90, ((1, 4),))
 
 
-def assert_equals(network, run, scene, tolerance=1e-3):
-    for height, width, cells in SCENES:
+def assert_equals(network, run, scene, *more, tolerance=1e-3):
+    for height, width, cells in (*SCENES, *more):
         images, image_sizes = scene(height, width, cells)
         expected, found = network(images, image_sizes), run(images, image_sizes)
         assert int(found[4]) == min(8, len(cells))
@@ -70,7 +72,7 @@ def test_people_with_the_highest_scores_are_kept(peak_model, scene):
 def test_onnx_equals_pytorch(onnx_file, peak_model, scene):
     network = ExportNetwork(peak_model, max_people=8)
     run = RUNNERS["onnx"](onnx_file, "float32")
-    assert_equals(network, run, scene)
+    assert_equals(network, run, scene, NARROW)
     batch = [torch.cat(pair) for pair in zip(scene(64, 96, ((1, 1),)), scene(60, 90, ((1, 1), (3, 3))))]
     for a, b in zip(network(*batch), run(*batch)):
         torch.testing.assert_close(b, a, atol=1e-3, rtol=0)
@@ -150,16 +152,15 @@ def test_torchscript(tmp_path, export, peak_run, peak_model, scene):
 
 def test_torch_export(tmp_path, export, peak_run, peak_model, scene):
     path = tmp_path / "pose.pt2"
-    assert export(path, "--format", "torch-export", "--images", peak_run.images, "--precision", "bfloat16") == 0
-    run = RUNNERS["torch-export"](path, "bfloat16")
-    for height, width, cells in SCENES[:3]:
-        images, image_sizes = scene(height, width, cells)
-        expected, found = ExportNetwork(peak_model, max_people=8)(images, image_sizes), run(images, image_sizes)
-        assert int(found[4]) == len(cells)
-        torch.testing.assert_close(found[3], expected[3], atol=4, rtol=0)
+    # compared here, by the program that is loaded once
+    arguments = ("--format", "torch-export", "--images", peak_run.images, "--precision", "bfloat16", "--no-check")
+    assert export(path, *arguments) == 0
     extra = {"dynpose": ""}
-    torch.export.load(path, extra_files=extra)
+    run = torch.export.load(path, extra_files=extra).module()
     assert json.loads(extra["dynpose"])["precision"] == "bfloat16"
+    samples = [Sample("", *scene(height, width, cells)) for height, width, cells in SCENES]
+    compared = check_file(ExportNetwork(peak_model, max_people=8), run, samples, precision="bfloat16")
+    assert [(result.expected, result.found) for result in compared[:4]] == [(0, 0), (1, 1), (4, 4), (8, 8)]
 
 
 def test_openvino(tmp_path, onnx_file, peak_model, scene):
@@ -170,7 +171,7 @@ def test_openvino(tmp_path, onnx_file, peak_model, scene):
 
     path = tmp_path / "pose.xml"
     write_openvino(onnx_file, path, '{"format": 1}', "float32")
-    assert_equals(ExportNetwork(peak_model, max_people=8), RUNNERS["openvino"](path, "float32"), scene)
+    assert_equals(ExportNetwork(peak_model, max_people=8), RUNNERS["openvino"](path, "float32"), scene, NARROW)
     assert openvino.Core().read_model(path).get_rt_info("dynpose").astype(str) == '{"format": 1}'
 
 

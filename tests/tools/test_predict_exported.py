@@ -104,6 +104,7 @@ def test_options_of_checkpoints_are_refused(options, named, exported, inputs, tm
     [
         ("missing.onnx", None, "missing.onnx: there is no such file; write one with dynpose export"),
         ("damaged.onnx", b"\x08\x0a", "damaged.onnx: it is"),
+        ("pose.ts", b"x", "pose.ts: exported files for this runtime end with .onnx or .xml, this one is for PyTorch;"),
         ("pose.xml", b"<net/>", "pose.xml: its weights pose.bin are missing"),
     ],
 )
