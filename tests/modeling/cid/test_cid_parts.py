@@ -187,7 +187,8 @@ def test_relative_coordinates_in_half_precision(dtype):
     features = torch.zeros(1, 4, 2, 600)
     people = People.at(features, torch.tensor([0]), torch.tensor([[497, 1]]))
     with torch.autocast("cpu", dtype=dtype):
-        logits = gfd.mask_logits(gfd.reduce(features), people, own_cells(torch.tensor([(2, 600)]), features))
+        shared = gfd.prepare(features, own_cells(torch.tensor([(2, 600)]), features))
+        logits = gfd.mask_logits(shared, people)
     columns = torch.arange(480, 510)
     assert logits[0, 0, 1, columns].float().tolist() == ((497 - columns) / 32).tolist()
 
@@ -227,8 +228,8 @@ def test_decoupling_refuses(arguments, message):
 
 def decode(heatmaps, size=None, stride=4, score=0.5, **kwargs):
     heatmaps = torch.as_tensor(heatmaps)
-    own = own_cells(torch.tensor([size or heatmaps.shape[-2:]] * len(heatmaps)), heatmaps)
-    return decode_keypoints(heatmaps, own, torch.full((len(heatmaps),), score), stride, **kwargs)
+    sizes = torch.tensor([size or heatmaps.shape[-2:]] * len(heatmaps))
+    return decode_keypoints(heatmaps, sizes, torch.full((len(heatmaps),), score), stride, **kwargs)
 
 
 def test_decoding_by_hand():
