@@ -33,8 +33,8 @@ def decode_keypoints(
     """
     width = heatmaps.shape[-1]
     sizes = sizes.to(heatmaps.device)
-    # Every cell of the image is above zero. Padding next to it is not after smoothing, but the nearest cell of the image
-    # is higher: its window has all the cells of the image that a window of the padding has.
+    # Smoothing raises padding next to the image, but the nearest cell of the image is higher: it is above zero before,
+    # and its window has all the cells of the image that the window in the padding has.
     smoothed = smooth(heatmaps * own_cells(sizes, heatmaps)[:, None].to(heatmaps.dtype), smoothing)
     values, index = _highest(smoothed)
     smoothed = smoothed.flatten(2)

@@ -26,14 +26,17 @@ class SharedMaps(NamedTuple):
 
     Attributes:
         reduced (Tensor): F-hat and a map of ones, (B, C + 1, H, W).
+        own (Tensor): (B, 1, H, W) float32, 1 in the cells that are not padding.
         masks (Tensor | None): (B, C + 3, H W) float32, the maps whose weighted sum is the logits of a person's mask:
             the convolution of Eq. 10 of each channel of F-hat, of the ones that x and y of the person multiply, and of
-            what remains. None without spatial recalibration.
+            what remains. None with gradients, where these maps cost more than they save, and without spatial
+            recalibration.
         spatial (Tensor | None): (B, C, H W), F-hat after the part of the convolution of Eq. 12 that applies to F_s;
             None without spatial recalibration.
     """
 
     reduced: Tensor
+    own: Tensor
     masks: Tensor | None
     spatial: Tensor | None
 
@@ -123,11 +126,12 @@ class FeatureDecoupling(nn.Module):
         """
         reduced = self.reduce(features)
         with_ones = F.pad(reduced, (0, 0, 0, 0, 0, 1), value=1.0)
-        if not self.spatial:
-            return SharedMaps(with_ones, None, None)
-        spatial = F.conv2d(reduced, self.fuse.weight[:, -reduced.shape[1] :]).flatten(2)
-        with torch.autocast(features.device.type, enabled=False):
-            return SharedMaps(with_ones, self._mask_maps(reduced.float(), own[:, None].float()), spatial)
+        is_own, masks, spatial = own[:, None].float(), None, None
+        if self.spatial:
+            spatial = F.conv2d(reduced, self.fuse.weight[:, -reduced.shape[1] :]).flatten(2)
+        if self.spatial and not torch.is_grad_enabled():
+            masks = self._mask_maps(reduced.float(), is_own)
+        return SharedMaps(with_ones, is_own, masks, spatial)
 
     def decouple(self, shared: SharedMaps, people: People) -> Tensor:
         """Compute the heatmaps of N people, like :meth:`forward`, from the ``shared`` maps of :meth:`prepare`."""
@@ -165,32 +169,48 @@ class FeatureDecoupling(nn.Module):
         return self.mask_logits(shared, people).sigmoid()
 
     def mask_logits(self, shared: SharedMaps, people: People) -> Tensor:
-        """Compute the masks before the sigmoid, in float32; the 5x5 convolution's input is zero in the padding.
+        """Compute the masks before the sigmoid; the 5x5 convolution's input is zero in the padding.
 
-        The convolution is linear: the one of an inner product of F-hat is the inner product of convolutions of F-hat's
-        channels, and that of a relative coordinate x - u is x times one of ones, minus one of u. People differ only in
-        the weights of these maps, which they share.
+        The convolution is linear: that of an inner product with F-hat is the inner product with the convolutions of
+        F-hat's channels, and that of a relative coordinate x - u is x times one of ones, minus one of u. People differ
+        only in the weights of these maps, which they share.
         """
-        assert shared.masks is not None, "without spatial recalibration there are no masks"
-        weights = self._weights(self.similarity_weights, people).float()
-        cells = people.cells / self.coord_scale
-        weights = torch.cat([weights, cells.to(weights.dtype), torch.ones_like(weights[:, :1])], dim=1)
+        assert self.mask is not None, "without spatial recalibration there are no masks"
+        weights = self._weights(self.similarity_weights, people)
+        if shared.masks is None:
+            return self.mask(self._mask_inputs(weights, shared, people))
+        weights = torch.cat([weights.float(), people.cells / self.coord_scale, torch.ones_like(weights[:, :1])], dim=1)
         # half precision can't represent the difference of two coordinates of a large map
         with torch.autocast(weights.device.type, enabled=False):
             logits = weights[:, None] @ _of_people(shared.masks, people)
-        return logits.unflatten(2, shared.reduced.shape[-2:])
+        return logits.unflatten(2, shared.own.shape[-2:])
+
+    def _mask_inputs(self, weights, shared, people):
+        """Similarity and relative coordinates (N, 3, H, W), Eq. 9."""
+        reduced, (height, width) = shared.reduced[:, :-1].flatten(2), shared.own.shape[-2:]
+        similarity = (weights[:, None] @ _of_people(reduced, people)).unflatten(2, (height, width))
+        # subtract as integers: half precision cannot represent the cell indices of a large map
+        x, y = people.cells[:, :, None, None].unbind(dim=1)
+        columns = torch.arange(width, device=x.device)
+        rows = torch.arange(height, device=x.device)[:, None]
+        coords = [(difference / self.coord_scale).to(similarity.dtype) for difference in (x - columns, y - rows)]
+        inputs = torch.stack([similarity[:, 0], *(values.expand_as(similarity[:, 0]) for values in coords)], dim=1)
+        return inputs * _of_people(shared.own, people).to(inputs.dtype)
 
     def _mask_maps(self, reduced, own):
         """Maps (B, C + 3, H W) of :class:`SharedMaps` from F-hat (B, C, H, W) and own cells (B, 1, H, W)."""
         assert self.mask is not None
+        assert self.mask.bias is not None
         of_similarity, of_x, of_y = self.mask.weight.float().split(1, dim=1)
         columns = torch.arange(reduced.shape[3], device=own.device) / self.coord_scale
         rows = torch.arange(reduced.shape[2], device=own.device)[:, None] / self.coord_scale
-        convolve = partial(F.conv2d, padding=self.mask.padding)
-        similarities = convolve((reduced * own).flatten(0, 1)[:, None], of_similarity).unflatten(0, reduced.shape[:2])
-        rest = convolve(own * columns, of_x) + convolve(own * rows, of_y)
-        maps = [similarities[:, :, 0], convolve(own, of_x), convolve(own, of_y), self.mask.bias[:, None, None] - rest]
-        return torch.cat(maps, dim=1).flatten(2)
+        convolve = partial(F.conv2d, padding=self.mask.kernel_size[0] // 2)
+        with torch.autocast(own.device.type, enabled=False):
+            similarities = convolve((reduced * own).flatten(0, 1)[:, None], of_similarity)
+            rest = convolve(own * columns, of_x) + convolve(own * rows, of_y)
+            ones = [convolve(own, of_x), convolve(own, of_y)]
+        similarities = similarities.unflatten(0, reduced.shape[:2])[:, :, 0]
+        return torch.cat([similarities, *ones, self.mask.bias.float()[:, None, None] - rest], dim=1).flatten(2)
 
     def _weights(self, linear, people):
         """Channel weights (N, C) of F-hat."""
