@@ -85,7 +85,7 @@ def _sliced_pooling(network: nn.Module) -> Iterator[None]:
     """
     pools = [module for module in network.modules() if isinstance(module, LastLevelMaxPool)]
     for pool in pools:
-        pool.forward = lambda x: [x[:, :, ::2, ::2]]  # type: ignore[method-assign, assignment]
+        pool.forward = lambda x: [x[:, :, ::2, ::2]]
     try:
         yield
     finally:
