@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.fx.experimental._config
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor, nn
 
 from dynpose.config import ConfigError
@@ -45,7 +48,7 @@ def captured(
     failures = []
     for strict, oblivious in _ATTEMPTS:
         try:
-            with quiet(), torch.no_grad(), _with(backed_size_oblivious=oblivious):
+            with quiet(), torch.no_grad(), _sliced_pooling(network), _with(backed_size_oblivious=oblivious):
                 return torch.export.export(network, example, dynamic_shapes=shapes, strict=strict)
         except Exception as error:
             failures.append(error)
@@ -85,6 +88,22 @@ def traced(network: nn.Module, example: tuple[Tensor, Tensor]) -> torch.jit.Scri
             return torch.jit.trace(network, example, check_trace=False)
     except Exception as error:
         raise _explained(error, "torch.jit.trace", network) from error
+
+
+@contextmanager
+def _sliced_pooling(network: nn.Module) -> Iterator[None]:
+    """Let FPN's P6 be a slice of P5 instead of max pooling with a window of one cell, which gives the same values.
+
+    The pooling ties the captured sizes to the parity of the example's P5.
+    """
+    pools = [module for module in network.modules() if isinstance(module, LastLevelMaxPool)]
+    for pool in pools:
+        pool.forward = lambda x: [x[:, :, ::2, ::2]]
+    try:
+        yield
+    finally:
+        for pool in pools:
+            del pool.forward
 
 
 def _side(name, divisibility):

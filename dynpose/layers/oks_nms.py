@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch._higher_order_ops.while_loop import while_loop
 
 from dynpose.utils.exporting import is_exporting, is_recording, pad_rows
 
@@ -176,6 +175,8 @@ def _oks_nms_in_graph(poses, scores, sigmas, threshold, groups, num_groups, max_
         return (kept != previous).any()
 
     if is_exporting():
+        from torch._higher_order_ops.while_loop import while_loop
+
         size = num_groups * max_per_group
         similar = pad_rows(pad_rows(similar, size).T, size).T
         kept = similar.new_ones(size)

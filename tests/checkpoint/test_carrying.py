@@ -192,7 +192,7 @@ def cid_outputs(model, images):
     torch.testing.assert_close(maps[:, -1], model.iia.centers(features), rtol=0, atol=1e-6)
     return {
         "multi-person heatmaps": maps[:, :-1],
-        "heatmaps": model.gfd.decouple(model.gfd.prepare(features), people, torch.ones_like(maps[:, 0]).bool()),
+        "heatmaps": model.gfd(features, people, torch.ones_like(maps[:, 0]).bool()),
         "keypoints": model.locate(features, people, sizes),
     }
 

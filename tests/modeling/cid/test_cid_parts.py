@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dynpose.modeling.cid import FeatureDecoupling, InstanceAbstraction, People
-from dynpose.modeling.cid.abstraction import own_cells, smooth
+from dynpose.modeling.cid.abstraction import _smooth_in_graph, own_cells, smooth
 from dynpose.modeling.cid.decoding import decode_keypoints
 
 
@@ -37,6 +37,18 @@ def test_smoothing_has_zeros_around():
     maps = torch.zeros(1, 3, 3)
     maps[0, 0, 0] = 9.0
     assert smooth(maps)[0].tolist() == [[5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("window", [1, 3, 11])
+@pytest.mark.parametrize("size", [(1, 1), (3, 20), (16, 9)])
+def test_smoothing_is_average_pooling_in_a_graph_and_outside(window, size):
+    maps = torch.rand(2, 3, *size, generator=torch.manual_seed(0))
+    expected = (maps + F.avg_pool2d(maps, window, stride=1, padding=window // 2)) / 2
+    before = maps.clone()
+    smoothed = smooth(maps, window)
+    torch.testing.assert_close(smoothed, expected, rtol=0, atol=1e-6)
+    assert torch.equal(_smooth_in_graph(maps, window), smoothed)
+    assert torch.equal(maps, before)
 
 
 def test_peaks_are_ranked_and_cut():
@@ -155,6 +167,21 @@ def test_decoupling_is_that_of_the_paper(recalibration, channel_weights, num_ima
     torch.testing.assert_close(gfd(features, people, own), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("channel_weights", ["linear", "feature"])
+def test_masks_are_the_same_with_gradients_and_without(channel_weights):
+    """Each person's own convolution, and the sum of shared ones."""
+    torch.manual_seed(0)
+    gfd = FeatureDecoupling(10, 3, channels=5, channel_weights=channel_weights, init_std=0)
+    features = torch.randn(2, 10, 9, 400)
+    people = People.at(features, torch.tensor([0, 0, 1]), torch.tensor([[0, 0], [390, 2], [3, 8]]))
+    own = own_cells(torch.tensor([(9, 400), (6, 311)]), features)
+    with_gradients = gfd(features, people, own)
+    assert gfd.prepare(features, own).masks is None
+    with torch.no_grad():
+        assert gfd.prepare(features, own).masks is not None
+        torch.testing.assert_close(gfd(features, people, own), with_gradients.detach(), rtol=1e-5, atol=1e-6)
+
+
 def test_all_layers_start_small():
     """As released: weights of 0.001, no bias, and heatmaps at the prior."""
     torch.manual_seed(0)
@@ -187,7 +214,8 @@ def test_relative_coordinates_in_half_precision(dtype):
     features = torch.zeros(1, 4, 2, 600)
     people = People.at(features, torch.tensor([0]), torch.tensor([[497, 1]]))
     with torch.autocast("cpu", dtype=dtype):
-        logits = gfd.mask_logits(gfd.reduce(features), people, own_cells(torch.tensor([(2, 600)]), features))
+        shared = gfd.prepare(features, own_cells(torch.tensor([(2, 600)]), features))
+        logits = gfd.mask_logits(shared, people)
     columns = torch.arange(480, 510)
     assert logits[0, 0, 1, columns].float().tolist() == ((497 - columns) / 32).tolist()
 
@@ -227,8 +255,8 @@ def test_decoupling_refuses(arguments, message):
 
 def decode(heatmaps, size=None, stride=4, score=0.5, **kwargs):
     heatmaps = torch.as_tensor(heatmaps)
-    own = own_cells(torch.tensor([size or heatmaps.shape[-2:]] * len(heatmaps)), heatmaps)
-    return decode_keypoints(heatmaps, own, torch.full((len(heatmaps),), score), stride, **kwargs)
+    sizes = torch.tensor([size or heatmaps.shape[-2:]] * len(heatmaps))
+    return decode_keypoints(heatmaps, sizes, torch.full((len(heatmaps),), score), stride, **kwargs)
 
 
 def test_decoding_by_hand():

@@ -99,11 +99,12 @@ def test_heatmaps_of_the_people(model, outputs):
     people = model.iia.find_people(features, SIZES)
     own = own_cells(SIZES, features)
     reduced = model.gfd.reduce(features)
-    logits = model.gfd.mask_logits(reduced, people, own)
+    shared = model.gfd.prepare(features, own)
+    logits = model.gfd.mask_logits(shared, people)
     assert_matches(logits, outputs, "eval/mask_logit", rel=1e-5)
     assert_matches(logits[0], outputs, "eval/mask_logit_inst0", rel=1e-5)
     # F_s and F_c, which the model itself never makes
-    assert_matches(model.gfd.masks(reduced, people, own) * reduced, outputs, "eval/s_attn", rel=1e-5)
+    assert_matches(model.gfd.masks(shared, people) * reduced, outputs, "eval/s_attn", rel=1e-5)
     weights = model.gfd.channel_weights(people.features)[..., None, None]
     assert_matches(reduced * weights, outputs, "eval/c_attn", rel=1e-5)
     heatmaps = model.gfd(features, people, own)
