@@ -57,7 +57,9 @@ def test_peaks_of_maps_with_nan():
     maps = torch.zeros(1, 1, 2, 3)
     maps[0, 0, 1, 1] = NAN
     values, cells, confidence = map_peaks_in_plain_operators(maps)
-    assert values.isnan().all() and confidence.isnan().all() and cells.item() == map_peaks(maps)[1].item() == 4
+    assert values.isnan().all()
+    assert confidence.isnan().all()
+    assert cells.item() == map_peaks(maps)[1].item() == 4
 
 
 def test_peaks_of_no_maps():

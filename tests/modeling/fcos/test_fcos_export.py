@@ -1,6 +1,5 @@
-"""FCPose and InsPose as ONNX files, in ONNX Runtime and OpenVINO, against PyTorch: any size, batch and number of people.
-
-An export takes ten seconds, so that each model is exported once.
+"""FCPose and InsPose as ONNX files, in ONNX Runtime and OpenVINO, against PyTorch: any size, batch and number of
+people. Each model is exported once.
 """
 
 import numpy as np
