@@ -49,7 +49,8 @@ def file_metadata(
     Returns:
         JSON. ``input.rule`` is "shortest_edge" (detectron2's ResizeShortestEdge; a ``min_size`` of 0 resizes nothing),
         or ``{"name": "affine", "multiple": int}`` (:class:`~dynpose.data.affine.AffineResize`). ``score_threshold`` is
-        0: the graph applies the config's threshold.
+        0: the graph applies the config's threshold. ``original_shift`` is added to x and y at the scale of the original
+        image: the half pixel of a model that works in pixel indices.
     """
     described = {
         "format": FORMAT,
@@ -74,6 +75,7 @@ def file_metadata(
         "inputs": list(INPUTS),
         "outputs": list(OUTPUTS),
         "score_threshold": 0.0,
+        "original_shift": float(getattr(model, "original_shift", 0.0)),
     }
     return json.dumps(described)
 

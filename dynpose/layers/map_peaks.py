@@ -28,11 +28,16 @@ def map_peaks(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def map_peaks_in_plain_operators(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`map_peaks` for graphs: it subtracts the maximum itself, because log-sum-exp overflows in some runtimes."""
+    """:func:`map_peaks` for graphs.
+
+    The softmax is one operator that subtracts the maximum: log-sum-exp overflows in some runtimes, and is slower in
+    others.
+    """
     width = logits.shape[3]
     # the highest row, then the column in it: the index of a maximum costs several times the maximum
     in_rows = logits.amax(dim=3)
     values, rows = in_rows.amax(dim=2), in_rows.argmax(dim=2)
     highest_rows = logits.gather(2, rows[:, :, None, None].expand(-1, -1, 1, width)).squeeze(2)
-    confidence = (logits - values[:, :, None, None]).exp().sum(dim=(2, 3)).reciprocal()
-    return values, rows * width + highest_rows.argmax(dim=2), confidence
+    cells = rows * width + highest_rows.argmax(dim=2)
+    confidence = logits.flatten(2).softmax(dim=2).gather(2, cells[:, :, None]).squeeze(2)
+    return values, cells, confidence

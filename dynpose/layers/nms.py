@@ -8,9 +8,10 @@ from collections.abc import Callable
 import torch
 from detectron2.layers import batched_nms
 from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop
 from torchvision.ops import nms
 
-from dynpose.utils.exporting import is_recording
+from dynpose.utils.exporting import is_exporting, is_recording
 
 from .ranking import first_in_group, order_in_groups
 
@@ -90,6 +91,7 @@ def soft_nms(
     min_score: float = 1e-3,
     max_per_group: int | None = None,
     num_groups: int | None = None,
+    group_limit: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Lower the scores of boxes that overlap higher-scored ones, instead of dropping them.
 
@@ -108,7 +110,8 @@ def soft_nms(
         min_score: boxes whose score falls below it are dropped; non-negative.
         max_per_group: maximum number of boxes kept per group; None = all.
         num_groups: groups are 0..num_groups - 1; None = unknown. A graph needs it and ``max_per_group``, which is the
-            number of its steps.
+            largest number of its steps.
+        group_limit: M, no group has more boxes; None = unknown. ``torch.export`` needs it.
 
     Returns:
         (S,) int64 indices of the kept boxes and (S,) their lowered scores, by descending score.
@@ -124,9 +127,9 @@ def soft_nms(
     """
     _check_arguments("soft_nms", method, sigma, min_score)
     if is_recording():
-        if num_groups is None or max_per_group is None:
-            raise ValueError("soft_nms: a graph needs num_groups and max_per_group")
-        members = _padded_members(groups, num_groups)
+        if num_groups is None or max_per_group is None or group_limit is None:
+            raise ValueError("soft_nms: a graph needs num_groups, max_per_group and group_limit")
+        members = _padded_members(groups, num_groups, group_limit)
         # what padding refers to
         boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
         scores = torch.cat([scores, scores.new_full((1,), -1.0)])
@@ -174,13 +177,10 @@ def select_softly(
     # -1 marks selected and dropped members and padding
     remaining = torch.where((members >= 0) & (scores[members] >= min_score), scores[members], -1.0)
     steps = members.shape[1] if max_per_group is None else max_per_group
-    if not is_recording():  # in a graph, the number of members is unknown
-        steps = min(steps, members.shape[1])
-    selected, selected_scores = [], []
-    for _ in range(steps):
+
+    def step(remaining):
+        """One box of each group, its score, and the scores that remain."""
         best, place = remaining.max(dim=1, keepdim=True)
-        selected.append(members.gather(1, place))
-        selected_scores.append(best)
         similarity = similarity_to(place)
         if method == "linear":
             weight = torch.where(similarity > threshold, 1 - similarity, 1.0)
@@ -188,12 +188,53 @@ def select_softly(
             weight = torch.exp(-similarity.square() / sigma)
         lowered = remaining * weight
         left = (remaining >= 0) & (lowered >= min_score)
-        remaining = torch.where(left, lowered, -1.0).scatter(1, place, -1.0)
-    kept, kept_scores = torch.cat(selected, dim=1), torch.cat(selected_scores, dim=1)
+        return members.gather(1, place), best, torch.where(left, lowered, -1.0).scatter(1, place, -1.0)
+
+    if is_exporting():
+        kept, kept_scores = _repeat_in_graph(step, remaining, steps)
+    else:
+        if not is_recording():  # in a trace, the number of members is unknown
+            steps = min(steps, members.shape[1])
+        kept, kept_scores = _repeat(step, remaining, steps)
     left = kept_scores >= 0
     kept, kept_scores = kept[left], kept_scores[left]
     order = order_in_groups(kept_scores)
     return kept[order], kept_scores[order]
+
+
+def _repeat(step, remaining, steps):
+    """Apply ``step`` to (G, M) scores: (G, steps) selected members and their scores."""
+    selected, selected_scores = [], []
+    for _ in range(steps):
+        chosen, best, remaining = step(remaining)
+        selected.append(chosen)
+        selected_scores.append(best)
+    return torch.cat(selected, dim=1), torch.cat(selected_scores, dim=1)
+
+
+def _repeat_in_graph(step, remaining, steps):
+    """:func:`_repeat` as a loop of a graph, which ends when no scores remain."""
+    number = torch.arange(steps, device=remaining.device)
+
+    def advance(done, remaining, selected, selected_scores):
+        chosen, best, remaining = step(remaining)
+        is_now = number == done
+        return (
+            done + 1,
+            remaining,
+            torch.where(is_now, chosen, selected),
+            torch.where(is_now, best, selected_scores),
+        )
+
+    def is_left(done, remaining, selected, selected_scores):
+        return (done < steps) & (remaining >= 0).any()
+
+    # -1 = nothing selected
+    scores = (remaining[:, :1] * 0 - 1).expand(-1, steps).clone()
+    selected = scores.to(torch.int64)
+    done = torch.zeros((), dtype=torch.int64, device=remaining.device)
+    _, _, selected, scores = while_loop(is_left, advance, (done, remaining, selected, scores))
+    return selected, scores
 
 
 def _check_arguments(name, method, sigma, min_score):
@@ -216,12 +257,16 @@ def _members_of_groups(groups):
     return members
 
 
-def _padded_members(groups, num_groups):
-    """(G, N + 1) indices of the boxes of each group, for graphs; -1 elsewhere, at least in the last column."""
-    member = torch.arange(groups.shape[0], device=groups.device)
+def _padded_members(groups, num_groups, limit):
+    """(G, limit) indices of the boxes of each group, in order, for graphs; -1 elsewhere."""
+    position = torch.arange(groups.shape[0], device=groups.device)
+    order = (groups * groups.shape[0] + position).sort().indices  # distinct keys: ONNX has no stable sort
     group = torch.arange(num_groups, device=groups.device)[:, None]
-    members = torch.where(groups == group, member, -1)
-    return torch.cat([members, torch.full_like(group, -1)], dim=1)
+    start = (groups < group).sum(dim=1, keepdim=True)
+    count = (groups == group).sum(dim=1, keepdim=True)
+    place = torch.arange(limit, device=groups.device)
+    padded = torch.cat([order, order.new_full((1,), -1)])
+    return torch.where(place < count, padded[torch.where(place < count, start + place, 0)], -1)
 
 
 def _iou_with(chosen, boxes):

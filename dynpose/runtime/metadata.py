@@ -42,6 +42,7 @@ class ExportMetadata:
         inputs, outputs (tuple[str, ...]): names of the inputs ``images`` and ``image_sizes``, and of the outputs
             ``boxes``, ``scores``, ``classes``, ``keypoints`` and ``counts``.
         score_threshold (float): minimum score that the config states for the predictions, which the file applies.
+        original_shift (float): added to x and y of boxes and keypoints in pixels of the original image.
     """
 
     dynpose: str
@@ -58,6 +59,7 @@ class ExportMetadata:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     score_threshold: float
+    original_shift: float = 0.0
 
     @classmethod
     def from_json(cls, text: str | None, source: str) -> ExportMetadata:
@@ -110,6 +112,7 @@ class ExportMetadata:
             inputs=tuple(values["inputs"]),
             outputs=tuple(values["outputs"]),
             score_threshold=float(values["score_threshold"]),
+            original_shift=float(values.get("original_shift", 0.0)),
         )
 
 

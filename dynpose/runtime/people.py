@@ -6,12 +6,12 @@ Axes: N people, K keypoints.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-__all__ = ["People", "to_original_size"]
+__all__ = ["People", "shifted", "to_original_size"]
 
 
 @dataclass
@@ -92,6 +92,26 @@ def to_original_size(people: People, height: int, width: int, to_original: np.nd
     boxes[finite] = boxes[finite].clip(0, np.array([width, height] * 2, dtype=np.float32))
     kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) | ~finite
     return People((height, width), boxes, people.scores, people.pred_classes, keypoints)[kept]
+
+
+def shifted(people: People, shift: float) -> People:
+    """Shift people in pixels of the original image, from pixel indices to continuous coordinates.
+
+    Args:
+        people (People): of :func:`to_original_size`.
+        shift (float): added to x and y, pixels.
+
+    Returns:
+        People: finite boxes are clipped to the image.
+    """
+    if not shift:
+        return people
+    height, width = people.image_size
+    boxes, keypoints = people.pred_boxes + np.float32(shift), people.pred_keypoints.copy()
+    keypoints[..., :2] += np.float32(shift)
+    finite = np.isfinite(boxes).all(axis=1)
+    boxes[finite] = boxes[finite].clip(0, np.array([width, height] * 2, dtype=np.float32))
+    return replace(people, pred_boxes=boxes, pred_keypoints=keypoints)
 
 
 def _transformed(points, matrix):

@@ -13,7 +13,7 @@ import numpy as np
 from dynpose.data.any_image import to_bgr
 from dynpose.utils.padding import padded_size
 
-from .people import People, to_original_size
+from .people import People, shifted, to_original_size
 from .predicting import ImagePredictor
 from .sessions import open_session
 
@@ -159,4 +159,5 @@ class Pose(ImagePredictor[People]):
         )
         if self.score_threshold is not None:
             found = found[found.scores >= self.score_threshold]
-        return to_original_size(found, one["height"], one["width"], one.get("to_original"))
+        people = to_original_size(found, one["height"], one["width"], one.get("to_original"))
+        return shifted(people, self.metadata.original_shift)

@@ -3,9 +3,8 @@
 The number of networks, of images and of cells may be unknown while the graph is recorded, so that there are no chunks
 and no loop over images. Memory grows with the number of networks: the largest maps are the N x K heatmaps.
 
-The products are those of :mod:`reference`, with the relative coordinates and the biases folded into the weights. A
-loop over chunks in the graph
-(ONNX Scan) takes as long for the networks of 100 people in onnxruntime and OpenVINO.
+The products are those of :mod:`reference`, with the relative coordinates and the biases folded into the weights. The
+maps of many networks do not fit a cache: their products and the passes over them bound the time.
 """
 
 from __future__ import annotations

@@ -128,6 +128,10 @@ class FCOSDecoder:
         scores = quality.sqrt() if predictions.centerness else quality
         return Candidates(index, locations.image[index], classes, scores)
 
+    def candidate_limit(self, num_levels: int) -> int:
+        """Number of candidates of an image that :meth:`candidates` does not exceed."""
+        return self.pre_nms_topk * (num_levels if self.topk_per_level else 1)
+
     def select(self, candidates: Candidates, boxes: Tensor, num_images: int) -> Tensor:
         """Apply NMS and keep the top instances of each image.
 

@@ -206,6 +206,11 @@ class InsPoseReleased(ImageDetector):
         }
 
     @property
+    def original_shift(self) -> float:
+        """What :meth:`forward` adds to x and y of its results at the scale of the original image, pixels."""
+        return 0.5 if self.options.index_coordinates else 0.0
+
+    @property
     def spec(self) -> KPNetSpec:
         """The shape of the KP-Nets."""
         return self.kp_net_head.spec
@@ -383,6 +388,7 @@ class InsPoseReleased(ImageDetector):
             iou_threshold=decoder.nms_thresh,
             max_per_group=decoder.post_nms_topk,
             num_groups=num_images * num_classes,
+            group_limit=decoder.candidate_limit(len(self.detector.strides)),
             **self.options.nms,
         )
         scores = torch.where(candidates.scores[kept].isfinite(), scores, candidates.scores[kept])
