@@ -83,7 +83,7 @@ def _of_exported(args) -> tuple[str, list[Any]]:
             "--config-file"
         )
     schema = metadata.schema
-    opts = [
+    opts: list[Any] = [
         *("MODEL.CLASS_NAMES", list(metadata.class_names), "MODEL.KEYPOINT_SCHEMA.NAMES", list(schema.names)),
         *("MODEL.KEYPOINT_SCHEMA.FLIP_PAIRS", [list(pair) for pair in schema.flip_pairs]),
         *("MODEL.KEYPOINT_SCHEMA.SKELETON", [list(edge) for edge in schema.skeleton]),
