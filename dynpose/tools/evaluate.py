@@ -53,6 +53,11 @@ def run(args: argparse.Namespace) -> None:
     else:
         config_file, opts = required_config(args.config_file, args.weights), []
     cfg = load_config(config_file, [*opts, *args.opts])
+    if is_exported(args.weights) and cfg.TEST.AUG.ENABLED:
+        raise ConfigError(
+            f"--weights {args.weights}: TEST.AUG.ENABLED is True, and an exported file has no test-time augmentation; "
+            "set it to False at the end of the command"
+        )
     output = args.output or os.path.join(cfg.OUTPUT_DIR, "evaluation")
     opts += ["MODEL.WEIGHTS", args.weights, "OUTPUT_DIR", output]
     if args.annotations:
@@ -83,7 +88,7 @@ def _of_exported(args) -> tuple[str, list[Any]]:
             "--config-file"
         )
     schema = metadata.schema
-    opts = [
+    opts: list[Any] = [
         *("MODEL.CLASS_NAMES", list(metadata.class_names), "MODEL.KEYPOINT_SCHEMA.NAMES", list(schema.names)),
         *("MODEL.KEYPOINT_SCHEMA.FLIP_PAIRS", [list(pair) for pair in schema.flip_pairs]),
         *("MODEL.KEYPOINT_SCHEMA.SKELETON", [list(edge) for edge in schema.skeleton]),
