@@ -53,6 +53,11 @@ def run(args: argparse.Namespace) -> None:
     else:
         config_file, opts = required_config(args.config_file, args.weights), []
     cfg = load_config(config_file, [*opts, *args.opts])
+    if is_exported(args.weights) and cfg.TEST.AUG.ENABLED:
+        raise ConfigError(
+            f"--weights {args.weights}: TEST.AUG.ENABLED is True, and an exported file has no test-time augmentation; "
+            "set it to False at the end of the command"
+        )
     output = args.output or os.path.join(cfg.OUTPUT_DIR, "evaluation")
     opts += ["MODEL.WEIGHTS", args.weights, "OUTPUT_DIR", output]
     if args.annotations:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from exported_files import METADATA, write_exported
+from exported_files import BOXES, CLASSES, METADATA, POINTS, SCORES, write_exported
 
 from dynpose.runtime.resizing import ShortestEdge
 
@@ -125,3 +125,31 @@ console.log(JSON.stringify([{{ input, ...described }}, found]));
         expected, _ = ShortestEdge(64, 100)(image)
         pixels = np.frombuffer((tmp_path / f"{index}.out").read_bytes(), dtype=np.uint8).reshape(*size, 4)
         np.testing.assert_array_equal(pixels[..., :3], expected)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+def test_the_browsers_module_maps_people_back_as_the_runtime(pose, photo, tmp_path):
+    """The network's outputs by hand: two people in the image, a third outside, and a row that does not count."""
+    width, height = 85, 64
+    (tmp_path / "program.mjs").write_text(f"""
+import {{ people }} from {json.dumps((PROJECT / "browser" / "pose.mjs").as_uri())};
+const outputs = [{(BOXES * np.tile([width, height], 2)).flatten().tolist()}, {SCORES.tolist()},
+  BigInt64Array.from({CLASSES.tolist()}.map(BigInt)), {(POINTS * [width, height]).flatten().tolist()}, [3n]];
+const xyc = [];
+for (let i = 0; i < outputs[3].length; i += 2) xyc.push(outputs[3][i], outputs[3][i + 1], 0.5);
+const values = [Float32Array.from(outputs[0]), outputs[1], outputs[2], Float32Array.from(xyc), outputs[4]];
+const shifted = (shift) => people({{ ...{json.dumps(METADATA)}, ...shift }}, values, {{ width: 80, height: 60 }},
+  [80 / {width}, 60 / {height}]);
+console.log(JSON.stringify([shifted({{}}), shifted({{ original_shift: 0.5 }})]));
+""")
+    done = subprocess.run(["node", "program.mjs"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    found, shifted = json.loads(done.stdout)
+    expected = pose(photo)
+    assert [person["name"] for person in found] == ["person", "dog"]
+    np.testing.assert_allclose([person["box"] for person in found], expected.pred_boxes, atol=1e-4)
+    points = np.array([person["keypoints"] for person in found])
+    np.testing.assert_allclose(points[..., :2], expected.pred_keypoints[..., :2], atol=1e-4)
+    moved = np.array([person["keypoints"] for person in shifted])
+    np.testing.assert_allclose(moved - points, [[[0.5, 0.5, 0]] * 3] * 2, atol=1e-9)
+    # the second box reaches the right edge
+    assert shifted[1]["box"] == pytest.approx([40.5, 0.5, 80, 42.5], abs=1e-3)

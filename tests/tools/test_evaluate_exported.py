@@ -73,6 +73,10 @@ def test_ap_of_each_class(exported, annotations, tmp_path, monkeypatch):
     [
         ([], "the file does not say on what to evaluate it; give --annotations, --dataset or --config-file"),
         (["--dataset", "x", "--precision", "bfloat16", "--compile"], "leave out --precision, --compile"),
+        (
+            ["--dataset", "x", "--num-gpus", "1", "TEST.AUG.ENABLED", "True"],
+            "an exported file has no test-time augmentation",
+        ),
     ],
 )
 def test_what_is_refused(options, message, exported, capsys):

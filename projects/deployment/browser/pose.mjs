@@ -33,8 +33,7 @@ export class Pose {
       [inputs[1]]: new Tensor("int64", BigInt64Array.of(BigInt(height), BigInt(width)), [1, 2]),
     });
     const values = outputs.map((name) => results[name].data);
-    const found = people(this.description, values, image, image.width / width, image.height / height);
-    return found.filter(({ box: [x0, y0, x1, y1] }) => x1 > x0 && y1 > y0); // the others are outside the picture
+    return people(this.description, values, image, [image.width / width, image.height / height]);
   }
 }
 
@@ -140,20 +139,26 @@ function planes(image, channels, height, width) {
   return values;
 }
 
-// The rows of the outputs up to the count, scaled to the picture.
-function people({ keypoint_names, class_names }, [boxes, scores, classes, points, counts], picture, scaleX, scaleY) {
+// The rows of the outputs up to the count, scaled to the picture; without people outside it.
+export function people(description, [boxes, scores, classes, points, counts], { width, height }, scale) {
+  const { keypoint_names, class_names, original_shift: shift = 0 } = description; // some models shift their results
   const K = keypoint_names.length;
-  const inside = (value, side) => Math.min(Math.max(value, 0), side);
-  return Array.from({ length: Number(counts[0]) }, (_, n) => ({
-    score: scores[n],
-    name: class_names[Number(classes[n])] ?? String(classes[n]),
-    box: Array.from(boxes.subarray(4 * n, 4 * n + 4), (value, axis) =>
-      axis % 2 ? inside(value * scaleY, picture.height) : inside(value * scaleX, picture.width)),
-    keypoints: Array.from({ length: K }, (_, k) => {
-      const [x, y, confidence] = points.subarray(3 * (n * K + k), 3 * (n * K + k) + 3);
-      return [x * scaleX, y * scaleY, confidence];
-    }),
-  }));
+  const inside = (value, axis) => Math.min(Math.max(value, 0), axis % 2 ? height : width);
+  const found = [];
+  for (let n = 0; n < Number(counts[0]); n++) {
+    const box = Array.from(boxes.subarray(4 * n, 4 * n + 4), (value, axis) => inside(value * scale[axis % 2], axis));
+    if (box[2] <= box[0] || box[3] <= box[1]) continue;
+    found.push({
+      score: scores[n],
+      name: class_names[Number(classes[n])] ?? String(classes[n]),
+      box: box.map((value, axis) => inside(value + shift, axis)),
+      keypoints: Array.from({ length: K }, (_, k) => {
+        const [x, y, confidence] = points.subarray(3 * (n * K + k), 3 * (n * K + k) + 3);
+        return [x * scale[0] + shift, y * scale[1] + shift, confidence];
+      }),
+    });
+  }
+  return found;
 }
 
 // Draws limbs and keypoints; those of a lower confidence are left out.

@@ -152,22 +152,23 @@ int run(const char* file, const char* picture, float threshold) {
     const int64_t count = outputs[4].GetTensorData<int64_t>()[0];
     const auto& names = described["keypoint_names"];
     const auto& class_names = described["class_names"];
-    const float scale_x = float(double(image.width) / width), scale_y = float(double(image.height) / height);
+    const float scale[] = {float(double(image.width) / width), float(double(image.height) / height)};
+    const float side[] = {float(image.width), float(image.height)};
+    const float shift = described.value("original_shift", 0.f);  // of some models, in pixels of the image
     for (int64_t person = 0; person < count && scores[person] >= threshold; ++person) {
-        const float* box = boxes + 4 * person;
-        const float x0 = std::clamp(box[0] * scale_x, 0.f, float(image.width));
-        const float y0 = std::clamp(box[1] * scale_y, 0.f, float(image.height));
-        const float x1 = std::clamp(box[2] * scale_x, 0.f, float(image.width));
-        const float y1 = std::clamp(box[3] * scale_y, 0.f, float(image.height));
-        if (x1 <= x0 || y1 <= y0) continue;  // outside the image
+        float box[4];
+        for (int i = 0; i < 4; ++i) box[i] = std::clamp(boxes[4 * person + i] * scale[i % 2], 0.f, side[i % 2]);
+        if (box[2] <= box[0] || box[3] <= box[1]) continue;  // outside the image
+        for (int i = 0; i < 4; ++i) box[i] = std::clamp(box[i] + shift, 0.f, side[i % 2]);
         const auto label = size_t(classes[person]) < class_names.size()
                                ? class_names[classes[person]].get<std::string>()
                                : std::to_string(classes[person]);
-        std::printf("%s %.6f  %.3f %.3f %.3f %.3f\n", label.c_str(), scores[person], x0, y0, x1, y1);
+        std::printf("%s %.6f  %.3f %.3f %.3f %.3f\n", label.c_str(), scores[person], box[0], box[1], box[2], box[3]);
         for (size_t k = 0; k < names.size(); ++k) {
             const float* point = points + (person * names.size() + k) * 3;
             const auto name = names[k].get<std::string>();
-            std::printf("    %-16s %.3f %.3f  %.4f\n", name.c_str(), point[0] * scale_x, point[1] * scale_y, point[2]);
+            const float x = point[0] * scale[0] + shift, y = point[1] * scale[1] + shift;
+            std::printf("    %-16s %.3f %.3f  %.4f\n", name.c_str(), x, y, point[2]);
         }
     }
     return 0;
