@@ -121,6 +121,7 @@ def test_metadata(onnx_file):
         "flip": False,
         "max_people": 8,
         "precision": "float32",
+        "original_shift": 0.0,
         "inputs": ["images", "image_sizes"],
         "outputs": ["boxes", "scores", "classes", "keypoints", "counts"],
         "score_threshold": 0.0,

@@ -22,6 +22,7 @@ from dynpose.runtime.sessions import Session, open_session
 from dynpose.utils.padding import padded_size
 
 
+@torch.no_grad()
 def write_with_people(model: nn.Module, source: PoseModel, image_size: tuple[int, int], path: Path) -> None:
     """Export a model into which people are injected, for images of one size.
 
@@ -39,7 +40,10 @@ def write_with_people(model: nn.Module, source: PoseModel, image_size: tuple[int
         raise ConfigError(f"{source.name}: no key limits the people in an image, which an exported file needs")
     network = ExportNetwork(model, read_key(source.cfg, key)).eval()
     size = padded_size(*image_size, _divisibility(model))
-    program = captured_at(network, (torch.zeros(1, 3, *size), torch.tensor([image_size])))
+    example = torch.zeros(1, 3, *size), torch.tensor([image_size])
+    # makes what is injected, which would be recorded piece by piece
+    network(*example)
+    program = captured_at(network, example)
     metadata = file_metadata(
         source.cfg,
         model,

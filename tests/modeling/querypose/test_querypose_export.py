@@ -113,22 +113,23 @@ def test_standard_operators_only(file):
 
 
 def test_a_trace_holds_for_other_sizes():
-    """torch.jit.trace of the model itself, with images as tensors."""
+    """torch.jit.trace of ``detect``, with images and their sizes as tensors."""
+    model = tiny_model(num_stages=2).eval().requires_grad_(False)
 
-    class FromPixels(nn.Module):
+    class Detect(nn.Module):
         def __init__(self):
             super().__init__()
-            self.model = tiny_model(num_stages=2)
+            self.model = model
 
-        def forward(self, image):
-            instances = self.model([{"image": image}])[0]["instances"]
-            return instances.pred_boxes.tensor, instances.scores, instances.pred_keypoints
+        def forward(self, images, image_sizes):
+            return tuple(self.model.detect(images, image_sizes))
 
-    network = FromPixels().eval().requires_grad_(False)
+    network = Detect().eval()
     generator = torch.Generator().manual_seed(0)
-    first, other = (torch.rand((3, *size), generator=generator) * 255 for size in ((64, 96), (150, 90)))
-    traced = torch.jit.trace(network, first, check_trace=False)
-    for image in (first, other):
-        for found, expected in zip(traced(image), network(image)):
-            assert found.shape[0] == NUM_QUERIES
+    first, other = (torch.randn((2, 3, *size), generator=generator) for size in ((64, 96), (160, 96)))
+    sizes, other_sizes = torch.tensor([[64, 96], [60, 80]]), torch.tensor([[150, 90], [160, 96]])
+    traced = torch.jit.trace(network, (first, sizes), check_trace=False)
+    for inputs in ((first, sizes), (other, other_sizes)):
+        for found, expected in zip(traced(*inputs), network(*inputs)):
+            assert found.shape[0] == 2 * NUM_QUERIES
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
