@@ -48,7 +48,7 @@ def captured(
     failures = []
     for strict, oblivious in _ATTEMPTS:
         try:
-            with quiet(), torch.no_grad(), _sliced_pooling(network), _with(backed_size_oblivious=oblivious):
+            with quiet(), torch.no_grad(), _pooling_by_selection(network), _with(backed_size_oblivious=oblivious):
                 return torch.export.export(network, example, dynamic_shapes=shapes, strict=strict)
         except Exception as error:
             failures.append(error)
@@ -91,19 +91,25 @@ def traced(network: nn.Module, example: tuple[Tensor, Tensor]) -> torch.jit.Scri
 
 
 @contextmanager
-def _sliced_pooling(network: nn.Module) -> Iterator[None]:
-    """Let FPN's P6 be a slice of P5 instead of max pooling with a window of one cell, which gives the same values.
+def _pooling_by_selection(network: nn.Module) -> Iterator[None]:
+    """Let FPN's P6 be selected cells of P5 instead of max pooling with a window of one cell: the same values.
 
-    The pooling ties the captured sizes to the parity of the example's P5.
+    The pooling ties the captured sizes to the parity of the example's P5, and so does a slice by its strides.
     """
     pools = [module for module in network.modules() if isinstance(module, LastLevelMaxPool)]
     for pool in pools:
-        pool.forward = lambda x: [x[:, :, ::2, ::2]]
+        pool.forward = _every_second_cell
     try:
         yield
     finally:
         for pool in pools:
             del pool.forward
+
+
+def _every_second_cell(x):
+    for axis in (2, 3):
+        x = x.index_select(axis, torch.arange(0, x.shape[axis], 2, device=x.device))
+    return [x]
 
 
 def _side(name, divisibility):

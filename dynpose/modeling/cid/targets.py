@@ -74,7 +74,7 @@ def build_targets(
 
     Cell u of stride s covers x from o + s u to o + s (u + 1), where o is the ``origin``. It is 0 for continuous pixels,
     and 0.5 for pixel indices, which the release divides by s: index i is i + 0.5 in continuous pixels. The first cell
-    then also includes the half pixel before it.
+    then also includes the half pixel before it, and centres up to a cell before it, as the release truncates them.
 
     Args:
         gt_instances (list[Instances]): B, with gt_boxes and (where there are people) gt_keypoints. Centres and areas
@@ -107,6 +107,9 @@ def build_targets(
     area = torch.cat([_box_areas(instances) for instances in gt_instances])
     centers = torch.cat([_pose_centers(instances) for instances in gt_instances])
     centers = _from_origin(centers, origin) / stride
+    if origin:
+        # the release truncates: a centre up to a cell outside is in the first one
+        centers = torch.where(centers > -1, centers.clamp(min=0), centers)
     # comparisons with NaN, the centre of a person without labelled keypoints, are false
     decoupled = ((centers >= 0) & (centers < limits)).all(dim=1) & (area >= min_box_area)
     centers = torch.where(decoupled[:, None], centers, 0).long()

@@ -145,8 +145,11 @@ def test_centers_of_pixel_indices():
     assert make(gt, origin=0.5)[1].cells.tolist() == [[15, 15]]
     gt[0].gt_pose_centers = torch.tensor([[64.5, 0.25]])
     assert make(gt, origin=0.5)[1].cells.tolist() == [[16, 0]]
-    # one outside of the image stays there
-    gt[0].gt_pose_centers = torch.tensor([[64.5, -0.25]])
+    # int() of the release truncates towards 0
+    gt[0].gt_pose_centers = torch.tensor([[-3.25, 64.5]])
+    assert make(gt, origin=0.5)[1].cells.tolist() == [[0, 16]]
+    assert len(make(gt)[1]) == 0
+    gt[0].gt_pose_centers = torch.tensor([[64.5, -3.75]])
     assert len(make(gt, origin=0.5)[1]) == 0
 
 
@@ -159,8 +162,7 @@ def test_what_is_learnt_is_decoded_without_bias(origin):
     _, found = make([gt], origin=origin)
     # all are in the cell of the first, and of several people with the same cell one is decoupled
     heatmaps = gaussians(found.keypoint_cells, found.labelled, found.radii, SIZE)
-    own = torch.ones(1, *SIZE, dtype=torch.bool)
-    decoded = decode_keypoints(heatmaps, own, torch.ones(1), 4, origin=origin)
+    decoded = decode_keypoints(heatmaps, torch.tensor([SIZE]), torch.ones(1), 4, origin=origin)
     torch.testing.assert_close(decoded[0, 0, :2], points[:, 0, :2].mean(dim=0), rtol=0, atol=0.006)
 
 
