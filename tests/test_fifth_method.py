@@ -127,7 +127,7 @@ def test_benchmark_of_the_exported_file(run, tmp_path, monkeypatch):
     assert main(["benchmark", "exported", *arguments, *MODEL]) == 0
     report = json.loads(file.read_text())
     (case,) = report["cases"]
-    assert list(case["figures"]) == ["model", "optimized", "onnxruntime"]
+    assert list(case["figures"]) == ["as trained", "optimized", "onnxruntime"]
     assert all(figures["people_found"] == [3] and figures["ms"] > 0 for figures in case["figures"].values())
     assert report["notes"] == []
 

@@ -27,15 +27,15 @@ def tables(report: dict[str, Any], style: str) -> str:
 
 
 def _times(row):
-    """All side by side, and the model's time over the others'."""
+    """All side by side, and the time of the model as trained over the others'."""
     figures = row["figures"]
     return {
         **_case(row),
         **{name: cell(each, "ms") for name, each in figures.items()},
         **{
-            f"model / {name}": figure(ratio(figures["model"], each, "ms"))
+            f"as trained / {name}": figure(ratio(figures["as trained"], each, "ms"))
             for name, each in figures.items()
-            if name != "model"
+            if name != "as trained"
         },
     }
 

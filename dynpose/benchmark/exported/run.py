@@ -28,7 +28,7 @@ def measure(args: Namespace) -> dict[str, Any]:
 
     Returns:
         The report: ``environment``, ``settings``, ``cases`` (a row for each model and number of people, with the
-        figures of the model, "optimized" and each runtime) and ``notes``.
+        figures "as trained", "optimized" and of each runtime) and ``notes``.
 
     Raises:
         ConfigError: a config is invalid, a model can't be exported, or the people do not fit into the image.
@@ -63,7 +63,7 @@ def _case_row(model, num_people, image_size, runtimes, settings, folder):
     case = ExportedCase(built, num_people, image_size, sessions=sessions, divisibility=divisibility)
     names = [model.name, optimized.name, *sessions]
     measured = measure_case(case, names, settings.device, make_wall_clock(settings.device), settings.rounds)
-    columns = dict(zip(names, ("model", "optimized", *sessions)))
+    columns = dict(zip(names, ("as trained", "optimized", *sessions)))
     figures = {
         columns[name]: {**measurement.figures(), "people_found": sorted(case.people_found[name])}
         for name, measurement in measured.items()
