@@ -171,7 +171,7 @@ def _extents(maps):
     for level in maps:
         batch, _, height, width = level.shape
         yield start, height, width
-        start += batch * height * width
+        start = start + batch * height * width  # a trace has tensors here, which += would change
 
 
 def _filled(values, device):
