@@ -64,8 +64,8 @@ def run_openvino(path: Path, precision: str) -> Runner:
 def run_torch_export(path: Path, precision: str) -> Runner:
     """Load a .pt2 file.
 
-    The conditions on sizes that torch.export notes are not tested: some are on the memory layout of small maps, which no
-    result depends on.
+    The conditions on sizes that torch.export notes are not tested: some are on the memory layout of small maps, and no
+    result depends on it.
     """
     with quiet():
         program = torch.export.load(path)
