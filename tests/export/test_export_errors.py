@@ -11,6 +11,7 @@ from dynpose.config import ConfigError
 from dynpose.export.comparing import TOLERANCES, compare
 from dynpose.export.exporting import FORMATS, check_arguments
 from dynpose.export.packages import require
+from dynpose.modeling.base_models import refuse_to_be_traced
 from dynpose.tools.cli import main
 
 
@@ -158,3 +159,12 @@ def test_a_model_as_a_whole_refuses_to_be_traced(models, trace):
     for model in models:
         with pytest.raises(ConfigError, match=r"can't be traced or exported as a whole.*`dynpose export`"):
             trace(OfTensors(model).eval(), torch.zeros(3, 64, 64))
+
+
+def test_torch_compile_is_not_refused():
+    class Refusing(torch.nn.Module):
+        def forward(self, x):
+            refuse_to_be_traced(self)
+            return x + 1
+
+    assert torch.compile(Refusing(), backend="eager")(torch.zeros(2)).tolist() == [1, 1]
