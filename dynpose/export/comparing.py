@@ -108,6 +108,9 @@ def compare(expected: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> list[Com
 
     Returns:
         One for each image.
+
+    Raises:
+        ValueError: the results have other shapes, or PyTorch's scores are not finite.
     """
     ours, theirs = ([each.detach().numpy() for each in result] for result in (expected, found))
     for a, b in zip(ours, theirs):
@@ -132,6 +135,8 @@ def summary(compared: Sequence[Comparison]) -> str:
 
 def _compare(ours, theirs):
     numbers = int(ours[4]), int(theirs[4])
+    if not np.isfinite(ours[1][: numbers[0]]).all():
+        raise ValueError("the model's own scores are not finite in PyTorch: it has diverged")
     faults = [] if all((each[numbers[1] :] == 0).all() for each in theirs[:4]) else ["rows beyond the count are not 0"]
     boxes, scores, classes, keypoints = (
         [result[i][:n] for result, n in zip((ours, theirs), numbers)] for i in range(4)
@@ -142,7 +147,8 @@ def _compare(ours, theirs):
     apart = np.linalg.norm(points[0][:, None] - points[1][None], axis=-1)
     cost = np.median(apart, axis=-1) if apart.size else np.zeros(apart.shape[:2])
     # of people at the same position, the one with the same score
-    rows, columns = linear_sum_assignment(cost + np.abs(scores[0][:, None] - scores[1][None]))
+    cost_of_scores = np.nan_to_num(np.abs(scores[0][:, None] - scores[1][None]), nan=1.0, posinf=1.0)
+    rows, columns = linear_sum_assignment(cost + cost_of_scores)
     same = cost[rows, columns] <= _SAME_PERSON
     rows, columns = rows[same], columns[same]
     if (classes[0][rows] != classes[1][columns]).any():

@@ -5,17 +5,20 @@ Axes: B images, P people at most, N people.
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dynpose.checkpoint.errors import CheckpointError
 from dynpose.data.any_image import to_bgr
 from dynpose.utils.padding import padded_size
 
 from .people import People, shifted, to_original_size
 from .predicting import ImagePredictor
-from .sessions import open_session
+from .resizing import AffineCanvas
+from .sessions import is_installed, open_session
 
 if TYPE_CHECKING:
     from dynpose.data.any_image import ImageLike
@@ -49,9 +52,10 @@ class Pose(ImagePredictor[People]):
         max_batch_size (int | None): number of images of a run that the file fixes; None = any number.
 
     Raises:
-        CheckpointError: the file is missing, damaged or no dynpose export, its runtime is not installed, or the device
-            is not available.
+        CheckpointError: the file is missing, damaged or no dynpose export, its runtime or the package that resizes its
+            images is not installed, or the device is not available.
         ValueError: an argument is out of range.
+        TypeError: an argument is of another type.
 
     Example::
 
@@ -69,9 +73,16 @@ class Pose(ImagePredictor[People]):
         runtime: str | None = None,
         score_threshold: float | None = None,
     ):
+        if score_threshold is not None and math.isnan(score_threshold):
+            raise ValueError("score_threshold must be a number or None, got nan")
         self.file = os.fspath(file)
         self._session = open_session(file, device, threads, runtime)
         self.metadata: ExportMetadata = self._session.metadata
+        if isinstance(self.metadata.resize, AffineCanvas) and not is_installed("cv2"):
+            raise CheckpointError(
+                f"{self.file}: it resizes images by an affine warp, which needs OpenCV; pip install "
+                "opencv-python-headless"
+            )
         self.schema: KeypointSchema = self.metadata.schema
         self.class_names: tuple[str, ...] = self.metadata.class_names
         self.runtime: str = self._session.runtime

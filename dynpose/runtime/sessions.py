@@ -20,7 +20,7 @@ from dynpose.checkpoint.errors import CheckpointError
 
 from .metadata import PROPERTY, ExportMetadata
 
-__all__ = ["RUNTIMES", "Session", "is_exported", "open_session"]
+__all__ = ["RUNTIMES", "Session", "is_exported", "is_installed", "open_session"]
 
 RUNTIMES = ("onnxruntime", "openvino")
 # The runtimes that read a kind of file, the preferred one first
@@ -78,8 +78,13 @@ def open_session(
     Raises:
         CheckpointError: the file is missing, damaged or no dynpose export, or no installed runtime reads it.
         ValueError: an argument is out of range.
+        TypeError: an argument is of another type.
     """
     path = Path(os.path.expanduser(os.fspath(file)))
+    if not isinstance(device, str):
+        raise TypeError(f"device must be a name such as cpu or cuda:1, got {device!r}")
+    if threads is not None and not isinstance(threads, int):
+        raise TypeError(f"threads must be an int or None, got {threads!r}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     if runtime is not None and runtime not in RUNTIMES:
@@ -93,8 +98,8 @@ def open_session(
         raise CheckpointError(
             f"{file}: {runtime} does not read {path.suffix}; leave out the runtime, or export to .onnx"
         )
-    chosen = runtime or next(filter(_is_installed, readers), readers[0])
-    if not _is_installed(chosen):
+    chosen = runtime or next(filter(is_installed, readers), readers[0])
+    if not is_installed(chosen):
         others = [name for name in readers if name != chosen and runtime is None]
         packages = " or ".join(f"pip install {name}" for name in (chosen, *others))
         raise CheckpointError(f"{file}: {chosen} is not installed, which runs it; {packages}")
@@ -108,7 +113,8 @@ def _hint(path):
     return f"{of_pytorch}; write one with dynpose export --format onnx or openvino"
 
 
-def _is_installed(name):
+def is_installed(name: str) -> bool:
+    """Whether a module can be imported; it is not imported."""
     with suppress(ValueError):  # the module is blocked, or a script of that name runs
         return importlib.util.find_spec(name) is not None
     return False

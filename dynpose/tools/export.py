@@ -74,13 +74,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export, check and report."""
+    from dynpose.config import ConfigError
     from dynpose.data.any_image import to_bgr
     from dynpose.export import ExportNetwork, check_samples, export_network, file_metadata
     from dynpose.export.accuracy import InputSize
     from dynpose.export.comparing import summary
     from dynpose.export.exporting import check_arguments
+    from dynpose.runtime.sessions import is_exported
 
     check_arguments(args.format, args.precision, args.output, args.opset)
+    if is_exported(args.weights):
+        raise ConfigError(
+            f"--weights {args.weights}: it is an exported file already; give the checkpoint that it is of"
+        )
     _check_calibration(args)
     calibration = _spread(_images([args.calibration])) if args.calibration else []
     checked = _images(args.images) if args.images else calibration[:_MOST_CHECKED]

@@ -8,8 +8,9 @@ __all__ = ["is_exporting", "is_recording", "pad_rows"]
 
 def is_exporting() -> bool:
     """Whether ``torch.export`` (and with it torch.onnx's dynamo exporter) is recording the running model."""
-    # torch 2.5 and older have no such function, and no exporter that needs it
-    return getattr(torch.compiler, "is_exporting", bool)()
+    # not torch.compiler.is_exporting(), which is also true in torch.compile; torch 2.6 and older have no such flag, and
+    # no exporter that needs it
+    return getattr(torch.compiler, "_is_exporting_flag", False)
 
 
 def is_recording() -> bool:

@@ -8,8 +8,10 @@ from peak_pose import peak_config
 from small_models import small_model
 
 from dynpose.config import ConfigError
+from dynpose.export.comparing import TOLERANCES, compare
 from dynpose.export.exporting import FORMATS, check_arguments
 from dynpose.export.packages import require
+from dynpose.modeling.base_models import refuse_to_be_traced
 from dynpose.tools.cli import main
 
 
@@ -38,6 +40,27 @@ def test_arguments(tmp_path, export, capsys, arguments, message):
     assert line.startswith("dynpose: error: ")
     assert line.count("\n") == 1
     assert not path.exists()
+
+
+def test_weights_that_are_exported(tmp_path, capsys):
+    assert main(["export", "--weights", "pose.onnx", "--output", str(tmp_path / "a.onnx")]) == 2
+    assert "pose.onnx: it is an exported file already; give the checkpoint that it is of" in capsys.readouterr().err
+
+
+def test_a_diverged_model_is_named():
+    """Its NaN scores are no fault of the file."""
+    people = (torch.zeros(1, 2, 4), torch.full((1, 2), torch.nan), torch.zeros(1, 2), torch.zeros(1, 2, 3, 3))
+    result = (*people, torch.tensor([2]))
+    with pytest.raises(ValueError, match="the model's own scores are not finite in PyTorch: it has diverged"):
+        compare(result, result)
+
+
+def test_a_file_with_nan_scores_is_at_fault():
+    ours = (torch.zeros(1, 2, 4), torch.ones(1, 2), torch.zeros(1, 2), torch.zeros(1, 2, 3, 3), torch.tensor([2]))
+    (result,) = compare(ours, (ours[0], torch.full((1, 2), torch.nan), *ours[2:]))
+    assert result.disagreement(TOLERANCES["float32"]) == (
+        "the file's people have coordinates or scores that are not finite"
+    )
 
 
 def test_folder_without_images(tmp_path, export, capsys):
@@ -136,3 +159,12 @@ def test_a_model_as_a_whole_refuses_to_be_traced(models, trace):
     for model in models:
         with pytest.raises(ConfigError, match=r"can't be traced or exported as a whole.*`dynpose export`"):
             trace(OfTensors(model).eval(), torch.zeros(3, 64, 64))
+
+
+def test_torch_compile_is_not_refused():
+    class Refusing(torch.nn.Module):
+        def forward(self, x):
+            refuse_to_be_traced(self)
+            return x + 1
+
+    assert torch.compile(Refusing(), backend="eager")(torch.zeros(2)).tolist() == [1, 1]

@@ -17,7 +17,7 @@ from dynpose.data import DatasetError
 from dynpose.modeling.cid.cid import to_result_size
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes
 from dynpose.runtime import People, Pose
-from dynpose.runtime.people import to_original_size
+from dynpose.runtime.people import shifted, to_original_size
 from dynpose.tracking import PoseTracker
 from dynpose.video import VideoWriter
 
@@ -67,6 +67,28 @@ def test_an_affine_resize_is_undone_as_by_the_model(photo, tmp_path):
     assert one["image"].shape == (3, 64, 128)
     found = instances(one["image"], (64, 128), UncheckedBoxes)
     assert_equals(pose(photo), to_result_size(found, one))
+
+
+def test_results_are_shifted_at_the_scale_of_the_original_image(pose, photo, tmp_path):
+    """Models in pixel indices add half a pixel there, whatever the resize; boxes stay within the image."""
+    people = Pose(write_exported(tmp_path / "pose.onnx", original_shift=0.5))(photo)
+    unshifted = pose(photo)
+    np.testing.assert_allclose(people.pred_keypoints[..., :2], unshifted.pred_keypoints[..., :2] + 0.5, atol=1e-5)
+    assert (people.pred_keypoints[..., 2] == unshifted.pred_keypoints[..., 2]).all()
+    # by hand: the second box, from 0.5 and -0.2 to 1.3 and 0.7 of 60 x 80 pixels, clipped before and after
+    np.testing.assert_allclose(people.pred_boxes[1], [40.5, 0.5, 80, 42.5], atol=1e-3)
+    assert people.image_size == (60, 80)
+
+
+def test_a_shift_keeps_boxes_that_are_not_finite():
+    boxes = np.array([[1, 2, 3, 4], [np.nan, 2, 9, 4]], dtype=np.float32)
+    people = People((5, 5), boxes, np.ones(2, np.float32), np.zeros(2, np.int64), np.zeros((2, 1, 3), np.float32))
+    moved = shifted(people, 2.0)
+    np.testing.assert_array_equal(moved.pred_boxes, [[3, 4, 5, 5], [np.nan, 4, 11, 6]])
+    assert moved.pred_keypoints[0].tolist() == [[2, 2, 0]]
+    # the given people are unchanged
+    assert people.pred_boxes[0].tolist() == [1, 2, 3, 4]
+    assert not people.pred_keypoints.any()
 
 
 def test_a_file_in_openvino_gives_the_same_people(openvino_file, exported, pose, photo):
@@ -254,7 +276,23 @@ def test_a_missing_runtime(exported, openvino_file, monkeypatch):
         Pose(openvino_file)
 
 
+def test_an_affine_resize_without_opencv(tmp_path, monkeypatch):
+    rule = {**METADATA["input"], "min_size": 64, "max_size": 256, "rule": {"name": "affine", "multiple": 64}}
+    file = write_exported(tmp_path / "pose.onnx", input=rule)
+    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    with pytest.raises(CheckpointError, match=r"affine warp, which needs OpenCV; pip install opencv-python-headless$"):
+        Pose(file)
+
+
+@pytest.mark.parametrize("arguments", [{"device": 0}, {"device": None}, {"threads": "2"}, {"threads": 1.5}])
+def test_arguments_of_another_type(exported, arguments):
+    with pytest.raises(TypeError, match=rf"{next(iter(arguments))} must be .*, got"):
+        Pose(exported, **arguments)
+
+
 def test_arguments_out_of_range(exported, openvino_file):
+    with pytest.raises(ValueError, match="score_threshold must be a number or None, got nan"):
+        Pose(exported, score_threshold=float("nan"))
     with pytest.raises(CheckpointError, match=r"no device 'cuda', only .*CPUExecutionProvider.*pip install onnx"):
         Pose(exported, device="cuda")
     with pytest.raises(CheckpointError, match="OpenVINO has no device 'cuda' here, only CPU"):
