@@ -256,7 +256,8 @@ def test_a_lack_of_crowd_indices_is_found_before_training(finished, tmp_path):
             image["crowdIndex"] = crowd_index
         (tmp_path / f"{name}.json").write_text(json.dumps(truth))
         DatasetCatalog.register(name, lambda: DatasetCatalog.get("synthetic_pose_val"))
-        metadata = {**original.as_dict(), "name": name, "json_file": str(tmp_path / f"{name}.json")}
+        own = {"name": name, "json_file": str(tmp_path / f"{name}.json"), "image_root": str(folder / "synthetic/val")}
+        metadata = {**original.as_dict(), **own}
         MetadataCatalog.get(name).set(**{**metadata, "keypoint_protocol": "crowdpose"})
     root = ["DATASETS.SYNTHETIC.ROOT", folder / "synthetic"]
     with pytest.raises(DatasetError, match=r"without\.json: image .* crowdIndex is None"):

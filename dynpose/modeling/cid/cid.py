@@ -37,7 +37,7 @@ from dynpose.config import (
 from dynpose.data import KeypointSchema, model_schema
 from dynpose.layers.oks_nms import oks_nms_by_group
 from dynpose.modeling.backbone import build_backbone
-from dynpose.modeling.base_models import ImageModel, pixel_statistics
+from dynpose.modeling.base_models import ImageModel, pixel_statistics, sizes_as_tensor
 from dynpose.modeling.detections import Detections
 from dynpose.modeling.keypoint_maps import enclosing_boxes
 from dynpose.modeling.parameter_rows import Owners, layer_rows, of_all, of_each
@@ -238,7 +238,7 @@ class CID(ImageModel):
             pred_keypoints (N, K, 3), by descending score.
         """
         images = self.preprocess_image(batched_inputs)
-        detections = self.detect(images.tensor, torch.tensor(images.image_sizes))
+        detections = self.detect(images.tensor, sizes_as_tensor(images))
         return self._results(detections, batched_inputs, images.image_sizes)
 
     def detect(self, images: Tensor, image_sizes: Tensor, *, flip: bool = False) -> Detections:
