@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dynpose.runtime.sessions import openvino_core
+
 from .metadata import KEY
 from .packages import require
 from .quiet import quiet
@@ -27,6 +29,6 @@ def write_openvino(onnx_file: Path, path: Path, metadata: str, precision: str) -
     openvino = require("openvino", "--format openvino", extra="openvino")
     with quiet():
         # convert_model gives the same network, in ten times the time, and reports its use to the maker
-        model = openvino.Core().read_model(str(onnx_file))
+        model = openvino_core().read_model(str(onnx_file))
         model.set_rt_info(metadata, KEY)
         openvino.save_model(model, str(path), compress_to_fp16=precision == "float16")

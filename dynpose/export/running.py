@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dynpose.runtime.sessions import openvino_core
+
 from .network import INPUTS, OUTPUTS
 from .packages import require
 from .quiet import quiet
@@ -49,10 +51,10 @@ def run_openvino(path: Path, precision: str) -> Runner:
     Raises:
         ConfigError: OpenVINO is missing.
     """
-    openvino = require("openvino", "the check of an OpenVINO file (--no-check leaves it out)", extra="openvino")
+    require("openvino", "the check of an OpenVINO file (--no-check leaves it out)", extra="openvino")
     bfloat16 = {"INFERENCE_PRECISION_HINT": "bf16"}
     hint = bfloat16 if precision == "bfloat16" else {"EXECUTION_MODE_HINT": "ACCURACY"}
-    model = openvino.Core().compile_model(str(path), "CPU", hint)
+    model = openvino_core().compile_model(str(path), "CPU", hint)
 
     def run(images: Tensor, image_sizes: Tensor) -> tuple[Tensor, ...]:
         results = model(_feed(images, image_sizes))

@@ -5,6 +5,7 @@ Axes: B images, P people.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -20,7 +21,7 @@ from dynpose.checkpoint.errors import CheckpointError
 
 from .metadata import PROPERTY, ExportMetadata
 
-__all__ = ["RUNTIMES", "Session", "is_exported", "is_installed", "open_session"]
+__all__ = ["RUNTIMES", "Session", "is_exported", "is_installed", "open_session", "openvino_core"]
 
 RUNTIMES = ("onnxruntime", "openvino")
 # The runtimes that read a kind of file, the preferred one first
@@ -154,12 +155,25 @@ class _OnnxRuntimeSession(Session):
         return self._session.run(list(self.metadata.outputs), feed)
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """OpenVINO's Core, one in the process and never freed.
+
+    A Core that compiles a model for the CPU gives the thread a stack for signal handlers, and puts the previous one
+    back when it is freed (2026.4.1). Where the previous one belongs to a Core that is freed already, the process ends
+    with a segmentation fault at its next signal, for example at Ctrl-C.
+
+    Returns:
+        openvino.Core
+    """
+    return importlib.import_module("openvino").Core()
+
+
 class _OpenVinoSession(Session):
     runtime = "openvino"
 
     def __init__(self, path, device, threads):
-        openvino = importlib.import_module("openvino")
-        core = openvino.Core()
+        core = openvino_core()
         self.device = _openvino_device(core, path, device)
         if path.suffix.lower() == ".xml" and not path.with_suffix(_WEIGHTS).is_file():
             raise CheckpointError(

@@ -7,6 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from dynpose.runtime.sessions import openvino_core
+
 METADATA = {
     "format": 1,
     "dynpose": "0.1.0",
@@ -64,7 +66,7 @@ def write_openvino(folder, **options):
     import openvino
 
     file = write_exported(folder / "from.onnx", **options)
-    model = openvino.Core().read_model(file)
+    model = openvino_core().read_model(file)
     text = json.dumps({**METADATA, **{key: value for key, value in options.items() if key in METADATA}})
     model.set_rt_info(text, "dynpose")
     openvino.save_model(model, folder / "pose.xml", compress_to_fp16=False)

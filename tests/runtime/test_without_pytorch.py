@@ -48,3 +48,28 @@ def test_images_videos_and_tracking(kind, exported, openvino_file, photo, photo_
         timeout=120,
     )
     assert done.stdout.splitlines() == ["0 [1, 2]", "1 [1, 2]"], done.stderr
+
+
+INTERRUPTED = """
+import signal
+import sys
+from dynpose.runtime import Pose
+first, second = Pose(sys.argv[1]), Pose(sys.argv[1])
+del first
+del second
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_after_two_openvino_files(openvino_file):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(openvino_file)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

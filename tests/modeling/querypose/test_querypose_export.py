@@ -8,6 +8,7 @@ from torch import nn
 from torch.export import Dim
 
 from dynpose.modeling.detections import Detections
+from dynpose.runtime.sessions import openvino_core
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -76,10 +77,10 @@ def run_onnxruntime(file):
 
 
 def run_openvino(file):
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     # in float32: bfloat16 is the default on some CPUs
     options = {"EXECUTION_MODE_HINT": "ACCURACY"}
-    compiled = openvino.Core().compile_model(file, "CPU", options)
+    compiled = openvino_core().compile_model(file, "CPU", options)
 
     return lambda inputs: list(compiled(inputs).to_tuple())
 
