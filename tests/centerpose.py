@@ -6,14 +6,15 @@ import torch
 from detectron2.config import CfgNode as CN
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
-from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Boxes, Instances
 from torch import nn
 from torch.nn import functional as F
 
 from dynpose.data import model_schema
+from dynpose.layers.ranking import order_in_groups
+from dynpose.layers.top_k import top_of_rows
 from dynpose.methods import Method, ReleasedFormat, register_method
 from dynpose.modeling.base_models import ImageModel
+from dynpose.modeling.detections import Detections
 from dynpose.modeling.injection import corner_keypoints, substitute
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints
 from dynpose.modeling.parameter_rows import layer_rows, of_each
@@ -99,30 +100,26 @@ class CenterPose(ImageModel):
             "loss_offset": distances[labelled].abs().sum() / max(1, 2 * int(labelled.sum())),
         }
 
-    def predict(self, batched_inputs):
-        """Detect people: B dicts with ``instances``, in pixels of the original images."""
-        images = self.preprocess_image(batched_inputs)
-        centers, offsets = self.predict_maps(self.backbone(images.tensor)[self.in_feature])
-        results = []
-        for scores, its_offsets, size, inputs in zip(centers.sigmoid(), offsets, images.image_sizes, batched_inputs):
-            instances = self.decode(scores, its_offsets, size)
-            height, width = inputs.get("height", size[0]), inputs.get("width", size[1])
-            results.append({"instances": detector_postprocess(instances, height, width)})
-        return results
+    def detect(self, images, image_sizes):
+        """Detect the people of normalised images (B, 3, H, W): what a prediction and an exported file run."""
+        return self.decode(*self.predict_maps(self.backbone(images)[self.in_feature]))
 
-    def decode(self, scores, offsets, size):
-        """Decode the peaks of a centre map (H, W) and the offsets (H, W, K, 2) of an image of ``size``, pixels."""
-        is_peak = scores == F.max_pool2d(scores[None], 3, stride=1, padding=1)[0]
-        scores, cells = (scores * is_peak).flatten().topk(min(self.max_detections, scores.numel()))
-        scores, cells = scores[scores > self.score_thresh], cells[scores > self.score_thresh]
-        v, u = torch.div(cells, offsets.shape[1], rounding_mode="floor"), cells % offsets.shape[1]
-        points = offsets[v, u] * self.stride + self.cell_centers(v, u)
-        instances = Instances(size)
-        instances.pred_boxes = Boxes(enclosing_boxes(points))
-        instances.scores = scores
-        instances.pred_classes = torch.zeros_like(cells)
-        instances.pred_keypoints = torch.cat([points, scores[:, None, None].expand(*points.shape[:2], 1)], dim=2)
-        return instances
+    def decode(self, centers, offsets):
+        """Decode the peaks of centre maps, and the offsets at them."""
+        is_peak = centers == F.max_pool2d(centers, 3, stride=1, padding=1)
+        scores = (centers.sigmoid() * is_peak).flatten(1)
+        chosen = (scores > self.score_thresh) & top_of_rows(scores, self.max_detections)
+        image, cells = chosen.nonzero(as_tuple=True)
+        scores = scores[image, cells]
+        order = order_in_groups(scores, image)
+        image, cells, scores = image[order], cells[order], scores[order]
+        width = offsets.shape[2]
+        v = torch.div(cells, width, rounding_mode="floor")
+        u = cells - v * width
+        points = offsets[image, v, u] * self.stride + self.cell_centers(v, u)
+        confidences = scores[:, None, None].expand(-1, points.shape[1], 1)
+        keypoints = torch.cat([points, confidences], dim=2)
+        return Detections(image, enclosing_boxes(points), scores, torch.zeros_like(cells), keypoints)
 
     def keypoint_rows(self, note):
         """Say which rows of the parameters are for which keypoint: see dynpose.modeling.parameter_rows."""

@@ -117,6 +117,21 @@ def test_benchmark_of_the_model(run, tmp_path):
     assert list(figures["parts_ms"]) == ["backbone", "heads", "decoding", "other"]
 
 
+def test_benchmark_of_the_exported_file(run, tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(memory, "extra_memory", lambda *arguments: None)
+    file = tmp_path / "exported.json"
+    arguments = ["--config-file", str(run[0] / "config.yaml"), "--people", "3", "--size", "100", "150"]
+    arguments += ["--runtimes", "onnxruntime", "--repeats", "2", "--threads", "1", "--json", str(file)]
+    assert main(["benchmark", "exported", *arguments, *MODEL]) == 0
+    report = json.loads(file.read_text())
+    (case,) = report["cases"]
+    assert list(case["figures"]) == ["as trained", "optimized", "onnxruntime"]
+    assert all(figures["people_found"] == [3] and figures["ms"] > 0 for figures in case["figures"].values())
+    assert report["notes"] == []
+
+
 def test_benchmark_of_training(run, tmp_path, monkeypatch):
     # in a fresh process, as that of the model above
     monkeypatch.setattr(memory, "extra_memory", lambda *arguments: None)

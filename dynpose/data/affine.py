@@ -18,6 +18,16 @@ from fvcore.transforms.transform import Transform
 
 from dynpose.utils.arguments import check_one_of
 
+from .affine_matrix import (
+    SCALE_UNIT,
+    affine_matrix,
+    affine_matrix_to,
+    canvas_warp,
+    index_to_continuous,
+    matrix_of,
+    warped_image,
+)
+
 __all__ = [
     "AffineResize",
     "AffineTransform",
@@ -31,9 +41,6 @@ __all__ = [
 
 # The image side that a scale of 1 of RandomAffine refers to
 SCALE_TYPES = ("short", "long")
-
-# CID and its predecessors measure people and images in units of this many pixels.
-_SCALE_UNIT = 200
 
 
 class AffineTransform(Transform):
@@ -120,15 +127,7 @@ class AffineTransform(Transform):
             raise ValueError(
                 f"the transform is for images of {width} x {height} pixels, got one of {img.shape[1]} x {img.shape[0]}"
             )
-        warped = cv2.warpAffine(
-            np.ascontiguousarray(img),
-            _shift_origin(self.matrix, -0.5),
-            self.output_size,
-            flags=interpolation,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=fill,
-        )
-        return warped.reshape(*warped.shape[:2], *img.shape[2:])  # OpenCV drops the axis of a single channel
+        return warped_image(img, self.matrix, self.output_size, interpolation, fill)
 
 
 class RandomAffine(T.Augmentation):
@@ -186,7 +185,7 @@ class RandomAffine(T.Augmentation):
         height, width = image.shape[:2]
         side = min(width, height) if self.scale_type == "short" else max(width, height)
         low, high = self.scale
-        scale = side / _SCALE_UNIT * (low + np.random.random() * (high - low))
+        scale = side / SCALE_UNIT * (low + np.random.random() * (high - low))
         rotation = (2 * np.random.random() - 1) * self.rotation
         limit = int(self.translation * scale)
         translation = [np.random.randint(-limit, limit) if limit else 0 for _ in "xy"]
@@ -226,74 +225,8 @@ class AffineResize(T.Augmentation):
             AffineTransform
         """
         height, width = image.shape[:2]
-        short, long = min(width, height), max(width, height)
-        short_side = self._round_up(self.size)
-        long_side = self._round_up(short_side * long // short)
-        shown = short
-        if self.max_size is not None and long_side > self.max_size:
-            long_side = self.max_size // self.multiple * self.multiple
-            short_side = self._round_up(long_side * short // long)
-            shown = short_side * long / long_side
-        output_size = (short_side, long_side) if width < height else (long_side, short_side)
-        center = ((width + 1) // 2, (height + 1) // 2)
-        matrix = affine_matrix(center, shown / _SCALE_UNIT, 0.0, (0, 0), output_size)
-        return AffineTransform(index_to_continuous(matrix), (width, height), output_size)
-
-    def _round_up(self, length):
-        return max(1, -(-length // self.multiple)) * self.multiple
-
-
-def affine_matrix(
-    center: Sequence[float], scale: float, rotation: float, translation: Sequence[float], output_size: tuple[int, int]
-) -> np.ndarray:
-    """The matrix by which CID rotates, scales and shifts an image.
-
-    It maps the point ``center`` + ``translation`` of the image to the centre (width / 2, height / 2) of the output. In
-    the release these are pixel indices; the matrix then maps pixel indices to pixel indices.
-
-    Args:
-        center (tuple[float, float]): x and y in the image.
-        scale (float): the output's shorter side shows 200 times this many pixels of the image.
-        rotation (float): of the image about ``center`` + ``translation``, counter-clockwise as displayed, degrees.
-        translation (tuple[float, float]): in x and y, pixels of the image. The image shifts in the opposite direction.
-        output_size (tuple[int, int]): (width, height) of the output.
-
-    Returns:
-        ndarray: (2, 3) float64.
-    """
-    zoom = min(output_size) / (_SCALE_UNIT * scale)
-    cos, sin = zoom * np.cos(np.deg2rad(rotation)), zoom * np.sin(np.deg2rad(rotation))
-    linear = np.array([[cos, sin], [-sin, cos]])
-    offset = np.asarray(output_size) / 2 - linear @ (np.asarray(center) + np.asarray(translation))
-    return np.column_stack([linear, offset])
-
-
-def affine_matrix_to(region: np.ndarray, rotation: float, output_size: tuple[int, int]) -> np.ndarray:
-    """The matrix that shows a region in the centre of the output, as large as fits without rotation.
-
-    Args:
-        region (ndarray): (4,) XYXY, continuous pixels of the image.
-        rotation (float): of the image about the region's centre, counter-clockwise as displayed, degrees.
-        output_size (tuple[int, int]): (width, height) of the output.
-
-    Returns:
-        ndarray: (2, 3) float64, from continuous pixels to continuous pixels.
-    """
-    shown = ((region[2:] - region[:2]) * min(output_size) / np.asarray(output_size)).max()
-    center = (region[:2] + region[2:]) / 2
-    return affine_matrix(center.tolist(), shown / _SCALE_UNIT, rotation, (0, 0), output_size)
-
-
-def index_to_continuous(matrix: np.ndarray) -> np.ndarray:
-    """Convert a warp from pixel indices to continuous pixels.
-
-    Args:
-        matrix (ndarray): (2, 3), from pixel indices to pixel indices.
-
-    Returns:
-        ndarray: (2, 3), from continuous pixels to continuous pixels.
-    """
-    return _shift_origin(matrix, 0.5)
+        matrix, output_size = canvas_warp(height, width, self.size, self.multiple, self.max_size)
+        return AffineTransform(matrix, (width, height), output_size)
 
 
 def composed_matrix(transforms: T.TransformList) -> np.ndarray:
@@ -305,8 +238,7 @@ def composed_matrix(transforms: T.TransformList) -> np.ndarray:
     Returns:
         ndarray: (2, 3) float64, from continuous pixels to continuous pixels.
     """
-    origin, x, y = transforms.apply_coords(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
-    return np.column_stack([x - origin, y - origin, origin])
+    return matrix_of(transforms.apply_coords)
 
 
 def matrix_to_original(transforms: T.TransformList) -> np.ndarray | None:
@@ -322,9 +254,3 @@ def matrix_to_original(transforms: T.TransformList) -> np.ndarray | None:
     if not any(isinstance(transform, AffineTransform) for transform in transforms.transforms):
         return None
     return cv2.invertAffineTransform(composed_matrix(transforms))
-
-
-def _shift_origin(matrix, distance):
-    """The matrix of a warp for coordinates that are larger by ``distance``, before and after the warp."""
-    linear, offset = matrix[:, :2], matrix[:, 2]
-    return np.column_stack([linear, offset + distance - linear @ np.full(2, distance)])

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import os
-import urllib.error
-import urllib.request
 from contextlib import suppress
 from typing import NamedTuple, TypeAlias, Union
 
 import numpy as np
-from detectron2.data import detection_utils
 from PIL import Image, ImageOps
 
 from dynpose.version import __version__
 
 from .faults import Fault
-from .image_reading import kind_fault, read_image
+from .image_reading import kind_fault, read_image, to_pixels
 
 __all__ = ["EncodedImage", "ImageLike", "fetch_image", "is_url", "to_bgr"]
 
@@ -73,6 +69,7 @@ def to_bgr(image: ImageLike) -> np.ndarray:
     raise TypeError(
         f"an image must be a numpy array, a PIL image, a file name or a URL, got {type(image).__name__}"
         + ("; give tensor.numpy() of (H, W, 3) uint8" if hasattr(image, "numpy") else "")
+        + ("; give the contents of a file as EncodedImage(name, contents)" if isinstance(image, bytes) else "")
     )
 
 
@@ -88,6 +85,11 @@ def fetch_image(url: str) -> EncodedImage:
     Raises:
         DatasetError: the server does not answer within 30 seconds or refuses, or the file is larger than 256 MiB.
     """
+    # a quarter of the time of importing dynpose.runtime
+    import http.client
+    import urllib.error
+    import urllib.request
+
     request = urllib.request.Request(url, headers={"User-Agent": f"dynpose/{__version__}"})
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS_TO_ANSWER) as answer:
@@ -154,7 +156,7 @@ def _pixels(image):
     # Pillow raises any exception on invalid EXIF data, whose orientation detectron2 ignores too
     with suppress(Exception):
         image = ImageOps.exif_transpose(image)
-    return detection_utils.convert_PIL_to_numpy(image, "BGR")
+    return to_pixels(image, "BGR")
 
 
 def _error(name, problem, remedy=""):

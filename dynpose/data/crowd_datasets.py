@@ -3,6 +3,9 @@
 Importing this module registers ``crowdpose_{train,val,trainval,test}`` and ``ochuman_{val,test}`` in detectron2's data
 set folder (``DETECTRON2_DATASETS``). It opens no file: keypoints, limbs and sigmas are known, so that a model can be
 set up for them without their files.
+
+The modules that read files are imported when one is read: one of them may be what imports detectron2.data, after which
+this module is imported.
 """
 
 import os
@@ -10,8 +13,6 @@ from dataclasses import dataclass
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from .coco_json import load_pose_json, read_pose_file
-from .datasets import annotation_files, check_dataset_files, remarks_of_protocol
 from .schema import COCO_PERSON, CROWDPOSE_PERSON, DatasetError
 
 __all__ = ["register_crowd_datasets"]
@@ -80,7 +81,10 @@ class _Benchmark:
     name: str
 
     def __call__(self, *, on_remarks=None, **options):
-        """Load the dicts; options are those of :func:`load_pose_json`."""
+        """Load the dicts; options are those of :func:`~dynpose.data.coco_json.load_pose_json`."""
+        from .coco_json import load_pose_json
+        from .datasets import check_dataset_files, remarks_of_protocol
+
         check_dataset_files(self.name)
         metadata = MetadataCatalog.get(self.name)
         image_root, records = metadata.image_root, []
@@ -90,11 +94,15 @@ class _Benchmark:
         return records
 
     def read_files(self, **options):
-        """Read images and annotations, without the image folder; options are those of :func:`read_pose_file`.
+        """Read images and annotations, without the image folder; options are those of
+        :func:`~dynpose.data.coco_json.read_pose_file`.
 
         Returns:
             list[PoseFile]: one, or those of the parts.
         """
+        from .coco_json import read_pose_file
+        from .datasets import annotation_files
+
         pose_files = []
         for json_file in annotation_files(self.name):
             pose_files.append(read_pose_file(json_file, **options))

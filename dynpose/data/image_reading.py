@@ -1,21 +1,32 @@
-"""Reading the image of a dataset dict with its EXIF orientation applied, and errors that say why it can't be read."""
+"""Reading the image of a dataset dict with its EXIF orientation applied, and errors that say why it can't be read.
+
+It gives the pixels of detectron2's ``read_image``, which is not called, so that images are read without detectron2.
+"""
 
 import re
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-from detectron2.data import detection_utils as utils
-from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps
 
 from .faults import Fault
 
-__all__ = ["kind_fault", "read_image", "size_fault"]
+__all__ = ["kind_fault", "read_image", "size_fault", "to_pixels"]
 
 # Formats for which Pillow starts Ghostscript
 _FOREIGN = ("EPS",)
 # Formats that hold other files, whose sizes may differ from the header's
 _CONTAINERS = ("BLP", "ICNS", "ICO", "IPTC")
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # Pillow's names for storage with 16 bits per channel; the 16 bits of "BGR;16" are those of all three channels
 _DEEP = re.compile(r";16[BLN]")
 
@@ -39,12 +50,12 @@ def read_image(record: dict[str, Any], image_format: str) -> np.ndarray:
     """
     file_name = record["file_name"]
     try:
-        with PathManager.open(file_name, "rb") as file, Image.open(file) as header:
+        with _open(file_name) as file, Image.open(file) as header:
             problem = kind_fault(header)
             # an EXIF orientation may still swap width and height
             if problem is None and size_fault(header.size[::-1], record):
                 problem = size_fault(header.size, record)
-            image = None if problem else _decode(header, file_name, image_format)
+            image = None if problem else to_pixels(_upright(header), image_format)
     except FileNotFoundError:
         raise _error(file_name, "the image does not exist", "check the data set's image folder") from None
     except Exception as error:  # decoders raise any exception on a corrupt file
@@ -100,14 +111,45 @@ def size_fault(size: tuple[int, int], record: dict[str, Any]) -> str | None:
     )
 
 
-def _decode(header, file_name, image_format):
-    """Pixels of an open file with the EXIF orientation applied, in the format of ``detection_utils.read_image``.
+def to_pixels(image: Image.Image, image_format: str) -> np.ndarray:
+    """The pixels of a Pillow image, as detectron2's ``convert_PIL_to_numpy`` gives them.
 
-    That function rotates a TIFF file twice: Pillow applies the orientation on loading, but keeps it in the EXIF data.
+    Args:
+        image (Image): of any mode with up to 8 bits per channel.
+        image_format (str): "RGB", "BGR", or another one of that function.
+
+    Returns:
+        ndarray: (H, W, 3) uint8 for "RGB" and "BGR".
     """
-    if header.format == "TIFF":
-        return utils.convert_PIL_to_numpy(ImageOps.exif_transpose(header), image_format)
-    return utils.read_image(file_name, format=image_format)
+    if image_format not in ("RGB", "BGR"):
+        from detectron2.data.detection_utils import convert_PIL_to_numpy
+
+        return convert_PIL_to_numpy(image, image_format)
+    pixels = np.asarray(image.convert("RGB"))
+    return pixels[:, :, ::-1] if image_format == "BGR" else pixels
+
+
+def _open(file_name: str) -> IO[bytes]:
+    """Open a file, or one of detectron2's addresses such as s3://bucket/image.jpg."""
+    if "://" not in file_name:
+        return open(file_name, "rb")
+    from detectron2.utils.file_io import PathManager
+
+    return PathManager.open(file_name, "rb")
+
+
+def _upright(image):
+    """The image with its EXIF orientation applied; invalid EXIF data are ignored, as in detectron2.
+
+    Pillow applies the orientation of a TIFF file on loading, but keeps it in the EXIF data until it is transposed.
+    """
+    if image.format == "TIFF":
+        return ImageOps.exif_transpose(image)
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:  # Pillow raises any exception on invalid EXIF data
+        orientation = None
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _error(file_name, problem, remedy=""):

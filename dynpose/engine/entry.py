@@ -19,11 +19,13 @@ from dynpose.checkpoint import PoseCheckpointer
 from dynpose.config import ConfigError, find_config_file, load_config
 from dynpose.data import DatasetError
 from dynpose.data.coco_json import forget_logged
+from dynpose.runtime.sessions import is_exported
 from dynpose.utils.freed_memory import keep_freed_memory
 from dynpose.utils.locking import LockedError, locked
 
 from .custom_data import complete_for_data, prepare_data
 from .devices import check_device
+from .exported_evaluation import evaluate_exported
 from .fast_inference import optimize_for_inference
 from .precision import Precision
 from .preflight import check_and_complete, check_machine
@@ -196,17 +198,22 @@ def _train(cfg, args):
 
 
 def _evaluate(cfg, args):
+    # an evaluation has no iterations
+    with watched(cfg.DISTRIBUTED.REPORT_SECONDS, lambda: 0):
+        results = evaluate_exported(cfg) if is_exported(cfg.MODEL.WEIGHTS) else _evaluate_model(cfg, args)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def _evaluate_model(cfg, args):
     model = PoseTrainer.build_model(cfg)
     checkpointer = PoseCheckpointer(model, save_dir=cfg.OUTPUT_DIR, complete=True, class_names=cfg.MODEL.CLASS_NAMES)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     cfg = _optimize(cfg, model, args)
-    # an evaluation has no iterations
-    with watched(cfg.DISTRIBUTED.REPORT_SECONDS, lambda: 0):
-        results = PoseTrainer.test(cfg, model)
-        if cfg.TEST.AUG.ENABLED:
-            results = {**results, **PoseTrainer.test_with_TTA(cfg, model)}
-    if comm.is_main_process():
-        verify_results(cfg, results)
+    results = PoseTrainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results = {**results, **PoseTrainer.test_with_TTA(cfg, model)}
     return results
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
 from PIL import Image
 from tqdm import tqdm
@@ -20,15 +21,16 @@ from tqdm import tqdm
 from dynpose.data import KeypointSchema
 from dynpose.data.any_image import EncodedImage, fetch_image, is_url, to_bgr
 from dynpose.data.image_files import frames_note
+from dynpose.runtime.predicting import ImagePredictor
 from dynpose.utils import draw_poses
 from dynpose.utils.ahead import map_ahead
 from dynpose.utils.finite import finite_instances
 
-from .prediction_record import PredictionRecord, to_instances, to_records
+from .prediction_record import PredictionRecord, run_fingerprint, to_instances, to_records
 from .predictor import PosePredictor
 from .show import Window
 
-__all__ = ["FilePredictor", "ImageInput", "PictureFolder", "in_a_line"]
+__all__ = ["FilePredictor", "ImageInput", "PictureFolder", "RecordingPredictor", "in_a_line"]
 
 # Pictures that wait to be drawn; of a photo of 12 megapixels each takes a third of a second
 _PICTURES_BEHIND = 4
@@ -57,13 +59,16 @@ class ImageInput(NamedTuple):
         return fetch_image(str(self.location)) if is_url(self.location) else Path(self.location)
 
 
-class FilePredictor(PosePredictor):
-    """Predicts the people in image files and records them.
+class RecordingPredictor(ImagePredictor[Instances]):
+    """Predicts the people in image files and records them; another base class predicts.
 
-    Args:
-        cfg (CfgNode): see :class:`~dynpose.engine.PosePredictor`.
+    Attributes:
+        schema (KeypointSchema): the keypoints.
+        metadata (Metadata): ``thing_classes``, if the names of the classes are known.
     """
 
+    schema: KeypointSchema
+    metadata: Metadata
     _run: _Run | None = None
 
     def predict_images(
@@ -112,11 +117,23 @@ class FilePredictor(PosePredictor):
 
         infer_all may call this before the batch of older images of other shapes, so results are recorded at once.
         """
-        results = super().infer(inputs)
+        results = super().infer(inputs)  # type: ignore[safe-super]
         if self._run is not None:
             for one, instances in zip(inputs, results):
                 self._run.add(one, instances.to("cpu"))
         return results
+
+
+class FilePredictor(RecordingPredictor, PosePredictor):
+    """Predicts the people in image files with a PyTorch model and records them.
+
+    Args:
+        cfg (CfgNode): see :class:`~dynpose.engine.PosePredictor`.
+    """
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the predictions depend on, see :func:`~dynpose.engine.prediction_record.run_fingerprint`."""
+        return run_fingerprint(self.cfg, self.precision)
 
 
 class _Run:

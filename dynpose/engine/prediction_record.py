@@ -23,7 +23,16 @@ from dynpose.checkpoint import CheckpointError, locate_weights
 from dynpose.config import ConfigError
 from dynpose.utils.atomic import atomic_open
 
-__all__ = ["Key", "PredictionRecord", "entry_key", "find_results", "run_fingerprint", "to_instances", "to_records"]
+__all__ = [
+    "Key",
+    "PredictionRecord",
+    "entry_key",
+    "exported_fingerprint",
+    "find_results",
+    "run_fingerprint",
+    "to_instances",
+    "to_records",
+]
 
 # Identifies the file; part of the header line
 _FORMAT = {"format": "dynpose predictions", "version": 1}
@@ -54,7 +63,7 @@ class PredictionRecord:
     Args:
         folder (Path): an existing folder.
         info (dict): the meaning of the numbers; includes ``keypoint_names`` and ``category_names``.
-        made_with (dict): from :func:`run_fingerprint`.
+        made_with (dict): from :func:`run_fingerprint` or :func:`exported_fingerprint`.
         resume (bool): continue with the results in the folder, if any.
         name (str): of the files, without their endings.
 
@@ -480,15 +489,32 @@ def run_fingerprint(cfg: CfgNode, precision: str) -> dict[str, Any]:
         dict: ``weights``, with ``file``, ``bytes`` and ``sha256``, and ``config``, the values of those keys and of
         ``--precision`` as text.
     """
-    with PathManager.open(locate_weights(cfg.MODEL.WEIGHTS), "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-        weights = {"file": cfg.MODEL.WEIGHTS, "bytes": file.tell(), "sha256": digest.hexdigest()}
+    weights = {"file": cfg.MODEL.WEIGHTS, **_contents([locate_weights(cfg.MODEL.WEIGHTS)])}
     # libyaml's is ten times as fast
     values = _flatten(yaml.load(cfg.dump(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     config = {key: values[key] for key in values if not key.startswith(_WITHOUT_EFFECT)}
     return {"weights": weights, "config": {**config, "--precision": precision}}
+
+
+def exported_fingerprint(files: Sequence[str], runtime: str) -> dict[str, Any]:
+    """Describe an exported model, as :func:`run_fingerprint` does the weights and the config of one in PyTorch.
+
+    Args:
+        files (Sequence[str]): the exported file, and those that hold its weights.
+        runtime (str): that runs it.
+    """
+    return {"weights": {"file": files[0], **_contents(files)}, "config": {"runtime": runtime}}
+
+
+def _contents(files):
+    """The number of bytes and the digest of all bytes of files."""
+    digest, size = hashlib.sha256(), 0
+    for name in files:
+        with PathManager.open(name, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+                size += len(block)
+    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def _flatten(values, prefix=""):

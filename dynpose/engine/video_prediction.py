@@ -24,9 +24,8 @@ from dynpose.tracking import PoseTracker
 from dynpose.utils.finite import finite_instances
 from dynpose.video import BrokenFrame, Frame, VideoReader, VideoWriter, in_background, open_video
 
-from .file_prediction import PictureFolder, in_a_line
+from .file_prediction import PictureFolder, RecordingPredictor, in_a_line
 from .prediction_record import Key, PredictionRecord, to_instances, to_records
-from .predictor import PosePredictor
 from .show import Window
 
 __all__ = ["VideoOptions", "predict_video", "result_name", "video_keys"]
@@ -64,7 +63,7 @@ def video_keys(record: PredictionRecord, video: Source, options: VideoOptions) -
 
 
 def predict_video(
-    predictor: PosePredictor,
+    predictor: RecordingPredictor,
     video: Source,
     record: PredictionRecord,
     options: VideoOptions,
@@ -82,7 +81,7 @@ def predict_video(
     A live source ends when it is interrupted from the keyboard; its result video is then complete.
 
     Args:
-        predictor (PosePredictor)
+        predictor (RecordingPredictor)
         video (Source): of a kind other than "image".
         record (PredictionRecord): takes the results.
         options (VideoOptions)

@@ -15,5 +15,19 @@ def cell_centers(index: Tensor, stride: int, width: int) -> Tensor:
     Returns:
         (..., 2) x and y, input pixels.
     """
-    cell = torch.stack([index % width, torch.div(index, width, rounding_mode="floor")], dim=-1)
-    return cell.float() * stride + stride // 2
+    return cell_positions(index, width).float() * stride + stride // 2
+
+
+def cell_positions(index: Tensor, width: int) -> Tensor:
+    """Columns and rows of cells, from their flat indices.
+
+    Args:
+        index: (...) int64 flat index v * width + u.
+        width: cells per row of the map.
+
+    Returns:
+        (..., 2) int64 u and v.
+    """
+    row = torch.div(index, width, rounding_mode="floor")
+    # onnxscript has no remainder by a symbolic width
+    return torch.stack([index - row * width, row], dim=-1)

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dynpose.utils.exporting import is_exporting, is_recording, pad_rows
+
 from .nms import select_softly
 
-__all__ = ["group_by_oks", "oks_nms", "pairwise_oks", "pose_areas", "soft_oks_nms"]
+__all__ = ["group_by_oks", "oks_nms", "oks_nms_by_group", "pairwise_oks", "pose_areas", "soft_oks_nms"]
 
 
 def pairwise_oks(
@@ -48,7 +50,9 @@ def pairwise_oks(
         )
     # Coinciding points have OKS 1 for any area: 0 / tiny, not 0 / 0
     areas = areas.to(poses.dtype).clamp(min=torch.finfo(poses.dtype).tiny)
-    total = poses.new_zeros(len(poses), len(others))
+    if is_recording() and visible is None:
+        return _oks_at_once(poses, others, areas, sigmas)
+    total = poses.new_zeros(poses.shape[0], others.shape[0])
     # One keypoint at a time: no array larger than N x M, where both are a few thousand for many views of a crowd
     for keypoint, sigma in enumerate(sigmas):
         distance = (poses[:, None, keypoint, :2] - others[None, :, keypoint, :2]).square().sum(dim=-1)
@@ -57,6 +61,14 @@ def pairwise_oks(
     if visible is None:
         return total / num_keypoints
     return total / visible.sum(dim=1).clamp(min=1)
+
+
+def _oks_at_once(poses, others, areas, sigmas):
+    """:func:`pairwise_oks` with few operators, for a graph."""
+    distance = (poses[:, None, :, :2] - others[None, :, :, :2]).square().sum(dim=-1)
+    sigmas = torch.as_tensor(sigmas, dtype=poses.dtype, device=poses.device)
+    areas = areas.expand(poses.shape[0], others.shape[0])
+    return torch.exp(-distance / (8 * sigmas.square()) / areas[..., None]).mean(dim=-1)
 
 
 def pose_areas(poses: Tensor) -> Tensor:
@@ -103,6 +115,78 @@ def oks_nms(
             kept.append(pose)
             dropped |= similar[pose]
     return torch.as_tensor(np.asarray(kept, dtype=np.int64), device=poses.device)
+
+
+def oks_nms_by_group(
+    poses: Tensor,
+    scores: Tensor,
+    sigmas: Sequence[float] | Tensor,
+    threshold: float,
+    groups: Tensor,
+    *,
+    num_groups: int,
+    max_per_group: int,
+) -> Tensor:
+    """:func:`oks_nms` within each group, such as the image.
+
+    Args:
+        poses: (N, K, 2 or more), by group.
+        scores: (N,).
+        sigmas: (K,).
+        threshold: OKS above which the lower-scored pose is dropped.
+        groups: (N,) int64, ascending.
+        num_groups: groups are 0 to this number, exclusive.
+        max_per_group: no group has more poses.
+
+    Returns:
+        (M,) int64 indices of the kept poses, by group and then by descending score; the earlier comes first among equal
+        scores.
+    """
+    if is_recording():
+        return _oks_nms_in_graph(poses, scores, sigmas, threshold, groups, num_groups, max_per_group)
+    kept = []
+    for group in range(num_groups):
+        members = (groups == group).nonzero()[:, 0]
+        kept.append(members[oks_nms(poses[members], scores[members], sigmas, threshold)])
+    return torch.cat(kept)
+
+
+def _oks_nms_in_graph(poses, scores, sigmas, threshold, groups, num_groups, max_per_group):
+    """:func:`oks_nms_by_group` without loops over poses.
+
+    A pose is kept if no kept pose before it is similar. Starting with all poses kept, each application of this rule
+    settles at least the first undecided pose of every group. It is applied until nothing changes or, in a trace, as
+    often as a group has poses.
+    """
+    position = torch.arange(poses.shape[0], device=poses.device)
+    # a diverged model's NaN counts as the highest score, as when sorted
+    keys = torch.where(scores.isnan(), float("inf"), scores)
+    same_group = groups[:, None] == groups
+    is_higher = (keys > keys[:, None]) | ((keys == keys[:, None]) & (position < position[:, None]))
+    # (N, N): whether the second pose comes before the first
+    before = (groups < groups[:, None]) | (same_group & is_higher)
+    similar = ((_oks_within(poses, sigmas, None, None) > threshold) & same_group & before).to(poses.dtype)
+
+    def settle(kept, previous):
+        # the number of similar kept poses is a whole one
+        return (1 - (similar * kept).sum(dim=1)).relu(), kept.clone()
+
+    def is_unsettled(kept, previous):
+        return (kept != previous).any()
+
+    if is_exporting():
+        from torch._higher_order_ops.while_loop import while_loop
+
+        size = num_groups * max_per_group
+        similar = pad_rows(pad_rows(similar, size).T, size).T
+        kept = similar.new_ones(size)
+        kept = while_loop(is_unsettled, settle, (kept, torch.zeros_like(kept)))[0][: poses.shape[0]]
+    else:
+        kept = torch.ones_like(keys)
+        for _ in range(max_per_group):
+            kept, _ = settle(kept, kept)
+    order = torch.zeros_like(position).scatter(0, before.sum(dim=1), position)
+    return order[kept[order] > 0]
 
 
 @torch.no_grad()

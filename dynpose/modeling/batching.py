@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from dynpose.utils import padding
+
 Result = TypeVar("Result")
 
 
@@ -50,6 +52,5 @@ def padded_size(image: Tensor, size_divisibility: int) -> tuple[int, int]:
     Returns:
         tuple[int, int]: height and width, pixels.
     """
-    multiple = max(1, size_divisibility)
-    height, width = (-(-int(length) // multiple) * multiple for length in image.shape[-2:])
-    return height, width
+    height, width = image.shape[-2:]
+    return padding.padded_size(height, width, size_divisibility)

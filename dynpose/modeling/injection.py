@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dynpose.utils.exporting import is_recording
+
 
 @contextlib.contextmanager
 def replaced(module: nn.Module, **attributes: Callable[..., Any]) -> Iterator[None]:
@@ -28,8 +30,8 @@ def replaced(module: nn.Module, **attributes: Callable[..., Any]) -> Iterator[No
 def substitute(predicted: Tensor, injected: Tensor) -> Tensor:
     """Return ``injected`` instead of ``predicted``.
 
-    In a trace, which FLOP counting uses, the result still depends on the prediction: a trace drops unused operations,
-    and their FLOPs would be missing.
+    In a recorded graph, of which FLOP counting is a case, the result still depends on the prediction: a graph has no
+    unused operations, and theirs would be missing.
 
     Args:
         predicted (Tensor): any shape.
@@ -38,7 +40,7 @@ def substitute(predicted: Tensor, injected: Tensor) -> Tensor:
     Returns:
         Tensor: the values of ``injected``.
     """
-    return injected + torch.zeros_like(predicted).sum() if torch.jit.is_tracing() else injected
+    return injected + 0 * predicted.sum() if is_recording() else injected
 
 
 def corner_keypoints(boxes: Tensor, num_keypoints: int) -> Tensor:

@@ -5,6 +5,8 @@
     dynpose benchmark train --config-file configs/FCPose/R_50_3x.yaml [--batch 2] [--people 5] [--json training.json]
     dynpose benchmark predict --config-file output/run/config.yaml --weights output/run/model_final.pth [--batch 8]
     dynpose benchmark video --config-file configs/FCPose/DLA_34_4x.yaml [--frames 300] [--size 480 640] [--people 5]
+    dynpose benchmark cold-start --exported pose.onnx --config-file config.yaml --weights model_final.pth
+    dynpose benchmark exported --config-file configs/FCPose/R_50_3x.yaml [--people 1 10 100] [--size 800 1088]
     dynpose benchmark loading [--images 64000] [--people 150000] [--image-files 5000] [--json loading.json]
     dynpose benchmark gpu-report --output gpu_report [--minutes 10]    all that needs a GPU
     dynpose benchmark import gpu_report/                               its figures into docs/benchmarks.md
@@ -36,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "train": (_add_train, _add_device, _add_output),
         "predict": (_add_predict, _add_output),
         "video": (_add_video, _add_output),
+        "cold-start": (_add_cold_start, _add_output),
+        "exported": (_add_exported, _add_output),
         "loading": (_add_loading, _add_output),
         "gpu-report": (_add_gpu_report,),
         "import": (_add_import,),
@@ -111,6 +115,29 @@ def _add_video(add):
     _add_number(add, "--people", "N", 5, "in every frame;")
     _add_machine(add)
     add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after another option")
+
+
+def _add_cold_start(add):
+    add("--exported", required=True, metavar="FILE", help="of dynpose export: .onnx, or .xml of OpenVINO")
+    add("--config-file", required=True, metavar="FILE", help="of the model that was exported")
+    add("--weights", required=True, metavar="FILE", help="of that model")
+    add("--image", type=Path, metavar="FILE", help="to predict; default: one with synthetic people")
+    _add_number(add, "--threads", "N", 1, "of the CPU,")
+    _add_number(add, "--rounds", "N", 3, "")
+
+
+def _add_exported(add):
+    add("--config-file", action="append", required=True, metavar="FILE", help="of a model; may be given several times")
+    numbers = (1, 10, 100)
+    people = f"people in the image; default {' '.join(map(str, numbers))}"
+    add("--people", type=positive_int, nargs="+", metavar="N", default=numbers, help=people)
+    size, shape = "of the images that the model gets, pixels; default 800 1088", ("HEIGHT", "WIDTH")
+    add("--size", type=positive_int, nargs=2, metavar=shape, default=(800, 1088), help=size)
+    runtimes = ("onnxruntime", "openvino")
+    add("--runtimes", nargs="+", choices=runtimes, default=runtimes, help="that run the file; default: both")
+    _add_number(add, "--repeats", "N", 7, "rounds that are timed,")
+    add("--threads", type=positive_int, help="CPU threads; default: torch's own choice")
+    add("opts", nargs="*", metavar="KEY VALUE", help="overrides of all configs, after another option")
 
 
 def _add_loading(add):

@@ -21,6 +21,7 @@ _MODULES = (
     "evaluate",
     "predict",
     "merge_predictions",
+    "export",
     "report",
     "convert_data",
     "check_data",

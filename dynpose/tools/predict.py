@@ -4,7 +4,9 @@
         --input street.jpg holiday/ 'frames/*.png' match.mp4 --track --output predictions
 
 The config is, without --config-file, config.yaml in the folder of the weights, or that of published weights, whose
-names "dynpose model-info --weights-list" prints.
+names "dynpose model-info --weights-list" prints. A file of "dynpose export" (.onnx, or .xml of OpenVINO) needs none:
+
+    dynpose predict --weights pose.onnx --input street.jpg --output predictions
 
 An input is an image, a video or an animated image; a folder or a glob of these; a list of them (.txt, a path per
 line); a tar archive of images; the http(s) URL of an image or a video; a camera (its number, or camera:0); a stream
@@ -45,7 +47,11 @@ _TERMINATED = 143
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.add_argument("--config-file", help="a config by path or name; default: that of the weights")
-    parser.add_argument("--weights", required=True, help="a file, or a name of `dynpose model-info --weights-list`")
+    parser.add_argument(
+        "--weights",
+        required=True,
+        help="a checkpoint, a file of `dynpose export`, or a name of `dynpose model-info --weights-list`",
+    )
     parser.add_argument(
         "--input",
         required=True,
@@ -131,11 +137,33 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args):
     _import_without_collecting("dynpose.engine.file_prediction")
+    from dynpose.runtime.sessions import is_exported
+
     from .config_of_weights import required_config
     from .predict_sources import predict_sources
 
-    args.config_file = required_config(args.config_file, args.weights)
+    if is_exported(args.weights):
+        _check_exported_arguments(args)
+    else:
+        args.config_file = required_config(args.config_file, args.weights)
     return predict_sources(args)
+
+
+def _check_exported_arguments(args):
+    from dynpose.config import ConfigError
+
+    given = {
+        "--config-file": args.config_file,
+        "--precision": args.precision != "auto",
+        "--compile": args.compile,
+        f"the overrides {' '.join(args.opts)}": args.opts,
+    }
+    refused = [name for name, value in given.items() if value]
+    if refused:
+        raise ConfigError(
+            f"--weights {args.weights}: an exported file has its config and its precision in it; leave out "
+            f"{', '.join(refused)}, or give them to dynpose export"
+        )
 
 
 def _import_without_collecting(module):

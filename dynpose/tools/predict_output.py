@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dynpose.data.sources import Source
-    from dynpose.engine import PosePredictor
+    from dynpose.engine.file_prediction import RecordingPredictor
 
 _COORDINATES = (
     "keypoints: [x, y, confidence in 0..1] in COCO's pixel convention, where (0, 0) is the centre of the upper left "
@@ -53,12 +53,13 @@ def refuse_to_overwrite(sources: Sequence[Source], output: Path) -> None:
         results.add(name)
 
 
-def info(args: argparse.Namespace, predictor: PosePredictor, beyond_limit: int) -> dict[str, Any]:
+def info(args: argparse.Namespace, predictor: RecordingPredictor, beyond_limit: int) -> dict[str, Any]:
     """The meaning of the numbers, for the header of the results; ``beyond_limit``: images that --limit excludes."""
     from dynpose.version import __version__
 
     return {
-        "description": f"dynpose {__version__}: {args.weights} with {args.config_file}",
+        "description": f"dynpose {__version__}: {args.weights}"
+        + (f" with {args.config_file}" * bool(args.config_file)),
         "coordinates": _COORDINATES,
         "keypoint_names": list(predictor.schema.names),
         "skeleton": [list(edge) for edge in predictor.schema.skeleton],

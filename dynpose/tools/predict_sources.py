@@ -83,20 +83,15 @@ def _within(sources, limit):
 
 def _predict(args, output, share):
     from dynpose.engine.archive_images import ArchiveImages
-    from dynpose.engine.file_prediction import FilePredictor, PictureFolder
-    from dynpose.engine.prediction_record import run_fingerprint
+    from dynpose.engine.file_prediction import PictureFolder
     from dynpose.engine.show import Window
     from dynpose.results import check_formats, write_formats
-    from dynpose.utils.freed_memory import keep_freed_memory
 
     window = Window() if args.show else None
-    model = args.config_file, args.weights, args.opts, args.device
-    predictor = FilePredictor.from_files(*model, precision=args.precision, compile=args.compile)
-    if predictor.cfg.MODEL.DEVICE == "cpu":
-        keep_freed_memory()
+    predictor = _predictor(args)
 
     output.mkdir(parents=True, exist_ok=True)
-    header, made_with = info(args, predictor, share.beyond_limit), run_fingerprint(predictor.cfg, predictor.precision)
+    header, made_with = info(args, predictor, share.beyond_limit), predictor.fingerprint()
     pictures = None
     if args.show or not args.no_pictures:
         style = picture_style(args, header["category_names"])
@@ -124,6 +119,31 @@ def _predict(args, output, share):
         for line in write_formats(args.format, formatted, output):
             print(line)
         return code
+
+
+def _predictor(args):
+    from dynpose.checkpoint import CheckpointError
+    from dynpose.config import ConfigError
+    from dynpose.runtime.sessions import is_exported
+
+    if not is_exported(args.weights):
+        from dynpose.engine.file_prediction import FilePredictor
+        from dynpose.utils.freed_memory import keep_freed_memory
+
+        model = args.config_file, args.weights, args.opts, args.device
+        predictor = FilePredictor.from_files(*model, precision=args.precision, compile=args.compile)
+        if predictor.cfg.MODEL.DEVICE == "cpu":
+            keep_freed_memory()
+        return predictor
+    from dynpose.engine.exported_prediction import ExportedFilePredictor
+    from dynpose.runtime import Pose
+
+    try:
+        return ExportedFilePredictor(Pose(args.weights, args.device or "cpu"))
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"--device: {error}") from None
 
 
 def _check_format_arguments(args, shard):

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
-import torch
 from scipy.optimize import linear_sum_assignment
-
-from dynpose.layers.oks_nms import pairwise_oks
 
 from .motion import KeypointMotion
 
 if TYPE_CHECKING:
     from detectron2.structures import Instances
     from torch import Tensor
+
+    from dynpose.runtime import People
 
 __all__ = ["PoseTracker"]
 
@@ -92,16 +91,23 @@ class PoseTracker:
         self._last_id = 0
         self._is_first = True
 
-    def update(self, instances: Instances, time: float | None = None) -> Tensor:
+    @overload
+    def update(self, instances: People, time: float | None = None) -> np.ndarray: ...
+
+    @overload
+    def update(self, instances: Instances, time: float | None = None) -> Tensor: ...
+
+    def update(self, instances: Instances | People, time: float | None = None) -> Tensor | np.ndarray:
         """Take the next frame.
 
         Args:
-            instances (Instances): N people, with ``pred_boxes``, ``scores``, ``pred_classes`` and ``pred_keypoints``
-                (N, K, 3) in continuous pixels. Those with a value that is not finite have no identity.
+            instances (Instances | People): N people, with ``pred_boxes``, ``scores``, ``pred_classes`` and
+                ``pred_keypoints`` (N, K, 3) in continuous pixels. Those with a value that is not finite have no
+                identity.
             time (float | None): of the frame, seconds; increasing. None = one frame after the previous one.
 
         Returns:
-            Tensor: (N,) int64 on the CPU, identities from 1; -1 = none.
+            Tensor | ndarray: (N,) int64 on the CPU, identities from 1; -1 = none. An array for People.
 
         Raises:
             ValueError: the instances have another number of keypoints than there are sigmas, or the time is not finite
@@ -132,6 +138,10 @@ class PoseTracker:
             self._tracks.append(_Track(self._last_id, seen, index, is_confirmed=self._is_first))
             ids[index] = self._last_id
         self._is_first = False
+        if isinstance(instances.scores, np.ndarray):
+            return ids
+        import torch
+
         return torch.from_numpy(ids)
 
     def _seconds_since_last(self, time):
@@ -167,17 +177,29 @@ class PoseTracker:
         """(M, N) OKS of tracks and instances, 0 between classes; the area is the mean of both boxes."""
         sizes = np.array([track.size for track in tracks])
         areas = (sizes[:, None] ** 2 + seen.sizes[None, candidates] ** 2) / 2
-        oks = pairwise_oks(
-            torch.from_numpy(np.stack([track.motion.points for track in tracks])),
-            torch.from_numpy(seen.points[candidates]),
-            torch.from_numpy(areas),
-            self.sigmas,
-        ).numpy()
+        oks = _pairwise_oks(
+            np.stack([track.motion.points for track in tracks]), seen.points[candidates], areas, self.sigmas
+        )
         classes = np.array([track.class_index for track in tracks])
         return oks * (classes[:, None] == seen.classes[None, candidates])
 
     def _survives(self, track):
         return not track.unseen or (track.is_confirmed and track.unseen <= self.max_unseen)
+
+
+def _pairwise_oks(poses, others, areas, sigmas):
+    """(N, M) OKS of poses (N, K, 2) and others (M, K, 2), as :func:`dynpose.layers.oks_nms.pairwise_oks` of tensors.
+
+    Args:
+        areas (ndarray): (N, M), positive.
+    """
+    distances = np.square(poses[:, None] - others[None]).sum(axis=3)
+    return np.exp(-distances / (8 * np.square(sigmas)) / areas[..., None]).mean(axis=2)
+
+
+def _array(values):
+    """A float64 array of a tensor on any device, or of an array."""
+    return np.asarray(values.cpu() if hasattr(values, "cpu") else values, dtype=np.float64)
 
 
 class _Seen:
@@ -188,10 +210,10 @@ class _Seen:
             raise ValueError(
                 f"instances of {instances.pred_keypoints.shape[1]} keypoints, but a tracker of {num_keypoints} sigmas"
             )
-        boxes = instances.pred_boxes.tensor.cpu().double().numpy()
-        self.points = instances.pred_keypoints[..., :2].cpu().double().numpy()
-        self.scores = instances.scores.cpu().double().numpy()
-        self.classes = instances.pred_classes.cpu().numpy()
+        boxes = _array(getattr(instances.pred_boxes, "tensor", instances.pred_boxes))
+        self.points = _array(instances.pred_keypoints)[..., :2]
+        self.scores = _array(instances.scores)
+        self.classes = _array(instances.pred_classes).astype(np.int64)
         sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
         self.sizes = np.maximum(np.sqrt(sides.prod(axis=1)), _MIN_SIZE)
         self.finite = np.isfinite(boxes).all(axis=1) & np.isfinite(self.points).all(axis=(1, 2))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import av
 import numpy as np
-from detectron2.data.detection_utils import convert_PIL_to_numpy
 from PIL import Image
 
 from dynpose.data.faults import Fault
+from dynpose.data.image_reading import to_pixels
 
 from .frames import Decoded, FrameSource, Lost
 
@@ -255,7 +255,7 @@ class AnimationReader(FrameSource):
                     # each frame changes the one before it
                     self.cut_off = f"the file is cut off: it has {index} of {self.num_frames} frames ({error})"
                     return
-                pixels = convert_PIL_to_numpy(image, "BGR")
+                pixels = to_pixels(image, "BGR")
                 duration = round(image.info.get("duration") or 0)
                 duration = duration if duration > _TOO_SHORT else _USUAL_DURATION
                 yield Decoded(time / 1000, duration / 1000, partial(np.ascontiguousarray, pixels))

@@ -170,8 +170,8 @@ def test_fcos_predictions_decode_to_the_boxes(thresh_with_centerness):
     predictions = FCOSPredictions(injected["logits"], injected["distances"], injected["centerness"], [])
     locations = Locations.of(injected["logits"], (8, 16, 32))
     decoder = FCOSDecoder(score_thresh=0.3, thresh_with_centerness=thresh_with_centerness)
-    (instances,) = decoder(predictions, locations, [(256, 256)])
-    assert_same_boxes(instances.pred_boxes.tensor, boxes)
+    _, decoded = decoder(predictions, locations)
+    assert_same_boxes(decoded, boxes)
 
 
 def assert_same_boxes(actual, expected, pixels=0.01):

@@ -15,7 +15,6 @@ from dynpose.data import KeypointSchema
 from dynpose.layers import KPNetSpec
 from dynpose.modeling.fcos import Locations
 from dynpose.modeling.inspose.released import locate_keypoints
-from dynpose.modeling.querypose.querypose import DecodedQueries
 
 for folder in ("cid", "querypose"):
     sys.path.append(str(Path(__file__).parents[1] / "modeling" / folder))
@@ -186,24 +185,24 @@ def released_inspose_outputs(model, images):
 
 def cid_outputs(model, images):
     features = model.backbone(images.tensor)[model.in_feature]
-    sizes = model.map_sizes(images.image_sizes)
+    sizes = model.map_sizes(torch.tensor(images.image_sizes))
     people = model.iia.find_people(features, sizes)
     maps = model.iia(features)
     assert len(people) > 1
     torch.testing.assert_close(maps[:, -1], model.iia.centers(features), rtol=0, atol=1e-6)
     return {
         "multi-person heatmaps": maps[:, :-1],
-        "heatmaps": model.gfd.decouple(model.gfd.prepare(features), people, torch.ones_like(maps[:, 0]).bool()),
+        "heatmaps": model.gfd(features, people, torch.ones_like(maps[:, 0]).bool()),
         "keypoints": model.locate(features, people, sizes),
     }
 
 
 def querypose_outputs(model, images):
-    features = model.extract_features(images)
-    all_queries = DecodedQueries(None, [model.num_queries])
+    features = model.extract_features(images.tensor)
+    all_queries = model.all_queries(len(images))
     part_queries = model.initial_part_queries(all_queries)
     outputs = {}
-    for index, stage in enumerate(model.find_people(features, images.image_sizes)):
+    for index, stage in enumerate(model.find_people(features, torch.tensor(images.image_sizes))):
         located = model.locate(index, features, stage, all_queries, part_queries)
         part_queries = located.part_queries
         outputs |= {f"keypoints {index}": located.keypoints, f"sigmas {index}": located.sigmas}

@@ -71,12 +71,14 @@ _INSTANCE = {"QUERY": "instance", **_NO_ITERATION}
     [
         *((f"instance_{kind}", {**_INSTANCE, "INTERACTION": kind}) for kind in ("mhsa", "spatial_attention")),
         *(
-            (f"instance_dynamic_{kind}", {**_INSTANCE, "INTERACTION": f"dynamic_{kind}"})
+            (f"{query}_dynamic_{kind}{name}", {**changes, "INTERACTION": f"dynamic_{kind}", **no_other_mlp})
+            for query, changes in (("instance", _INSTANCE), ("part", _NO_ITERATION))
             for kind in ("channel", "spatial")
+            for name, no_other_mlp in (("", {"DYNAMIC_MLP": False}), ("_two_mlps", {}))
         ),
-        *((f"part_{kind}", {**_NO_ITERATION, "INTERACTION": kind}) for kind in ("mhsa", "dynamic_channel")),
-        ("part_dynamic_spatial", {**_NO_ITERATION, "INTERACTION": "dynamic_spatial"}),
-        ("baseline", {**_INSTANCE, "INTERACTION": "pool", "DYNAMIC_MLP": False}),
+        ("part_mhsa", {**_NO_ITERATION, "INTERACTION": "mhsa"}),
+        ("baseline", {**_INSTANCE, "INTERACTION": "pool"}),
+        ("baseline_no_dynamic_mlp", {**_INSTANCE, "INTERACTION": "pool", "DYNAMIC_MLP": False}),
         *((f"iteration_{kind}", {"ITERATION": kind}) for kind in ("none", "sum", "concat")),
         *((f"part_dim_{dim}", {"PART_DIM": dim}) for dim in (32, 64, 256)),
         *((f"parts_{scheme}", {"PARTS": scheme}) for scheme in "abd"),
@@ -90,6 +92,72 @@ def test_an_ablation_of_querypose_changes_that_alone(name, changes):
     assert {key: value for key, value in ablation.items() if baseline[key] != value} == {
         f"MODEL.QUERYPOSE.{key}": value for key, value in changes.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("config", "base", "changes"),
+    [
+        ("QueryPose/ablations/aux_heatmap", "QueryPose/HRNet_W32_2x", {"MODEL.QUERYPOSE.AUX_HEATMAP": True}),
+        ("QueryPose/R_50_2x_50_queries", "QueryPose/R_50_2x", {"MODEL.QUERYPOSE.NUM_QUERIES": 50}),
+        *(
+            (
+                f"InsPose/{name}_100e_multi_scale{mirrored}",
+                f"InsPose/{name}_100e",
+                {
+                    "TEST.AUG.ENABLED": True,
+                    "TEST.AUG.MIN_SIZES": (640, 800, 1000),
+                    "TEST.AUG.MAX_SIZE": 1666,
+                    **({} if mirrored else {"TEST.AUG.FLIP": False}),
+                },
+            )
+            for name in ("R_50", "R_101", "HRNet_W32")
+            for mirrored in ("", "_flip")
+        ),
+        *((f"InsPose/ablations/depth_{n}", "InsPose/R_50_36e", {"MODEL.KP_NET.DEPTH": n}) for n in (1, 2, 4)),
+        *(
+            (f"InsPose/ablations/map_stride_{n}", "InsPose/R_50_36e", {"MODEL.INSPOSE.MAP_STRIDE": n})
+            for n in (2, 4, 16)
+        ),
+        ("InsPose/ablations/box_head", "InsPose/R_50_36e", {"MODEL.INSPOSE.BOX_HEAD": True}),
+        ("InsPose/ablations/no_heatmap", "InsPose/R_50_36e", {"MODEL.INSPOSE.HEATMAP": False}),
+        (
+            "InsPose/ablations/no_offset_no_heatmap",
+            "InsPose/R_50_36e",
+            {"MODEL.INSPOSE.HEATMAP": False, "MODEL.INSPOSE.DISK_OFFSET": False},
+        ),
+        *(
+            (f"CID/{name}_release", f"CID/{name}", {"MODEL.CID.INDEX_COORDINATES": True})
+            for name in ("HRNet_W32_140e", "HRNet_W32_140e_coco_to_ochuman")
+        ),
+        *(
+            (
+                f"CID/{name}_release",
+                f"CID/{name}",
+                {"MODEL.CID.INDEX_COORDINATES": True, "INPUT.IGNORE_MASKS": False},
+            )
+            for name in ("HRNet_W32_140e_ochuman", "HRNet_W32_300e_crowdpose")
+        ),
+        (
+            "CID/HRNet_W32_140e_paper",
+            "CID/HRNet_W32_140e",
+            {"MODEL.CID.CHANNEL_WEIGHTS": "feature", "MODEL.CID.HEATMAP_LOSS_NORM": "person"},
+        ),
+        (
+            "CID/HRNet_W32_300e_crowdpose",
+            "CID/HRNet_W32_140e",
+            {
+                "MODEL.CID.MIN_BOX_AREA": 0.0,
+                "DATASETS.TRAIN": ("crowdpose_trainval",),
+                "DATASETS.TEST": ("crowdpose_test",),
+                "SOLVER.MAX_EPOCHS": 300,
+                "SOLVER.STEPS_EPOCHS": [200, 260],
+            },
+        ),
+    ],
+)
+def test_a_row_changes_its_keys_alone(config, base, changes):
+    row, base = _flat(load_config(f"configs/{config}.yaml")), _flat(load_config(f"configs/{base}.yaml"))
+    assert {key: value for key, value in row.items() if base[key] != value} == changes
 
 
 def _flat(node, prefix=""):

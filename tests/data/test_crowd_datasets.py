@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -354,3 +356,10 @@ class TestOwnFilesWithTheProtocol:
 def test_default_root():
     expected = os.path.join(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")), "crowdpose", "images")
     assert MetadataCatalog.get("crowdpose_test").image_root == expected
+
+
+def test_they_are_registered_whatever_is_imported_first():
+    """dynpose.data imports detectron2 on first use only; a script that never uses it still finds the names."""
+    script = "import dynpose.data; from detectron2.data import DatasetCatalog; print('ochuman_val' in DatasetCatalog)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

@@ -9,7 +9,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from dynpose.data import COCO_PERSON
-from dynpose.layers.oks_nms import group_by_oks, oks_nms, pairwise_oks, pose_areas, soft_oks_nms
+from dynpose.layers import oks_nms as oks_nms_module
+from dynpose.layers.oks_nms import group_by_oks, oks_nms, oks_nms_by_group, pairwise_oks, pose_areas, soft_oks_nms
 
 
 def points(*xs):
@@ -121,6 +122,57 @@ def test_nms_is_the_recorded_one(test_data):
         threshold=0.8,
     )
     assert kept.tolist() == recorded["oks_nms_dup/keep"].tolist()
+
+
+@pytest.fixture(params=["eager", "in a graph"])
+def form(request, monkeypatch):
+    """The form of :func:`oks_nms_by_group`."""
+    monkeypatch.setattr(oks_nms_module, "is_recording", lambda: request.param == "in a graph")
+
+
+@pytest.mark.usefixtures("form")
+def test_nms_by_group_by_hand():
+    # each group has 0, 4 and 8, neighbours of which are similar
+    poses, groups = points(0.0, 4.0, 8.0, 8.0, 4.0, 0.0), torch.tensor([0, 0, 0, 2, 2, 2])
+    options = {"num_groups": 3, "max_per_group": 3}
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.1, 0.3, 0.2])
+    # the second group's best is similar to both others
+    assert oks_nms_by_group(poses, scores, [0.1, 0.1], 0.75, groups, **options).tolist() == [0, 2, 4]
+    # of equal scores the earlier is kept, and comes first
+    assert oks_nms_by_group(poses, torch.ones(6), [0.1, 0.1], 0.75, groups, **options).tolist() == [0, 2, 3, 5]
+    none = oks_nms_by_group(poses[:0], scores[:0], [0.1, 0.1], 0.75, groups[:0], **options)
+    assert (none.dtype, none.tolist()) == (torch.int64, [])
+    # non-finite poses are similar to none
+    poses[1, 0] = math.nan
+    scores[1] = math.nan
+    assert oks_nms_by_group(poses, scores, [0.1, 0.1], 0.75, groups, **options).tolist() == [1, 0, 2, 4]
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.7, 0.9])
+@pytest.mark.parametrize("number", [1, 7, 60])
+def test_nms_in_a_graph_is_that_of_a_loop(monkeypatch, number, threshold):
+    monkeypatch.setattr(oks_nms_module, "is_recording", lambda: True)
+    generator = torch.Generator().manual_seed(number)
+    # people in a row, each similar to its neighbours: the longest chains of decisions
+    square = torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0], [20.0, 20.0]])
+    poses = square + torch.arange(number)[:, None, None] + 4 * torch.rand(number, 4, 2, generator=generator)
+    scores = torch.randint(0, 2 * number, (number,), generator=generator).float()
+    groups = torch.randint(0, 3, (number,), generator=generator).sort().values
+    kept = oks_nms_by_group(poses, scores, [0.2] * 4, threshold, groups, num_groups=3, max_per_group=number)
+    expected = []
+    for group in range(3):
+        members = (groups == group).nonzero()[:, 0]
+        expected += members[oks_nms(poses[members], scores[members], [0.2] * 4, threshold)].tolist()
+    assert kept.tolist() == expected
+    assert number == 1 or 1 < len(expected) < number
+
+
+def test_a_chain_needs_as_many_steps_as_it_has_poses(monkeypatch):
+    monkeypatch.setattr(oks_nms_module, "is_recording", lambda: True)
+    poses, scores = points(*(4.0 * i for i in range(30))), torch.linspace(1, 0.1, 30)
+    options = {"sigmas": [0.1, 0.1], "threshold": 0.75, "groups": torch.zeros(30, dtype=torch.int64), "num_groups": 1}
+    assert oks_nms_by_group(poses, scores, **options, max_per_group=30).tolist() == list(range(0, 30, 2))
+    assert oks_nms_by_group(poses, scores, **options, max_per_group=5).tolist() != list(range(0, 30, 2))
 
 
 def test_groups_have_the_best_similar_pose_of_each_view():

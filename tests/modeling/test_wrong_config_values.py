@@ -45,7 +45,8 @@ _TAKE_0 = {
     """,
     "QUERYPOSE": """
         POOLER_SAMPLING_RATIO DROPOUT NUM_CLS_LAYERS NUM_REG_LAYERS CLASS_LOSS_WEIGHT L1_LOSS_WEIGHT
-        GIOU_LOSS_WEIGHT KEYPOINT_LOSS_WEIGHT FOCAL_LOSS_ALPHA FOCAL_LOSS_GAMMA NUM_KEYPOINT_CONVS
+        GIOU_LOSS_WEIGHT KEYPOINT_LOSS_WEIGHT AUX_HEATMAP_LOSS_WEIGHT FOCAL_LOSS_ALPHA FOCAL_LOSS_GAMMA
+        NUM_KEYPOINT_CONVS
     """,
 }
 # Values that would be wrong for most keys: (key, value as a string)
@@ -138,6 +139,16 @@ def test_a_wrong_backbone_names_its_key(method, name):
         ("CID", {"MODEL.CID.RECALIBRATION": ["spatial", "foo"]}),
         ("QueryPose", {"MODEL.QUERYPOSE.ITERATION": "sum", "MODEL.QUERYPOSE.QUERY": "instance"}),
         ("QueryPose", {"MODEL.QUERYPOSE.INTERACTION": "pool"}),
+        (
+            "QueryPose",
+            {
+                "MODEL.QUERYPOSE.INTERACTION": "pool",
+                "MODEL.QUERYPOSE.QUERY": "instance",
+                "MODEL.QUERYPOSE.ITERATION": "none",
+                "MODEL.QUERYPOSE.PIPELINE": "box_decoder",
+                "MODEL.QUERYPOSE.DYNAMIC_MLP": True,
+            },
+        ),
         ("QueryPose", {"MODEL.QUERYPOSE.PART_DIM": 33}),
         ("QueryPose", {"MODEL.QUERYPOSE.HIDDEN_DIM": 32}),
         ("QueryPose", {"MODEL.QUERYPOSE.PARTS": [["head"]]}),

@@ -122,8 +122,8 @@ def test_cost_of_a_person_in_cid(capsys):
     arguments = ["--input-size", "64", "64", "--people", "3", "MODEL.DEVICE", "cpu"]
     assert main(["model-info", "--config-file", config, *arguments]) == 0
     out = capsys.readouterr().out
-    # inner product, 5x5 convolution of 3 maps, two 1x1 convolutions; and two linear layers
-    per_person = 256 * (32 + 75 + 32 * 32 + 32 * 17) + 2 * 480 * 32
+    # inner product, mask from 32 shared maps and those of x, y and 1, two 1x1 convolutions; and two linear layers
+    per_person = 256 * (32 + 35 + 32 * 32 + 32 * 17) + 2 * 480 * 32
     assert f"Each person adds {per_person / 1e9:.6f}" in out
     # the reduction of the map runs once
     (gfd,) = (line.split() for line in out.splitlines() if line.startswith("gfd"))

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from dynpose.layers.backends import check_backend
 from dynpose.layers.cells import cell_centers
 from dynpose.layers.tensor_checks import check_floating_point, check_index, check_positive_int, check_tensor
+from dynpose.utils.exporting import is_recording
 
 from .operator import kp_net_cross_entropy, kp_net_heatmaps, kp_net_peaks
 from .spec import KPNetPeaks, KPNetSpec
@@ -33,7 +34,7 @@ class KPNets:
     """N generated networks over the maps of B images.
 
     The values of ``image_index`` are checked only on the CPU and outside ``torch.compile``, to avoid synchronising with
-    a CUDA device.
+    a CUDA device. Nothing is checked while a graph is recorded.
 
     Attributes:
         features: (B, C, H, W) floating-point maps.
@@ -63,6 +64,10 @@ class KPNets:
     backend: str = "auto"
 
     def __post_init__(self):
+        if not is_recording():  # a graph's sizes are symbols
+            self._check()
+
+    def _check(self):
         features, params, spec = self.features, self.params, self.spec
         if features.dim() != 4 or features.shape[1] != spec.in_channels or 0 in features.shape:
             raise ValueError(f"features: expected shape (B, {spec.in_channels}, H, W), got {tuple(features.shape)}")
@@ -132,8 +137,10 @@ class KPNets:
             values_per_cell: cells per cell of the map after ``function`` up-samples it.
 
         Returns:
-            The concatenated results of all chunks.
+            The concatenated results of all chunks. A recorded graph has one chunk.
         """
+        if is_recording():  # the number of networks is unknown
+            return function(self, *per_net)
         values_per_net = self.spec.num_keypoints * self.size[0] * self.size[1] * values_per_cell
         step = max(1, _MAX_MAP_VALUES // values_per_net)
         if len(self) <= step:

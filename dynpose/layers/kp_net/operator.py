@@ -18,8 +18,9 @@ import torch
 from dynpose.layers.backends import Implementation, register_backend, select_backend
 from dynpose.layers.tensor_checks import check_below, check_tensor
 from dynpose.layers.triton_support import triton, triton_unavailable_reason
+from dynpose.utils.exporting import is_recording
 
-from . import native, reference
+from . import at_once, native, reference
 from .spec import KPNetPeaks
 
 if triton is not None:
@@ -98,10 +99,19 @@ def kp_net_cross_entropy(nets: KPNets, targets: torch.Tensor) -> torch.Tensor:
 
 def _run(operator, nets, *arguments):
     device = nets.features.device
-    # FLOP counters and exporters read a trace: it must hold PyTorch's own operators.
-    backend = "torch" if torch.jit.is_tracing() else nets.backend
     with torch.autocast(device.type, enabled=False):
-        return select_backend(operator, backend, device, nets, *arguments)(nets, *arguments)
+        if is_recording():
+            # FLOP counters and exporters read the graph: it must hold PyTorch's own operators
+            return _OF_GRAPHS[operator](nets, *arguments)
+        return select_backend(operator, nets.backend, device, nets, *arguments)(nets, *arguments)
+
+
+# Operators of graphs: the number of networks may be unknown
+_OF_GRAPHS = {
+    "kp_net_heatmaps": at_once.kp_net_heatmaps,
+    "kp_net_peaks": at_once.kp_net_peaks,
+    "kp_net_cross_entropy": reference._kp_net_cross_entropy,
+}
 
 
 def _fused_implementation(function):

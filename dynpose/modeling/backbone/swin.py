@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import timm
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
@@ -95,10 +96,44 @@ class PaddedSwinBlock(SwinTransformerBlock):
     """timm's block, corrected for maps whose size is not a multiple of the window.
 
     timm pads after the cyclic shift, so its mask, made for the padded map, does not separate the rows and columns that
-    the shift wraps around (timm issue 2438). Padding first makes timm's padding a no-op.
+    the shift wraps around (timm issue 2438). Here, the map is padded first. All sizes are multiples of a number of
+    windows, from which an exporter derives that the windows tile the map.
     """
 
     def _attn(self, x):
-        _, height, width, _ = x.shape
-        padded = F.pad(x, (0, 0, 0, -width % self.window_size[1], 0, -height % self.window_size[0]))
-        return super()._attn(padded)[:, :height, :width]
+        batch, height, width, channels = x.shape
+        rows, columns = (-(-size // side) for size, side in zip((height, width), self.window_size))
+        padded_height, padded_width = rows * self.window_size[0], columns * self.window_size[1]
+        x = F.pad(x, (0, 0, 0, padded_width - width, 0, padded_height - height))
+        is_shifted = any(self.shift_size)
+        if is_shifted:
+            x = x.roll((-self.shift_size[0], -self.shift_size[1]), dims=(1, 2))
+        windows = self._windows(x, rows, columns).reshape(batch * rows * columns, self.window_area, channels)
+        mask = self._mask(rows, columns, x) if is_shifted else None
+        attended = self.attn(windows, mask=mask).reshape(batch, rows, columns, *self.window_size, channels)
+        x = attended.transpose(2, 3).reshape(batch, padded_height, padded_width, channels)
+        if is_shifted:
+            x = x.roll(self.shift_size, dims=(1, 2))
+        return x[:, :height, :width]
+
+    def _windows(self, maps, rows, columns):
+        """Divide maps (B, rows h, columns w, C) into windows (B, rows, columns, h, w, C)."""
+        height, width = self.window_size
+        return maps.reshape(maps.shape[0], rows, height, columns, width, maps.shape[3]).transpose(2, 3)
+
+    def _mask(self, rows, columns, like):
+        """timm's mask of the shifted map: -100 between cells that are neighbours only by the shift, else 0."""
+        regions = [
+            _region(number * side, side, shift, like.device)
+            for number, side, shift in zip((rows, columns), self.window_size, self.shift_size)
+        ]
+        region = 3 * regions[0][:, None] + regions[1]
+        region = self._windows(region[None, :, :, None], rows, columns).reshape(rows * columns, self.window_area)
+        is_other = region[:, None] != region[:, :, None]
+        return torch.where(is_other, -100.0, 0.0).to(like.dtype)
+
+
+def _region(length, window, shift, device):
+    """Parts of a shifted axis, (length,): 0 before the last window, 1 until the shift, 2 for the wrapped cells."""
+    place = torch.arange(length, device=device)
+    return (place >= length - window).to(torch.int64) + (place >= length - shift).to(torch.int64)

@@ -10,6 +10,7 @@ cells (MODEL.CID.INDEX_COORDINATES).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from dynpose.config import (
+    ConfigError,
     blame,
     check_at_least_one,
     check_between_0_and_1,
@@ -33,20 +35,23 @@ from dynpose.config import (
     set_plain,
 )
 from dynpose.data import KeypointSchema, model_schema
-from dynpose.layers.oks_nms import oks_nms
+from dynpose.layers.oks_nms import oks_nms_by_group
 from dynpose.modeling.backbone import build_backbone
-from dynpose.modeling.base_models import ImageModel, pixel_statistics
+from dynpose.modeling.base_models import ImageModel, pixel_statistics, sizes_as_tensor
+from dynpose.modeling.detections import Detections
 from dynpose.modeling.keypoint_maps import enclosing_boxes
 from dynpose.modeling.parameter_rows import Owners, layer_rows, of_all, of_each
 from dynpose.modeling.soft_oks_nms import SoftOKSNMS
 from dynpose.modeling.test_time_augmentation import ViewMaps
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes
 from dynpose.utils.arguments import check_one_of
+from dynpose.utils.exporting import is_exporting, is_recording, pad_rows
 
 from .abstraction import InstanceAbstraction, People, own_cells
 from .decoding import decode_keypoints
 from .decoupling import CHANNEL_WEIGHTS, RECALIBRATIONS, FeatureDecoupling
 from .losses import HEATMAP_LOSS_NORMS, contrastive_loss, focal_sums, multi_heatmap_loss, single_heatmap_loss
+from .mirroring import mirror_images, mirror_maps
 from .targets import build_targets, learnt_cells
 
 # Maximum cells in the maps of people decoded at once on a CPU, so that they fit in its caches (40 people on 160 x 240
@@ -103,8 +108,8 @@ class CID(ImageModel):
     """CID.
 
     Its parts run in sequence and can be timed separately: :meth:`preprocess_image`, ``backbone``, ``iia.find_people``
-    and :meth:`locate`, which runs ``gfd``. :meth:`tta_maps` and :meth:`tta_decode` support the paper's flip testing,
-    ``TEST.AUG.MERGE`` "maps".
+    and :meth:`locate`, which runs ``gfd``. :meth:`detect` runs all but the first, on tensors. :meth:`tta_maps` and
+    :meth:`tta_decode` support the paper's flip testing, ``TEST.AUG.MERGE`` "maps".
 
     Args:
         backbone (Backbone): provides ``in_features``.
@@ -217,9 +222,8 @@ class CID(ImageModel):
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)[self.in_feature]
         gt_instances = [inputs["instances"].to(self.device) for inputs in batched_inputs]
-        return self.losses(
-            features, self.map_sizes(images.image_sizes), gt_instances, self._ignore_masks(batched_inputs)
-        )
+        sizes = self.map_sizes(torch.tensor(images.image_sizes))
+        return self.losses(features, sizes, gt_instances, self._ignore_masks(batched_inputs))
 
     def predict(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Predict the people of a batch of images.
@@ -234,20 +238,58 @@ class CID(ImageModel):
             pred_keypoints (N, K, 3), by descending score.
         """
         images = self.preprocess_image(batched_inputs)
-        features = self.backbone(images.tensor)[self.in_feature]
-        sizes = self.map_sizes(images.image_sizes)
-        people = self.iia.find_people(features, sizes)
-        keypoints = self.locate(features, people, sizes)
-        return self._results(keypoints, people, batched_inputs, images.image_sizes)
+        detections = self.detect(images.tensor, sizes_as_tensor(images))
+        return self._results(detections, batched_inputs, images.image_sizes)
 
-    def map_sizes(self, image_sizes: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Height and width of images in cells of the map, rounded up."""
-        return [(-(-int(height) // self.stride), -(-int(width) // self.stride)) for height, width in image_sizes]
+    def detect(self, images: Tensor, image_sizes: Tensor, *, flip: bool = False) -> Detections:
+        """Detect the people of a batch.
+
+        Args:
+            images (Tensor): (B, C, H, W), normalised, and zero beyond each image's size.
+            image_sizes (Tensor): (B, 2) int64, height and width of each image before padding, pixels.
+            flip (bool): average with the mirror images, as :class:`~dynpose.modeling.test_time_augmentation.PoseTTA`
+                does for one size with ``TEST.AUG.FLIP`` and ``TEST.AUG.MERGE`` "maps".
+
+        Returns:
+            Detections: boxes are around the keypoints and not clipped; there is one class.
+
+        Raises:
+            ConfigError: if the model is being exported and ``TEST.SOFT_OKS_NMS`` is on.
+        """
+        if is_exporting():
+            self.check_exportable()
+        sizes = self.map_sizes(image_sizes)
+        if flip:
+            images = torch.cat([images, mirror_images(images, image_sizes[:, 1])])
+        features = self.backbone(images)[self.in_feature]
+        if flip:
+            people, keypoints = self._locate_in_both_views(features, image_sizes, sizes)
+        else:
+            people = self.iia.find_people(features, sizes)
+            keypoints = self.locate(features, people, sizes)
+        return self._select(keypoints, people.image_index, image_sizes.shape[0])
+
+    def check_exportable(self) -> None:
+        """Refuse options that no graph can hold.
+
+        Raises:
+            ConfigError: ``TEST.SOFT_OKS_NMS`` is on.
+        """
+        soft = self.options.soft_oks_nms
+        if soft is not None:
+            raise ConfigError(
+                f"TEST.SOFT_OKS_NMS.METHOD is {soft.method!r}, which no exported file supports, because the number of "
+                "its steps depends on the people found: set it to '' to export plain OKS-NMS"
+            )
+
+    def map_sizes(self, image_sizes: Tensor) -> Tensor:
+        """Height and width of images (..., 2) int64 in cells of the map, rounded up."""
+        return torch.div(image_sizes + (self.stride - 1), self.stride, rounding_mode="floor")
 
     def losses(
         self,
         features: Tensor,
-        sizes: list[tuple[int, int]],
+        sizes: Tensor,
         gt_instances: list[Instances],
         ignore_masks: list[Tensor | None] | None = None,
         jitter: Tensor | None = None,
@@ -256,7 +298,7 @@ class CID(ImageModel):
 
         Args:
             features (Tensor): F, (B, C, H, W).
-            sizes (list[tuple[int, int]]): B, height and width of each image in cells.
+            sizes (Tensor): (B, 2) int64, height and width of each image in cells.
             gt_instances (list[Instances]): B.
             ignore_masks (list[Tensor | None]): B, see :meth:`forward`; None = nothing is ignored.
             jitter (Tensor | None): see :func:`~dynpose.modeling.cid.targets.build_targets`.
@@ -290,18 +332,18 @@ class CID(ImageModel):
         losses["single_heatmap"] = single_heatmap_loss(sums, num_labelled, self.options.heatmap_loss_norm)
         return {f"loss_{name}": loss * self.options.loss_weights[name] for name, loss in losses.items()}
 
-    def locate(self, features: Tensor, people: People, sizes: list[tuple[int, int]]) -> Tensor:
+    def locate(self, features: Tensor, people: People, sizes: Tensor) -> Tensor:
         """Locate the keypoints of detected people.
 
         Args:
             features (Tensor): F, (B, C, H, W).
             people (People): N, from ``iia.find_people``.
-            sizes (list[tuple[int, int]]): B, height and width of each image in cells.
+            sizes (Tensor): (B, 2) int64, height and width of each image in cells.
 
         Returns:
             Tensor: (N, K, 3) as of :func:`~dynpose.modeling.cid.decoding.decode_keypoints`, continuous input pixels.
         """
-        return self._locate([features], [people], [False], own_cells(sizes, features))
+        return self._locate([features], [people], [False], sizes)
 
     def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, Owners]]:
         """Map parameter rows to keypoints, see :mod:`dynpose.modeling.parameter_rows`."""
@@ -327,57 +369,110 @@ class CID(ImageModel):
         The people are the peaks of the mean centre map. Each person's feature is read from every view at the same cell,
         and the views' heatmaps are averaged, with left and right swapped in mirrored views.
         """
+        height, width = batched_inputs[0]["image"].shape[-2:]
+        sizes = self.map_sizes(torch.tensor([[height, width]]))
         views = list(maps["features"].values.split(1))
-        image_sizes = [tuple(batched_inputs[0]["image"].shape[-2:])]
-        sizes = self.map_sizes(image_sizes)
-        image_index, cells, scores = self.iia.peaks(maps["centers"].values[:, 0], sizes)
-        people = [People.at(features, image_index, cells, scores) for features in views]
-        keypoints = self._locate(views, people, mirrored, own_cells(sizes, views[0]))
-        return self._results(keypoints, people[0], batched_inputs, image_sizes)
+        people, keypoints = self._locate_in_views(views, maps["centers"].values[:, 0], mirrored, sizes)
+        detections = self._select(keypoints, people.image_index, 1)
+        return self._results(detections, batched_inputs, [(height, width)])
 
-    def _locate(self, views, people, mirrored, own):
+    def _locate_in_both_views(self, features, image_sizes, sizes):
+        """:meth:`_locate_in_views` of images and their mirror images, whose features (2 B, C, H, W) come second."""
+        num_images = image_sizes.shape[0]
+        centers = self.iia.centers(features)
+        mirror = partial(mirror_maps, image_sizes=image_sizes, stride=self.stride)
+        views = [features[:num_images], mirror(features[num_images:])]
+        centers = (centers[:num_images] + mirror(centers[num_images:, None])[:, 0]) / 2
+        return self._locate_in_views(views, centers, [False, True], sizes)
+
+    def _locate_in_views(self, views, centers, mirrored, sizes):
+        """People (N) and their keypoints (N, K, 3) from the mean centre maps and the features of V views.
+
+        Args:
+            views (list[Tensor]): V maps (B, C, H, W), mirrored back.
+            centers (Tensor): (B, H, W).
+            mirrored (list[bool]): V.
+            sizes (Tensor): (B, 2) int64, height and width of each image in cells.
+        """
+        image_index, cells, scores = self.iia.peaks(centers, sizes)
+        people = [People.at(features, image_index, cells, scores) for features in views]
+        return people[0], self._locate(views, people, mirrored, sizes)
+
+    def _locate(self, views, people, mirrored, sizes):
         """Keypoints (N, K, 3) from the mean heatmaps of V views.
 
         Args:
             views (list[Tensor]): V maps (B, C, H, W).
             people (list[People]): V times the same N people, with the features of each view.
             mirrored (list[bool]): V.
-            own (Tensor): (B, H, W) bool.
+            sizes (Tensor): (B, 2) int64, height and width of each image in cells.
         """
-        shared = [self.gfd.prepare(features) for features in views]
+        own = own_cells(sizes, views[0])
+        shared = [self.gfd.prepare(features, own) for features in views]
+        if is_exporting():
+            return self._locate_one_by_one(shared, people, mirrored, sizes)
+        if is_recording():
+            return self._locate_at_once(shared, people, mirrored, sizes)
         keypoints = [views[0].new_zeros(0, self.schema.num_keypoints, 3, dtype=torch.float32)]
         at_once = self.options.max_instances_per_chunk
         if self.device.type == "cpu":
             at_once = min(at_once, max(1, _MAX_CELLS_ON_CPU // views[0][0, 0].numel()))
         for start in range(0, len(people[0]), at_once):
             chunk = slice(start, start + at_once)
-            total = 0
-            for maps, of_view, is_mirrored in zip(shared, people, mirrored):
-                heatmaps = self.gfd.decouple(maps, of_view[chunk], own)
-                total = total + (heatmaps[:, self.flip_indices] if is_mirrored else heatmaps)
-            some = people[0][chunk]
-            keypoints.append(
-                decode_keypoints(
-                    total / len(views),
-                    own[some.image_index],
-                    some.scores,
-                    self.stride,
-                    smoothing=self.options.smoothing,
-                    origin=self.origin,
-                )
-            )
+            keypoints.append(self._locate_at_once(shared, [of_view[chunk] for of_view in people], mirrored, sizes))
         return torch.cat(keypoints)
+
+    def _locate_at_once(self, shared, people, mirrored, sizes):
+        """:meth:`_locate` from the ``shared`` maps of V views, all people at once."""
+        heatmaps = self._heatmaps(shared[0], people[0], mirrored[0])
+        for view in range(1, len(shared)):
+            heatmaps = heatmaps + self._heatmaps(shared[view], people[view], mirrored[view])
+        return decode_keypoints(
+            heatmaps / len(shared) if len(shared) > 1 else heatmaps,
+            sizes.to(heatmaps.device)[people[0].image_index],
+            people[0].scores,
+            self.stride,
+            smoothing=self.options.smoothing,
+            origin=self.origin,
+        )
+
+    def _heatmaps(self, shared, people, is_mirrored):
+        heatmaps = self.gfd.decouple(shared, people)
+        return heatmaps[:, self.flip_indices] if is_mirrored else heatmaps
+
+    def _locate_one_by_one(self, shared, people, mirrored, sizes):
+        """:meth:`_locate` as a loop in the graph, so that the maps fit into a CPU's caches for any number of people.
+
+        It is a while loop and not ``scan``, which accepts no empty sequence and which OpenVINO does not read.
+        """
+        from torch._higher_order_ops.while_loop import while_loop
+
+        num_people, limit = people[0].cells.shape[0], sizes.shape[0] * self.iia.max_proposals
+        number = torch.ones_like(people[0].image_index).sum()
+        people = [of_view.map(partial(pad_rows, size=limit)) for of_view in people]
+        position = torch.arange(limit, device=number.device)[:, None, None]
+
+        def is_left(index, keypoints):
+            return index < number
+
+        def locate(index, keypoints):
+            person = [of_view[index[None]] for of_view in people]
+            located = self._locate_at_once(shared, person, mirrored, sizes)
+            return index + 1, torch.where(position == index, located, keypoints)
+
+        keypoints = people[0].features.new_zeros(limit, self.schema.num_keypoints, 3)
+        return while_loop(is_left, locate, (torch.zeros_like(number), keypoints))[1][:num_people]
 
     def _single_heatmap_sums(self, features, people, targets, own):
         """(N,) focal losses of the people's maps; the backward pass recomputes those after the first chunk."""
-        shared = self.gfd.prepare(features)
+        shared = self.gfd.prepare(features, own)
         size, at_once = tuple(features.shape[-2:]), self.options.max_instances_per_chunk
 
         def of_chunk(start):
             chunk = slice(start, start + at_once)
             some, some_targets = people[chunk], targets[chunk]
             counted = some_targets.labelled[..., None, None] & own[some.image_index, None]
-            return focal_sums(self.gfd.decouple(shared, some, own), some_targets.heatmaps(size), counted)
+            return focal_sums(self.gfd.decouple(shared, some), some_targets.heatmaps(size), counted)
 
         # the first chunk, even without people, gives all parameters a gradient
         sums = [of_chunk(0)]
@@ -389,28 +484,67 @@ class CID(ImageModel):
         masks = [inputs.get("ignore_mask") for inputs in batched_inputs]
         return [mask if mask is None else mask.to(self.device) for mask in masks]
 
-    def _results(self, keypoints, people, batched_inputs, image_sizes):
+    def _select(self, keypoints, image_index, num_images):
+        """Detections without those that (soft) OKS-NMS drops.
+
+        Args:
+            keypoints (Tensor): (N, K, 3).
+            image_index (Tensor): (N,) int64, ascending.
+            num_images (int): B.
+        """
+        scores = keypoints[..., 2].mean(dim=1)
+        soft = self.options.soft_oks_nms
+        if soft is not None:
+            return _softened(self._detections(image_index, scores, keypoints), soft, num_images)
+        kept = oks_nms_by_group(
+            keypoints,
+            scores,
+            self.schema.sigmas,
+            self.options.oks_nms_thresh,
+            image_index,
+            num_groups=num_images,
+            max_per_group=self.iia.max_proposals,
+        )
+        return self._detections(image_index[kept], scores[kept], keypoints[kept])
+
+    def _detections(self, image_index, scores, keypoints):
+        # set the peak of a NaN heatmap to NaN: its cell may be outside the image
+        points = torch.where(keypoints[..., 2:].isfinite(), keypoints[..., :2], float("nan"))
+        # detectron2 drops degenerate boxes when it rescales results
+        boxes = enclosing_boxes(points, min_size=float(self.stride))
+        return Detections(image_index, boxes, scores, torch.zeros_like(image_index), keypoints)
+
+    def _results(self, detections, batched_inputs, image_sizes):
         """Results of the batch, in the coordinates and size requested by each input."""
         results = []
         for image, (inputs, size) in enumerate(zip(batched_inputs, image_sizes)):
-            poses = keypoints[people.image_index == image]
-            scores = poses[..., 2].mean(dim=1)
-            soft = self.options.soft_oks_nms
-            if soft is None:
-                kept = oks_nms(poses, scores, self.schema.sigmas, self.options.oks_nms_thresh)
-                poses, scores = poses[kept], scores[kept]
-            instances = Instances(size)
-            # set the peak of a NaN heatmap to NaN: its cell may be outside the image
-            points = torch.where(poses[..., 2:].isfinite(), poses[..., :2], float("nan"))
-            # detectron2 drops degenerate boxes when it rescales results
-            instances.pred_boxes = UncheckedBoxes(enclosing_boxes(points, min_size=float(self.stride)))
-            instances.scores = scores
-            instances.pred_classes = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
-            instances.pred_keypoints = poses
-            if soft is not None:
-                instances = soft(instances)
+            instances = _instances_of(detections, image, size)
             results.append({"instances": to_result_size(instances, inputs)})
         return results
+
+
+def _instances_of(detections, image, size=(0, 0)):
+    """People of one image of the batch, of ``size`` (height, width): Instances."""
+    of_image = detections.image == image
+    return Instances(
+        size,
+        pred_boxes=UncheckedBoxes(detections.boxes[of_image]),
+        scores=detections.scores[of_image],
+        pred_classes=detections.classes[of_image],
+        pred_keypoints=detections.keypoints[of_image],
+    )
+
+
+def _softened(detections, soft, num_images):
+    """Detections after soft OKS-NMS of each image."""
+    kept = [soft(_instances_of(detections, image)) for image in range(num_images)]
+    return Detections(
+        torch.cat([torch.full_like(people.pred_classes, image) for image, people in enumerate(kept)]),
+        torch.cat([people.pred_boxes.tensor for people in kept]),
+        torch.cat([people.scores for people in kept]),
+        torch.cat([people.pred_classes for people in kept]),
+        torch.cat([people.pred_keypoints for people in kept]),
+    )
 
 
 def to_result_size(instances: Instances, inputs: dict[str, Any]) -> Instances:

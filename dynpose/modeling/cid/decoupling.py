@@ -5,6 +5,7 @@ Coordinates are cells of the map: (u, v) is column u of row v.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynpose.utils.arguments import check_one_of
+from dynpose.utils.exporting import is_recording
 
 from .abstraction import People, init_heatmaps, to_probability
 
@@ -23,12 +25,19 @@ class SharedMaps(NamedTuple):
     """The maps that all people of an image share.
 
     Attributes:
-        reduced (Tensor): F-hat, (B, C, H, W).
+        reduced (Tensor): F-hat and a map of ones, (B, C + 1, H, W).
+        own (Tensor): (B, 1, H, W) float32, 1 in the cells that are not padding.
+        masks (Tensor | None): (B, C + 3, H W) float32, the maps whose weighted sum is the logits of a person's mask:
+            the convolution of Eq. 10 of each channel of F-hat, of the ones that x and y of the person multiply, and of
+            what remains. None with gradients, where these maps cost more than they save, and without spatial
+            recalibration.
         spatial (Tensor | None): (B, C, H W), F-hat after the part of the convolution of Eq. 12 that applies to F_s;
             None without spatial recalibration.
     """
 
     reduced: Tensor
+    own: Tensor
+    masks: Tensor | None
     spatial: Tensor | None
 
 
@@ -103,19 +112,32 @@ class FeatureDecoupling(nn.Module):
         Returns:
             Tensor: (N, K, H, W) float32 in (0, 1).
         """
-        return self.decouple(self.prepare(features), people, own)
+        return self.decouple(self.prepare(features, own), people)
 
-    def prepare(self, features: Tensor) -> SharedMaps:
-        """Compute the maps that all people of an image share, from F (B, C_in, H, W): SharedMaps."""
+    def prepare(self, features: Tensor, own: Tensor) -> SharedMaps:
+        """Compute the maps that all people of an image share.
+
+        Args:
+            features (Tensor): F, (B, C_in, H, W).
+            own (Tensor): (B, H, W) bool, the cells that are not padding.
+
+        Returns:
+            SharedMaps
+        """
         reduced = self.reduce(features)
-        spatial = F.conv2d(reduced, self.fuse.weight[:, -reduced.shape[1] :]).flatten(2) if self.spatial else None
-        return SharedMaps(reduced, spatial)
+        with_ones = F.pad(reduced, (0, 0, 0, 0, 0, 1), value=1.0)
+        is_own, masks, spatial = own[:, None].float(), None, None
+        if self.spatial:
+            spatial = F.conv2d(reduced, self.fuse.weight[:, -reduced.shape[1] :]).flatten(2)
+        if self.spatial and not torch.is_grad_enabled():
+            masks = self._mask_maps(reduced.float(), is_own)
+        return SharedMaps(with_ones, is_own, masks, spatial)
 
-    def decouple(self, shared: SharedMaps, people: People, own: Tensor) -> Tensor:
+    def decouple(self, shared: SharedMaps, people: People) -> Tensor:
         """Compute the heatmaps of N people, like :meth:`forward`, from the ``shared`` maps of :meth:`prepare`."""
-        return to_probability(self.heatmaps(self.instance_features(shared, people, own)))
+        return to_probability(self.heatmaps(self.instance_features(shared, people)))
 
-    def instance_features(self, shared: SharedMaps, people: People, own: Tensor) -> Tensor:
+    def instance_features(self, shared: SharedMaps, people: People) -> Tensor:
         """Compute the instance-aware feature maps (Eq. 12).
 
         A 1x1 convolution of F_c = F-hat x weights equals one of F-hat with other parameters, and one of F_s = M F-hat
@@ -124,39 +146,71 @@ class FeatureDecoupling(nn.Module):
         Args:
             shared (SharedMaps): of :meth:`prepare`.
             people (People): N.
-            own (Tensor): (B, H, W) bool.
 
         Returns:
             Tensor: (N, C, H, W).
         """
-        reduced = shared.reduced
-        channels, size = reduced.shape[1], reduced.shape[-2:]
+        size = shared.reduced.shape[-2:]
         assert self.fuse.bias is not None
-        fused = self.fuse.bias[:, None]
+        # the bias is the parameter of the map of ones
+        bias = self.fuse.bias[:, None].expand(people.cells.shape[0], -1, -1)
         if self.channel:
-            params = self.fuse.weight[:, :channels, 0, 0] * self._weights(self.channel_weights, people)[:, None]
-            fused = fused + params @ _of_people(reduced.flatten(2), people)
-        if self.spatial:
-            fused = fused + self.masks(reduced, people, own).flatten(2) * _of_people(shared.spatial, people)
-        return fused.relu().unflatten(2, size)
+            weights = self._weights(self.channel_weights, people)
+            params = torch.cat([self.fuse.weight[:, : weights.shape[1], 0, 0] * weights[:, None], bias], dim=2)
+            fused = params @ _of_people(shared.reduced.flatten(2), people)
+        else:
+            fused = bias
+        if shared.spatial is not None:
+            fused = torch.addcmul(fused, self.masks(shared, people).flatten(2), _of_people(shared.spatial, people))
+        return fused.relu_().unflatten(2, size)
 
-    def masks(self, reduced: Tensor, people: People, own: Tensor) -> Tensor:
+    def masks(self, shared: SharedMaps, people: People) -> Tensor:
         """Compute the people's foreground masks M (Eq. 10): arguments as above -> (N, 1, H, W) in [0, 1]."""
-        return self.mask_logits(reduced, people, own).sigmoid()
+        return self.mask_logits(shared, people).sigmoid()
 
-    def mask_logits(self, reduced: Tensor, people: People, own: Tensor) -> Tensor:
-        """Compute the masks before the sigmoid; the 5x5 convolution's input is zero in the padding."""
+    def mask_logits(self, shared: SharedMaps, people: People) -> Tensor:
+        """Compute the masks before the sigmoid; the 5x5 convolution's input is zero in the padding.
+
+        The convolution is linear: that of an inner product with F-hat is the inner product with the convolutions of
+        F-hat's channels, and that of a relative coordinate x - u is x times one of ones, minus one of u. People differ
+        only in the weights of these maps, which they share.
+        """
         assert self.mask is not None, "without spatial recalibration there are no masks"
-        height, width = reduced.shape[-2:]
         weights = self._weights(self.similarity_weights, people)
-        similarity = (weights[:, None] @ _of_people(reduced.flatten(2), people)).unflatten(2, (height, width))
+        if shared.masks is None:
+            return self.mask(self._mask_inputs(weights, shared, people))
+        weights = torch.cat([weights.float(), people.cells / self.coord_scale, torch.ones_like(weights[:, :1])], dim=1)
+        # half precision can't represent the difference of two coordinates of a large map
+        with torch.autocast(weights.device.type, enabled=False):
+            logits = weights[:, None] @ _of_people(shared.masks, people)
+        return logits.unflatten(2, shared.own.shape[-2:])
+
+    def _mask_inputs(self, weights, shared, people):
+        """Similarity and relative coordinates (N, 3, H, W), Eq. 9."""
+        reduced, (height, width) = shared.reduced[:, :-1].flatten(2), shared.own.shape[-2:]
+        similarity = (weights[:, None] @ _of_people(reduced, people)).unflatten(2, (height, width))
         # subtract as integers: half precision cannot represent the cell indices of a large map
         x, y = people.cells[:, :, None, None].unbind(dim=1)
         columns = torch.arange(width, device=x.device)
         rows = torch.arange(height, device=x.device)[:, None]
         coords = [(difference / self.coord_scale).to(similarity.dtype) for difference in (x - columns, y - rows)]
         inputs = torch.stack([similarity[:, 0], *(values.expand_as(similarity[:, 0]) for values in coords)], dim=1)
-        return self.mask(inputs * _of_people(own, people)[..., None, :, :])
+        return inputs * _of_people(shared.own, people).to(inputs.dtype)
+
+    def _mask_maps(self, reduced, own):
+        """Maps (B, C + 3, H W) of :class:`SharedMaps` from F-hat (B, C, H, W) and own cells (B, 1, H, W)."""
+        assert self.mask is not None
+        assert self.mask.bias is not None
+        of_similarity, of_x, of_y = self.mask.weight.float().split(1, dim=1)
+        columns = torch.arange(reduced.shape[3], device=own.device) / self.coord_scale
+        rows = torch.arange(reduced.shape[2], device=own.device)[:, None] / self.coord_scale
+        convolve = partial(F.conv2d, padding=self.mask.kernel_size[0] // 2)
+        with torch.autocast(own.device.type, enabled=False):
+            similarities = convolve((reduced * own).flatten(0, 1)[:, None], of_similarity)
+            rest = convolve(own * columns, of_x) + convolve(own * rows, of_y)
+            ones = [convolve(own, of_x), convolve(own, of_y)]
+        similarities = similarities.unflatten(0, reduced.shape[:2])[:, :, 0]
+        return torch.cat([similarities, *ones, self.mask.bias.float()[:, None, None] - rest], dim=1).flatten(2)
 
     def _weights(self, linear, people):
         """Channel weights (N, C) of F-hat."""
@@ -167,4 +221,4 @@ class FeatureDecoupling(nn.Module):
 
 def _of_people(maps, people):
     """(B, ...) -> (N, ...), or without that axis for a single image, to avoid a copy."""
-    return maps[0] if len(maps) == 1 else maps[people.image_index]
+    return maps[0] if not is_recording() and len(maps) == 1 else maps[people.image_index]

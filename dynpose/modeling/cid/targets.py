@@ -55,7 +55,7 @@ def build_targets(
     *,
     num_keypoints: int,
     size: tuple[int, int],
-    sizes: list[tuple[int, int]],
+    sizes: Tensor,
     stride: int,
     min_box_area: float = 1024.0,
     min_overlap: float = 0.7,
@@ -74,7 +74,7 @@ def build_targets(
 
     Cell u of stride s covers x from o + s u to o + s (u + 1), where o is the ``origin``. It is 0 for continuous pixels,
     and 0.5 for pixel indices, which the release divides by s: index i is i + 0.5 in continuous pixels. The first cell
-    then also includes the half pixel before it.
+    then also includes the half pixel before it, and centres up to a cell before it, as the release truncates them.
 
     Args:
         gt_instances (list[Instances]): B, with gt_boxes and (where there are people) gt_keypoints. Centres and areas
@@ -83,7 +83,7 @@ def build_targets(
             areas of the axis-aligned boxes around rotated ones, clipped to the image.
         num_keypoints (int): K.
         size (tuple[int, int]): (H, W).
-        sizes (list[tuple[int, int]]): B, height and width of each image in cells.
+        sizes (Tensor): (B, 2) int64, height and width of each image in cells.
         stride (int): s, pixels.
         min_box_area (float): square pixels.
         min_overlap (float): see :func:`gaussian_radii`.
@@ -103,10 +103,13 @@ def build_targets(
     cells = torch.stack([flat % size[1], torch.div(flat, size[1], rounding_mode="floor")], dim=-1)
     radii = gaussian_radii(boxes, stride=stride, min_overlap=min_overlap)
 
-    limits = torch.tensor(sizes, device=boxes.device).flip(1)[image_index]
+    limits = sizes.to(boxes.device).flip(1)[image_index]
     area = torch.cat([_box_areas(instances) for instances in gt_instances])
     centers = torch.cat([_pose_centers(instances) for instances in gt_instances])
     centers = _from_origin(centers, origin) / stride
+    if origin:
+        # the release truncates: a centre up to a cell outside is in the first one
+        centers = torch.where(centers > -1, centers.clamp(min=0), centers)
     # comparisons with NaN, the centre of a person without labelled keypoints, are false
     decoupled = ((centers >= 0) & (centers < limits)).all(dim=1) & (area >= min_box_area)
     centers = torch.where(decoupled[:, None], centers, 0).long()
@@ -201,12 +204,12 @@ def multi_person_heatmaps(
     return maps
 
 
-def learnt_cells(ignore_masks: list[Tensor | None], sizes: list[tuple[int, int]], maps: Tensor, stride: int) -> Tensor:
+def learnt_cells(ignore_masks: list[Tensor | None], sizes: Tensor, maps: Tensor, stride: int) -> Tensor:
     """Mark the cells of multi-person maps that have a loss: neither padding nor mostly inside an ignored region.
 
     Args:
         ignore_masks (list[Tensor | None]): B, (h, w) bool or uint8 in pixels of the image; None = nothing is ignored.
-        sizes (list[tuple[int, int]]): B, height and width of each image in cells.
+        sizes (Tensor): (B, 2) int64, height and width of each image in cells.
         maps (Tensor): (B, ..., H, W); gives shape and device.
         stride (int): pixels.
 
@@ -217,11 +220,11 @@ def learnt_cells(ignore_masks: list[Tensor | None], sizes: list[tuple[int, int]]
         ValueError: if the sizes of a mask and its image differ.
     """
     learnt = own_cells(sizes, maps)
-    for image, (mask, size) in enumerate(zip(ignore_masks, sizes)):
+    for image, (mask, size) in enumerate(zip(ignore_masks, sizes.tolist())):
         if mask is None:
             continue
         cells = tuple(-(-length // stride) for length in mask.shape)
-        if cells != tuple(size):
+        if list(cells) != size:
             raise ValueError(
                 f"ignore_mask of image {image} of the batch has {mask.shape[0]} x {mask.shape[1]} pixels, {cells[0]} x "
                 f"{cells[1]} cells, but the image has {size[0]} x {size[1]} cells: it must be of the image's size"

@@ -3,7 +3,7 @@
 from dynpose.methods import register_config
 
 from .config import add_fcos_config
-from .decoding import Candidates, FCOSDecoder, attach_keypoints, select_indices
+from .decoding import Candidates, FCOSDecoder
 from .detector import FCOSDetector
 from .head import FCOSHead, FCOSPredictions, conv_tower, pyramid_channels
 from .locations import LocationConv, Locations, flatten_levels
@@ -20,13 +20,11 @@ __all__ = [
     "LocationConv",
     "Locations",
     "assign_targets",
-    "attach_keypoints",
     "conv_tower",
     "fcos_losses",
     "flatten_levels",
     "pyramid_channels",
     "sample_positives",
-    "select_indices",
 ]
 
 register_config(add_fcos_config)

@@ -57,18 +57,17 @@ class Locations:
         """
         device = maps[0].device
         num_images = maps[0].shape[0]
-        grids, points = [], []
-        for index, (level, stride) in enumerate(zip(maps, strides)):
-            grid = torch.cartesian_prod(
-                torch.arange(index, index + 1, device=device),
-                torch.arange(num_images, device=device),
-                torch.arange(level.shape[2], device=device),
-                torch.arange(level.shape[3], device=device),
-            )
-            grids.append(grid)
-            points.append(grid[:, [3, 2]].float() * stride + stride // 2)
-        level, image, row, column = torch.cat(grids).unbind(dim=1)
-        sizes = tuple((m.shape[-2], m.shape[-1]) for m in maps)
+        sizes = tuple((level.shape[-2], level.shape[-1]) for level in maps)
+        grids = []
+        for index, (height, width) in enumerate(sizes):
+            image, row, column = (torch.arange(size, device=device) for size in (num_images, height, width))
+            axes = (torch.full_like(image, index)[:, None, None], image[:, None, None], row[:, None], column)
+            grids.append([axis.expand(num_images, height, width).flatten() for axis in axes])
+        level, image, row, column = (torch.cat(of_levels) for of_levels in zip(*grids))
+        points = [
+            torch.stack([column, row], dim=1).float() * stride + stride // 2
+            for (_, _, row, column), stride in zip(grids, strides)
+        ]
         return cls(torch.cat(points), level, image, row, column, tuple(strides), sizes, num_images)
 
     def __len__(self) -> int:
@@ -158,12 +157,23 @@ def gather_neighbourhoods(maps: list[Tensor], locations: Locations, index: Tenso
     reach = kernel_size // 2
     padded = [F.pad(level, (reach,) * 4) for level in maps]
     rows = flatten_levels(padded)
-    counts = [level.shape[0] * level.shape[2] * level.shape[3] for level in padded]
-    table = torch.tensor(
-        [(sum(counts[:i]), level.shape[2], level.shape[3]) for i, level in enumerate(padded)], device=index.device
-    )
-    start, height, width = table[locations.level[index]].unbind(dim=1)
+    level = locations.level[index]
+    start, height, width = (_filled(values, index.device)[level] for values in zip(*_extents(padded)))
     corner = start + (locations.image[index] * height + locations.row[index]) * width + locations.column[index]
     offsets = torch.arange(kernel_size, device=index.device)
     cells = corner[:, None, None] + offsets[:, None] * width[:, None, None] + offsets
     return rows[cells.flatten(1)].transpose(1, 2).flatten(1)
+
+
+def _extents(maps):
+    """For each of the maps, its first position in the flat order, its height and its width."""
+    start = 0
+    for level in maps:
+        batch, _, height, width = level.shape
+        yield start, height, width
+        start = start + batch * height * width  # a trace has tensors here, which += would change
+
+
+def _filled(values, device):
+    """Sizes as a tensor: filled, because a copy from the host would wait for a GPU, and a graph's sizes are symbols."""
+    return torch.cat([torch.full((1,), value, device=device, dtype=torch.int64) for value in values])

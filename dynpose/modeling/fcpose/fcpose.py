@@ -35,16 +35,15 @@ from dynpose.data import KeypointSchema, model_schema
 from dynpose.layers import KPNetSpec
 from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageDetector, pixel_statistics
+from dynpose.modeling.detections import Detections
 from dynpose.modeling.fcos import (
     FCOSDetector,
     FCOSHead,
     FCOSPredictions,
     LocationConv,
-    attach_keypoints,
     flatten_levels,
     pyramid_channels,
     sample_positives,
-    select_indices,
 )
 from dynpose.modeling.keypoint_maps import gaussian_heatmaps
 from dynpose.modeling.kp_net import KPNetHead, kp_net_spec
@@ -233,30 +232,27 @@ class FCPose(ImageDetector):
             losses.update(self._aux_losses(merged, people))
         return losses
 
-    def forward_inference(
-        self, images: ImageList, features: list[Tensor], predictions: FCOSPredictions
-    ) -> list[Instances]:
+    def decode(self, features: list[Tensor], predictions: FCOSPredictions, image_sizes: Tensor) -> Detections:
         """Detect people and locate their keypoints.
 
         NMS runs before the KP-Nets, whereas FCPose section 3.4 runs it last. Since it compares only boxes, the
         remaining people are the same, and the networks of duplicates never run.
 
         Args:
-            images: B padded images.
             features: pyramid levels.
             predictions: of these levels.
+            image_sizes: (B, 2) int64, not needed.
 
         Returns:
-            One per image, with pred_boxes, scores, pred_classes and pred_keypoints (N, K, 3) in input pixels; the third
-            value is the softmax probability of the heatmap's peak.
+            N people; the third value of a keypoint is the softmax probability of the heatmap's peak.
         """
         locations = self.detector.locations(features)
-        results = self.detector.decoder(predictions, locations, images.image_sizes)
+        decoder = self.detector.decoder
+        found, boxes = decoder(predictions, locations)
         _, maps, offsets = self._maps(features)
-        nets, params = self._generate(maps, predictions.box_tower, locations, select_indices(results))
+        nets, params = self._generate(maps, predictions.box_tower, locations, found.index)
         keypoints = self.refinement.locate(nets, params, offsets)
-        attach_keypoints(results, keypoints, self.detector.decoder.soft_oks_nms)
-        return results
+        return decoder.detections(found, boxes, keypoints, locations.num_images)
 
     def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, list[tuple[int, ...]]]]:
         """Map parameter rows to keypoints, see :mod:`dynpose.modeling.parameter_rows`."""

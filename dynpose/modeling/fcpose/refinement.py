@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dynpose.layers import KPNets, KPNetSpec, expected_distance, upsampled_cross_entropy
 from dynpose.layers.cells import cell_centers
+from dynpose.layers.map_peaks import map_peaks
 from dynpose.layers.process_mean import normalizer
 from dynpose.modeling.keypoint_maps import gather_keypoints, keypoint_cells, offset_targets, offsets_at
 from dynpose.modeling.parameter_rows import of_each, of_generated
@@ -396,11 +397,8 @@ class DeconvRefinement(Refinement):
 
     def _locate_on_maps(self, nets):
         logits = self.upsample(nets.heatmaps())
-        width = logits.shape[-1]
-        logits = logits.flatten(2)
-        values, indices = logits.max(dim=2)
-        confidence = (values - logits.logsumexp(dim=2)).exp()
-        points = cell_centers(indices, nets.stride // self.factor, width)
+        _, indices, confidence = map_peaks(logits)
+        points = cell_centers(indices, nets.stride // self.factor, logits.shape[-1])
         return (torch.cat([points, confidence[..., None]], dim=2),)
 
 

@@ -28,26 +28,26 @@ from dynpose.config import (
 )
 from dynpose.data import KeypointSchema, model_schema
 from dynpose.layers import KPNetSpec
+from dynpose.layers.cells import cell_positions
+from dynpose.modeling.aux_heatmap import AuxHeatmap, heatmap_focal_loss
 from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageDetector, pixel_statistics
+from dynpose.modeling.detections import Detections
 from dynpose.modeling.fcos import (
     FCOSDetector,
     FCOSHead,
     FCOSPredictions,
     LocationConv,
-    attach_keypoints,
     pyramid_channels,
-    select_indices,
 )
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, gaussian_heatmaps, offsets_at
 from dynpose.modeling.kp_net import KPNetHead, kp_net_spec
 from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
 
-from .branches import AuxHeatmap, DiskOffsets, KeypointFeatures
+from .branches import DiskOffsets, KeypointFeatures
 from .losses import (
     disk_offset_loss,
     disk_offset_targets,
-    heatmap_focal_loss,
     mean_over_positives,
     with_pseudo_boxes,
 )
@@ -243,36 +243,36 @@ class InsPose(ImageDetector):
             losses["loss_aux_heatmap"] = self._aux_loss(features[0], keypoints, image_index)
         return losses
 
-    def forward_inference(
-        self, images: ImageList, features: list[Tensor], predictions: FCOSPredictions
-    ) -> list[Instances]:
+    def decode(self, features: list[Tensor], predictions: FCOSPredictions, image_sizes: Tensor) -> Detections:
         """Detect people and locate their keypoints (section 3.4).
 
         Without a box head, the networks of all candidates run, and NMS compares the rectangles around their keypoints.
         With one, NMS compares only the predicted boxes, so it runs first and the networks of duplicates never run.
 
         Args:
-            images: B padded images.
             features: pyramid levels.
             predictions: of these levels.
+            image_sizes: (B, 2) int64, not needed.
 
         Returns:
-            One per image, with pred_boxes, scores, pred_classes and pred_keypoints (N, K, 3) in input pixels; the third
-            value is the softmax probability of the map's peak. Boxes without a box head enclose the keypoints, and are
-            at least a cell of the map wide and high.
+            N people; the third value of a keypoint is the softmax probability of the map's peak. Boxes without a box
+            head enclose the keypoints, and are at least a cell of the map wide and high.
         """
         locations = self.detector.locations(features)
+        decoder = self.detector.decoder
         if self.has_boxes:
-            results = self.detector.decoder(predictions, locations, images.image_sizes)
-            keypoints = self._locate(features[0], predictions.box_tower, locations, select_indices(results))
-            attach_keypoints(results, keypoints, self.detector.decoder.soft_oks_nms)
-            return results
+            found, boxes = decoder(predictions, locations)
+            keypoints = self._locate(features[0], predictions.box_tower, locations, found.index)
+            return decoder.detections(found, boxes, keypoints, locations.num_images)
 
-        candidates = self.detector.decoder.candidates(predictions, locations)
-        keypoints = self._locate(features[0], predictions.box_tower, locations, candidates.index)
+        found = decoder.candidates(predictions, locations)
+        keypoints = self._locate(features[0], predictions.box_tower, locations, found.index)
         # a degenerate rectangle overlaps nothing, and detectron2 drops it when rescaling the results
         boxes = enclosing_boxes(keypoints[..., :2], min_size=float(self.map_stride))
-        return self.detector.decoder.select(candidates, boxes, images.image_sizes, pred_keypoints=keypoints)
+        if decoder.soft_oks_nms is None:
+            kept = decoder.select(found, boxes, locations.num_images)
+            found, boxes, keypoints = found[kept], boxes[kept], keypoints[kept]
+        return decoder.detections(found, boxes, keypoints, locations.num_images, decoder.post_nms_topk)
 
     def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, list[tuple[int, ...]]]]:
         """Map parameter rows to keypoints, see :mod:`dynpose.modeling.parameter_rows`."""
@@ -333,8 +333,7 @@ class InsPose(ImageDetector):
         else:
             width = -(-p3.shape[-1] * self.kp_net_head.stride // self.map_stride)
             shift = 0.5
-        corner = torch.stack([cells % width, torch.div(cells, width, rounding_mode="floor")], dim=-1)
-        return torch.cat([(corner + shift) * self.map_stride, confidence[..., None]], dim=-1)
+        return torch.cat([(cell_positions(cells, width) + shift) * self.map_stride, confidence[..., None]], dim=-1)
 
 
 def _check_config(cfg):

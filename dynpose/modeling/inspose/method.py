@@ -31,16 +31,19 @@ def inject_detections(model: nn.Module, boxes: Tensor) -> Iterator[None]:
             yield
             return
         decoder = inspose.detector.decoder
-        select = decoder.select
+        select, detections = decoder.select, decoder.detections
 
-        def select_injected(candidates, rectangles, *args, **fields):
-            return select(candidates, substitute(rectangles, injected.boxes_at(candidates.index)), *args, **fields)
+        def select_injected(candidates, rectangles, num_images):
+            return select(candidates, substitute(rectangles, injected.boxes_at(candidates.index)), num_images)
 
-        vars(decoder)["select"] = select_injected
+        def detections_injected(candidates, rectangles, *others):
+            return detections(candidates, substitute(rectangles, injected.boxes_at(candidates.index)), *others)
+
+        vars(decoder).update(select=select_injected, detections=detections_injected)
         try:
             yield
         finally:
-            del vars(decoder)["select"]
+            del vars(decoder)["select"], vars(decoder)["detections"]
 
 
 def count_network_flops(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:

@@ -29,26 +29,28 @@ from dynpose.config import (
 )
 from dynpose.data import KeypointSchema, model_schema
 from dynpose.layers import KPNets, KPNetSpec
+from dynpose.layers.cells import cell_positions
+from dynpose.layers.map_peaks import map_peaks
 from dynpose.layers.nms import soft_nms
 from dynpose.layers.process_mean import mean_over_processes
-from dynpose.layers.ranking import rank_in_group
+from dynpose.layers.ranking import first_in_group, order_in_groups
+from dynpose.modeling.aux_heatmap import heatmap_focal_loss
 from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageDetector, pixel_statistics
+from dynpose.modeling.detections import Detections
 from dynpose.modeling.fcos import (
     FCOSDetector,
     FCOSPredictions,
     LocationConv,
-    attach_keypoints,
     flatten_levels,
     pyramid_channels,
-    select_indices,
 )
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, keypoint_cells
 from dynpose.modeling.kp_net import KPNetHead, kp_net_spec
 from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes, without_overlap
+from dynpose.utils.exporting import is_recording
 
-from .losses import heatmap_focal_loss
 from .released_head import AuxBranch, KeypointFeatures, ReleasedHead, ReleasedPredictions
 from .released_losses import (
     QUALITIES,
@@ -204,6 +206,11 @@ class InsPoseReleased(ImageDetector):
         }
 
     @property
+    def original_shift(self) -> float:
+        """What :meth:`forward` adds to x and y of its results at the scale of the original image, pixels."""
+        return 0.5 if self.options.index_coordinates else 0.0
+
+    @property
     def spec(self) -> KPNetSpec:
         """The shape of the KP-Nets."""
         return self.kp_net_head.spec
@@ -260,32 +267,29 @@ class InsPoseReleased(ImageDetector):
         weights = self.options.loss_weights
         return {name: loss * weights.get(name.removeprefix("loss_"), 1.0) for name, loss in losses.items()}
 
-    def forward_inference(
-        self, images: ImageList, features: list[Tensor], predictions: ReleasedPredictions
-    ) -> list[Instances]:
+    def decode(self, features: list[Tensor], predictions: ReleasedPredictions, image_sizes: Tensor) -> Detections:
         """Detect people and locate their keypoints.
 
         NMS compares the boxes around the directly regressed keypoints, before any KP-Net runs.
 
         Args:
-            images: B padded images.
             features: pyramid levels.
             predictions: of these levels.
+            image_sizes: (B, 2) int64, height and width before padding, pixels.
 
         Returns:
-            One per image, by descending score, with pred_boxes (around the regressed keypoints), scores (lowered by the
-            soft-NMS), pred_classes and pred_keypoints (N, K, 3) in the network's coordinates; the third value is the
-            softmax probability of the up-sampled heatmap's peak.
+            N people, with boxes around the regressed keypoints, scores lowered by the soft-NMS, and keypoints in the
+            network's coordinates; the third value is the softmax probability of the up-sampled heatmap's peak.
         """
         locations = self.detector.locations(features)
-        candidates = self.detector.decoder.candidates(FCOSPredictions(predictions.logits, [], [], []), locations)
-        boxes = self._regressed_boxes(predictions, locations, candidates.index, images.image_sizes)
-        results = self._select(candidates, boxes, images.image_sizes)
-        nets = self._generate(features, predictions, locations, select_indices(results))
+        decoder = self.detector.decoder
+        candidates = decoder.candidates(FCOSPredictions(predictions.logits, [], [], []), locations)
+        boxes = self._regressed_boxes(predictions, locations, candidates.index, image_sizes)
+        found, boxes = self._select(candidates, boxes, locations.num_images)
+        nets = self._generate(features, predictions, locations, found.index)
         offsets = self.aux_branch.offsets(self.aux_branch.features(features[0]))
         keypoints = locate_keypoints(nets, offsets, self.aux_branch.factor)
-        attach_keypoints(results, keypoints, self.detector.decoder.soft_oks_nms)
-        return results
+        return decoder.detections(found, boxes, keypoints, locations.num_images)
 
     def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, list[tuple[int, ...]]]]:
         """Map parameter rows to keypoints, see :mod:`dynpose.modeling.parameter_rows`.
@@ -370,37 +374,28 @@ class InsPoseReleased(ImageDetector):
         strides = locations.per_level(locations.strides)[index, None, None]
         offsets = flatten_levels(predictions.offsets)[index].float().unflatten(1, (-1, 2))
         points = locations.points[index, None] + offsets * strides
-        # under tracing, sizes are tensors
-        sizes = points.new_tensor([tuple(map(int, size)) for size in image_sizes]).flip(1)[locations.image[index], None]
+        sizes = image_sizes.to(points.dtype).flip(1)[locations.image[index], None]
         return enclosing_boxes(torch.minimum(points.clamp(min=0), sizes))
 
-    def _select(self, candidates, boxes, image_sizes):
-        """Apply soft-NMS per image and class, then keep the best of each image."""
-        decoder = self.detector.decoder
-        groups = candidates.image * self.detector.num_classes + candidates.classes
+    def _select(self, candidates, boxes, num_images):
+        """Apply soft-NMS per image and class, then keep the best of each image: candidates (N) and their boxes."""
+        decoder, num_classes = self.detector.decoder, self.detector.num_classes
         # A NaN score passes as the best, with a box that overlaps nothing
         kept, scores = soft_nms(
             without_overlap(boxes, candidates.scores),
             candidates.scores.nan_to_num(nan=1.0),
-            groups,
+            candidates.image * num_classes + candidates.classes,
             iou_threshold=decoder.nms_thresh,
             max_per_group=decoder.post_nms_topk,
+            num_groups=num_images * num_classes,
+            group_limit=decoder.candidate_limit(len(self.detector.strides)),
             **self.options.nms,
         )
         scores = torch.where(candidates.scores[kept].isfinite(), scores, candidates.scores[kept])
-        image = candidates.image[kept]
-        best = rank_in_group(scores, image) < decoder.post_nms_topk
-        kept, scores, image = kept[best], scores[best], image[best]
-        results = []
-        for number, image_size in enumerate(image_sizes):
-            here = image == number
-            instances = Instances(image_size)
-            instances.pred_boxes = UncheckedBoxes(boxes[kept[here]])
-            instances.scores = scores[here]
-            instances.pred_classes = candidates.classes[kept[here]]
-            instances.location_index = candidates.index[kept[here]]
-            results.append(instances)
-        return results
+        order = order_in_groups(scores, candidates.image[kept])
+        order = order[first_in_group(candidates.image[kept[order]], num_images, decoder.post_nms_topk)]
+        kept = kept[order]
+        return replace(candidates[kept], scores=scores[order]), boxes[kept]
 
 
 def with_pseudo_boxes(instances: Instances) -> Instances:
@@ -437,18 +432,17 @@ def locate_keypoints(nets: KPNets, offsets: Tensor, factor: int) -> Tensor:
     """
 
     def peaks(some):
-        maps = F.interpolate(some.heatmaps(), scale_factor=factor, mode="bicubic", align_corners=False).flatten(2)
-        values, cells = maps.max(dim=2)
-        return cells, torch.exp(values - maps.logsumexp(dim=2))
+        maps = F.interpolate(some.heatmaps(), scale_factor=factor, mode="bicubic", align_corners=False)
+        _, cells, confidence = map_peaks(maps)
+        return cells, confidence
 
-    if not len(nets):
+    if not is_recording() and not len(nets):
         return offsets.new_zeros(0, nets.spec.num_keypoints, 3, dtype=torch.float32)
     cells, confidence = nets.map_in_chunks(peaks, values_per_cell=factor**2)
     width = offsets.shape[-1]
     kind = torch.arange(nets.spec.num_keypoints, device=cells.device)
-    corners = torch.stack([cells % width, torch.div(cells, width, rounding_mode="floor")], dim=-1)
     shifts = offsets.flatten(3)[nets.image_index[:, None], kind, :, cells].float()
-    points = (corners + shifts) * (nets.stride // factor)
+    points = (cell_positions(cells, width) + shifts) * (nets.stride // factor)
     return torch.cat([points, confidence[..., None]], dim=-1)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from dynpose.config import blame
+from dynpose.utils.exporting import is_recording
 
 # A star replaces a 3x3 neighbourhood
 _STAR_SAMPLES = 9
@@ -171,8 +172,36 @@ class StarConv(nn.Module):
         # At a NaN position, torchvision reads outside the map and crashes. The losses still become NaN.
         shift = shift.nan_to_num(nan=0.0)
         with torch.autocast(maps.device.type, enabled=False):
-            sampled = deform_conv2d(maps.float(), shift, self.weight.float(), padding=1)
+            if is_recording():
+                sampled = sample_and_multiply(maps.float(), shift, self.weight.float())
+            else:
+                sampled = deform_conv2d(maps.float(), shift, self.weight.float(), padding=1)
         return F.relu(self.norm(sampled))
+
+
+def sample_and_multiply(maps: Tensor, shift: Tensor, weight: Tensor) -> Tensor:
+    """A deformable 3 x 3 convolution of stride 1 and padding 1, for graphs: OpenVINO has no form of ONNX's DeformConv.
+
+    Args:
+        maps: (B, C, H, W).
+        shift: (B, 2 * S, H, W), y and x of each sample relative to its place in an ordinary convolution, in cells.
+        weight: (O, C, 3, 3).
+
+    Returns:
+        (B, O, H, W).
+    """
+    height, width = maps.shape[-2:]
+    shift = shift.unflatten(1, (_STAR_SAMPLES, 2))
+    sides = [torch.arange(size, device=maps.device, dtype=maps.dtype) for size in (3, 3, height, width)]
+    down, right = (axis.flatten()[:, None, None] - 1 for axis in torch.meshgrid(*sides[:2], indexing="ij"))
+    # -1 and 1 are the outer edges of the map
+    y = (2 * (shift[:, :, 0] + down + sides[2][:, None]) + 1) / height - 1
+    x = (2 * (shift[:, :, 1] + right + sides[3]) + 1) / width - 1
+    grid = torch.stack([x, y], dim=-1).flatten(1, 2)
+    samples = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    # (B, C * S, H, W), in the order of the weight
+    samples = samples.unflatten(2, (_STAR_SAMPLES, height)).flatten(1, 2)
+    return F.conv2d(samples, weight.flatten(1, 3)[:, :, None, None])
 
 
 class KeypointFeatures(nn.Module):

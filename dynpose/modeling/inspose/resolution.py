@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dynpose.layers import KPNets, upsampled_cross_entropy
+from dynpose.layers.map_peaks import map_peaks
 from dynpose.modeling.keypoint_maps import keypoint_cells
 
 
@@ -95,9 +96,8 @@ def keypoint_peaks(nets: KPNets, map_stride: int) -> tuple[Tensor, Tensor]:
         return peaks.indices, peaks.confidence
 
     def on_maps(nets):
-        logits = resample(nets.heatmaps(), nets.stride, map_stride).flatten(2)
-        values, cells = logits.max(dim=2)
-        return cells, (values - logits.logsumexp(dim=2)).exp()
+        _, cells, confidence = map_peaks(resample(nets.heatmaps(), nets.stride, map_stride))
+        return cells, confidence
 
     cells, confidence = nets.map_in_chunks(on_maps, values_per_cell=max(1, nets.stride // map_stride) ** 2)
     return cells, confidence

@@ -51,6 +51,12 @@ def add_querypose_config(cfg: CN) -> None:
     cfg.MODEL.QUERYPOSE.FOCAL_LOSS_ALPHA = 0.25
     cfg.MODEL.QUERYPOSE.FOCAL_LOSS_GAMMA = 2.0
 
+    # Training: multi-person heatmaps on KEYPOINT_IN_FEATURE as an auxiliary task, which section 4.3 found useless, the
+    # standard deviation of their Gaussians in its cells, and the weight of their loss
+    cfg.MODEL.QUERYPOSE.AUX_HEATMAP = False
+    cfg.MODEL.QUERYPOSE.AUX_HEATMAP_SIGMA = 2.0
+    cfg.MODEL.QUERYPOSE.AUX_HEATMAP_LOSS_WEIGHT = 1.0
+
     # The keypoint decoder. The parts of the body (Figure 4; Table 2d): "a", "b", "c" or "d", of which the last
     # three need the keypoints of COCO or CrowdPose; "keypoints" = one part per keypoint, the same as "a"; or a list of
     # lists of keypoint names, with every keypoint in one of them. None or "auto" = "c" for the keypoints of COCO or
@@ -72,7 +78,7 @@ def add_querypose_config(cfg: CN) -> None:
     cfg.MODEL.QUERYPOSE.QUERY = "part"
     # Interaction of these queries with the pooled maps (Table 1): "spegm", "mhsa", "dynamic_channel", "dynamic_spatial"
     # or "spatial_attention"; "pool" = the mean of the maps in place of queries, the baseline of Table 2b, which needs
-    # QUERY "instance", ITERATION "none" and DYNAMIC_MLP False
+    # QUERY "instance" and ITERATION "none"
     cfg.MODEL.QUERYPOSE.INTERACTION = "spegm"
     # Update of the part-level queries from one stage to the next (Table 2a): "none" (the only choice with QUERY
     # "instance"), "sum", "concat" or "selective" = SIM

@@ -109,7 +109,8 @@ def normalize_rows(norm: nn.Module, x: Tensor) -> Tensor:
     Returns:
         Tensor: the same shape.
     """
-    if len(x) or not norm.training or not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+    # the condition on the rows last: an exported graph, in eval mode, would fix their number
+    if not norm.training or not isinstance(norm, nn.modules.batchnorm._BatchNorm) or x.shape[0]:
         return norm(x)
     if (
         isinstance(norm, nn.SyncBatchNorm)

@@ -108,7 +108,7 @@ class KeypointStage(nn.Module):
         check_one_of("interaction", interaction, _INTERACTIONS)
         check_one_of("iteration", iteration, _ITERATIONS)
         _check_iteration(iteration, query)
-        _check_interaction(interaction, query, dynamic_mlp)
+        _check_interaction(interaction, query)
         if query == "instance":
             # one query and one head for all keypoints
             parts, part_dim = [tuple(range(sum(map(len, parts))))], hidden_dim
@@ -351,11 +351,10 @@ def _check_iteration(iteration, query):
         )
 
 
-def _check_interaction(interaction, query, dynamic_mlp):
-    if interaction == "pool" and (query != "instance" or dynamic_mlp):
+def _check_interaction(interaction, query):
+    if interaction == "pool" and query != "instance":
         raise ValueError(
-            "interaction: 'pool' regresses keypoints from the features alone and needs query 'instance' and "
-            f"dynamic_mlp False, got {query!r} and {dynamic_mlp}"
+            f"interaction: 'pool' regresses all keypoints from the features and needs query 'instance', got {query!r}"
         )
 
 
@@ -377,8 +376,8 @@ def _check_config(cfg):
     check_choice(cfg, key("KEYPOINT_NORM"), NORMS)
     with blame(key("ITERATION"), key("QUERY")):
         _check_iteration(querypose.ITERATION, querypose.QUERY)
-    with blame(key("INTERACTION"), key("QUERY"), key("DYNAMIC_MLP")):
-        _check_interaction(querypose.INTERACTION, querypose.QUERY, querypose.DYNAMIC_MLP)
+    with blame(key("INTERACTION"), key("QUERY")):
+        _check_interaction(querypose.INTERACTION, querypose.QUERY)
     if querypose.QUERY == "part":
         with blame(key("PART_DIM"), key("NUM_HEADS")):
             _check_part_dim(querypose.PART_DIM, querypose.NUM_HEADS)

@@ -17,9 +17,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
-from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -31,15 +29,19 @@ from dynpose.config import (
     check_choice,
     check_from_0_to_1,
     check_not_negative,
+    check_positive,
     set_plain,
 )
 from dynpose.data import KeypointSchema, model_schema
 from dynpose.layers.process_mean import normalizer
+from dynpose.layers.top_k import stable_top_k
+from dynpose.modeling.aux_heatmap import AuxHeatmap, heatmap_focal_loss
 from dynpose.modeling.backbone import build_backbone
-from dynpose.modeling.base_models import ImageModel, pixel_statistics
-from dynpose.modeling.keypoint_maps import gather_keypoints
+from dynpose.modeling.base_models import ImageModel, pixel_statistics, sizes_as_tensor
+from dynpose.modeling.detections import Detections
+from dynpose.modeling.keypoint_maps import gather_keypoints, gaussian_heatmaps
 from dynpose.modeling.parameter_rows import Owners, layer_rows, of_each
-from dynpose.modeling.unchecked_boxes import UncheckedBoxes
+from dynpose.modeling.unchecked_boxes import is_finite
 from dynpose.utils.arguments import check_one_of
 
 from .box_decoder import BoxStage, boxes_from_centers
@@ -48,6 +50,7 @@ from .keypoint_decoder import KeypointPrediction, KeypointStage
 from .losses import box_losses, class_loss, from_relative, keypoint_targets
 from .matching import match_stages
 from .parts import divide_into_parts
+from .pooling import RoIPooler
 
 # Maximum distance of keypoints outside the image, pixels of the network's input: the extent of its padding
 _MARGIN = 32.0
@@ -76,11 +79,11 @@ class DecodedQueries:
 
     Attributes:
         index (Tensor | None): (U,) int64, ascending; query n of image b is b N + n. None = all.
-        per_image (list[int]): B, their number per image.
+        image (Tensor): (U,) int64, their positions in the batch.
     """
 
     index: Tensor | None
-    per_image: list[int]
+    image: Tensor
 
     def take(self, values: Tensor) -> Tensor:
         """Select their rows: (B N, ...) -> (U, ...)."""
@@ -124,6 +127,8 @@ class QueryPoseOptions:
         loss_weights (dict[str, float]): of ``class``, ``l1``, ``giou`` and ``keypoint``; the first three also weight
             the matching costs.
         focal_alpha, focal_gamma (float): of the focal loss.
+        aux_heatmap_weight (float): weight of the auxiliary heatmap's loss.
+        aux_heatmap_sigma (float): of its Gaussians, cells of the keypoint decoder's map.
         max_detections (int): people kept in inference, per image.
 
     Raises:
@@ -138,6 +143,8 @@ class QueryPoseOptions:
     )
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
+    aux_heatmap_weight: float = 1.0
+    aux_heatmap_sigma: float = 2.0
     max_detections: int = 100
 
     def __post_init__(self):
@@ -156,7 +163,8 @@ class QueryPose(ImageModel):
     """QueryPose.
 
     Its parts run in sequence and can be timed separately: :meth:`preprocess_image`, :meth:`extract_features`,
-    :meth:`find_people` and :meth:`locate`, stage by stage, and :meth:`select`.
+    :meth:`find_people` and :meth:`locate`, stage by stage, and :meth:`select`. :meth:`detect` runs all but the first
+    on tensors.
 
     Args:
         backbone (Backbone): provides the pooled features, with d channels.
@@ -164,6 +172,7 @@ class QueryPose(ImageModel):
         box_stages (Sequence[BoxStage]): S.
         keypoint_stages (Sequence[KeypointStage]): S.
         flow (RealNVP): the flow of the keypoint loss, shared by all stages.
+        aux_heatmap (AuxHeatmap | None): called only in training, on the map that the keypoint decoder pools.
         schema (KeypointSchema): the K keypoints.
         num_queries (int): N.
         hidden_dim (int): d.
@@ -186,6 +195,7 @@ class QueryPose(ImageModel):
         schema: KeypointSchema,
         num_queries: int = 100,
         hidden_dim: int = 256,
+        aux_heatmap: AuxHeatmap | None = None,
         options: QueryPoseOptions | None = None,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
@@ -207,12 +217,14 @@ class QueryPose(ImageModel):
         self.in_features = list(pooling.in_features)
         self.keypoint_in_feature = pooling.keypoint_in_feature
         box_shapes = [shapes[name] for name in pooling.in_features]
-        self.box_pooler = _pooler(box_shapes, pooling.resolution, pooling.sampling_ratio)
+        self.box_pooler = RoIPooler(box_shapes, pooling.resolution, pooling.sampling_ratio)
+        self.keypoint_stride = shapes[pooling.keypoint_in_feature].stride
         keypoint_shapes = [shapes[pooling.keypoint_in_feature]]
-        self.keypoint_pooler = _pooler(keypoint_shapes, pooling.keypoint_resolution, pooling.sampling_ratio)
+        self.keypoint_pooler = RoIPooler(keypoint_shapes, pooling.keypoint_resolution, pooling.sampling_ratio)
         self.box_stages = nn.ModuleList(box_stages)
         self.keypoint_stages = nn.ModuleList(keypoint_stages)
         self.flow = flow
+        self.aux_heatmap = aux_heatmap
         self.schema = schema
         self.num_queries = num_queries
         self.options = options or QueryPoseOptions()
@@ -249,8 +261,9 @@ class QueryPose(ImageModel):
                 sampling_ratio=querypose.POOLER_SAMPLING_RATIO,
             ),
             "box_stages": [BoxStage.from_config(cfg) for _ in range(querypose.NUM_STAGES)],
-            "keypoint_stages": [KeypointStage(cfg, parts=parts) for _ in range(querypose.NUM_STAGES)],
+            "keypoint_stages": _keypoint_stages(cfg, parts),
             "flow": RealNVP(),
+            "aux_heatmap": _aux_heatmap(cfg, schema.num_keypoints),
             "schema": schema,
             "num_queries": querypose.NUM_QUERIES,
             "hidden_dim": querypose.HIDDEN_DIM,
@@ -266,6 +279,8 @@ class QueryPose(ImageModel):
                 },
                 focal_alpha=querypose.FOCAL_LOSS_ALPHA,
                 focal_gamma=querypose.FOCAL_LOSS_GAMMA,
+                aux_heatmap_weight=querypose.AUX_HEATMAP_LOSS_WEIGHT,
+                aux_heatmap_sigma=querypose.AUX_HEATMAP_SIGMA,
                 max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
             ),
             **pixel_statistics(cfg),
@@ -283,50 +298,49 @@ class QueryPose(ImageModel):
         """
         images = self.preprocess_image(batched_inputs)
         gt_instances = [inputs["instances"].to(self.device) for inputs in batched_inputs]
-        return self.losses(self.extract_features(images), images.image_sizes, gt_instances)
+        return self.losses(self.extract_features(images.tensor), sizes_as_tensor(images), gt_instances)
 
-    def predict(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Predict the people of a batch of images.
+    def detect(self, images: Tensor, image_sizes: Tensor) -> Detections:
+        """Detect the people of a batch, with tensors as input and output: the seam for exporters.
 
         Args:
-            batched_inputs (list[dict]): B images of one padded size in detectron2's format.
+            images (Tensor): (B, 3, H, W), normalised and padded with zeros.
+            image_sizes (Tensor): (B, 2) int64, height and width without padding.
 
         Returns:
-            list[dict]: B, with ``instances``: pred_boxes, scores, pred_classes and pred_keypoints (N, K, 3) in pixels
-            of the original image, by descending score.
+            Detections: the same number of people for each image, see :meth:`select`.
         """
-        images = self.preprocess_image(batched_inputs)
         features = self.extract_features(images)
-        all_queries = DecodedQueries(None, [self.num_queries] * len(batched_inputs))
+        all_queries = self.all_queries(images.shape[0])
         part_queries = self.initial_part_queries(all_queries)
-        for index, stage in enumerate(self.find_people(features, images.image_sizes)):
+        for index, stage in enumerate(self.find_people(features, image_sizes)):
             located = self.locate(index, features, stage, all_queries, part_queries)
             part_queries = located.part_queries
         shape = stage.boxes.shape[:2]
-        results = self.select(
+        return self.select(
             stage.logits,
             stage.boxes,
             located.keypoints.unflatten(0, shape),
             located.sigmas.unflatten(0, shape),
-            images.image_sizes,
+            image_sizes,
         )
-        return [
-            {"instances": detector_postprocess(instances, inputs.get("height", height), inputs.get("width", width))}
-            for instances, inputs, (height, width) in zip(results, batched_inputs, images.image_sizes)
-        ]
 
-    def extract_features(self, images: ImageList) -> dict[str, Tensor]:
-        """Run the backbone: name -> (B, d, H, W) of the used levels, in float32.
+    def extract_features(self, images: Tensor) -> dict[str, Tensor]:
+        """Run the backbone on images (B, 3, H, W): name -> (B, d, H, W) of the used levels, in float32.
 
         RoIs are pooled in float32 even under autocast: RoIAlign takes boxes in the features' precision, and bfloat16
         coordinates of a large image are several pixels apart.
         """
-        features = self.backbone(images.tensor)
+        features = self.backbone(images)
         return {name: features[name].float() for name in {*self.in_features, self.keypoint_in_feature}}
 
-    def initial_boxes(self, image_sizes: list[tuple[int, int]]) -> Tensor:
-        """The learned boxes (B, N, 4), in pixels of B images of the given (height, width)."""
-        sizes = self.proposal_boxes.weight.new_tensor([(width, height) for height, width in image_sizes])[:, None]
+    def all_queries(self, num_images: int) -> DecodedQueries:
+        """Select all queries of ``num_images`` images."""
+        return DecodedQueries(None, _image_of(num_images, self.num_queries, self.device))
+
+    def initial_boxes(self, image_sizes: Tensor) -> Tensor:
+        """The learned boxes (B, N, 4), in pixels of B images of the given height and width (B, 2)."""
+        sizes = image_sizes.flip(1)[:, None].to(self.proposal_boxes.weight.dtype)
         centers, extents = self.proposal_boxes.weight.chunk(2, dim=1)
         return boxes_from_centers(centers * sizes, extents * sizes)
 
@@ -334,14 +348,14 @@ class QueryPose(ImageModel):
         """The learned part queries (U, M, d_p) of the decoded queries; None for a model without (Table 1)."""
         if self.part_queries is None:
             return None
-        return self.part_queries.weight.expand(sum(decoded.per_image), -1, -1)
+        return self.part_queries.weight.expand(decoded.image.shape[0], -1, -1)
 
-    def find_people(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Iterator[StagePrediction]:
+    def find_people(self, features: dict[str, Tensor], image_sizes: Tensor) -> Iterator[StagePrediction]:
         """Run the box decoders, and the part of the keypoint decoders that the next box decoder depends on.
 
         Args:
             features (dict[str, Tensor]): of :meth:`extract_features`.
-            image_sizes (list[tuple[int, int]]): B, height and width without padding.
+            image_sizes (Tensor): (B, 2) int64, height and width without padding.
 
         Yields:
             StagePrediction: of each stage, S in total. A stage refines the boxes and queries of the previous one; no
@@ -350,7 +364,7 @@ class QueryPose(ImageModel):
         pyramid = [features[name] for name in self.in_features]
         keypoint_map = [features[self.keypoint_in_feature]]
         boxes = self.initial_boxes(image_sizes)
-        queries = self.instance_queries.weight.expand(len(image_sizes), -1, -1)
+        queries = self.instance_queries.weight.expand(image_sizes.shape[0], -1, -1)
         for box_stage, keypoint_stage in zip(self.box_stages, self.keypoint_stages):
             logits, boxes, queries = self._run(self.refine_boxes, box_stage, pyramid, boxes, queries)
             updated = None
@@ -383,9 +397,11 @@ class QueryPose(ImageModel):
         queries = decoded.take(stage.queries.flatten(0, 1))
         if stage.features is not None:
             return self._run(_decode, keypoint_stage, decoded.take(stage.features), queries, part_queries)
-        boxes = decoded.take(stage.boxes.detach().flatten(0, 1)).split(decoded.per_image)
+        boxes = decoded.take(stage.boxes.detach().flatten(0, 1))
         keypoint_map = [features[self.keypoint_in_feature]]
-        return self._run(self._update_and_decode, keypoint_stage, keypoint_map, boxes, queries, part_queries)
+        return self._run(
+            self._update_and_decode, keypoint_stage, keypoint_map, boxes, decoded.image, queries, part_queries
+        )
 
     @property
     def part_names(self) -> list[list[str]]:
@@ -403,6 +419,8 @@ class QueryPose(ImageModel):
         for index, stage in enumerate(self.keypoint_stages):
             for group in cast(KeypointStage, stage).keypoint_rows(parts):
                 groups.append({f"keypoint_stages.{index}.{name}": owners for name, owners in group.items()})
+        if self.aux_heatmap is not None:
+            groups += layer_rows({"aux_heatmap.predict": of_each(len(note["keypoints"]))})
         return groups
 
     def class_rows(self, number: int) -> list[dict[str, Owners]]:
@@ -422,18 +440,19 @@ class QueryPose(ImageModel):
         return divide_into_parts(KeypointSchema(names=names))
 
     def losses(
-        self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]], gt_instances: list[Instances]
+        self, features: dict[str, Tensor], image_sizes: Tensor, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
         """Compute the losses of all stages (section 3.4).
 
         Args:
             features (dict[str, Tensor]): of :meth:`extract_features`.
-            image_sizes (list[tuple[int, int]]): B, height and width without padding.
+            image_sizes (Tensor): (B, 2) int64, height and width without padding.
             gt_instances (list[Instances]): B, with gt_boxes, gt_classes and (where there are people) gt_keypoints.
 
         Returns:
             dict[str, Tensor]: ``loss_class``, ``loss_l1``, ``loss_giou`` and ``loss_keypoint`` of the last stage, and
-            those of the others with the suffixes ``_0``, ``_1``, ...
+            those of the others with the suffixes ``_0``, ``_1``, ...; with an auxiliary heatmap,
+            ``loss_aux_heatmap``.
         """
         stages = list(self.find_people(features, image_sizes))
         matches = match_stages(
@@ -448,7 +467,7 @@ class QueryPose(ImageModel):
         gt_keypoints, image_index = gather_keypoints(gt_instances, self.schema.num_keypoints)
         gt_boxes = torch.cat([instances.gt_boxes.tensor for instances in gt_instances])
         gt_classes = torch.cat([instances.gt_classes for instances in gt_instances])
-        gt_sizes = gt_boxes.new_tensor([(width, height) for height, width in image_sizes])[image_index]
+        gt_sizes = image_sizes.flip(1).to(gt_boxes.dtype)[image_index]
         num_people = normalizer(len(gt_boxes), self.device)
 
         losses = {}
@@ -471,11 +490,13 @@ class QueryPose(ImageModel):
             suffix = "" if index == len(stages) - 1 else f"_{index}"
             for name, loss in stage_losses.items():
                 losses[f"loss_{name}{suffix}"] = loss * self.options.loss_weights[name] / num_people
+        if self.aux_heatmap is not None:
+            losses["loss_aux_heatmap"] = self._aux_loss(features, gt_keypoints, image_index)
         return losses
 
     def select(
-        self, logits: Tensor, boxes: Tensor, keypoints: Tensor, sigmas: Tensor, image_sizes: list[tuple[int, int]]
-    ) -> list[Instances]:
+        self, logits: Tensor, boxes: Tensor, keypoints: Tensor, sigmas: Tensor, image_sizes: Tensor
+    ) -> Detections:
         """Select the highest-scored people of a stage's predictions, without threshold or NMS (section 3.4).
 
         Args:
@@ -483,29 +504,43 @@ class QueryPose(ImageModel):
             boxes (Tensor): (B, N, 4).
             keypoints (Tensor): (B, N, K, 2), relative to the box.
             sigmas (Tensor): (B, N, K, 2) in (0, 1).
-            image_sizes (list[tuple[int, int]]): B, height and width.
+            image_sizes (Tensor): (B, 2) int64, height and width.
 
         Returns:
-            list[Instances]: B, by descending score, with pred_boxes (clipped), scores, pred_classes and pred_keypoints
-            (n, K, 3) in pixels, at most 32 outside the image. The third value is 1 minus the mean of the keypoint's two
-            sigmas; a person's score is the mean of these values times the class probability.
+            Detections: the same number of people for each image: ``max_detections``, or one for each query and class if
+            these are fewer. Boxes are clipped to the image, keypoints are at most 32 pixels outside it. The third value
+            of a keypoint is 1 minus the mean of its two sigmas; a person's score is the mean of these values times the
+            class probability. Among equal scores, the query of the lower index comes first.
         """
-        num_classes = logits.shape[2]
+        num_images, num_queries, num_classes = logits.shape
         confidences = 1 - sigmas.float().mean(dim=3)
         scores = (logits.float().sigmoid() * confidences.mean(dim=2, keepdim=True)).flatten(1)
         poses = torch.cat([from_relative(keypoints.float(), boxes.float()), confidences[..., None]], dim=3)
-        scores, chosen = scores.topk(min(self.options.max_detections, scores.shape[1]))
+        scores, chosen = stable_top_k(scores, min(self.options.max_detections, num_queries * num_classes))
         queries = torch.div(chosen, num_classes, rounding_mode="floor")
-        results = []
-        for image, size in enumerate(image_sizes):
-            instances = Instances(size)
-            instances.pred_boxes = UncheckedBoxes(boxes[image, queries[image]])
-            instances.pred_boxes.clip(size)
-            instances.scores = scores[image]
-            instances.pred_classes = chosen[image] % num_classes
-            instances.pred_keypoints = _near_image(poses[image, queries[image]], size)
-            results.append(instances)
-        return results
+        image = _image_of(num_images, chosen.shape[1], logits.device)
+        rows = image * num_queries + queries.flatten()
+        limits = image_sizes.flip(1).to(boxes.dtype)[image]
+        return Detections(
+            image,
+            _inside_image(boxes.flatten(0, 1)[rows], limits),
+            scores.flatten(),
+            (chosen - queries * num_classes).flatten(),
+            _near_image(poses.flatten(0, 1)[rows], limits),
+        )
+
+    def _aux_loss(self, features, keypoints, image_index):
+        """The loss of multi-person heatmaps (section 4.3)."""
+        logits = self.aux_heatmap(features[self.keypoint_in_feature])
+        gaussians = gaussian_heatmaps(
+            keypoints,
+            image_index,
+            num_images=len(logits),
+            size=tuple(logits.shape[-2:]),
+            stride=self.keypoint_stride,
+            sigma=self.options.aux_heatmap_sigma,
+        )
+        return heatmap_focal_loss(logits, gaussians) * self.options.aux_heatmap_weight
 
     def _to_decode(self, matches, num_images):
         """Select the queries whose keypoints are decoded in training.
@@ -522,12 +557,11 @@ class QueryPose(ImageModel):
         people = [stage.people for stage in matches]
         if self.options.decode_in_training == "all":
             queries, people = self._to_device(queries, people)
-            return DecodedQueries(None, [self.num_queries] * num_images), list(zip(queries, people)), queries
+            return self.all_queries(num_images), list(zip(queries, people)), queries
         index = torch.cat(queries).unique()
-        per_image = torch.bincount(index // self.num_queries, minlength=num_images).tolist()
         rows = [torch.searchsorted(index, stage) for stage in queries]
         (index,), queries, people, rows = self._to_device([index], queries, people, rows)
-        return DecodedQueries(index, per_image), list(zip(queries, people)), rows
+        return DecodedQueries(index, index // self.num_queries), list(zip(queries, people)), rows
 
     def _to_device(self, *lists):
         """Copy lists of index tensors to the model's device in one transfer."""
@@ -570,8 +604,8 @@ class QueryPose(ImageModel):
         )
         return updated, flat.unflatten(0, queries.shape[:2])
 
-    def _update_and_decode(self, keypoint_stage, keypoint_map, boxes, queries, part_queries):
-        updated, queries = keypoint_stage.update_instances(_pool(self.keypoint_pooler, keypoint_map, boxes), queries)
+    def _update_and_decode(self, keypoint_stage, keypoint_map, boxes, image, queries, part_queries):
+        updated, queries = keypoint_stage.update_instances(self.keypoint_pooler(keypoint_map, boxes, image), queries)
         return keypoint_stage.decode(updated, queries, part_queries)
 
     def _run(self, function, module, *inputs):
@@ -591,25 +625,31 @@ def _decode(keypoint_stage, features, queries, part_queries):
     return keypoint_stage.decode(features, queries, part_queries)
 
 
-def _near_image(poses, size):
-    """Clip keypoints of poses (n, K, 3) to an image of (height, width) with a margin.
+def _inside_image(boxes, limits):
+    """Clip boxes (n, 4) to images of width and height ``limits`` (n, 2); non-finite boxes are kept."""
+    return torch.where(is_finite(boxes), torch.minimum(boxes.clamp(min=0), limits.repeat(1, 2)), boxes)
+
+
+def _near_image(poses, limits):
+    """Clip keypoints of poses (n, K, 3) to images of width and height ``limits`` (n, 2) with a margin.
 
     The release clips the boxes to the image, but not the keypoints. These are relative to the unclipped boxes, which
     can span thousands of pixels in an image of a shape unseen in training. Non-finite values are kept, for the
     evaluator to count.
     """
-    height, width = size
     points, confidences = poses.split([2, 1], dim=2)
-    low = points.new_full((2,), -_MARGIN)
-    high = points.new_tensor([width + _MARGIN, height + _MARGIN])
-    moved = torch.minimum(torch.maximum(points, low), high)
+    moved = torch.minimum(points.clamp(min=-_MARGIN), limits[:, None] + _MARGIN)
     return torch.cat([torch.where(points.isfinite(), moved, points), confidences], dim=2)
 
 
+def _image_of(num_images, number, device):
+    """The image of each of ``number`` rows per image: (B number,) int64."""
+    return torch.arange(num_images, device=device)[:, None].expand(-1, number).flatten()
+
+
 def _pool(pooler, maps, boxes):
-    """Pool RoIs: (R, C, r, r) of B sets of boxes (n, 4)."""
-    # For a NaN box, RoIAlign reads outside the map and crashes. The losses still become NaN.
-    return pooler(maps, [Boxes(of_image.nan_to_num(nan=0.0)) for of_image in boxes])
+    """Pool the RoIs of boxes (B, N, 4): (B N, C, r, r)."""
+    return pooler(maps, boxes.flatten(0, 1), _image_of(*boxes.shape[:2], boxes.device))
 
 
 @contextmanager
@@ -626,10 +666,6 @@ def _unchanged_statistics(module):
         for norm, momentum, num_batches in states:
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(num_batches)
-
-
-def _pooler(shapes, resolution, sampling_ratio):
-    return ROIPooler(resolution, [1 / shape.stride for shape in shapes], sampling_ratio, "ROIAlignV2")
 
 
 def _check_features(name, features, shapes):
@@ -657,6 +693,22 @@ def _check_backbone(cfg, shapes):
         _check_channels([*querypose.IN_FEATURES, querypose.KEYPOINT_IN_FEATURE], shapes, querypose.HIDDEN_DIM)
 
 
+def _keypoint_stages(cfg, parts):
+    """The keypoint decoders of all stages."""
+    # Table 2b's baseline regresses from the features: nothing reads the queries that the last stage would update
+    of_last = {"dynamic_mlp": False} if cfg.MODEL.QUERYPOSE.INTERACTION == "pool" else {}
+    others = range(cfg.MODEL.QUERYPOSE.NUM_STAGES - 1)
+    return [*(KeypointStage(cfg, parts=parts) for _ in others), KeypointStage(cfg, parts=parts, **of_last)]
+
+
+def _aux_heatmap(cfg, num_keypoints):
+    """The auxiliary head of section 4.3, with the layers that InsPose's paper gives to its own."""
+    if not cfg.MODEL.QUERYPOSE.AUX_HEATMAP:
+        return None
+    dim = cfg.MODEL.QUERYPOSE.HIDDEN_DIM
+    return AuxHeatmap(in_channels=dim, num_keypoints=num_keypoints, conv_dim=dim, num_convs=2, norm="", std=0.0)
+
+
 def _check_config(cfg):
     """Validate the config before training starts; the stages check their own keys."""
     key = "MODEL.QUERYPOSE.{}".format
@@ -665,8 +717,17 @@ def _check_config(cfg):
     check_at_least_one(cfg, key("NUM_QUERIES"), key("NUM_STAGES"), "TEST.DETECTIONS_PER_IMAGE")
     check_at_least_one(cfg, key("POOLER_RESOLUTION"), key("KEYPOINT_POOLER_RESOLUTION"))
     check_not_negative(cfg, key("POOLER_SAMPLING_RATIO"), key("FOCAL_LOSS_GAMMA"))
-    check_not_negative(cfg, *(key(f"{name}_LOSS_WEIGHT") for name in ("CLASS", "L1", "GIOU", "KEYPOINT")))
+    check_not_negative(
+        cfg, *(key(f"{name}_LOSS_WEIGHT") for name in ("CLASS", "L1", "GIOU", "KEYPOINT", "AUX_HEATMAP"))
+    )
     check_from_0_to_1(cfg, key("FOCAL_LOSS_ALPHA"))
+    check_positive(cfg, key("AUX_HEATMAP_SIGMA"))
+    querypose = cfg.MODEL.QUERYPOSE
+    if querypose.INTERACTION == "pool" and querypose.DYNAMIC_MLP and querypose.PIPELINE == "box_decoder":
+        raise ConfigError(
+            "MODEL.QUERYPOSE.INTERACTION 'pool' with PIPELINE 'box_decoder': nothing reads the queries that the "
+            "dynamic MLP updates; set DYNAMIC_MLP to False"
+        )
     if cfg.TEST.SOFT_OKS_NMS.METHOD:
         raise ConfigError(
             f"TEST.SOFT_OKS_NMS.METHOD is {cfg.TEST.SOFT_OKS_NMS.METHOD!r}, but QueryPose predicts every person once "

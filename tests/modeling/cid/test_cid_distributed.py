@@ -31,7 +31,7 @@ def _losses(inputs, norm):
     # random numbers would differ between the processes and the whole
     jitter = torch.zeros(sum(map(len, instances)), 2, dtype=torch.int64)
     masks = [one.get("ignore_mask") for one in inputs]
-    losses = model.losses(features, model.map_sizes(images.image_sizes), instances, masks, jitter)
+    losses = model.losses(features, model.map_sizes(torch.tensor(images.image_sizes)), instances, masks, jitter)
     sum(losses.values()).backward()
     gradients = [parameter.grad.flatten() for parameter in model.parameters()]
     return {name: loss.item() for name, loss in losses.items()}, torch.cat(gradients)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dynpose.modeling.cid import FeatureDecoupling, InstanceAbstraction, People
-from dynpose.modeling.cid.abstraction import own_cells, smooth
+from dynpose.modeling.cid.abstraction import _smooth_in_graph, own_cells, smooth
 from dynpose.modeling.cid.decoding import decode_keypoints
 
 
@@ -39,28 +39,37 @@ def test_smoothing_has_zeros_around():
     assert smooth(maps)[0].tolist() == [[5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 0]]
 
 
+@pytest.mark.parametrize("window", [1, 3, 11])
+@pytest.mark.parametrize("size", [(1, 1), (3, 20), (16, 9)])
+def test_smoothing_is_average_pooling_in_a_graph_and_outside(window, size):
+    maps = torch.rand(2, 3, *size, generator=torch.manual_seed(0))
+    expected = (maps + F.avg_pool2d(maps, window, stride=1, padding=window // 2)) / 2
+    before = maps.clone()
+    smoothed = smooth(maps, window)
+    torch.testing.assert_close(smoothed, expected, rtol=0, atol=1e-6)
+    assert torch.equal(_smooth_in_graph(maps, window), smoothed)
+    assert torch.equal(maps, before)
+
+
 def test_peaks_are_ranked_and_cut():
     centers = torch.zeros(2, 9, 9)
     centers[0, 1, 1], centers[0, 5, 7], centers[0, 7, 2] = 0.9, 0.36, 0.018
     centers[1, 4, 4] = 0.72
-    image, cells, scores = abstraction(score_thresh=0.01).peaks(centers, [(9, 9)] * 2)
+    image, cells, scores = abstraction(score_thresh=0.01).peaks(centers, torch.tensor([(9, 9)] * 2))
     # a lone cell keeps 10 / 18 of its value
     assert image.tolist() == [0, 0, 1]
     assert cells.tolist() == [[1, 1], [7, 5], [4, 4]]
     assert scores.tolist() == pytest.approx([0.5, 0.2, 0.4])
     # the third is just at the threshold
-    image, *_ = abstraction(score_thresh=0.0099).peaks(centers, [(9, 9)] * 2)
+    image, *_ = abstraction(score_thresh=0.0099).peaks(centers, torch.tensor([(9, 9)] * 2))
     assert image.tolist() == [0, 0, 0, 1]
-    image, cells, _ = abstraction(max_proposals=1).peaks(centers, [(9, 9)] * 2)
+    image, cells, _ = abstraction(max_proposals=1).peaks(centers, torch.tensor([(9, 9)] * 2))
     assert cells.tolist() == [[1, 1], [4, 4]]
 
 
-@pytest.mark.parametrize(
-    ("size", "window"),
-    [((10, 10), 3), ((200, 200), 3), ((200, 201), 5), ((100, 500), 5), ((300, 300), 5), ((1, 600), 7)],
-)
-def test_the_window_follows_the_images_size(size, window):
-    assert abstraction().window(size) == window
+def test_the_window_follows_the_images_size():
+    sizes = torch.tensor([(10, 10), (200, 200), (200, 201), (100, 500), (300, 300), (1, 600)])
+    assert abstraction().windows(sizes).tolist() == [3, 3, 5, 5, 5, 7]
 
 
 def test_each_image_has_its_own_window():
@@ -68,7 +77,7 @@ def test_each_image_has_its_own_window():
     # two columns apart: within a window of 5, not of 3
     centers[:, 3, 2], centers[:, 3, 4] = 0.5, 0.45
     small, large = (6, 8), (12, 12)
-    image, cells, _ = abstraction(window_thresholds=(8, 100)).peaks(centers, [small, large])
+    image, cells, _ = abstraction(window_thresholds=(8, 100)).peaks(centers, torch.tensor([small, large]))
     assert cells[image == 0].tolist() == [[2, 3], [4, 3]]
     assert cells[image == 1].tolist() == [[2, 3]]
 
@@ -77,8 +86,8 @@ def test_padding_has_no_peak():
     centers = torch.full((1, 6, 8), 0.9)
     centers[0, :4, :5] = 0.05
     centers[0, 2, 3] = 0.1
-    _, cells, scores = abstraction().peaks(centers, [(4, 5)])
-    _, alone_cells, alone_scores = abstraction().peaks(centers[:, :4, :5], [(4, 5)])
+    _, cells, scores = abstraction().peaks(centers, torch.tensor([(4, 5)]))
+    _, alone_cells, alone_scores = abstraction().peaks(centers[:, :4, :5], torch.tensor([(4, 5)]))
     assert cells.tolist() == alone_cells.tolist()
     assert [3, 2] in cells.tolist()
     torch.testing.assert_close(scores, alone_scores)
@@ -87,7 +96,7 @@ def test_padding_has_no_peak():
 def test_cells_that_are_nan_are_peaks_and_change_no_other_image():
     centers = torch.zeros(2, 9, 9)
     centers[0, 1, 1], centers[0, 7, 2], centers[1, 4, 4] = 0.9, math.nan, 0.72
-    image, cells, scores = abstraction(score_thresh=0.3).peaks(centers, [(8, 9), (9, 9)])
+    image, cells, scores = abstraction(score_thresh=0.3).peaks(centers, torch.tensor([(8, 9), (9, 9)]))
     # smoothing makes all nine cells around it NaN, of which the last row is padding
     assert image.tolist() == [0] * 7 + [1]
     assert sorted(cells[:6].tolist()) == [[u, v] for u in (1, 2, 3) for v in (6, 7)]
@@ -95,7 +104,7 @@ def test_cells_that_are_nan_are_peaks_and_change_no_other_image():
     assert cells[6:].tolist() == [[1, 1], [4, 4]]
     assert scores[6:].tolist() == pytest.approx([0.5, 0.4])
     # as many as there may be people
-    image, _, scores = abstraction().peaks(torch.full((1, 9, 9), math.nan), [(9, 9)])
+    image, _, scores = abstraction().peaks(torch.full((1, 9, 9), math.nan), torch.tensor([(9, 9)]))
     assert len(image) == 30
     assert scores.isnan().all()
 
@@ -152,10 +161,25 @@ def test_decoupling_is_that_of_the_paper(recalibration, channel_weights, num_ima
     features = torch.randn(num_images, 10, 6, 7)
     images = torch.tensor([0, 0, num_images - 1])
     people = People.at(features, images, torch.tensor([[0, 0], [6, 2], [3, 3]]))
-    own = own_cells([(6, 7), (4, 5)][-num_images:], features)
+    own = own_cells(torch.tensor([(6, 7), (4, 5)][-num_images:]), features)
     expected = by_the_paper(gfd, features, people, own)
     assert expected.std() > 0.01
     torch.testing.assert_close(gfd(features, people, own), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("channel_weights", ["linear", "feature"])
+def test_masks_are_the_same_with_gradients_and_without(channel_weights):
+    """Each person's own convolution, and the sum of shared ones."""
+    torch.manual_seed(0)
+    gfd = FeatureDecoupling(10, 3, channels=5, channel_weights=channel_weights, init_std=0)
+    features = torch.randn(2, 10, 9, 400)
+    people = People.at(features, torch.tensor([0, 0, 1]), torch.tensor([[0, 0], [390, 2], [3, 8]]))
+    own = own_cells(torch.tensor([(9, 400), (6, 311)]), features)
+    with_gradients = gfd(features, people, own)
+    assert gfd.prepare(features, own).masks is None
+    with torch.no_grad():
+        assert gfd.prepare(features, own).masks is not None
+        torch.testing.assert_close(gfd(features, people, own), with_gradients.detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_all_layers_start_small():
@@ -190,7 +214,8 @@ def test_relative_coordinates_in_half_precision(dtype):
     features = torch.zeros(1, 4, 2, 600)
     people = People.at(features, torch.tensor([0]), torch.tensor([[497, 1]]))
     with torch.autocast("cpu", dtype=dtype):
-        logits = gfd.mask_logits(gfd.reduce(features), people, own_cells([(2, 600)], features))
+        shared = gfd.prepare(features, own_cells(torch.tensor([(2, 600)]), features))
+        logits = gfd.mask_logits(shared, people)
     columns = torch.arange(480, 510)
     assert logits[0, 0, 1, columns].float().tolist() == ((497 - columns) / 32).tolist()
 
@@ -198,7 +223,7 @@ def test_relative_coordinates_in_half_precision(dtype):
 def test_the_centre_map_is_smoothed_over_a_window():
     centers = torch.zeros(1, 13, 13)
     centers[0, 6, 6] = 0.9
-    _, cells, scores = abstraction(smoothing=11, score_thresh=0.4).peaks(centers, [(13, 13)])
+    _, cells, scores = abstraction(smoothing=11, score_thresh=0.4).peaks(centers, torch.tensor([(13, 13)]))
     assert cells.tolist() == [[6, 6]]
     assert scores.tolist() == pytest.approx([0.9 * (1 + 1 / 121) / 2])
 
@@ -230,8 +255,8 @@ def test_decoupling_refuses(arguments, message):
 
 def decode(heatmaps, size=None, stride=4, score=0.5, **kwargs):
     heatmaps = torch.as_tensor(heatmaps)
-    own = own_cells([size or heatmaps.shape[-2:]] * len(heatmaps), heatmaps)
-    return decode_keypoints(heatmaps, own, torch.full((len(heatmaps),), score), stride, **kwargs)
+    sizes = torch.tensor([size or heatmaps.shape[-2:]] * len(heatmaps))
+    return decode_keypoints(heatmaps, sizes, torch.full((len(heatmaps),), score), stride, **kwargs)
 
 
 def test_decoding_by_hand():
@@ -295,7 +320,7 @@ def test_maps_of_one_row_or_column(size):
 def test_peaks_agree_with_a_search_of_every_cell():
     torch.manual_seed(0)
     centers = torch.rand(1, 20, 30)
-    _, cells, scores = abstraction(max_proposals=1000, score_thresh=0.0).peaks(centers, [(20, 30)])
+    _, cells, scores = abstraction(max_proposals=1000, score_thresh=0.0).peaks(centers, torch.tensor([(20, 30)]))
     smoothed = (centers + F.avg_pool2d(centers[:, None], 3, 1, 1)[:, 0]) / 2
     expected = {}
     for v in range(20):

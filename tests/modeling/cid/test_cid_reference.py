@@ -24,8 +24,8 @@ from dynpose.modeling.cid.abstraction import own_cells
 from dynpose.modeling.cid.cid import to_result_size
 from dynpose.modeling.test_time_augmentation import PoseTTA, ViewMaps, views
 
-SIZES = [(32, 40)]
-TRAIN_SIZES = [(32, 32)] * 2
+SIZES = torch.tensor([(32, 40)])
+TRAIN_SIZES = torch.tensor([(32, 32)] * 2)
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +99,12 @@ def test_heatmaps_of_the_people(model, outputs):
     people = model.iia.find_people(features, SIZES)
     own = own_cells(SIZES, features)
     reduced = model.gfd.reduce(features)
-    logits = model.gfd.mask_logits(reduced, people, own)
+    shared = model.gfd.prepare(features, own)
+    logits = model.gfd.mask_logits(shared, people)
     assert_matches(logits, outputs, "eval/mask_logit", rel=1e-5)
     assert_matches(logits[0], outputs, "eval/mask_logit_inst0", rel=1e-5)
     # F_s and F_c, which the model itself never makes
-    assert_matches(model.gfd.masks(reduced, people, own) * reduced, outputs, "eval/s_attn", rel=1e-5)
+    assert_matches(model.gfd.masks(shared, people) * reduced, outputs, "eval/s_attn", rel=1e-5)
     weights = model.gfd.channel_weights(people.features)[..., None, None]
     assert_matches(reduced * weights, outputs, "eval/c_attn", rel=1e-5)
     heatmaps = model.gfd(features, people, own)
@@ -225,7 +226,7 @@ def test_flipped_views(model, outputs):
     assert views.tolist() == outputs["eval_flip/instance_imgid"].tolist()
     people = People.at(features, views, cells.repeat(2, 1))
     assert_matches(people.features, outputs, "eval_flip/instance_param", rel=1e-6)
-    own = own_cells(SIZES * 2, features)
+    own = own_cells(SIZES.repeat(2, 1), features)
     assert_matches(model.gfd(features, people, own), outputs, "eval_flip/instance_heatmaps", rel=1e-5)
 
     (result,) = model.tta_decode(maps, [{"image": torch.zeros(3, 128, 160)}], [False, True])

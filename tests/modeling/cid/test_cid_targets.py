@@ -19,7 +19,7 @@ def make(gt_instances, size=SIZE, sizes=None, jitter="none", **kwargs):
         gt_instances,
         num_keypoints=kwargs.pop("num_keypoints", SCHEMA.num_keypoints),
         size=size,
-        sizes=sizes or [size] * len(gt_instances),
+        sizes=torch.tensor(sizes or [size] * len(gt_instances)),
         stride=4,
         jitter=torch.zeros(count, 2, dtype=torch.int64) if jitter == "none" else jitter,
         **kwargs,
@@ -145,8 +145,11 @@ def test_centers_of_pixel_indices():
     assert make(gt, origin=0.5)[1].cells.tolist() == [[15, 15]]
     gt[0].gt_pose_centers = torch.tensor([[64.5, 0.25]])
     assert make(gt, origin=0.5)[1].cells.tolist() == [[16, 0]]
-    # one outside of the image stays there
-    gt[0].gt_pose_centers = torch.tensor([[64.5, -0.25]])
+    # int() of the release truncates towards 0
+    gt[0].gt_pose_centers = torch.tensor([[-3.25, 64.5]])
+    assert make(gt, origin=0.5)[1].cells.tolist() == [[0, 16]]
+    assert len(make(gt)[1]) == 0
+    gt[0].gt_pose_centers = torch.tensor([[64.5, -3.75]])
     assert len(make(gt, origin=0.5)[1]) == 0
 
 
@@ -159,8 +162,7 @@ def test_what_is_learnt_is_decoded_without_bias(origin):
     _, found = make([gt], origin=origin)
     # all are in the cell of the first, and of several people with the same cell one is decoupled
     heatmaps = gaussians(found.keypoint_cells, found.labelled, found.radii, SIZE)
-    own = torch.ones(1, *SIZE, dtype=torch.bool)
-    decoded = decode_keypoints(heatmaps, own, torch.ones(1), 4, origin=origin)
+    decoded = decode_keypoints(heatmaps, torch.tensor([SIZE]), torch.ones(1), 4, origin=origin)
     torch.testing.assert_close(decoded[0, 0, :2], points[:, 0, :2].mean(dim=0), rtol=0, atol=0.006)
 
 
@@ -275,7 +277,7 @@ def test_learnt_cells_by_hand():
     mask[2, 2] = True
     mask[4:, 4:6] = True
     mask[4:, 8:] = True
-    learnt = learnt_cells([mask, None], [(2, 3), (3, 4)], torch.zeros(2, 7, 3, 4), 4)
+    learnt = learnt_cells([mask, None], torch.tensor([(2, 3), (3, 4)]), torch.zeros(2, 7, 3, 4), 4)
     # 9 of 16 pixels are more than half; 8 of 16 are not, nor are the two columns of the last
     assert learnt[0, 0].tolist() == [[False, True, True, False], [True, True, True, False], [False] * 4]
     assert learnt[1].all()
@@ -283,4 +285,4 @@ def test_learnt_cells_by_hand():
 
 def test_learnt_cells_refuses_a_mask_of_another_size():
     with pytest.raises(ValueError, match="ignore_mask of image 1 of the batch has 40 x 64 pixels, 10 x 16 cells, but"):
-        learnt_cells([None, torch.zeros(40, 64)], [(16, 16)] * 2, torch.zeros(2, 1, 16, 16), 4)
+        learnt_cells([None, torch.zeros(40, 64)], torch.tensor([(16, 16)] * 2), torch.zeros(2, 1, 16, 16), 4)

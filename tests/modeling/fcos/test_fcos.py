@@ -241,19 +241,19 @@ def test_decoding_by_hand():
     centerness = torch.tensor([0.0, 3.0, 3.0]).view(1, 1, 1, 3)
     predictions = predictions_at(features, logits, distances, centerness)
     locations = Locations.of([features], [8])
-    (instances,) = FCOSDecoder(nms_thresh=0.6)(predictions, locations, [(8, 24)])
+    found, boxes = FCOSDecoder(nms_thresh=0.6)(predictions, locations)
     # the third is below the threshold; the boxes of the others overlap by a third
     probabilities = torch.tensor([1.0, 2.0]).sigmoid() * torch.tensor([3.0, 0.0]).sigmoid()
-    torch.testing.assert_close(instances.scores, probabilities.sqrt())
-    assert instances.pred_boxes.tensor.tolist() == [[4, -4, 20, 12], [-4, -4, 12, 12]]
-    assert instances.location_index.tolist() == [1, 0]
+    torch.testing.assert_close(found.scores, probabilities.sqrt())
+    assert boxes.tolist() == [[4, -4, 20, 12], [-4, -4, 12, 12]]
+    assert found.index.tolist() == [1, 0]
 
-    (suppressed,) = FCOSDecoder(nms_thresh=0.3)(predictions, locations, [(8, 24)])
-    assert suppressed.location_index.tolist() == [1]
-    (best,) = FCOSDecoder(post_nms_topk=1)(predictions, locations, [(8, 24)])
-    assert best.location_index.tolist() == [1]
-    (top,) = FCOSDecoder(pre_nms_topk=1)(predictions, locations, [(8, 24)])
-    assert top.location_index.tolist() == [1]
+    suppressed, _ = FCOSDecoder(nms_thresh=0.3)(predictions, locations)
+    assert suppressed.index.tolist() == [1]
+    best, _ = FCOSDecoder(post_nms_topk=1)(predictions, locations)
+    assert best.index.tolist() == [1]
+    top, _ = FCOSDecoder(pre_nms_topk=1)(predictions, locations)
+    assert top.index.tolist() == [1]
 
 
 def test_decoding_keeps_classes_apart_and_survives_nothing():
@@ -261,11 +261,11 @@ def test_decoding_keeps_classes_apart_and_survives_nothing():
     logits = torch.ones(1, 2, 1, 1)
     predictions = predictions_at(features, logits, torch.ones(1, 4, 1, 1), torch.zeros(1, 1, 1, 1))
     locations = Locations.of([features], [8])
-    (both,) = FCOSDecoder()(predictions, locations, [(8, 8)])
-    assert sorted(both.pred_classes.tolist()) == [0, 1]
-    (empty,) = FCOSDecoder(score_thresh=0.99)(predictions, locations, [(8, 8)])
-    assert len(empty) == 0
-    assert empty.pred_boxes.tensor.shape == (0, 4)
+    both, _ = FCOSDecoder()(predictions, locations)
+    assert sorted(both.classes.tolist()) == [0, 1]
+    empty, boxes = FCOSDecoder(score_thresh=0.99)(predictions, locations)
+    assert empty.index.tolist() == []
+    assert boxes.shape == (0, 4)
 
 
 def test_decoding_by_class_score_alone():
@@ -295,13 +295,12 @@ def test_selection_by_boxes_that_come_later():
         scores=torch.tensor([0.3, 0.9, 0.5, 0.4]),
     )
     same = torch.tensor([0.0, 0.0, 10.0, 10.0]).expand(4, 4)
-    first, second = FCOSDecoder().select(candidates, same, [(20, 20), (30, 30)], extra=torch.arange(4))
+    kept = FCOSDecoder().select(candidates, same, num_images=2)
     # the first candidate is a duplicate of the second; the last is of another class, the third in another image
-    assert first.extra.tolist() == [1, 3]
-    torch.testing.assert_close(first.scores, torch.tensor([0.9, 0.4]))
-    assert first.pred_classes.tolist() == [0, 1]
-    assert second.extra.tolist() == [2]
-    assert (first.image_size, second.image_size) == ((20, 20), (30, 30))
+    assert kept.tolist() == [1, 3, 2]
+    assert candidates[kept].image.tolist() == [0, 0, 1]
+    torch.testing.assert_close(candidates[kept].scores, torch.tensor([0.9, 0.4, 0.5]))
+    assert candidates[kept].classes.tolist() == [0, 1, 0]
 
 
 def test_many_boxes_are_matched_as_all_at_once(monkeypatch):

@@ -90,8 +90,7 @@ def test_generated_networks(make_model, outputs):
     features = eval_features()
     predictions = model.head(features)
     locations = Locations.of(features, model.detector.strides)
-    (instances,) = model.detector.decoder(predictions, locations, EVAL_IMAGES.image_sizes)
-    index = instances.location_index
+    index = model.detector.decoder(predictions, locations)[0].index
     assert torch.equal(locations.points[index], torch.from_numpy(outputs["eval/locations"]))
     assert torch.equal(locations.level[index], torch.from_numpy(outputs["eval/fpn_levels"]))
 
@@ -125,18 +124,16 @@ def test_detections_kept_and_thresholded(make_model, outputs):
     locations = Locations.of(features, model.detector.strides)
 
     model.detector.decoder.post_nms_topk = 1000
-    (instances,) = model.detector.decoder(predictions, locations, EVAL_IMAGES.image_sizes)
-    assert len(instances) == outputs["eval_nms/num_candidates_and_after_nms"][1]
+    found, _ = model.detector.decoder(predictions, locations)
+    assert len(found.index) == outputs["eval_nms/num_candidates_and_after_nms"][1]
     model.detector.decoder.post_nms_topk = 20
-    (instances,) = model.detector.decoder(predictions, locations, EVAL_IMAGES.image_sizes)
-    assert_matches(instances.scores, outputs, "eval_nms_top20/scores", abs=1e-3)
-    assert torch.equal(
-        locations.points[instances.location_index], torch.from_numpy(outputs["eval_nms_top20/locations"])
-    )
+    found, _ = model.detector.decoder(predictions, locations)
+    assert_matches(found.scores, outputs, "eval_nms_top20/scores", abs=1e-3)
+    assert torch.equal(locations.points[found.index], torch.from_numpy(outputs["eval_nms_top20/locations"]))
     model.detector.decoder.post_nms_topk = 100
     model.detector.decoder.thresh_with_centerness = True
-    (instances,) = model.detector.decoder(predictions, locations, EVAL_IMAGES.image_sizes)
-    assert_matches(instances.scores, outputs, "eval_nms_thresh_with_ctr/scores", abs=1e-3)
+    found, _ = model.detector.decoder(predictions, locations)
+    assert_matches(found.scores, outputs, "eval_nms_thresh_with_ctr/scores", abs=1e-3)
 
 
 @torch.no_grad()

@@ -102,9 +102,10 @@ def test_generated_networks(model, outputs, eval_features, eval_predictions):
     locations = Locations.of(eval_features, model.detector.strides)
     candidates = model.detector.decoder.candidates(FCOSPredictions(eval_predictions.logits, [], [], []), locations)
     assert len(candidates.index) == outputs["eval/num_candidates_over_thr"]
-    boxes = model._regressed_boxes(eval_predictions, locations, candidates.index, EVAL_IMAGES.image_sizes)
-    (instances,) = model._select(candidates, boxes, EVAL_IMAGES.image_sizes)
-    nets = model._generate(eval_features, eval_predictions, locations, instances.location_index)
+    sizes = torch.tensor(EVAL_IMAGES.image_sizes)
+    boxes = model._regressed_boxes(eval_predictions, locations, candidates.index, sizes)
+    found, _ = model._select(candidates, boxes, num_images=1)
+    nets = model._generate(eval_features, eval_predictions, locations, found.index)
     assert nets.spec.num_params == 313
     logits = nets.heatmaps()
     assert_matches(logits, outputs, "eval/kpnet_logits_s8", rel=1e-4)

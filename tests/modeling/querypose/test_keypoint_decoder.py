@@ -520,14 +520,7 @@ def test_dropout_is_for_training():
         ({"interaction": "SPEGM"}, r"interaction: expected one of 'spegm', .* got 'SPEGM'"),
         ({"iteration": "gru"}, r"iteration: expected one of 'none', .* got 'gru'"),
         ({"query": "instance"}, r"iteration: expected 'none' with query 'instance', .* got 'selective'"),
-        (
-            {"interaction": "pool"},
-            r"interaction: 'pool' .* needs query 'instance' and dynamic_mlp False, got 'part' and True",
-        ),
-        (
-            {"interaction": "pool", "query": "instance", "iteration": "none"},
-            r"interaction: 'pool' .*, got 'instance' and True",
-        ),
+        ({"interaction": "pool"}, r"interaction: 'pool' .* needs query 'instance', got 'part'"),
         ({"norm": "GN"}, r"norm: expected one of 'BN', 'SyncBN', 'FrozenBN', got 'GN'"),
         ({"part_dim": 5}, r"part_dim: expected a multiple of num_heads, 2, got 5"),
     ],

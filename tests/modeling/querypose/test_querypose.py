@@ -9,6 +9,7 @@ from detectron2.config import get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY, build_model
 from querypose_models import DIM, KEYS, NUM_QUERIES, NUM_STAGES, Pyramid, tiny_model
 from small_models import SCHEMA, image, one_person, people
+from torch import nn
 
 from dynpose.config import ConfigError, add_dynpose_config
 from dynpose.data import COCO_PERSON, CROWDPOSE_PERSON, KeypointSchema, schema_to_cfg
@@ -79,14 +80,14 @@ def test_selection_by_hand():
     sigmas = torch.full((1, 4, 4, 2), 0.5)
     # means over x and y of 0.2, 0.4, 0.6 and 0.8
     sigmas[0, 1] = torch.tensor([[0.1, 0.3], [0.5, 0.3], [0.6, 0.6], [0.7, 0.9]])
-    (result,) = model.select(logits, boxes, keypoints, sigmas, [(50, 100)])
+    result = model.select(logits, boxes, keypoints, sigmas, torch.tensor([[50, 100]]))
     torch.testing.assert_close(result.scores, torch.tensor([0.8 * 0.5, 0.5 * 0.5, 0.2 * 0.5]))
-    assert result.image_size == (50, 100)
+    assert result.image.tolist() == [0, 0, 0]
     # clipped; the keypoints are those of the whole box
-    assert result.pred_boxes.tensor.tolist() == [[0, 0, 30, 50], [0, 0, 8, 8], [10, 20, 30, 50]]
-    torch.testing.assert_close(result.pred_keypoints[0, :, 2], torch.tensor([0.8, 0.6, 0.4, 0.2]))
-    assert result.pred_keypoints[0, :, :2].tolist() == [[10, 30]] * 4
-    assert result.pred_keypoints[2, :, :2].tolist() == [[10, 20], [30, 60], [20, 50], [40, 40]]
+    assert result.boxes.tolist() == [[0, 0, 30, 50], [0, 0, 8, 8], [10, 20, 30, 50]]
+    torch.testing.assert_close(result.keypoints[0, :, 2], torch.tensor([0.8, 0.6, 0.4, 0.2]))
+    assert result.keypoints[0, :, :2].tolist() == [[10, 30]] * 4
+    assert result.keypoints[2, :, :2].tolist() == [[10, 20], [30, 60], [20, 50], [40, 40]]
 
 
 def test_keypoints_end_a_margin_outside_of_the_image():
@@ -94,10 +95,11 @@ def test_keypoints_end_a_margin_outside_of_the_image():
     logits = torch.zeros(1, 1, 1)
     boxes = torch.tensor([[[-100.0, -1000, 300, 1020]]])
     keypoints = torch.tensor([[[[-0.5, -0.5], [0.5, 0.5], [0.1, 0.02], [math.nan, math.inf]]]])
-    (result,) = tiny_model().select(logits, boxes, keypoints, torch.full((1, 1, 4, 2), 0.5), [(20, 200)])
+    sigmas = torch.full((1, 1, 4, 2), 0.5)
+    result = tiny_model().select(logits, boxes, keypoints, sigmas, torch.tensor([[20, 200]]))
     expected = torch.tensor([[-32.0, -32], [232, 52], [140, 50.4], [math.nan, math.inf]])
-    torch.testing.assert_close(result.pred_keypoints[0, :, :2], expected, equal_nan=True)
-    assert result.pred_boxes.tensor.tolist() == [[0, 0, 200, 20]]
+    torch.testing.assert_close(result.keypoints[0, :, :2], expected, equal_nan=True)
+    assert result.boxes.tolist() == [[0, 0, 200, 20]]
 
 
 def test_selection_with_several_classes():
@@ -105,9 +107,9 @@ def test_selection_with_several_classes():
     logits = torch.tensor([[[3.0, -9], [2, 1]]])
     boxes = torch.tensor([[[0.0, 0, 8, 8], [4, 4, 9, 9]]])
     values = torch.full((1, 2, 4, 2), 0.25)
-    (result,) = tiny_model(max_detections=3).select(logits, boxes, values, values, [(50, 50)])
-    assert result.pred_classes.tolist() == [0, 0, 1]
-    assert result.pred_boxes.tensor[:, 0].tolist() == [0, 4, 4]
+    result = tiny_model(max_detections=3).select(logits, boxes, values, values, torch.tensor([[50, 50]]))
+    assert result.classes.tolist() == [0, 0, 1]
+    assert result.boxes[:, 0].tolist() == [0, 4, 4]
     torch.testing.assert_close(result.scores, torch.tensor([3.0, 2, 1]).sigmoid() * 0.75)
 
 
@@ -143,18 +145,21 @@ def test_boxes_start_from_the_image():
         pixel_mean=[0.0] * 3,
         pixel_std=[1.0] * 3,
     )
-    assert model.initial_boxes([(60, 80), (128, 40)]).tolist() == [[[0, 0, 80, 60]] * 2, [[0, 0, 40, 128]] * 2]
+    assert model.initial_boxes(torch.tensor([[60, 80], [128, 40]])).tolist() == [
+        [[0, 0, 80, 60]] * 2,
+        [[0, 0, 40, 128]] * 2,
+    ]
     with torch.no_grad():
         # options of training
         model.proposal_boxes.weight[1] = torch.tensor([0.5, 0.25, -0.1, 0])
-    boxes = model.initial_boxes([(60, 80)])[0]
+    boxes = model.initial_boxes(torch.tensor([[60, 80]]))[0]
     assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 
 def test_gradients_do_not_pass_boxes_from_stage_to_stage():
     model = tiny_model()
-    features = model.extract_features(model.preprocess_image([picture(64, 64)]))
-    stages = list(model.find_people(features, [(64, 64)]))
+    features = model.extract_features(model.preprocess_image([picture(64, 64)]).tensor)
+    stages = list(model.find_people(features, torch.tensor([[64, 64]])))
     (gradient,) = torch.autograd.grad(stages[1].boxes.sum(), model.proposal_boxes.weight, allow_unused=True)
     assert gradient is None
     (gradient,) = torch.autograd.grad(stages[0].boxes.sum(), model.proposal_boxes.weight, retain_graph=True)
@@ -166,14 +171,14 @@ def test_gradients_do_not_pass_boxes_from_stage_to_stage():
 def test_pipelines(keypoint, differ):
     """Figure 3: the keypoint decoder has a say in the next boxes in (b) only, and in its light version in neither."""
     both, boxes_only = tiny_model(keypoint=keypoint), tiny_model(keypoint=keypoint, pipeline="box_decoder")
-    features = both.extract_features(both.preprocess_image([picture(64, 64)]))
-    first, second = (list(model.find_people(features, [(64, 64)])) for model in (both, boxes_only))
+    features = both.extract_features(both.preprocess_image([picture(64, 64)]).tensor)
+    first, second = (list(model.find_people(features, torch.tensor([[64, 64]]))) for model in (both, boxes_only))
     assert torch.equal(first[0].boxes, second[0].boxes)
     assert torch.equal(first[1].boxes, second[1].boxes) != differ
     for model in (both, boxes_only):
         for parameter in model.keypoint_stages.parameters():
             parameter.mul_(0.5)
-    changed, same = (list(model.find_people(features, [(64, 64)])) for model in (both, boxes_only))
+    changed, same = (list(model.find_people(features, torch.tensor([[64, 64]]))) for model in (both, boxes_only))
     assert torch.equal(changed[1].boxes, first[1].boxes) != differ
     assert torch.equal(same[1].boxes, second[1].boxes)
 
@@ -536,3 +541,39 @@ def test_refuses_stages_without_their_other_half():
         QueryPose(
             backbone=whole.backbone, box_stages=whole.box_stages[:2], keypoint_stages=whole.keypoint_stages, **parts
         )
+
+
+def test_the_baseline_of_table_2b_has_no_layer_without_gradient():
+    """Its keypoints do not depend on the queries, which the next box decoder alone reads."""
+    cfg = config(QUERY="instance", INTERACTION="pool", ITERATION="none")
+    model = build_model(cfg)
+    assert [stage.dynamic_mlp for stage in model.keypoint_stages] == [True, False]
+    _, gradients = losses_and_gradients(model, [crowd(2)])
+    assert not [name for name, gradient in gradients.items() if gradient is None]
+    assert len(predict(model, [picture(64, 96)])[0])
+
+
+def test_the_auxiliary_heatmap_is_trained_only():
+    """Section 4.3. A map of zero logits and one keypoint: each cell's loss is by hand."""
+    torch.manual_seed(0)
+    model = build_model(config(AUX_HEATMAP=True, AUX_HEATMAP_LOSS_WEIGHT=0.5, AUX_HEATMAP_SIGMA=1.0))
+    nn.init.zeros_(model.aux_heatmap.predict.weight)
+    nn.init.zeros_(model.aux_heatmap.predict.bias)
+    person = image(people([[10, 10, 90, 90]], [[(50, 30, 2), (0, 0, 0), (0, 0, 0), (0, 0, 0)]], size=(96, 128)))
+    losses, gradients = losses_and_gradients(model, [person])
+    # p = 1/2 everywhere: 1/4 log 2 at the keypoint's cell (7, 12) of stride 4, reduced by (1 - Gaussian)^4 near it
+    distance = (torch.arange(24)[:, None] - 7.0) ** 2 + (torch.arange(32) - 12.0) ** 2
+    gaussian = torch.exp(-distance / 2)
+    gaussian[(distance > 32) | (torch.arange(24)[:, None] - 7).abs().gt(4) | (torch.arange(32) - 12).abs().gt(4)] = 0
+    negatives = (1 - gaussian) ** 4
+    expected = 0.25 * math.log(2) * (1 + negatives.sum() + 3 * 24 * 32)
+    torch.testing.assert_close(losses["loss_aux_heatmap"], 0.5 * expected)
+    assert gradients["aux_heatmap.predict.weight"].any()
+    model.aux_heatmap = None
+    assert "loss_aux_heatmap" not in losses_and_gradients(model, [person])[0]
+
+
+def test_an_empty_batch_has_a_finite_auxiliary_loss():
+    losses, gradients = losses_and_gradients(build_model(config(AUX_HEATMAP=True)), [NO_PEOPLE])
+    assert losses["loss_aux_heatmap"].isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients.values())

@@ -244,7 +244,7 @@ def assert_inference_matches(model, version, outputs, seen):
 
 
 def test_initial_boxes(model, version, outputs):
-    assert_matches(model.initial_boxes(SIZES), outputs, f"{version}/eval/initial_boxes_xyxy", rel=1e-6)
+    assert_matches(model.initial_boxes(torch.tensor(SIZES)), outputs, f"{version}/eval/initial_boxes_xyxy", rel=1e-6)
 
 
 @pytest.mark.usefixtures("_share_convolutions")
@@ -268,7 +268,7 @@ def test_inference_of_the_later_state(model, version, later_outputs, given_boxes
 @pytest.mark.parametrize("version", ["light"], indirect=True)
 def test_boxes_without_help(model, outputs):
     """Each stage from the model's own boxes: rounding alone."""
-    stages = list(model.find_people(model.backbone.maps, SIZES))
+    stages = list(model.find_people(model.backbone.maps, torch.tensor(SIZES)))
     assert len(stages) == NUM_STAGES
     for index, stage in enumerate(stages):
         rel = 1e-4 if index < 4 else 1e-3
@@ -330,7 +330,7 @@ def test_losses_and_gradients(training_model, state, version, outputs, given_box
     match = querypose.match_stages
     monkeypatch.setattr(querypose, "match_stages", lambda *a, **k: matched.extend(match(*a, **k)) or matched)
     given_boxes(outputs, name, rel=2e-5)
-    losses = model.losses(features, SIZES, train_instances(outputs))
+    losses = model.losses(features, torch.tensor(SIZES), train_instances(outputs))
     assert len(matched) == NUM_STAGES
     for stage, matches in enumerate(matched):
         assert_matched_as_recorded(*matches, outputs, f"{name}/stage{stage}/match_")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dynpose.engine.look_ahead import in_batches
+from dynpose.utils.look_ahead import in_batches
 
 
 def run(stream, *, batch_size, look_ahead):
