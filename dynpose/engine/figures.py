@@ -36,6 +36,9 @@ class FigureDrawer:
     Args:
         predictor (PosePredictor): of a config with the overrides ``PLAIN_INFERENCE``.
 
+    Raises:
+        ConfigError: its config is another one.
+
     Example::
 
         >>> drawer = FigureDrawer(predictor)
@@ -43,6 +46,12 @@ class FigureDrawer:
     """
 
     def __init__(self, predictor: PosePredictor):
+        test = predictor.cfg.TEST
+        if test.AUG.ENABLED or test.SOFT_OKS_NMS.METHOD:
+            raise ConfigError(
+                "TEST.AUG.ENABLED and TEST.SOFT_OKS_NMS.METHOD: figures are of one pass over one view; set them to "
+                "False and ''"
+            )
         self.predictor = predictor
 
     def draw(

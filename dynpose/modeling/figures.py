@@ -37,6 +37,7 @@ __all__ = [
     "arrange",
     "in_rows",
     "paint",
+    "panel_size",
     "plot_panel",
 ]
 
@@ -45,8 +46,10 @@ GREEN, ORANGE, WHITE, DARK = (60, 230, 60), (255, 150, 30), (255, 255, 255), (38
 # From dark to bright, of equal perceived steps; its name in matplotlib, and its number in OpenCV
 COLOR_MAP_NAME = "inferno"
 _COLOR_MAP = cv2.COLORMAP_INFERNO
-# Side of a panel, pixels of the page
-SIDE = 230
+# Longer side of a panel: by default, and limits for one of a whole map, pixels of the page
+SIDE, _MAX_SIDE, _PAGE_WIDTH = 230, 420, 1440
+# Least size of a map's cell in a panel, unless the panel would be too large, pixels of the page
+_CELL = 4
 _MARGIN, _TITLE_SIZE, _CAPTION_SIZE, _MIN_WIDTH = 8, 13, 14, 560
 
 
@@ -126,8 +129,8 @@ class Scene:
             margin: on each side, relative to the length of the side.
         """
         size = np.array(self.image.shape[1::-1])
-        points = np.clip(self.on_image(points), -size / 4, size * 5 / 4)
-        low, high = points.min(axis=0), points.max(axis=0)
+        near = np.clip(self.on_image(points), -size / 4, size * 5 / 4)
+        low, high = near.min(axis=0), near.max(axis=0)
         half, center = max(8.0, float((high - low).max()) * (0.5 + margin)), (low + high) / 2
         return np.concatenate([center - half, center + half])
 
@@ -233,6 +236,14 @@ class View:
                 draw_line(self.canvas, center - step, center + step, tone, width)
         return self
 
+    def crosshair(self, point: Tensor | np.ndarray, color: Color = GREEN) -> View:
+        """Mark a point with four lines around it, which leave what is there visible."""
+        center = self.at(point)
+        for tone, width, near, far in ((DARK, 3, 6.0, 12.0), (color, 1, 7.0, 11.0)):
+            for direction in np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]]):
+                draw_line(self.canvas, center + near * direction, center + far * direction, tone, width)
+        return self
+
     def dot(self, point: Tensor | np.ndarray, color: Color = GREEN, radius: float = 2.0) -> View:
         """Mark a point with a disc."""
         draw_disc(self.canvas, self.at(point), DARK, radius + 1.2)
@@ -267,6 +278,21 @@ class View:
         for start, end in zip(outline[:-1], outline[1:]):
             draw_line(self.canvas, start, end, color, 1)
         return self
+
+
+def panel_size(scene: Scene, stride: float) -> tuple[int, int]:
+    """The size of panels that show a map over the whole image.
+
+    Args:
+        scene: of the image.
+        stride: of the map, pixels of the network's input.
+
+    Returns:
+        The longer side of a panel, pixels, so that cells are visible; and the number of panels in a row.
+    """
+    input_pixels = max(scene.image.shape[:2]) / float(np.linalg.norm(scene.to_image[:, 0]))
+    side = int(np.clip(_CELL * input_pixels / stride, SIDE, _MAX_SIDE))
+    return side, max(1, _PAGE_WIDTH // (side + _MARGIN))
 
 
 def paint(image: np.ndarray, values: np.ndarray) -> np.ndarray:

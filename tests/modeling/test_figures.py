@@ -5,7 +5,7 @@ import pytest
 import torch
 from scenes import pixels, plain_scene
 
-from dynpose.modeling.figures import Panel, View, arrange, in_rows, paint
+from dynpose.modeling.figures import Panel, View, arrange, in_rows, paint, panel_size
 
 BLACK = np.zeros((60, 80, 3), np.uint8)
 
@@ -71,10 +71,17 @@ class TestPlaces:
     def test_marks(self):
         view = View(plain_scene(BLACK), side=80)
         view.cross(np.array([10.0, 10.0])).dot(np.array([30.0, 10.0])).arrow(np.array([40.0, 10]), np.array([60.0, 10]))
-        view.circle(np.array([40.0, 40.0]), 10).box(np.array([60.0, 30, 70, 50]))
-        for x, y in ((9, 9), (30, 10), (50, 9), (49, 39), (60, 40)):
+        view.crosshair(np.array([20.0, 45.0])).circle(np.array([40.0, 40.0]), 10).box(np.array([60.0, 30, 70, 50]))
+        for x, y in ((9, 9), (30, 10), (50, 9), (49, 39), (60, 40), (29, 45), (20, 36)):
             assert view.canvas[y - 1 : y + 2, x - 1 : x + 2].max() > 100, (x, y)
-        assert view.canvas[40, 40].max() == 0
+        assert view.canvas[40, 40].max() == view.canvas[45, 20].max() == 0
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1, (230, 6)), (8, (230, 6)), (0.1, (400, 3)), (0.05, (420, 3))])
+def test_the_size_of_a_panel(factor, expected):
+    """An image of 80 pixels, which the network's input has 1, 1/8, 10 or 20 times: 10, 1, 100 and 200 cells of 8."""
+    scene = plain_scene(BLACK, np.array([[factor, 0, 0.0], [0, factor, 0]]))
+    assert panel_size(scene, 8) == expected
 
 
 def test_paint():

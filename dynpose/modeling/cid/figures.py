@@ -25,7 +25,7 @@ import numpy as np
 from torch import Tensor
 
 from dynpose.methods import Figure
-from dynpose.modeling.figures import ORANGE, Panel, Scene, View, arrange, in_rows, plot_panel
+from dynpose.modeling.figures import ORANGE, Panel, Scene, View, arrange, in_rows, panel_size, plot_panel
 
 __all__ = ["FIGURES"]
 
@@ -71,17 +71,19 @@ def draw_recalibration(scene: Scene) -> np.ndarray:
         rows = [*rows[:-1], scene.person]
     features, heatmaps = of_people(scene, "instance_features").mean(dim=1), of_people(scene, "heatmaps")
     masks = of_people(scene, "masks") if "masks" in scene.values else None
+    side, _ = panel_size(scene, grid[0])
     lines = []
     for row in rows:
         score = float(scene.people.scores[row])
-        panels = [Panel(f"person {row + 1}, score {score:.2f}", _poses(scene, [row]))]
+        panels = [Panel(f"person {row + 1}, score {score:.2f}", _poses(scene, [row], side))]
         if masks is not None:
             title = f"mask M, highest {float(masks[row].max()):.2g}"
-            panels.append(Panel(title, View(scene).heat(masks[row], grid, highest=1).canvas))
+            panels.append(Panel(title, View(scene, side=side).heat(masks[row], grid, highest=1).canvas))
         title = f"features, highest mean {float(features[row].max()):.2g}"
-        panels.append(Panel(title, View(scene).heat(features[row], grid).canvas))
+        panels.append(Panel(title, View(scene, side=side).heat(features[row], grid).canvas))
         highest = heatmaps[row].amax(dim=0)
-        panels.append(Panel(f"heatmaps, highest {float(highest.max()):.2g}", View(scene).heat(highest, grid).canvas))
+        view = View(scene, side=side).heat(highest, grid)
+        panels.append(Panel(f"heatmaps, highest {float(highest.max()):.2g}", view.canvas))
         lines.append(panels)
     of_all = f" The people are {len(rows)} of {len(scene.shown)}." if len(rows) < len(scene.shown) else ""
     spatial = "the foreground mask of the spatial recalibration (Eq. 10), from 0 to 1; " if masks is not None else ""
@@ -113,8 +115,7 @@ def draw_channels(scene: Scene) -> np.ndarray:
     )
     scores = [float(scene.people.scores[row]) for row in rows]
     people = [
-        Panel(f"person {row + 1}, score {score:.2f}", _poses(scene, [row], side=_SMALL))
-        for row, score in zip(rows, scores)
+        Panel(f"person {row + 1}, score {score:.2f}", _poses(scene, [row], _SMALL)) for row, score in zip(rows, scores)
     ]
     lines = [[plot_panel("channel weights", plot)], *in_rows(people, _COLUMNS)]
     return arrange(lines, scene.caption("CID, section 3.3", text, of_person=False))
@@ -123,23 +124,23 @@ def draw_channels(scene: Scene) -> np.ndarray:
 def draw_heatmaps(scene: Scene) -> np.ndarray:
     """Draw the heatmaps of one person, a panel per keypoint (Figure 4): (h, w, 3) uint8 RGB."""
     grid, maps = scene.values["grid"][0].tolist(), of_people(scene, "heatmaps")[scene.person]
-    panels = [Panel("the person's pose", _poses(scene, [scene.person]))]
+    side, columns = panel_size(scene, grid[0])
+    panels = [Panel("the person's pose", _poses(scene, [scene.person], side))]
     for name, values, keypoint in zip(scene.schema.names, maps, scene.people.keypoints[scene.person]):
-        view = View(scene).heat(values, grid).dot(keypoint[:2])
+        view = View(scene, side=side).heat(values, grid).crosshair(keypoint[:2])
         panels.append(Panel(f"{name}, highest {float(values.max()):.2g}", view.canvas))
     text = (
         f"Keypoint heatmaps of one person: the probability of each cell of {grid[0]:g} pixels (of the network's "
-        "input), in units of the panel's highest value, which is above it. Green dot: the keypoint, a quarter of a "
-        "cell from the highest cell of the smoothed map."
+        "input), in units of the panel's highest value, which is above it. Green: around the keypoint, a quarter "
+        "of a cell from the highest cell of the smoothed map."
     )
     caption = scene.caption("CID, section 3.3 and Figure 4", text)
-    return arrange(in_rows(panels, _COLUMNS), caption, ("0", "highest value of the panel"))
+    return arrange(in_rows(panels, columns), caption, ("0", "highest value of the panel"))
 
 
-def _poses(scene, rows, side=None):
+def _poses(scene, rows, side):
     """The image with the poses of some people, in the size of a panel."""
-    picture = scene.poses(rows) if rows else None
-    return View(scene, picture=picture).canvas if side is None else View(scene, side=side, picture=picture).canvas
+    return View(scene, side=side, picture=scene.poses(rows) if rows else None).canvas
 
 
 def _missing(part):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dynpose.layers.cells import cell_positions
-from dynpose.modeling.figures import GREEN, ORANGE, Panel, Scene, View, arrange, in_rows
+from dynpose.modeling.figures import GREEN, ORANGE, Panel, Scene, View, arrange, in_rows, panel_size
 
 __all__ = ["draw_heatmaps", "draw_offsets", "draw_people"]
 
@@ -31,20 +31,18 @@ def draw_heatmaps(scene: Scene, source: str) -> np.ndarray:
         (h, w, 3) uint8 RGB.
     """
     maps, grid = scene.value("heatmaps")[scene.person], scene.values["grid"][0].tolist()
+    side, columns = panel_size(scene, grid[0])
     picture = scene.poses([scene.person])
-    panels = [Panel("the person's pose", View(scene, picture=picture).canvas)]
-    for name, values, peak, keypoint in zip(
-        scene.schema.names, maps, _peaks(scene)[scene.person], scene.people.keypoints[scene.person]
-    ):
-        view = View(scene).heat(values, grid).cross(peak).dot(keypoint[:2])
+    panels = [Panel("the person's pose", View(scene, side=side, picture=picture).canvas)]
+    for name, values, keypoint in zip(scene.schema.names, maps, scene.people.keypoints[scene.person]):
+        view = View(scene, side=side).heat(values, grid).crosshair(keypoint[:2])
         panels.append(Panel(f"{name}, highest {float(values.max()):.2g}", view.canvas))
     text = (
         "Heatmaps of one person: the network that is generated for this person runs over the whole image. A panel for "
         f"each keypoint shows the softmax probability of each cell of {grid[0]:g} pixels (of the network's input), in "
-        "units of the panel's highest value, which is above it. White cross: centre of the highest cell. Green dot: "
-        "the keypoint."
+        "units of the panel's highest value, which is above it. Green: around the keypoint."
     )
-    return arrange(in_rows(panels, _COLUMNS), scene.caption(source, text), ("0", "highest value of the panel"))
+    return arrange(in_rows(panels, columns), scene.caption(source, text), ("0", "highest value of the panel"))
 
 
 def draw_people(scene: Scene, source: str) -> np.ndarray:
@@ -61,21 +59,22 @@ def draw_people(scene: Scene, source: str) -> np.ndarray:
     # each heatmap in units of its highest value, then the maximum over the keypoints
     maps = scene.value("heatmaps")[rows]
     of_people = (maps / maps.amax(dim=(2, 3), keepdim=True).clamp(min=1e-12)).amax(dim=1)
+    side, columns = panel_size(scene, grid[0])
     panels = [
-        Panel("the people's poses", View(scene, picture=scene.poses(rows)).canvas),
-        Panel("all people", View(scene).heat(of_people.amax(dim=0), grid, highest=1).canvas),
+        Panel("the people's poses", View(scene, side=side, picture=scene.poses(rows)).canvas),
+        Panel("all people", View(scene, side=side).heat(of_people.amax(dim=0), grid, highest=1).canvas),
     ]
     for row, values in zip(rows[:_MAX_PEOPLE], of_people):
-        view = View(scene).heat(values, grid, highest=1).box(scene.people.boxes[row])
+        view = View(scene, side=side).heat(values, grid, highest=1).box(scene.people.boxes[row])
         panels.append(Panel(f"person {row + 1}, score {float(scene.people.scores[row]):.2f}", view.canvas))
     left_out = f" The first {_MAX_PEOPLE} of {len(rows)} people have a panel." if len(rows) > _MAX_PEOPLE else ""
     text = (
-        "Heatmaps of all people: each person has a generated network, which responds to that person's keypoints only. "
-        "A panel shows the maximum over the keypoints, each in units of its highest softmax probability; white: the "
-        f"person's box.{left_out}"
+        "Heatmaps of all people: each person has a generated network, trained to respond to that person's keypoints "
+        "only. A panel shows the maximum over the keypoints, each in units of its highest softmax probability; white: "
+        f"the person's box.{left_out}"
     )
     caption = scene.caption(source, text, of_person=False)
-    return arrange(in_rows(panels, _COLUMNS), caption, ("0", "a keypoint's highest value"))
+    return arrange(in_rows(panels, columns), caption, ("0", "a keypoint's highest value"))
 
 
 def draw_offsets(scene: Scene, source: str) -> np.ndarray:

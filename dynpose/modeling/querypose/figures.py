@@ -33,7 +33,7 @@ from .losses import to_relative
 
 __all__ = ["FIGURES", "flow_densities"]
 
-_SIDE, _MIN_SIDE, _STAGE_SIDE, _DENSITY_SIDE = 230, 120, 300, 420
+_SIDE, _MIN_SIDE, _STAGE_SIDE, _DENSITY_SIDE = 230, 120, 350, 420
 # Panels in a row of the stages
 _COLUMNS = 4
 # Cells along each side of the drawn densities, and the largest drawn error in units of sigma
