@@ -10,13 +10,14 @@ from PIL import Image
 from small_models import small_config
 
 from dynpose import modeling  # noqa: F401  registers the meta-architectures
-from dynpose.checkpoint import PoseCheckpointer
-from dynpose.config import load_config
+from dynpose.checkpoint import CheckpointError, PoseCheckpointer
+from dynpose.config import ConfigError, load_config
 from dynpose.data import COCO_PERSON, schema_to_cfg
 from dynpose.engine.figures import PLAIN_INFERENCE, FigureDrawer
 from dynpose.engine.predictor import PosePredictor
 from dynpose.methods import find_method
 from dynpose.tools.cli import main
+from dynpose.utils.intermediate import collect_intermediates
 
 EVERYWHERE = ["MODEL.FCOS.PRIOR_PROB", "0.5", "MODEL.FCOS.POST_NMS_TOPK_TEST", "3"]
 # with random weights, people are found everywhere
@@ -135,17 +136,25 @@ class TestDrawer:
         """In an image that is resized, also of a model that works in pixel indices."""
         predictor = self.predictor(*config, tmp_path=tmp_path)
         scene = FigureDrawer(predictor)._scene(str(photo), 0, 0.3)
-        people = predictor(str(photo))
+        with collect_intermediates() as values:
+            people = predictor(str(photo))
+        torch.testing.assert_close(values["heatmaps"], scene.values["heatmaps"])
         assert scene.name == "street.png"
         assert scene.image.shape == (60, 90, 3)
         np.testing.assert_allclose(
             scene.on_image(scene.people.keypoints[..., :2]), people.pred_keypoints[..., :2].numpy(), rtol=0, atol=1e-3
         )
 
+    def test_augmentation_is_refused(self, photo, tmp_path):
+        predictor = self.predictor("configs/FCPose/Base-FCPose.yaml", tmp_path=tmp_path)
+        predictor.cfg.TEST.SOFT_OKS_NMS.METHOD = "linear"
+        with pytest.raises(ConfigError, match="set them to False and"):
+            FigureDrawer(predictor)
+
     def test_a_diverged_model(self, photo, tmp_path):
         predictor = self.predictor("configs/FCPose/Base-FCPose.yaml", *EVERYWHERE, tmp_path=tmp_path)
         predictor.model.controller.linear.bias.data.fill_(float("nan"))
-        with pytest.raises(Exception, match="NaN or infinite values, as a diverged one; use earlier weights"):
+        with pytest.raises(CheckpointError, match="NaN or infinite values, as a diverged one; use earlier weights"):
             FigureDrawer(predictor).draw(str(photo), ["heatmaps"])
 
     def test_nobody_in_the_image(self, photo, tmp_path, monkeypatch):
@@ -153,14 +162,14 @@ class TestDrawer:
             "configs/FCPose/Base-FCPose.yaml", "MODEL.FCOS.SCORE_THRESH_TEST", 1.0, tmp_path=tmp_path
         )
         drawer = FigureDrawer(predictor)
-        with pytest.raises(Exception, match=r"--person 1: the model finds 0 people in street\.png"):
+        with pytest.raises(ConfigError, match=r"--person 1: the model finds 0 people in street\.png"):
             drawer.draw(str(photo), ["all"])
         # what needs no person remains
         method = find_method(type(predictor.model))
         figures = tuple(_needing_no_person(figure) if figure.name == "people" else figure for figure in method.figures)
         monkeypatch.setattr("dynpose.engine.figures.figures_of", lambda model: figures)
         assert list(drawer.draw(str(photo), ["all"])) == ["people"]
-        with pytest.raises(Exception, match="the model finds 0 people"):
+        with pytest.raises(ConfigError, match="the model finds 0 people"):
             drawer.draw(str(photo), ["people", "heatmaps"])
 
 

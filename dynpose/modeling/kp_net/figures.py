@@ -107,7 +107,7 @@ def draw_offsets(scene: Scene, source: str) -> np.ndarray:
     )
     text = (
         f"Offsets around the peaks of one person: orange dots are the centres of cells of {stride:g} pixels (of the "
-        "network's input), green arrows the offsets predicted there, all people's in one map. White cross: centre of "
+        "network's input), green arrows the offsets that are predicted there. White cross: centre of "
         f"the highest cell; its arrow ends at the keypoint, the green dot.{disk}"
     )
     return arrange(in_rows(panels, _COLUMNS), scene.caption(source, text))
