@@ -121,17 +121,22 @@ class Scene:
         corners = self.people.boxes[row].reshape(2, 2)
         return self.around(torch.cat([corners, self.people.keypoints[row, :, :2]]))
 
-    def around(self, points: Tensor, margin: float = 0.1) -> np.ndarray:
-        """The square (4,) around points, pixels of the image, of at least 16 pixels.
+    def around(self, points: Tensor, margin: float = 0.1, least_ratio: float = 1.0) -> np.ndarray:
+        """The rectangle (4,) around points, pixels of the image, of at least 16 pixels.
 
         Args:
             points: (n, 2) of the network's input. Those far outside of the image are taken as nearer.
-            margin: on each side, relative to the length of the side.
+            margin: on each side, relative to the length of the longer side.
+            least_ratio: least ratio of the shorter to the longer side; 1 = a square.
         """
         size = np.array(self.image.shape[1::-1])
         near = np.clip(self.on_image(points), -size / 4, size * 5 / 4)
         low, high = near.min(axis=0), near.max(axis=0)
-        half, center = max(8.0, float((high - low).max()) * (0.5 + margin)), (low + high) / 2
+        longer = max(8.0, float((high - low).max()) * (0.5 + margin))
+        half, center = (
+            np.maximum((high - low) / 2 + longer * margin / (0.5 + margin), longer * least_ratio),
+            (low + high) / 2,
+        )
         return np.concatenate([center - half, center + half])
 
     def poses(self, rows: Sequence[int], boxes: Tensor | None = None, keypoints: Tensor | None = None) -> np.ndarray:

@@ -118,6 +118,9 @@ def test_squares():
     assert scene.around(torch.tensor([[10.0, 20]]), 0).tolist() == [2, 12, 18, 28]
     # and not larger than the image with a quarter of its size on each side
     assert scene.around(torch.tensor([[-1e5, 30], [1e5, 30]]), 0).tolist() == [-20, -30, 100, 90]
+    # a rectangle with the same margin on each side, or of the least ratio of its sides
+    assert scene.around(torch.tensor([[10.0, 20], [50, 40]]), 0.25, 0.1).tolist() == [0, 10, 60, 50]
+    assert scene.around(torch.tensor([[10.0, 30], [50, 30]]), 0.25, 0.5).tolist() == [0, 15, 60, 45]
 
 
 def test_shown_people_and_captions():

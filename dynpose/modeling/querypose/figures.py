@@ -33,29 +33,36 @@ from .losses import to_relative
 
 __all__ = ["FIGURES", "flow_densities"]
 
-_SIDE, _MIN_SIDE, _STAGE_SIDE, _DENSITY_SIDE = 230, 120, 350, 420
+_SIDE, _MIN_SIDE, _STAGE_SIDE, _DENSITY_SIDE, _PAGE_WIDTH = 300, 120, 350, 420, 1500
 # Panels in a row of the stages
 _COLUMNS = 4
-# Cells along each side of the drawn densities, and the largest drawn error in units of sigma
-_CELLS, _LIMIT = 96, 4.0
+# Cells along each side of the drawn densities; the largest drawn error, in units of sigma, or less if that leaves out
+# at most this part of the flow's density
+_CELLS, _LIMIT, _LEFT_OUT = 96, 4.0, 0.01
 
 
 def draw_attention(scene: Scene) -> np.ndarray:
     """Draw one person's attention maps, a row for each stage, a column for each part: (h, w, 3) uint8 RGB."""
     query = _queries(scene)[scene.person]
     boxes, maps = _stages(scene, "boxes", query), _stages(scene, "attention", query)
-    parts = _part_names(scene.model, len(maps[0]))
-    side = max(_MIN_SIDE, min(_SIDE, 1500 // len(parts)))
+    names = _part_names(scene.model, len(maps[0]))
+    areas = [scene.around(box.reshape(2, 2), least_ratio=0.6) for box in boxes]
+    sizes = np.array([area[2:] - area[:2] for area in areas])
+    # as wide as the page allows
+    widest = (sizes[:, 0] / sizes.max(axis=1)).max()
+    side = int(np.clip(_PAGE_WIDTH / (len(names) + 1) / widest, _MIN_SIDE, _SIDE))
     lines = []
-    for stage, (box, of_stage) in enumerate(zip(boxes, maps), start=1):
-        part = scene.around(box.reshape(2, 2))
-        views = [View(scene, part, side).heat_in_box(values, box).box(box) for values in of_stage]
-        lines.append([Panel(f"stage {stage}: {name}", view.canvas) for name, view in zip(parts, views)])
+    for stage, (box, area, of_stage) in enumerate(zip(boxes, areas, maps)):
+        picture = _poses(scene, [scene.person], stage)
+        line = [Panel(f"stage {stage + 1}", View(scene, area, side, picture).canvas)]
+        for name, values in zip(names, of_stage):
+            line.append(Panel(name, View(scene, area, side).heat_in_box(values, box).box(box).canvas))
+        lines.append(line)
     text = (
-        "Spatial attention maps A of SPEGM for one person, a row for each stage and a column for each part: the "
-        "weights (they sum to 1) with which the features of the cells of the RoI, white, are added up to the embedding "
-        f"of the part. A RoI has {maps[0].shape[1]} x {maps[0].shape[2]} cells. Each panel is in units of its highest "
-        "weight."
+        "Spatial attention maps A of SPEGM for one person, a row for each stage, with its pose, and a column for each "
+        "part: the weights (they sum to 1) with which the features of the cells of the RoI, white, are added up to the "
+        f"embedding of the part. A RoI has {maps[0].shape[1]} x {maps[0].shape[2]} cells. Each panel is in units of "
+        "its highest weight."
     )
     source = "QueryPose, section 3.2 and Figure 5"
     return arrange(lines, scene.caption(source, text), ("0", "highest weight of the panel"))
@@ -69,11 +76,9 @@ def draw_stages(scene: Scene) -> np.ndarray:
     for box in scene.value("initial_boxes")[queries]:
         initial.box(box)
     panels = [Panel("learned boxes", initial.canvas)]
-    for stage, values in enumerate(zip(*(scene.values[name] for name in ("boxes", "keypoints", "sigmas"))), start=1):
-        boxes, keypoints, sigmas = (value[queries] for value in values)
-        poses = torch.cat([keypoints, 1 - sigmas.mean(dim=2, keepdim=True)], dim=2)
-        picture = scene.poses(rows, boxes, poses)
-        panels.append(Panel(f"stage {stage}", View(scene, side=_STAGE_SIDE, picture=picture).canvas))
+    for stage in range(len(scene.values["boxes"])):
+        view = View(scene, side=_STAGE_SIDE, picture=_poses(scene, rows, stage))
+        panels.append(Panel(f"stage {stage + 1}", view.canvas))
     text = (
         "Boxes and poses stage by stage: the queries of the people begin with learned boxes. Each stage refines the "
         "box, from whose features it regresses the keypoints anew. The scores are those of the last stage, of which "
@@ -113,10 +118,11 @@ def draw_density(scene: Scene) -> np.ndarray:
 
     panels = []
     titles = ("density of the flow, per sigma^2", "likelihood of the loss, highest = 1")
-    for title, values in zip(titles, flow_densities(scene.model.flow).values()):
+    limit = _limit(scene.model.flow)
+    for title, values in zip(titles, flow_densities(scene.model.flow, limit).values()):
         plot = Plot(figsize=(_DENSITY_SIDE / 100, _DENSITY_SIDE / 115), dpi=100, layout="constrained")
         axes = plot.subplots()
-        extent = (-_LIMIT, _LIMIT, -_LIMIT, _LIMIT)
+        extent = (-limit, limit, -limit, limit)
         image = axes.imshow(
             values.numpy(), origin="lower", extent=extent, cmap=COLOR_MAP_NAME, vmin=0, interpolation="bilinear"
         )
@@ -142,6 +148,19 @@ def draw_density(scene: Scene) -> np.ndarray:
     )
     caption = scene.caption("QueryPose, section 3.4 and Eq. 4", text)
     return arrange(in_rows(panels, 2), caption, ("0", "bottom right: highest value of a keypoint"))
+
+
+def _limit(flow):
+    """The largest error to draw, in units of sigma: halved while nearly all of the density is within the half."""
+    limit = _LIMIT
+    while limit > _LIMIT / 64:
+        density = flow_densities(flow, limit)["flow"]
+        quarter = _CELLS // 4
+        inside = density[quarter:-quarter, quarter:-quarter].sum()
+        if not inside >= (1 - _LEFT_OUT) * density.sum():
+            break
+        limit /= 2
+    return limit
 
 
 def _density_in_image(scene, around):
@@ -173,6 +192,13 @@ def _box_on_input(scene, box):
 def _queries(scene):
     """(n,) int64, the query of each of the image's people."""
     return scene.values["queries"][0][0]
+
+
+def _poses(scene, rows, stage):
+    """The image with the boxes and poses of people after a stage."""
+    queries = _queries(scene)[rows]
+    boxes, points, sigmas = (scene.values[name][stage][queries] for name in ("boxes", "keypoints", "sigmas"))
+    return scene.poses(rows, boxes, torch.cat([points, 1 - sigmas.mean(dim=2, keepdim=True)], dim=2))
 
 
 def _stages(scene, name, query):

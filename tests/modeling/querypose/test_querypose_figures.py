@@ -8,7 +8,7 @@ from querypose_models import NUM_QUERIES, NUM_STAGES, tiny_model
 from scenes import drawn, scene_of
 
 from dynpose.methods import get_method
-from dynpose.modeling.querypose.figures import flow_densities
+from dynpose.modeling.querypose.figures import _CELLS, _density_in_image, _limit, flow_densities
 from dynpose.modeling.querypose.flow import RealNVP
 
 FIGURES = {figure.name: figure for figure in get_method("QueryPose").figures}
@@ -60,6 +60,15 @@ def test_the_density_of_a_flow_without_couplings_is_normal():
     torch.testing.assert_close(densities["likelihood"], likelihood / likelihood.max(), rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize(("scale", "expected"), [(1, 4), (0.3, 1), (0.05, 0.25)])
+def test_a_narrow_density_is_drawn_larger(scale, expected):
+    """99 % of a normal distribution are within 2.8 deviations in both coordinates."""
+    flow = RealNVP(num_couplings=0)
+    log_prob = flow.log_prob
+    flow.log_prob = lambda errors: log_prob(errors / scale) - 2 * math.log(scale)
+    assert _limit(flow) == expected
+
+
 def test_the_density_of_any_flow_has_an_integral_of_one():
     torch.manual_seed(0)
     densities = flow_densities(RealNVP(), limit=8.0, cells=160)
@@ -87,8 +96,6 @@ def test_other_interactions(interaction):
 
 
 def test_the_likelihood_in_the_image_is_highest_at_the_keypoints_of_a_normal_flow():
-    from dynpose.modeling.querypose.figures import _CELLS, _density_in_image
-
     model = tiny_model(num_queries=1).eval()
     model.flow = RealNVP(num_couplings=0)
     scene = scene_of(model)
