@@ -132,11 +132,9 @@ class Scene:
         size = np.array(self.image.shape[1::-1])
         near = np.clip(self.on_image(points), -size / 4, size * 5 / 4)
         low, high = near.min(axis=0), near.max(axis=0)
-        longer = max(8.0, float((high - low).max()) * (0.5 + margin))
-        half, center = (
-            np.maximum((high - low) / 2 + longer * margin / (0.5 + margin), longer * least_ratio),
-            (low + high) / 2,
-        )
+        half = (high - low) / 2 + margin * (high - low).max()
+        half = np.maximum(half, max(8.0, least_ratio * half.max()))
+        center = (low + high) / 2
         return np.concatenate([center - half, center + half])
 
     def poses(self, rows: Sequence[int], boxes: Tensor | None = None, keypoints: Tensor | None = None) -> np.ndarray:
