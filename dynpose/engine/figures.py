@@ -81,8 +81,9 @@ class FigureDrawer:
 
     def _scene(self, image, person, score_threshold):
         predictor, model = self.predictor, self.predictor.model
-        pixels = to_bgr(image)[:, :, ::-1]
-        inputs = predictor.prepare(image)
+        # once: an address may give another image the next time
+        pixels = to_bgr(image)
+        inputs = predictor.prepare(pixels)
         with torch.no_grad(), collect_intermediates() as values:
             images = model.preprocess_image([inputs])
             people = model.detect(images.tensor, sizes_as_tensor(images))
@@ -93,7 +94,7 @@ class FigureDrawer:
                 "earlier weights"
             )
         return Scene(
-            image=np.ascontiguousarray(pixels),
+            image=np.ascontiguousarray(pixels[:, :, ::-1]),
             name=os.path.basename(str(image)) if isinstance(image, (str, os.PathLike)) else "given",
             schema=predictor.schema,
             people=people,

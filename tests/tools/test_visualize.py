@@ -130,15 +130,18 @@ class TestDrawer:
                 *("configs/InsPose/R_50_3x_release.yaml", *EVERYWHERE),
                 *("MODEL.INSPOSE_RELEASED.STAR_KEYPOINTS", [0, 1, 2, 3, 0, 1, 2, 3, 0]),
             ),
+            ("configs/quick/cid_small.yaml", *QUICK["cid"], "INPUT.AFFINE_RESIZE_TEST", True),
         ],
     )
     def test_people_are_where_the_predictor_finds_them(self, config, photo, tmp_path):
-        """In an image that is resized, also of a model that works in pixel indices."""
+        """In an image that is resized, also of a model that works in pixel indices, or warped."""
         predictor = self.predictor(*config, tmp_path=tmp_path)
         scene = FigureDrawer(predictor)._scene(str(photo), 0, 0.3)
+        assert ("to_original" in predictor.prepare(str(photo))) == ("INPUT.AFFINE_RESIZE_TEST" in config)
         with collect_intermediates() as values:
             people = predictor(str(photo))
         torch.testing.assert_close(values["heatmaps"], scene.values["heatmaps"])
+        assert len(people) == len(scene.people.scores) > 0
         assert scene.name == "street.png"
         assert scene.image.shape == (60, 90, 3)
         np.testing.assert_allclose(
