@@ -18,6 +18,7 @@ from detectron2.config import CfgNode
 from torch import Generator, Tensor
 
 __all__ = [
+    "Figure",
     "KPNetBenchmark",
     "LossBenchmark",
     "Method",
@@ -152,6 +153,26 @@ class KPNetBenchmark:
     losses: tuple[LossBenchmark, ...] = ()
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A figure that `dynpose visualize` draws, such as one of the paper.
+
+    Attributes:
+        name: for ``--what``.
+        shows: what is seen, one line.
+        draw: scene (:class:`dynpose.modeling.figures.Scene`) -> (h, w, 3) uint8 RGB, the picture with its caption. It
+            reads the intermediate results that the model provides (:mod:`dynpose.utils.intermediate`).
+        missing: model -> why it has nothing to draw, in terms of the config; "" = it can be drawn.
+        needs_person: whether it needs at least one person in the image.
+    """
+
+    name: str
+    shows: str
+    draw: Callable[[Any], Any]
+    missing: Callable[[Any], str] = lambda model: ""
+    needs_person: bool = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """Everything that the generic packages need from a method. No field has a default: each method sets all of them.
@@ -181,6 +202,7 @@ class Method:
             traces.
         kp_net_benchmark: the generated networks for `dynpose benchmark kp-net`; None = the method generates none, or
             the same ones as another method.
+        figures: what `dynpose visualize` draws, with unique names; () = nothing.
     """
 
     name: str
@@ -193,6 +215,7 @@ class Method:
     inject_detections: Callable[[Any, Tensor], AbstractContextManager[Any]]
     count_network_flops: Callable[[Any, tuple[int, int]], dict[str, int]] | None
     kp_net_benchmark: KPNetBenchmark | None
+    figures: tuple[Figure, ...]
 
 
 def register_method(method: Method) -> None:

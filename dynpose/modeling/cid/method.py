@@ -12,6 +12,7 @@ from dynpose.modeling.injection import corner_keypoints, replaced, substitute
 
 from .cid import CID
 from .config import add_cid_config
+from .figures import FIGURES
 from .published_weights import PUBLISHED_WEIGHTS
 from .released_weights import RELEASED_FORMATS
 
@@ -72,5 +73,6 @@ register_method(
         inject_detections=inject_detections,
         count_network_flops=None,
         kp_net_benchmark=None,
+        figures=FIGURES,
     )
 )
