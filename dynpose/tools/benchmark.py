@@ -76,6 +76,8 @@ def _add_model(add):
     people = f"people in the image; default {' '.join(map(str, numbers))}"
     add("--people", type=positive_int, nargs="+", metavar="N", default=numbers, help=people)
     add("--parts", action="store_true", help="also time the parts of each model: backbone, heads, what a person costs")
+    alternatives = "also time a part of each model beside alternatives to it, for the methods that name some"
+    add("--alternatives", action="store_true", help=alternatives)
     precision = "also measure each model optimized for inference (dynpose predict --precision), in these precisions"
     add("--precision", nargs="+", choices=("float32", "bfloat16", "float16"), default=[], help=precision)
     add("--compile", action="store_true", help="compile the optimized models")

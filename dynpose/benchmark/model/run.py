@@ -13,6 +13,7 @@ from dynpose.benchmark.measure import progress
 from dynpose.benchmark.settings import Settings, environment
 from dynpose.profiling.flops import count_parameters
 
+from .alternatives import compare_parts, compared_parts
 from .case import BuiltModels, ModelCase, load_models
 from .parts import time_parts
 
@@ -25,16 +26,17 @@ def measure(args: Namespace) -> dict[str, Any]:
 
     Returns:
         The report: ``environment``, ``settings``, ``models`` (a row each, with the sizes), ``cases`` (a row for each
-        number of people, with the figures of all models), ``peer`` (its name, or None), ``optimized`` (the name of the
-        model by that of its optimized copy) and ``notes``.
+        number of people, with the figures of all models), ``parts`` (of :func:`~.alternatives.compare_parts`), ``peer``
+        (its name, or None), ``optimized`` (the name of the model by that of its optimized copy) and ``notes``.
 
     Raises:
-        ConfigError: a config is invalid, detections can't be injected into a model, or the people do not fit into the
-            image.
+        ConfigError: a config is invalid, detections can't be injected into a model, the people do not fit into the
+            image, or alternatives are requested and no model has any.
         CheckpointError: weights do not fit.
     """
     optimized = {"precisions": args.precision, "compile": args.compile}
     models = load_models(args.config_file or (), args.weights or (), args.opts, peer=args.peer, **optimized)
+    parts = compared_parts(models) if args.alternatives else {}
     settings, image_size, numbers = Settings.from_args(args), tuple(args.size), sorted(set(args.people))
     with settings.applied():
         built = BuiltModels(models, settings.device, image_size)
@@ -49,6 +51,7 @@ def measure(args: Namespace) -> dict[str, Any]:
             },
             "models": rows,
             "cases": cases,
+            "parts": compare_parts(parts, built, numbers, image_size, settings),
             "peer": PEER_NAME if args.peer else None,
             "optimized": {
                 model.optimized(precision, args.compile).name: model.name
