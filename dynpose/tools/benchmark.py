@@ -19,6 +19,7 @@ import importlib
 from pathlib import Path
 
 from .cli import positive_int, positive_number
+from .job_arguments import PRECISIONS
 
 NAME = "benchmark"
 HELP = "time an operator, models over the number of people, training, prediction, the loading of data, or all of a GPU"
@@ -79,7 +80,7 @@ def _add_model(add):
     alternatives = "also time a part of each model beside alternatives to it, for the methods that name some"
     add("--alternatives", action="store_true", help=alternatives)
     precision = "also measure each model optimized for inference (dynpose predict --precision), in these precisions"
-    add("--precision", nargs="+", choices=("float32", "bfloat16", "float16"), default=[], help=precision)
+    add("--precision", nargs="+", choices=PRECISIONS, default=[], help=precision)
     add("--compile", action="store_true", help="compile the optimized models")
     add("--plot", type=_plot_file, metavar="FILE.png", help="draw the times over the people")
 

@@ -486,6 +486,16 @@ def test_optimized_models_are_measured_beside_the_others(quick, small_run, capsy
     assert {f"{name} / {faster}" for name, faster in zip(names, fast)} < time[0].keys()
 
 
+def test_the_precision_that_auto_stands_for_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    model = PoseModel("small", small_config(FCPOSE))
+    assert run._precision(model, CPU) == "as trained"
+    assert run._precision(model.optimized("float16", False), CPU) == "float16"
+    assert run._precision(model.optimized("auto", False), CPU) == "auto: bfloat16"
+    not_proven = PoseModel("small", small_config(CID, *SMALL_CID)).optimized("auto", False)
+    assert run._precision(not_proven, CPU) == "auto: float32"
+
+
 def test_file_and_plot_are_written_and_the_file_holds_no_path(quick, small_run, tmp_path, capsys):
     data, image = tmp_path / "figures.json", tmp_path / "figures.png"
     outputs = ("--json", str(data), "--plot", str(image))

@@ -125,7 +125,7 @@ def evaluated(precision, folder):
 
 @pytest.mark.usefixtures("clean_run")
 def test_a_trained_model_has_the_same_ap_and_poses_in_bfloat16(tmp_path):
-    """On 30 images, with a chance of 0.3 AP; docs/evaluation.md has the 100 of the demo, with 0.0."""
+    """On 30 images, with a chance of 0.3 AP; docs/prediction.md has the 100 of the demo, with 0.1."""
     ap, people = evaluated("float32", tmp_path)
     fast_ap, fast_people = evaluated("bfloat16", tmp_path)
     assert ap > 65

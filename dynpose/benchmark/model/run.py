@@ -11,6 +11,7 @@ from dynpose.benchmark.configs import PEER_NAME, without_folders
 from dynpose.benchmark.measure import measure as measure_case
 from dynpose.benchmark.measure import progress
 from dynpose.benchmark.settings import Settings, environment
+from dynpose.engine.fast_inference import resolve_precision
 from dynpose.profiling.flops import count_parameters
 
 from .alternatives import compare_parts, compared_parts
@@ -73,11 +74,17 @@ def _model_row(model, built, numbers):
         "model": model.name,
         "meta_architecture": model.cfg.MODEL.META_ARCHITECTURE,
         "weights": "given" if model.weights else "random",
-        "precision": model.precision or "as trained",
+        "precision": _precision(model, network.device),
         "parameters": sum(total for total, _ in count_parameters(network).values()),
         "weights_mib": sum(tensor.nbytes for tensor in tensors) / 2**20,
         "gflops": {str(number): value / 1e9 for number, value in flops.items()},
     }
+
+
+def _precision(model, device):
+    if model.precision != "auto":
+        return model.precision or "as trained"
+    return f"auto: {resolve_precision('auto', device, model.architecture)}"
 
 
 def _case_row(case, settings, with_parts):
