@@ -168,7 +168,7 @@ class PartBenchmark:
 
     part: str
     make_inputs: Callable[[Any, Tensor, tuple[int, int], Generator], tuple[Tensor, ...]]
-    alternatives: Callable[[Any], dict[str, Callable[..., Iterable[Tensor]]]]
+    alternatives: Callable[[Any], Mapping[str, Callable[..., Iterable[Tensor]]]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,31 +41,30 @@ def config_file(config, tmp_path):
 
 def command(*arguments):
     size = ("--size", *map(str, SIZE))
-    return ["--no-peer", "--no-flops", "--device", "cpu", "--repeats", "2", *size, "--alternatives", *arguments]
+    return ["--no-peer", "--no-flops", "--device", "cpu", "--repeats", "1", *size, "--alternatives", *arguments]
 
 
 def test_the_table(config_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(memory, "extra_memory", lambda case, name, device: case.num_people * 2**20)
     data = tmp_path / "figures.json"
-    arguments = ("--config-file", config_file, "--people", "3", "1", "--markdown", "--json", str(data))
-    assert benchmark.run(parse("model", *command(*arguments, "--precision", "float32"))) == 0
+    arguments = ("--config-file", config_file, "--people", "2", "1", "--markdown", "--json", str(data))
+    assert benchmark.run(parse("model", *command(*arguments))) == 0
     captured = capsys.readouterr()
     tables = read_tables(captured.out)
-    # optimized models are left out
     title = "Instance features of CID small and alternatives"
     assert [name for name in tables if "alternatives" in name] == [f"{title}, ms", f"{title}, memory, MiB"]
     times = tables[f"{title}, ms"]
     assert list(times[0]) == ["people", *NAMES, *(f"{name} / GFD" for name in NAMES[1:])]
-    assert [row["people"] for row in times] == ["1", "3"]
+    assert [row["people"] for row in times] == ["1", "2"]
     for row in times:
         for name in NAMES[1:]:
             assert float(row[f"{name} / GFD"]) == pytest.approx(float(row[name]) / float(row["GFD"]), rel=0.02)
-    assert [[row[name] for name in NAMES] for row in tables[f"{title}, memory, MiB"]] == [["1.00"] * 6, ["3.00"] * 6]
-    assert "instance features of 3 people: GFD" in captured.err
+    assert [[row[name] for name in NAMES] for row in tables[f"{title}, memory, MiB"]] == [["1.00"] * 6, ["2.00"] * 6]
+    assert "instance features of 2 people: GFD" in captured.err
     (read,) = json.loads(data.read_text())["parts"]
     assert (read["model"], read["part"]) == ("CID small", "instance features")
-    assert [case["people"] for case in read["cases"]] == [1, 3]
-    assert all(figures["rounds"] == 2 for case in read["cases"] for figures in case["alternatives"].values())
+    assert [case["people"] for case in read["cases"]] == [1, 2]
+    assert all(figures["rounds"] == 1 for case in read["cases"] for figures in case["alternatives"].values())
 
 
 def test_without_the_option_nothing_is_compared(config_file, monkeypatch, capsys):
@@ -81,6 +80,12 @@ def test_methods_without_alternatives_are_told_before_anything_is_measured(small
     error = capsys.readouterr().err
     assert "--alternatives: no part of FCPose config has alternatives" in error
     assert "part_benchmark" in error
+
+
+def test_optimized_models_are_left_out(config):
+    model = PoseModel("small", config)
+    part = get_method("CID").part_benchmark
+    assert alternatives.compared_parts([model, model.optimized("float32", False)]) == {"small": part}
 
 
 def test_results_are_taken_one_by_one_and_a_copy_builds_its_own_model(config):

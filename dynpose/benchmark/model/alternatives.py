@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +38,7 @@ class PartCase:
     benchmark: PartBenchmark
     num_people: int
     image_size: tuple[int, int]
-    _calls: dict[str, Callable[..., Iterable[torch.Tensor]]] = field(default_factory=dict, init=False, repr=False)
+    _calls: Mapping[str, Callable[..., Iterable[torch.Tensor]]] = field(default_factory=dict, init=False, repr=False)
 
     dtype = torch.float32
 
