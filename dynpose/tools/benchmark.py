@@ -172,6 +172,8 @@ def _add_configs(add, *, peer):
     add("--peer", action=argparse.BooleanOptionalAction, default=peer, help=peers)
     size, shape = "of the images that the model gets, pixels; default 800 1333", ("HEIGHT", "WIDTH")
     add("--size", type=positive_int, nargs=2, metavar=shape, default=(800, 1333), help=size)
+    cpu_time = "times are CPU time of all threads, for a CPU that other processes use too; default: wall-clock time"
+    add("--cpu-time", action="store_true", help=cpu_time)
     add("opts", nargs="*", metavar="KEY VALUE", help="overrides of all configs but the peer's, after another option")
 
 

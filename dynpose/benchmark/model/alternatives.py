@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from dynpose.benchmark.clocks import make_wall_clock
 from dynpose.benchmark.measure import measure, progress
 from dynpose.benchmark.settings import Settings
 from dynpose.config import ConfigError
@@ -104,7 +103,7 @@ def compare_parts(
         A row for each model: ``model``, ``part`` and ``cases``, a row for each number of people with the figures of the
         ``alternatives``.
     """
-    clock, rows = make_wall_clock(settings.device), []
+    clock, rows = settings.make_clock(), []
     for model, benchmark in benchmarks.items():
         cases = []
         for number in numbers:

@@ -6,7 +6,6 @@ import sys
 from argparse import Namespace
 from typing import Any
 
-from dynpose.benchmark.clocks import make_wall_clock
 from dynpose.benchmark.configs import PEER_NAME, without_folders
 from dynpose.benchmark.measure import measure as measure_case
 from dynpose.benchmark.measure import progress
@@ -89,23 +88,23 @@ def _precision(model, device):
 
 def _case_row(case, settings, with_parts):
     device, rounds = settings.device, settings.rounds
-    measurements = measure_case(case, case.models.names(), device, make_wall_clock(device), rounds)
+    measurements = measure_case(case, case.models.names(), device, settings.make_clock(), rounds)
     models = {}
     for name, measurement in measurements.items():
         models[name] = {
             **measurement.figures(),
             "people_found": sorted(case.people_found[name]),
-            "parts_ms": _parts(case, name, device, rounds) if with_parts and measurement.median else {},
+            "parts_ms": _parts(case, name, settings) if with_parts and measurement.median else {},
         }
     times = ", ".join(progress(*each) for each in models.items())
     print(f"{case.num_people} people: {times}", file=sys.stderr, flush=True)
     return {"people": case.num_people, "models": models}
 
 
-def _parts(case, name, device, rounds):
-    inputs = case.make_inputs(device, 0)
+def _parts(case, name, settings):
+    inputs = case.make_inputs(settings.device, 0)
     model = case.models.with_people(name, case.num_people)
-    seconds = time_parts(model, lambda: case.run(name, inputs), device, rounds)
+    seconds = time_parts(model, lambda: case.run(name, inputs), settings.make_clock(), settings.rounds)
     return {part: 1000 * value for part, value in seconds.items()}
 
 
