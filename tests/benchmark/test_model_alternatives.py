@@ -9,7 +9,7 @@ from commands import parse, read_tables
 from small_models import small_config
 
 from dynpose.benchmark import memory
-from dynpose.benchmark.model import alternatives, run
+from dynpose.benchmark.model import alternatives, plot, run
 from dynpose.benchmark.model.alternatives import PartCase
 from dynpose.benchmark.model.case import BuiltModels, PoseModel
 from dynpose.benchmark.settings import Settings
@@ -65,6 +65,38 @@ def test_the_table(config_file, tmp_path, capsys, monkeypatch):
     assert (read["model"], read["part"]) == ("CID small", "instance features")
     assert [case["people"] for case in read["cases"]] == [1, 2]
     assert all(figures["rounds"] == 1 for case in read["cases"] for figures in case["alternatives"].values())
+
+
+def test_the_plot_has_a_line_for_each_alternative():
+    def figures(**times):
+        return {name: {"ms": ms} for name, ms in times.items()}
+
+    report = {
+        "models": [{"model": "CID a"}],
+        "cases": [{"people": people, "models": figures(**{"CID a": 20.0})} for people in (1, 10)],
+        "peer": None,
+        "parts": [
+            {
+                "model": "CID a",
+                "part": "instance features",
+                "cases": [
+                    {"people": 1, "alternatives": figures(own=2.0, slow=300.0)},
+                    {"people": 10, "alternatives": figures(own=4.0, slow=None)},
+                ],
+            }
+        ],
+        "environment": {"device": "Some CPU"},
+        "settings": {"image_size": [512, 512], "device": "cpu", "dtype": "float32"},
+    }
+    above, below = plot.draw(report).axes
+    assert [list(line.get_ydata()) for line in above.lines] == [[20, 20]]
+    assert below.get_title(loc="left") == "Instance features of CID a, and alternatives"
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in below.lines] == [
+        ([1, 10], [2, 4]),
+        ([1], [300]),
+    ]
+    assert below.get_yscale() == "log"
+    assert [text.get_text() for text in below.get_legend().get_texts()] == ["own", "slow"]
 
 
 def test_without_the_option_nothing_is_compared(config_file, monkeypatch, capsys):
