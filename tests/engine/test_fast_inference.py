@@ -122,7 +122,7 @@ PROVEN = {
             *("DATASETS.SYNTHETIC.PEOPLE", "[1, 4]", "DATASETS.SYNTHETIC.SCALE", "[0.5, 0.9]"),
             *("DATASETS.SYNTHETIC.CROWDING", "0.5"),
         ],
-        40,
+        25,
     ),
 }
 
