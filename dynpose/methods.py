@@ -18,6 +18,7 @@ from detectron2.config import CfgNode
 from torch import Generator, Tensor
 
 __all__ = [
+    "Figure",
     "KPNetBenchmark",
     "LossBenchmark",
     "Method",
@@ -171,6 +172,26 @@ class PartBenchmark:
     alternatives: Callable[[Any], Mapping[str, Callable[..., Iterable[Tensor]]]]
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A figure that `dynpose visualize` draws, such as one of the paper.
+
+    Attributes:
+        name: for ``--what``.
+        shows: what is seen, one line.
+        draw: scene (:class:`dynpose.modeling.figures.Scene`) -> (h, w, 3) uint8 RGB, the picture with its caption. It
+            reads the intermediate results that the model provides (:mod:`dynpose.utils.intermediate`).
+        missing: model -> why it has nothing to draw, in terms of the config; "" = it can be drawn.
+        needs_person: whether it needs at least one person in the image.
+    """
+
+    name: str
+    shows: str
+    draw: Callable[[Any], Any]
+    missing: Callable[[Any], str] = lambda model: ""
+    needs_person: bool = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """Everything that the generic packages need from a method. No field has a default: each method sets all of them.
@@ -202,6 +223,7 @@ class Method:
             the same ones as another method.
         part_benchmark: a part beside alternatives to it for `dynpose benchmark model --alternatives`; None = no part
             has any.
+        figures: what `dynpose visualize` draws, with unique names; () = nothing.
     """
 
     name: str
@@ -215,6 +237,7 @@ class Method:
     count_network_flops: Callable[[Any, tuple[int, int]], dict[str, int]] | None
     kp_net_benchmark: KPNetBenchmark | None
     part_benchmark: PartBenchmark | None
+    figures: tuple[Figure, ...]
 
 
 def register_method(method: Method) -> None:

@@ -12,12 +12,14 @@ from torch.nn import functional as F
 from dynpose.data import model_schema
 from dynpose.layers.ranking import order_in_groups
 from dynpose.layers.top_k import top_of_rows
-from dynpose.methods import Method, ReleasedFormat, register_method
+from dynpose.methods import Figure, Method, ReleasedFormat, register_method
 from dynpose.modeling.base_models import ImageModel
 from dynpose.modeling.detections import Detections
+from dynpose.modeling.figures import Panel, View, arrange
 from dynpose.modeling.injection import corner_keypoints, substitute
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints
 from dynpose.modeling.parameter_rows import layer_rows, of_each
+from dynpose.utils.intermediate import provide
 
 
 def add_centerpose_config(cfg):
@@ -102,7 +104,9 @@ class CenterPose(ImageModel):
 
     def detect(self, images, image_sizes):
         """Detect the people of normalised images (B, 3, H, W): what a prediction and an exported file run."""
-        return self.decode(*self.predict_maps(self.backbone(images)[self.in_feature]))
+        centers, offsets = self.predict_maps(self.backbone(images)[self.in_feature])
+        provide(lambda: {"centers": centers.sigmoid()})
+        return self.decode(centers, offsets)
 
     def decode(self, centers, offsets):
         """Decode the peaks of centre maps, and the offsets at them."""
@@ -164,6 +168,17 @@ RELEASED_FORMATS = (
 )
 
 
+def draw_centers(scene):
+    """Draw the centre map of the image."""
+    stride = scene.model.stride
+    view = View(scene).heat(scene.values["centers"][0][0], grid=(stride, stride // 2))
+    caption = scene.caption("CenterPose", "The probability of each cell to be a person's centre.", of_person=False)
+    return arrange([[Panel("centres", view.canvas)]], caption, ("0", "highest value"))
+
+
+FIGURES = (Figure("centers", "the centre map", draw_centers, needs_person=False),)
+
+
 register_method(
     Method(
         name="CenterPose",
@@ -177,5 +192,6 @@ register_method(
         count_network_flops=None,
         kp_net_benchmark=None,
         part_benchmark=None,
+        figures=FIGURES,
     )
 )

@@ -106,6 +106,15 @@ def test_model_info(run, capsys):
     assert rows["offsets"][0] == f"{33 * 34:,}"
 
 
+def test_figures(run, tmp_path, capsys):
+    image = next((run[0] / "synthetic" / "val").glob("*.jpg"))
+    words = ["visualize", "--weights", str(run[0] / "model_final.pth"), "--input", str(image), "--device", "cpu"]
+    assert main([*words, "--what", "centers", "--output", str(tmp_path / "centers.png")]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'centers.png'}: centers, ")
+    assert main([*words, "--what", "heatmaps", "--output", str(tmp_path / "heatmaps.png")]) == 2
+    assert "CenterPose has no such figure; known are centers and all" in capsys.readouterr().err
+
+
 def test_benchmark_of_the_model(run, tmp_path):
     file = tmp_path / "models.json"
     arguments = ["--config-file", str(run[0] / "config.yaml"), "--no-peer", "--people", "3", "--size", "64", "96"]

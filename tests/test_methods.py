@@ -59,6 +59,11 @@ def test_every_slot_is_filled(name):
     assert method.count_network_flops is None or callable(method.count_network_flops)
     assert method.kp_net_benchmark is None or isinstance(method.kp_net_benchmark, KPNetBenchmark)
     assert method.part_benchmark is None or isinstance(method.part_benchmark, PartBenchmark)
+    figures = [figure.name for figure in method.figures]
+    assert len(set(figures)) == len(figures)
+    # a name beside them, and a part of a file's name
+    assert all(re.fullmatch("[a-z_]+", figure) and figure != "all" for figure in figures)
+    assert all(figure.shows and callable(figure.draw) for figure in method.figures)
     own = get_cfg()
     method.add_config(own)
     if name != "GeneralizedRCNN":

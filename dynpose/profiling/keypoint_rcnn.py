@@ -84,5 +84,6 @@ register_method(
         count_network_flops=None,
         kp_net_benchmark=None,
         part_benchmark=None,
+        figures=(),
     )
 )

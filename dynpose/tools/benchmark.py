@@ -2,6 +2,7 @@
 
     dynpose benchmark kp-net [--device cuda] [--dtype bfloat16] [--markdown] [--plot kp-net.png] [--json kp-net.json]
     dynpose benchmark model --config-file configs/FCPose/R_50_3x.yaml [--people 1 10 100] [--plot models.png]
+    dynpose benchmark model --from models.json --plot models.png    of an earlier --json
     dynpose benchmark train --config-file configs/FCPose/R_50_3x.yaml [--batch 2] [--people 5] [--json training.json]
     dynpose benchmark predict --config-file output/run/config.yaml --weights output/run/model_final.pth [--batch 8]
     dynpose benchmark video --config-file configs/FCPose/DLA_34_4x.yaml [--frames 300] [--size 480 640] [--people 5]
@@ -82,7 +83,10 @@ def _add_model(add):
     precision = "also measure each model optimized for inference (dynpose predict --precision), in these precisions"
     add("--precision", nargs="+", choices=PRECISIONS, default=[], help=precision)
     add("--compile", action="store_true", help="compile the optimized models")
-    add("--plot", type=_plot_file, metavar="FILE.png", help="draw the times over the people")
+    plot = "draw the times over the people, and those of the parts if they are timed"
+    add("--plot", type=_plot_file, metavar="FILE.png", help=plot)
+    earlier = "do not measure: print and --plot the figures of an earlier --json"
+    add("--from", dest="earlier", type=Path, metavar="FILE.json", help=earlier)
 
 
 def _add_train(add):
@@ -207,13 +211,33 @@ def run(args: argparse.Namespace) -> int:
     """
     import json
 
-    report = _module(args.target, "run").measure(args)
+    earlier = getattr(args, "earlier", None)
+    report = _module(args.target, "run").measure(args) if earlier is None else _read_report(earlier)
     print(_module(args.target, "report").tables(report, "github" if getattr(args, "markdown", False) else "simple"))
     if getattr(args, "json", None):
         args.json.write_text(json.dumps(report, indent=2) + "\n")
     if getattr(args, "plot", None):
         _module(args.target, "plot").draw(report).savefig(args.plot)
     return int(bool(report.get("disagreements") or report.get("failures")))
+
+
+def _read_report(path):
+    """The figures that "benchmark model --json" wrote."""
+    import json
+
+    from dynpose.config import ConfigError
+
+    try:
+        report = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--from {path}: can't be read as JSON ({error})") from None
+    keys = ("environment", "settings", "models", "cases", "peer", "optimized", "notes")
+    missing = [key for key in keys if not isinstance(report, dict) or key not in report]
+    if missing:
+        raise ConfigError(
+            f"--from {path}: is no file of `dynpose benchmark model --json`, it lacks {', '.join(missing)}"
+        )
+    return report
 
 
 def _module(target, *name):

@@ -20,6 +20,7 @@ _MODULES = (
     "train",
     "evaluate",
     "predict",
+    "visualize",
     "merge_predictions",
     "export",
     "report",

@@ -116,12 +116,12 @@ def draw_poses(
         limbs = [(*person[[a, b]], color) for (a, b), color in zip(schema.skeleton, limb_colors) if seen[[a, b]].all()]
         # all outlines first, as they would otherwise cut limbs that meet
         for a, b, _ in limbs:
-            _line(canvas, a, b, _DARK, width + 2 * unit)
+            draw_line(canvas, a, b, _DARK, width + 2 * unit)
         for a, b, color in limbs:
-            _line(canvas, a, b, color, width)
+            draw_line(canvas, a, b, color, width)
         for point, color in zip(person[seen], point_colors[seen].tolist()):
-            _disc(canvas, point, _DARK, radius + 1.2 * unit)
-            _disc(canvas, point, color, radius)
+            draw_disc(canvas, point, _DARK, radius + 1.2 * unit)
+            draw_disc(canvas, point, color, radius)
     names = _class_names(instances, class_names, show_labels)
     scores = [f"{score:.2f}" if show_scores else "" for score in instances.scores.tolist()]
     identities = [f"#{track_id}" if show_scores and track_id >= 0 else "" for track_id in track_ids]
@@ -178,12 +178,14 @@ def _fixed(image, point):
     return tuple(int(v) for v in np.rint((np.clip(point, -limit, limit) - 0.5) * 2**_SHIFT))
 
 
-def _line(image, a, b, color, width):
+def draw_line(image: np.ndarray, a: np.ndarray, b: np.ndarray, color: tuple[int, int, int], width: float) -> None:
+    """Draw a line between two points (2,) on an image (H, W, 3), in place; continuous pixels."""
     ends = _fixed(image, a), _fixed(image, b)
     cv2.line(image, *ends, color, max(1, round(width)), lineType=cv2.LINE_AA, shift=_SHIFT)
 
 
-def _disc(image, center, color, radius):
+def draw_disc(image: np.ndarray, center: np.ndarray, color: tuple[int, int, int], radius: float) -> None:
+    """Draw a disc around a point (2,) on an image (H, W, 3), in place; continuous pixels."""
     cv2.circle(
         image, _fixed(image, center), round(radius * 2**_SHIFT), color, cv2.FILLED, lineType=cv2.LINE_AA, shift=_SHIFT
     )

@@ -709,6 +709,37 @@ def test_plot_has_a_line_for_each_model(monkeypatch):
     assert len({line.get_color() for line in axes.lines}) == len({line.get_marker() for line in axes.lines}) == 3
 
 
+def test_plot_of_parts(monkeypatch):
+    """As in Figure 5a of the CID paper: a panel for each model whose parts were timed."""
+    figures = made_up_report(monkeypatch)
+    for case in figures["cases"]:
+        for name in ("FCPose a", "FCPose b"):
+            case["models"][name]["parts_ms"] = {"backbone": 12.0, "head": 3.0 + case["people"], "other": 1.0}
+    _, first, second = plot.draw(figures).axes
+    assert [axes.get_title(loc="left") for axes in (first, second)] == ["Parts of FCPose a", "Parts of FCPose b"]
+    assert [text.get_text() for text in first.get_legend().get_texts()] == ["backbone", "head", "other"]
+    assert list(first.lines[1].get_ydata()) == [4, 13, 103]
+    assert (first.get_xlabel(), first.get_ylabel()) == ("people in the image", "time of one image, ms")
+
+
+def test_an_earlier_file_is_printed_and_drawn(monkeypatch, tmp_path, capsys):
+    """--from measures nothing."""
+    figures, path = made_up_report(monkeypatch), tmp_path / "figures.json"
+    monkeypatch.setattr(run, "measure", None)
+    monkeypatch.setattr(report, "tables", lambda read, style: f"{len(read['cases'])} cases")
+    path.write_text(json.dumps({**figures, "optimized": {}, "notes": []}))
+    words = ["model", "--from", str(path), "--plot", str(tmp_path / "figures.png")]
+    assert main(["benchmark", *words]) == 0
+    assert capsys.readouterr().out == "3 cases\n"
+    assert (tmp_path / "figures.png").stat().st_size > 1000
+    for text, message in (("{", "can't be read as JSON"), ("[]", "it lacks environment, settings"), ("{}", "it lacks")):
+        path.write_text(text)
+        assert main(["benchmark", *words]) == 2
+        error = capsys.readouterr().err
+        assert f"--from {path}: " in error
+        assert message in error
+
+
 def test_ratios_and_cells_without_figures(monkeypatch):
     optimized = {"FCPose b": "FCPose a"}
     rows = [report._times(row, PEER_NAME, optimized) for row in made_up_report(monkeypatch)["cases"]]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dynpose.layers.top_k import stable_top_k
 from dynpose.utils.exporting import is_recording
+from dynpose.utils.intermediate import provide
 
 # Minimum distance of probabilities from 0 and 1, so that their logarithms are finite
 _MARGIN = 1e-4
@@ -107,7 +108,10 @@ class InstanceAbstraction(nn.Module):
         Returns:
             People: by image, then by descending score.
         """
-        return People.at(features, *self.peaks(self.centers(features), sizes))
+        centers = self.centers(features)
+        people = People.at(features, *self.peaks(centers, sizes))
+        provide(lambda: {"centers": centers, "center_cells": people.cells})
+        return people
 
     def peaks(self, centers: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Find the peaks of centre maps, averaged with their mean over a window of ``smoothing`` cells a side.

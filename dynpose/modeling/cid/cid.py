@@ -46,6 +46,7 @@ from dynpose.modeling.test_time_augmentation import ViewMaps
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes
 from dynpose.utils.arguments import check_one_of
 from dynpose.utils.exporting import is_exporting, is_recording, pad_rows
+from dynpose.utils.intermediate import provide
 
 from .abstraction import InstanceAbstraction, People, own_cells
 from .decoding import decode_keypoints
@@ -510,6 +511,8 @@ class CID(ImageModel):
             num_groups=num_images,
             max_per_group=self.iia.max_proposals,
         )
+        grid = (float(self.stride), self.stride // 2 + self.origin)
+        provide(lambda: {"kept": kept, "grid": torch.tensor(grid)})
         return self._detections(image_index[kept], scores[kept], keypoints[kept])
 
     def _detections(self, image_index, scores, keypoints):

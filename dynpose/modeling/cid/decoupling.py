@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dynpose.utils.arguments import check_one_of
 from dynpose.utils.exporting import is_recording
+from dynpose.utils.intermediate import provide
 
 from .abstraction import People, init_heatmaps, to_probability
 
@@ -135,7 +136,10 @@ class FeatureDecoupling(nn.Module):
 
     def decouple(self, shared: SharedMaps, people: People) -> Tensor:
         """Compute the heatmaps of N people, like :meth:`forward`, from the ``shared`` maps of :meth:`prepare`."""
-        return to_probability(self.heatmaps(self.instance_features(shared, people)))
+        features = self.instance_features(shared, people)
+        heatmaps = to_probability(self.heatmaps(features))
+        provide(lambda: self._intermediates(shared, people, features, heatmaps))
+        return heatmaps
 
     def instance_features(self, shared: SharedMaps, people: People) -> Tensor:
         """Compute the instance-aware feature maps (Eq. 12).
@@ -184,6 +188,15 @@ class FeatureDecoupling(nn.Module):
         with torch.autocast(weights.device.type, enabled=False):
             logits = weights[:, None] @ _of_people(shared.masks, people)
         return logits.unflatten(2, shared.own.shape[-2:])
+
+    def _intermediates(self, shared, people, features, heatmaps):
+        """The recalibrations and maps of N people, see :mod:`dynpose.modeling.cid.figures`."""
+        values = {"instance_features": features, "heatmaps": heatmaps}
+        if self.spatial:
+            values["masks"] = self.masks(shared, people)[:, 0]
+        if self.channel:
+            values["channel_weights"] = self._weights(self.channel_weights, people)
+        return values
 
     def _mask_inputs(self, weights, shared, people):
         """Similarity and relative coordinates (N, 3, H, W), Eq. 9."""

@@ -13,6 +13,7 @@ from dynpose.modeling.injection import corner_keypoints, replaced, substitute
 from .benchmark import PART_BENCHMARK, center_cells
 from .cid import CID
 from .config import add_cid_config
+from .figures import FIGURES
 from .published_weights import PUBLISHED_WEIGHTS
 from .released_weights import RELEASED_FORMATS
 
@@ -74,5 +75,6 @@ register_method(
         count_network_flops=None,
         kp_net_benchmark=None,
         part_benchmark=PART_BENCHMARK,
+        figures=FIGURES,
     )
 )

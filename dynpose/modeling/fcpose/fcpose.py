@@ -48,6 +48,7 @@ from dynpose.modeling.fcos import (
 from dynpose.modeling.keypoint_maps import gaussian_heatmaps
 from dynpose.modeling.kp_net import KPNetHead, kp_net_spec
 from dynpose.modeling.parameter_rows import layer_rows, of_all, of_each, of_generated
+from dynpose.utils.intermediate import provide
 
 from .basis import AuxHeatmaps, BasisBranch
 from .losses import heatmap_mse
@@ -252,6 +253,7 @@ class FCPose(ImageDetector):
         _, maps, offsets = self._maps(features)
         nets, params = self._generate(maps, predictions.box_tower, locations, found.index)
         keypoints = self.refinement.locate(nets, params, offsets)
+        provide(lambda: self.refinement.intermediates(nets, params, offsets))
         return decoder.detections(found, boxes, keypoints, locations.num_images)
 
     def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, list[tuple[int, ...]]]]:

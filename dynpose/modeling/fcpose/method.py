@@ -11,6 +11,7 @@ from dynpose.modeling.kp_net import count_cells, count_kp_net_flops
 from .benchmark import KP_NET_BENCHMARK
 from .config import add_fcpose_config
 from .fcpose import FCPose
+from .figures import FIGURES
 from .published_weights import PUBLISHED_WEIGHTS
 from .released_weights import RELEASED_FORMATS
 
@@ -40,5 +41,6 @@ register_method(
         count_network_flops=count_network_flops,
         kp_net_benchmark=KP_NET_BENCHMARK,
         part_benchmark=None,
+        figures=FIGURES,
     )
 )

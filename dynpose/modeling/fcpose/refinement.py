@@ -19,6 +19,7 @@ from dynpose.layers.cells import cell_centers
 from dynpose.layers.map_peaks import map_peaks
 from dynpose.layers.process_mean import normalizer
 from dynpose.modeling.keypoint_maps import gather_keypoints, keypoint_cells, offset_targets, offsets_at
+from dynpose.modeling.kp_net import heatmap_intermediates, offset_intermediates
 from dynpose.modeling.parameter_rows import of_each, of_generated
 from dynpose.utils.arguments import check_one_of
 
@@ -127,6 +128,16 @@ class Refinement(nn.Module, ABC):
             (N, K, 3), x and y in input pixels and the softmax probability of the peak.
         """
 
+    @abstractmethod
+    def intermediates(self, nets: KPNets, params: Tensor, offsets: Tensor | None) -> dict[str, Tensor]:
+        """Compute the maps that :meth:`locate` reads, see :mod:`dynpose.modeling.fcpose.figures`.
+
+        Args:
+            nets: N networks.
+            params: (N, R), generated for the refinement.
+            offsets: from :meth:`offsets`.
+        """
+
 
 class PeakRefinement(Refinement):
     """The peak's cell centre is the keypoint ("none" in Table 4).
@@ -141,6 +152,8 @@ class PeakRefinement(Refinement):
     """
 
     upsample_factor = 4
+    # radius around a keypoint in which training supervises its offsets, in cells; NaN = no fixed one
+    offset_radius = float("nan")
 
     def __init__(self, *, heatmap_loss: str = "cell", target_rule: str = "nearest"):
         super().__init__()
@@ -160,6 +173,15 @@ class PeakRefinement(Refinement):
         points = cell_centers(peaks.indices, nets.stride, nets.size[1])
         points = points + self.offsets_at_peaks(nets, params, offsets, peaks.indices)
         return torch.cat([points, peaks.confidence[..., None]], dim=2)
+
+    def intermediates(self, nets: KPNets, params: Tensor, offsets: Tensor | None) -> dict[str, Tensor]:  # noqa: D102
+        maps = heatmap_intermediates(nets.heatmaps(), nets.stride, nets.stride // 2)
+
+        def end(cells: Tensor) -> Tensor:
+            centers = cell_centers(cells, nets.stride, nets.size[1])
+            return centers + self.offsets_at_peaks(nets, params, offsets, cells)
+
+        return {**maps, **offset_intermediates(maps, end, self.offset_radius * nets.stride)}
 
     def offsets_at_peaks(self, nets: KPNets, params: Tensor, offsets: Tensor | None, cells: Tensor) -> Tensor | int:
         """Offsets to add to the centres of ``cells`` (N, K): (N, K, 2) pixels, or 0."""
@@ -231,6 +253,8 @@ class SharedOffsets(PeakRefinement):
         self.scale = scale
         self.loss = loss
         self.radius = radius
+        if loss == "mse":
+            self.offset_radius = radius
         self.distance_norm = distance_norm
         self.num_shared_channels = 2 * num_keypoints if source == "basis" else 0
         self.conv = None
@@ -385,6 +409,10 @@ class DeconvRefinement(Refinement):
     def locate(self, nets: KPNets, params: Tensor, offsets: Tensor | None) -> Tensor:  # noqa: D102
         (located,) = nets.map_in_chunks(self._locate_on_maps, values_per_cell=self.factor**2)
         return located
+
+    def intermediates(self, nets: KPNets, params: Tensor, offsets: Tensor | None) -> dict[str, Tensor]:  # noqa: D102
+        stride = nets.stride // self.factor
+        return heatmap_intermediates(self.upsample(nets.heatmaps()), stride, stride // 2)
 
     def upsample(self, logits: Tensor) -> Tensor:
         """(N, K, H, W) -> (N, K, H * factor, W * factor)."""

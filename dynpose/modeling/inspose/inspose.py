@@ -41,8 +41,9 @@ from dynpose.modeling.fcos import (
     pyramid_channels,
 )
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, gaussian_heatmaps, offsets_at
-from dynpose.modeling.kp_net import KPNetHead, kp_net_spec
+from dynpose.modeling.kp_net import KPNetHead, heatmap_intermediates, kp_net_spec, offset_intermediates
 from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
+from dynpose.utils.intermediate import provide
 
 from .branches import DiskOffsets, KeypointFeatures
 from .losses import (
@@ -263,6 +264,7 @@ class InsPose(ImageDetector):
         if self.has_boxes:
             found, boxes = decoder(predictions, locations)
             keypoints = self._locate(features[0], predictions.box_tower, locations, found.index)
+            provide(lambda: self._intermediates(features[0], predictions.box_tower, locations, found.index))
             return decoder.detections(found, boxes, keypoints, locations.num_images)
 
         found = decoder.candidates(predictions, locations)
@@ -272,6 +274,8 @@ class InsPose(ImageDetector):
         if decoder.soft_oks_nms is None:
             kept = decoder.select(found, boxes, locations.num_images)
             found, boxes, keypoints = found[kept], boxes[kept], keypoints[kept]
+        # after the selection: maps of all candidates would take gigabytes
+        provide(lambda: self._intermediates(features[0], predictions.box_tower, locations, found.index))
         return decoder.detections(found, boxes, keypoints, locations.num_images, decoder.post_nms_topk)
 
     def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, list[tuple[int, ...]]]]:
@@ -326,14 +330,28 @@ class InsPose(ImageDetector):
         """Keypoints (N, K, 3) of the people at N locations (Eq. 2 and 3)."""
         nets = self._generate(p3, tower, locations, index)
         cells, confidence = keypoint_peaks(nets, self.map_stride)
-        if self.disk_offsets is not None:
-            offsets = self._offsets(p3)
+        offsets = None if self.disk_offsets is None else self._offsets(p3)
+        return torch.cat([self._shifted(cells, nets, offsets), confidence[..., None]], dim=-1)
+
+    def _shifted(self, cells, nets, offsets):
+        """Points (N, K, 2) that the offsets at cells (N, K) lead to, input pixels (Eq. 3)."""
+        if offsets is not None:
             width = offsets.shape[-1]
             shift = offsets_at(offsets, nets.image_index, cells)
         else:
-            width = -(-p3.shape[-1] * self.kp_net_head.stride // self.map_stride)
+            width = -(-nets.features.shape[-1] * self.kp_net_head.stride // self.map_stride)
             shift = 0.5
-        return torch.cat([(cell_positions(cells, width) + shift) * self.map_stride, confidence[..., None]], dim=-1)
+        return (cell_positions(cells, width) + shift) * self.map_stride
+
+    def _intermediates(self, p3, tower, locations, index):
+        """The maps of the people at N locations, see :mod:`dynpose.modeling.inspose.figures`."""
+        nets, stride = self._generate(p3, tower, locations, index), self.map_stride
+        maps = heatmap_intermediates(resample(nets.heatmaps(), nets.stride, stride), stride, stride / 2)
+        if self.disk_offsets is None:
+            return maps
+        offsets = self._offsets(p3)
+        radius = self.options.disk_radius * stride
+        return {**maps, **offset_intermediates(maps, lambda cells: self._shifted(cells, nets, offsets), radius)}
 
 
 def _check_config(cfg):

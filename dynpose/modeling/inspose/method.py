@@ -12,6 +12,7 @@ from dynpose.modeling.injection import substitute
 from dynpose.modeling.kp_net import FLOPS_BILINEAR, count_cells, count_kp_net_flops
 
 from .config import add_inspose_config, add_inspose_released_config
+from .figures import FIGURES, RELEASED_FIGURES
 from .inspose import InsPose
 from .published_weights import PUBLISHED_WEIGHTS
 from .released_weights import RELEASED_FORMATS
@@ -77,6 +78,7 @@ register_method(
         # section 3.2
         kp_net_benchmark=KPNetBenchmark(channels=8, cpu_instances=(1, 10, 50, 100, 500)),
         part_benchmark=None,
+        figures=FIGURES,
     )
 )
 register_method(
@@ -92,5 +94,6 @@ register_method(
         count_network_flops=count_kp_net_flops,
         kp_net_benchmark=None,
         part_benchmark=None,
+        figures=RELEASED_FIGURES,
     )
 )

@@ -46,10 +46,11 @@ from dynpose.modeling.fcos import (
     pyramid_channels,
 )
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, keypoint_cells
-from dynpose.modeling.kp_net import KPNetHead, kp_net_spec
+from dynpose.modeling.kp_net import KPNetHead, heatmap_intermediates, kp_net_spec, offset_intermediates
 from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
 from dynpose.modeling.unchecked_boxes import UncheckedBoxes, without_overlap
 from dynpose.utils.exporting import is_recording
+from dynpose.utils.intermediate import provide
 
 from .released_head import AuxBranch, KeypointFeatures, ReleasedHead, ReleasedPredictions
 from .released_losses import (
@@ -289,6 +290,7 @@ class InsPoseReleased(ImageDetector):
         nets = self._generate(features, predictions, locations, found.index)
         offsets = self.aux_branch.offsets(self.aux_branch.features(features[0]))
         keypoints = locate_keypoints(nets, offsets, self.aux_branch.factor)
+        provide(lambda: self._intermediates(nets, offsets))
         return decoder.detections(found, boxes, keypoints, locations.num_images)
 
     def keypoint_rows(self, note: Mapping[str, Any]) -> list[dict[str, list[tuple[int, ...]]]]:
@@ -319,6 +321,16 @@ class InsPoseReleased(ImageDetector):
     def _generate(self, features, predictions, locations, index):
         """Generate the KP-Nets at locations."""
         return self.kp_net_head(self.keypoint_features(features[0]), predictions.controller_maps, locations, index)
+
+    def _intermediates(self, nets, offsets):
+        """The maps of N people, see :mod:`dynpose.modeling.inspose.figures`."""
+        factor = self.aux_branch.factor
+        stride = nets.stride // factor
+        # the centre of the first cell's pixels: in pixel indices, half a pixel further left and up
+        center = (stride - 1) / 2 if self.options.index_coordinates else stride / 2
+        maps = heatmap_intermediates(upsampled_heatmaps(nets, factor), stride, center)
+        ends = offset_intermediates(maps, lambda cells: shifted_cells(cells, nets, offsets, factor), float("nan"))
+        return {**maps, **ends}
 
     def _cls_loss(self, predictions, targets, nets, keypoints, areas):
         """Varifocal loss; the target of a positive location is the quality of its network's current keypoints."""
@@ -432,18 +444,35 @@ def locate_keypoints(nets: KPNets, offsets: Tensor, factor: int) -> Tensor:
     """
 
     def peaks(some):
-        maps = F.interpolate(some.heatmaps(), scale_factor=factor, mode="bicubic", align_corners=False)
-        _, cells, confidence = map_peaks(maps)
+        _, cells, confidence = map_peaks(upsampled_heatmaps(some, factor))
         return cells, confidence
 
     if not is_recording() and not len(nets):
         return offsets.new_zeros(0, nets.spec.num_keypoints, 3, dtype=torch.float32)
     cells, confidence = nets.map_in_chunks(peaks, values_per_cell=factor**2)
-    width = offsets.shape[-1]
+    return torch.cat([shifted_cells(cells, nets, offsets, factor), confidence[..., None]], dim=-1)
+
+
+def upsampled_heatmaps(nets: KPNets, factor: int) -> Tensor:
+    """The bicubically up-sampled heatmaps: (N, K, h, w) logits."""
+    return F.interpolate(nets.heatmaps(), scale_factor=factor, mode="bicubic", align_corners=False)
+
+
+def shifted_cells(cells: Tensor, nets: KPNets, offsets: Tensor, factor: int) -> Tensor:
+    """The points that the offsets at cells lead to.
+
+    Args:
+        cells: (N, K) int64 flat index in the up-sampled maps.
+        nets: N networks.
+        offsets: (B, K, 2, h, w), x and y in cells of these maps.
+        factor: factor of the up-sampling.
+
+    Returns:
+        (N, K, 2) x and y in input pixels.
+    """
     kind = torch.arange(nets.spec.num_keypoints, device=cells.device)
     shifts = offsets.flatten(3)[nets.image_index[:, None], kind, :, cells].float()
-    points = (cell_positions(cells, width) + shifts) * (nets.stride // factor)
-    return torch.cat([points, confidence[..., None]], dim=-1)
+    return (cell_positions(cells, offsets.shape[-1]) + shifts) * (nets.stride // factor)
 
 
 def _to_index_coordinates(one):

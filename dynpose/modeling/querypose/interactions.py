@@ -12,6 +12,7 @@ from detectron2.layers import get_norm
 from torch import Tensor, nn
 
 from dynpose.utils.arguments import check_one_of
+from dynpose.utils.intermediate import provide
 
 from .box_decoder import DynamicInteraction
 
@@ -88,7 +89,9 @@ class SpatialAttention(nn.Module):
     def forward(self, features: Tensor, queries: Tensor | None = None) -> Tensor:
         """Compute the part embeddings E_P: (U, d, r, r) -> (U, M, q). The queries are not used."""
         upsampled = F.relu(normalize_rows(self.norm, self.upsample(features)))
-        return self.project(self.maps(upsampled).flatten(2) @ upsampled.flatten(2).transpose(1, 2))
+        maps = self.maps(upsampled)
+        provide(lambda: {"attention": maps})
+        return self.project(maps.flatten(2) @ upsampled.flatten(2).transpose(1, 2))
 
     def maps(self, upsampled: Tensor) -> Tensor:
         """Compute the attention maps A: (U, d, 2 r, 2 r) -> (U, M, 2 r, 2 r); each sums to one."""

@@ -10,6 +10,7 @@ from dynpose.methods import Method, register_method
 from dynpose.modeling.injection import replaced, substitute
 
 from .config import add_querypose_config
+from .figures import FIGURES
 from .published_weights import PUBLISHED_WEIGHTS
 from .querypose import QueryPose
 from .released_weights import RELEASED_FORMATS
@@ -58,5 +59,6 @@ register_method(
         count_network_flops=None,
         kp_net_benchmark=None,
         part_benchmark=None,
+        figures=FIGURES,
     )
 )

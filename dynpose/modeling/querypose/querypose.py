@@ -43,6 +43,7 @@ from dynpose.modeling.keypoint_maps import gather_keypoints, gaussian_heatmaps
 from dynpose.modeling.parameter_rows import Owners, layer_rows, of_each
 from dynpose.modeling.unchecked_boxes import is_finite
 from dynpose.utils.arguments import check_one_of
+from dynpose.utils.intermediate import provide
 
 from .box_decoder import BoxStage, boxes_from_centers
 from .flow import RealNVP, residual_log_likelihood
@@ -316,6 +317,7 @@ class QueryPose(ImageModel):
         for index, stage in enumerate(self.find_people(features, image_sizes)):
             located = self.locate(index, features, stage, all_queries, part_queries)
             part_queries = located.part_queries
+            self._provide_stage(stage, located)
         shape = stage.boxes.shape[:2]
         return self.select(
             stage.logits,
@@ -324,6 +326,15 @@ class QueryPose(ImageModel):
             located.sigmas.unflatten(0, shape),
             image_sizes,
         )
+
+    def _provide_stage(self, stage, located):
+        """Provide what all queries of a stage predict, see :mod:`dynpose.modeling.querypose.figures`."""
+
+        def values():
+            points = from_relative(located.keypoints, stage.boxes.flatten(0, 1).float())
+            return {"boxes": stage.boxes.flatten(0, 1), "keypoints": points, "sigmas": located.sigmas}
+
+        provide(values)
 
     def extract_features(self, images: Tensor) -> dict[str, Tensor]:
         """Run the backbone on images (B, 3, H, W): name -> (B, d, H, W) of the used levels, in float32.
@@ -364,6 +375,7 @@ class QueryPose(ImageModel):
         pyramid = [features[name] for name in self.in_features]
         keypoint_map = [features[self.keypoint_in_feature]]
         boxes = self.initial_boxes(image_sizes)
+        provide(lambda: {"initial_boxes": boxes.flatten(0, 1)})
         queries = self.instance_queries.weight.expand(image_sizes.shape[0], -1, -1)
         for box_stage, keypoint_stage in zip(self.box_stages, self.keypoint_stages):
             logits, boxes, queries = self._run(self.refine_boxes, box_stage, pyramid, boxes, queries)
@@ -518,6 +530,7 @@ class QueryPose(ImageModel):
         poses = torch.cat([from_relative(keypoints.float(), boxes.float()), confidences[..., None]], dim=3)
         scores, chosen = stable_top_k(scores, min(self.options.max_detections, num_queries * num_classes))
         queries = torch.div(chosen, num_classes, rounding_mode="floor")
+        provide(lambda: {"queries": queries})
         image = _image_of(num_images, chosen.shape[1], logits.device)
         rows = image * num_queries + queries.flatten()
         limits = image_sizes.flip(1).to(boxes.dtype)[image]

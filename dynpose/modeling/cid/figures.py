@@ -1,0 +1,167 @@
+"""CID's figures, and the intermediate results that they are drawn from.
+
+Axes: B images, P peaks of the centre maps, K keypoints, C channels of F-hat, H x W cells. Positions are pixels of the
+network's input.
+
+=====================  ============  ==============================================================================
+name                   shape         value
+=====================  ============  ==============================================================================
+``centers``            (B, H, W)     centre map (Eq. 6), probabilities
+``center_cells``       (P, 2)        int64, column and row of its peaks, by image and descending value
+``masks``              (P, H, W)     foreground masks M (Eq. 10), in [0, 1]; absent without spatial recalibration
+``channel_weights``    (P, C)        the factors of F-hat's channels (Eq. 11); absent without channel recalibration
+``instance_features``  (P, C, H, W)  instance-aware feature maps (Eq. 12), at least 0
+``heatmaps``           (P, K, H, W)  keypoint heatmaps (Eq. 1), probabilities before the decoder smooths them
+``kept``               (N,)          int64, the peaks that OKS-NMS keeps as people, in the order of the detections
+``grid``               (2,)          stride of the maps, and x and y of the first cell's centre
+=====================  ============  ==============================================================================
+
+People are computed in chunks: those with a first axis of P have one value for each chunk, but for ``center_cells``.
+"""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from dynpose.methods import Figure
+from dynpose.modeling.figures import ORANGE, Panel, Scene, View, arrange, in_rows, panel_size, plot_panel
+
+__all__ = ["FIGURES"]
+
+# Panels in a row, and people in one figure
+_COLUMNS, _MAX_PEOPLE, _MAX_WEIGHTS = 6, 4, 12
+_SMALL, _LARGE = 134, 420
+
+
+def of_people(scene: Scene, name: str) -> Tensor:
+    """Values of the detected people, (N, ...), from those of all peaks."""
+    return scene.value(name)[scene.value("kept")]
+
+
+def draw_centers(scene: Scene) -> np.ndarray:
+    """Draw the centre map with the centres of the people (Figure 3): (h, w, 3) uint8 RGB."""
+    grid, centers = scene.values["grid"][0].tolist(), scene.values["centers"][0][0]
+    view = View(scene, side=_LARGE).heat(centers, grid)
+    cells, kept = scene.value("center_cells"), scene.value("kept")
+    shown = {int(kept[row]) for row in scene.shown} if len(kept) else set()
+    for peak, cell in enumerate(cells * grid[0] + grid[1]):
+        if peak in shown:
+            view.cross(cell)
+        else:
+            view.dot(cell, ORANGE, radius=1.0)
+    panels = [
+        Panel("image" if not shown else "the people's poses", _poses(scene, scene.shown if len(kept) else [], _LARGE)),
+        Panel(f"centre map, highest {float(centers.max()):.2g}", view.canvas),
+    ]
+    text = (
+        f"The centre map: the probability of each cell of {grid[0]:g} pixels (of the network's input) to be a "
+        "person's centre. White crosses: centres of the people with a score of at least "
+        f"{scene.score_threshold:g}. Orange dots: the other peaks, which are people of lower scores, or which OKS-NMS "
+        "drops."
+    )
+    caption = scene.caption("CID, section 3.2 and Figure 3", text, of_person=False)
+    return arrange([panels], caption, ("0", "highest value"))
+
+
+def draw_recalibration(scene: Scene) -> np.ndarray:
+    """Draw people's masks, instance-aware feature maps and heatmaps, a row for each (Figure 4): (h, w, 3) uint8 RGB."""
+    grid, rows = scene.values["grid"][0].tolist(), scene.shown[:_MAX_PEOPLE]
+    if scene.person not in rows:
+        rows = [*rows[:-1], scene.person]
+    features, heatmaps = of_people(scene, "instance_features").mean(dim=1), of_people(scene, "heatmaps")
+    masks = of_people(scene, "masks") if "masks" in scene.values else None
+    side, _ = panel_size(scene, grid[0])
+    lines = []
+    for row in rows:
+        score = float(scene.people.scores[row])
+        panels = [Panel(f"person {row + 1}, score {score:.2f}", _poses(scene, [row], side))]
+        if masks is not None:
+            title = f"mask M, highest {float(masks[row].max()):.2g}"
+            panels.append(Panel(title, View(scene, side=side).heat(masks[row], grid, highest=1).canvas))
+        title = f"features, highest mean {float(features[row].max()):.2g}"
+        panels.append(Panel(title, View(scene, side=side).heat(features[row], grid).canvas))
+        highest = heatmaps[row].amax(dim=0)
+        view = View(scene, side=side).heat(highest, grid)
+        panels.append(Panel(f"heatmaps, highest {float(highest.max()):.2g}", view.canvas))
+        lines.append(panels)
+    of_all = f" The people are {len(rows)} of {len(scene.shown)}." if len(rows) < len(scene.shown) else ""
+    spatial = "the foreground mask of the spatial recalibration (Eq. 10), from 0 to 1; " if masks is not None else ""
+    text = (
+        f"Instance decoupling, a row for each person: {spatial}the instance-aware feature map (Eq. 12), mean of its "
+        f"channels; and the keypoint heatmaps, maximum over the keypoints, a probability.{of_all}"
+    )
+    caption = scene.caption("CID, section 3.3 and Figure 4", text, of_person=False)
+    return arrange(lines, caption, ("0", "highest value of the panel; of a mask, 1"))
+
+
+def draw_channels(scene: Scene) -> np.ndarray:
+    """Draw people's channel weights (Eq. 11), a row for each: (h, w, 3) uint8 RGB."""
+    from matplotlib.figure import Figure as Plot
+
+    rows = scene.shown[:_MAX_WEIGHTS]
+    weights = of_people(scene, "channel_weights")[rows].float().numpy()
+    limit = float(np.abs(weights).max()) or 1.0
+    plot = Plot(figsize=(8.6, 1.5 + 0.32 * len(rows)), dpi=100, layout="constrained")
+    axes = plot.subplots()
+    image = axes.imshow(weights, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    axes.set_yticks(range(len(rows)), [f"person {row + 1}" for row in rows])
+    axes.set_xlabel("channel of F-hat")
+    plot.colorbar(image, ax=axes, label="weight")
+    left_out = f" The first {len(rows)} of {len(scene.shown)} people." if len(rows) < len(scene.shown) else ""
+    text = (
+        "Channel recalibration: the weights (without unit) that multiply the channels of the map F-hat for each person "
+        f"(Eq. 11). Channels whose weights differ tell the people apart.{left_out}"
+    )
+    scores = [float(scene.people.scores[row]) for row in rows]
+    people = [
+        Panel(f"person {row + 1}, score {score:.2f}", _poses(scene, [row], _SMALL)) for row, score in zip(rows, scores)
+    ]
+    lines = [[plot_panel("channel weights", plot)], *in_rows(people, _COLUMNS)]
+    return arrange(lines, scene.caption("CID, section 3.3", text, of_person=False))
+
+
+def draw_heatmaps(scene: Scene) -> np.ndarray:
+    """Draw the heatmaps of one person, a panel per keypoint (Figure 4): (h, w, 3) uint8 RGB."""
+    grid, maps = scene.values["grid"][0].tolist(), of_people(scene, "heatmaps")[scene.person]
+    side, columns = panel_size(scene, grid[0])
+    panels = [Panel("the person's pose", _poses(scene, [scene.person], side))]
+    for name, values, keypoint in zip(scene.schema.names, maps, scene.people.keypoints[scene.person]):
+        view = View(scene, side=side).heat(values, grid).crosshair(keypoint[:2])
+        panels.append(Panel(f"{name}, highest {float(values.max()):.2g}", view.canvas))
+    text = (
+        f"Keypoint heatmaps of one person: the probability of each cell of {grid[0]:g} pixels (of the network's "
+        "input), in units of the panel's highest value, which is above it. Green: around the keypoint, a quarter "
+        "of a cell from the highest cell of the smoothed map."
+    )
+    caption = scene.caption("CID, section 3.3 and Figure 4", text)
+    return arrange(in_rows(panels, columns), caption, ("0", "highest value of the panel"))
+
+
+def _poses(scene, rows, side):
+    """The image with the poses of some people, in the size of a panel."""
+    return View(scene, side=side, picture=scene.poses(rows) if rows else None).canvas
+
+
+def _missing(part):
+    def missing(model: Any) -> str:
+        return "" if getattr(model.gfd, part) else f"MODEL.CID.RECALIBRATION does not contain {part!r}"
+
+    return missing
+
+
+FIGURES = (
+    Figure(
+        "centers",
+        "the centre map and the centres of the people in it (Figure 3)",
+        draw_centers,
+        needs_person=False,
+    ),
+    Figure(
+        "recalibration",
+        "people's foreground masks (Eq. 10), instance-aware feature maps and heatmaps (Figure 4)",
+        draw_recalibration,
+    ),
+    Figure("channels", "people's channel weights (Eq. 11)", draw_channels, _missing("channel")),
+    Figure("heatmaps", "one person's heatmaps, a panel for each keypoint (Figure 4)", draw_heatmaps),
+)
