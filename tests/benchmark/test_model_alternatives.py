@@ -96,6 +96,7 @@ def test_the_plot_has_a_line_for_each_alternative():
         ([1], [300]),
     ]
     assert below.get_yscale() == "log"
+    assert 1 < below.get_ylim()[0] < 2
     assert [text.get_text() for text in below.get_legend().get_texts()] == ["own", "slow"]
 
 

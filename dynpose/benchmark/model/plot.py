@@ -39,7 +39,9 @@ def draw(report: dict[str, Any]) -> Figure:
         _draw_lines(axes, row["cases"], "alternatives", list(row["cases"][0]["alternatives"]))
         # some take hundreds of times as long as others
         axes.set_yscale("log")
-        axes.set_ylabel("time, ms", color=INK)
+        axes.set_ylabel("time of the part, ms", color=INK)
+        # below the panel, where no line is
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
     return image
 
 
