@@ -9,7 +9,7 @@ so that a lookup finds their methods independently of earlier imports. An extern
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ __all__ = [
     "KPNetBenchmark",
     "LossBenchmark",
     "Method",
+    "PartBenchmark",
     "PublishedWeights",
     "ReleasedFormat",
     "add_registered_config",
@@ -154,6 +155,24 @@ class KPNetBenchmark:
 
 
 @dataclass(frozen=True)
+class PartBenchmark:
+    """A part of a model beside alternatives to it, for `dynpose benchmark model --alternatives`.
+
+    Attributes:
+        part: name of the part, for the titles of the tables.
+        make_inputs: (model, boxes, (height, width), generator) -> the tensors that the part gets for one image of that
+            size in pixels, on the CPU. ``boxes`` (N, 4) are those of the people, XYXY in pixels.
+        alternatives: (model) -> the calls by name, that of the model itself first. A call takes the tensors, on the
+            model's device, and iterates over its results, for some of the people at a time; each result is dropped
+            before the next one.
+    """
+
+    part: str
+    make_inputs: Callable[[Any, Tensor, tuple[int, int], Generator], tuple[Tensor, ...]]
+    alternatives: Callable[[Any], Mapping[str, Callable[..., Iterable[Tensor]]]]
+
+
+@dataclass(frozen=True)
 class Figure:
     """A figure that `dynpose visualize` draws, such as one of the paper.
 
@@ -202,6 +221,8 @@ class Method:
             traces.
         kp_net_benchmark: the generated networks for `dynpose benchmark kp-net`; None = the method generates none, or
             the same ones as another method.
+        part_benchmark: a part beside alternatives to it for `dynpose benchmark model --alternatives`; None = no part
+            has any.
         figures: what `dynpose visualize` draws, with unique names; () = nothing.
     """
 
@@ -215,6 +236,7 @@ class Method:
     inject_detections: Callable[[Any, Tensor], AbstractContextManager[Any]]
     count_network_flops: Callable[[Any, tuple[int, int]], dict[str, int]] | None
     kp_net_benchmark: KPNetBenchmark | None
+    part_benchmark: PartBenchmark | None
     figures: tuple[Figure, ...]
 
 

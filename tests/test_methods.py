@@ -14,6 +14,7 @@ from dynpose.config import load_config, read_key
 from dynpose.methods import (
     KPNetBenchmark,
     Method,
+    PartBenchmark,
     PublishedWeights,
     ReleasedFormat,
     get_method,
@@ -57,6 +58,7 @@ def test_every_slot_is_filled(name):
     assert callable(method.inject_detections)
     assert method.count_network_flops is None or callable(method.count_network_flops)
     assert method.kp_net_benchmark is None or isinstance(method.kp_net_benchmark, KPNetBenchmark)
+    assert method.part_benchmark is None or isinstance(method.part_benchmark, PartBenchmark)
     figures = [figure.name for figure in method.figures]
     assert len(set(figures)) == len(figures)
     # a name beside them, and a part of a file's name

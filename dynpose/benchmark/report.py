@@ -13,7 +13,11 @@ _TEXT = {
     "case", "implementation", "floor is", "model", "config", "reader", "meta-architecture", "weights", "variant",
     "optimizer", "precision", "part", "name", "status", "reason", "files", "kernel", "test", "message",
 }  # fmt: skip
-_SETTINGS = {"cudnn_benchmark": "cuDNN benchmark mode", "deterministic": "deterministic"}
+_SETTINGS = {
+    "cudnn_benchmark": "cuDNN benchmark mode",
+    "deterministic": "deterministic",
+    "cpu_time": "CPU time of all threads",
+}
 
 
 def figure(value: float | None) -> str:
@@ -48,7 +52,7 @@ def subtitle(report: dict[str, Any]) -> str:
     precision = settings["dtype"]
     if settings["device"] == "cuda" and precision == "float32":
         precision += " with TF32" if settings["tf32"] else " without TF32"
-    others = [name for key, name in _SETTINGS.items() if settings[key]]
+    others = [name for key, name in _SETTINGS.items() if settings.get(key)]
     return ", ".join([report["environment"]["device"], precision, *others])
 
 

@@ -13,8 +13,11 @@ from typing import Any
 
 import torch
 
+from dynpose.config import ConfigError
 from dynpose.layers import triton_support
 from dynpose.utils.environment import commit_of, git_state, versions
+
+from .clocks import Clock, make_cpu_clock, make_wall_clock
 
 # default number of timed rounds
 _ROUNDS = {"cuda": 50, "cpu": 7}
@@ -32,6 +35,7 @@ class Settings:
         deterministic: whether the same inputs must give the same bits. An operation that cannot warns and runs.
         threads: of the CPU; None keeps the current number.
         rounds: number of timed rounds.
+        cpu_time: measure whole calls in CPU time of all threads and not in wall-clock time; on a CPU only.
     """
 
     device: torch.device
@@ -41,11 +45,18 @@ class Settings:
     deterministic: bool = False
     threads: int | None = None
     rounds: int = 1
+    cpu_time: bool = False
 
     @classmethod
     def from_args(cls, args: Namespace, dtype: torch.dtype = torch.float32) -> Settings:
-        """Read the arguments of a command."""
-        device = choose_device(args.device)
+        """Read the arguments of a command.
+
+        Raises:
+            ConfigError: CPU time is requested on a GPU.
+        """
+        device, cpu_time = choose_device(args.device), getattr(args, "cpu_time", False)
+        if cpu_time and device.type != "cpu":
+            raise ConfigError(f"--cpu-time: the work of {device.type} takes no CPU time: omit it, or add --device cpu")
         return cls(
             device=device,
             dtype=dtype,
@@ -54,7 +65,12 @@ class Settings:
             deterministic=getattr(args, "deterministic", False),
             threads=args.threads,
             rounds=args.repeats or _ROUNDS["cuda" if device.type == "cuda" else "cpu"],
+            cpu_time=cpu_time,
         )
+
+    def make_clock(self) -> Clock:
+        """Make the clock of whole calls."""
+        return make_cpu_clock() if self.cpu_time else make_wall_clock(self.device)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
@@ -90,6 +106,7 @@ class Settings:
             "cudnn_benchmark": self.cudnn_benchmark,
             "deterministic": self.deterministic,
             "rounds": self.rounds,
+            "cpu_time": self.cpu_time,
         }
 
 

@@ -40,7 +40,7 @@ def optimize_for_inference(
     - Compilation by ``torch.compile`` covers the modules that the model's attribute ``dense_parts`` names, by default
       its backbone, with symbolic image sizes: pictures of another size do not compile again.
 
-    In float32, predictions equal those of the model up to rounding; docs/evaluation.md states the differences.
+    In float32, predictions equal those of the model up to rounding; docs/prediction.md states the differences.
 
     Args:
         model (nn.Module): takes detectron2's inputs (a list of dicts with ``image``).

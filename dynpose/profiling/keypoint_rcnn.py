@@ -83,6 +83,7 @@ register_method(
         inject_detections=inject_detections,
         count_network_flops=None,
         kp_net_benchmark=None,
+        part_benchmark=None,
         figures=(),
     )
 )

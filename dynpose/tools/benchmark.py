@@ -20,6 +20,7 @@ import importlib
 from pathlib import Path
 
 from .cli import positive_int, positive_number
+from .job_arguments import PRECISIONS
 
 NAME = "benchmark"
 HELP = "time an operator, models over the number of people, training, prediction, the loading of data, or all of a GPU"
@@ -77,8 +78,10 @@ def _add_model(add):
     people = f"people in the image; default {' '.join(map(str, numbers))}"
     add("--people", type=positive_int, nargs="+", metavar="N", default=numbers, help=people)
     add("--parts", action="store_true", help="also time the parts of each model: backbone, heads, what a person costs")
+    alternatives = "also time a part of each model beside alternatives to it, for the methods that name some"
+    add("--alternatives", action="store_true", help=alternatives)
     precision = "also measure each model optimized for inference (dynpose predict --precision), in these precisions"
-    add("--precision", nargs="+", choices=("float32", "bfloat16", "float16"), default=[], help=precision)
+    add("--precision", nargs="+", choices=PRECISIONS, default=[], help=precision)
     add("--compile", action="store_true", help="compile the optimized models")
     plot = "draw the times over the people, and those of the parts if they are timed"
     add("--plot", type=_plot_file, metavar="FILE.png", help=plot)
@@ -173,6 +176,8 @@ def _add_configs(add, *, peer):
     add("--peer", action=argparse.BooleanOptionalAction, default=peer, help=peers)
     size, shape = "of the images that the model gets, pixels; default 800 1333", ("HEIGHT", "WIDTH")
     add("--size", type=positive_int, nargs=2, metavar=shape, default=(800, 1333), help=size)
+    cpu_time = "times are CPU time of all threads, for a CPU that other processes use too; default: wall-clock time"
+    add("--cpu-time", action="store_true", help=cpu_time)
     add("opts", nargs="*", metavar="KEY VALUE", help="overrides of all configs but the peer's, after another option")
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from .cli import positive_int
 
-__all__ = ["add_job_arguments", "add_speed_arguments", "job_arguments"]
+__all__ = ["PRECISIONS", "add_job_arguments", "add_speed_arguments", "job_arguments"]
 
+# of an optimized model, as in dynpose.engine.fast_inference, which takes long to import
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _SHARED = ("num_gpus", "num_machines", "machine_rank", "dist_url")
 
 
@@ -34,7 +36,7 @@ def add_speed_arguments(parser: argparse.ArgumentParser, precision: str | None) 
     default = f"default {precision}" if precision else "default float32, or TEST.AMP's"
     parser.add_argument(
         "--precision",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        choices=PRECISIONS,
         default=precision,
         help=f"of the network; auto: bfloat16 where the device multiplies in it natively; {default}",
     )

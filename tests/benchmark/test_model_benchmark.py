@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -486,6 +487,16 @@ def test_optimized_models_are_measured_beside_the_others(quick, small_run, capsy
     assert {f"{name} / {faster}" for name, faster in zip(names, fast)} < time[0].keys()
 
 
+def test_the_precision_that_auto_stands_for_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    model = PoseModel("small", small_config(FCPOSE))
+    assert run._precision(model, CPU) == "as trained"
+    assert run._precision(model.optimized("float16", False), CPU) == "float16"
+    assert run._precision(model.optimized("auto", False), CPU) == "auto: bfloat16"
+    not_proven = PoseModel("small", small_config(CID, *SMALL_CID)).optimized("auto", False)
+    assert run._precision(not_proven, CPU) == "auto: float32"
+
+
 def test_file_and_plot_are_written_and_the_file_holds_no_path(quick, small_run, tmp_path, capsys):
     data, image = tmp_path / "figures.json", tmp_path / "figures.png"
     outputs = ("--json", str(data), "--plot", str(image))
@@ -570,6 +581,19 @@ def test_the_wall_clock_waits_for_the_device_before_and_after(monkeypatch):
     assert happened == ["wait", "call", "wait"]
 
 
+def test_cpu_time_leaves_out_what_others_take(quick, small_run, capsys):
+    assert clocks.make_cpu_clock()(lambda: time.sleep(0.3))[0] < 0.15
+    arguments = ("--no-peer", "--no-flops", "--people", "1", "--parts", "--cpu-time")
+    args = command(small_run.config, *arguments)
+    benchmark.run(args)
+    assert "float32, CPU time of all threads, " in capsys.readouterr().out.partition("\n")[0]
+    clock = Settings.from_args(args).make_clock()
+    assert clock(lambda: time.sleep(0.3))[0] < 0.15
+    args.device = "cuda:0"
+    with pytest.raises(ConfigError, match=r"--cpu-time: .* add --device cpu"):
+        Settings.from_args(args)
+
+
 # --- the time of parts ---
 
 
@@ -617,21 +641,21 @@ def test_parts_by_hand(monkeypatch):
     clock = FakeClock()
     monkeypatch.setattr(clocks, "time", clock)
     model = GeneralizedRCNN(clock)
-    timed = parts.time_parts(model, lambda: model(None), CPU, rounds=3)
+    timed = parts.time_parts(model, lambda: model(None), clocks.make_wall_clock(CPU), rounds=3)
     assert timed == {"backbone": 3, "RPN": 2, "RoI heads": 2, "other": 4}
     # and the model is as it was, after a failure too
     model.fail = True
     with pytest.raises(RuntimeError):
-        parts.time_parts(model, lambda: model(None), CPU, rounds=3)
+        parts.time_parts(model, lambda: model(None), clocks.make_wall_clock(CPU), rounds=3)
     assert "proposal_generator" not in vars(model)
     assert "forward" not in vars(model.backbone)
-    assert parts.time_parts(nn.Linear(1, 1), None, CPU, rounds=3) == {}
+    assert parts.time_parts(nn.Linear(1, 1), None, clocks.make_wall_clock(CPU), rounds=3) == {}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_model_has_its_parts(built, name):
     model = built.with_people(name, 2)
-    timed = parts.time_parts(model, lambda: model(images()), CPU, rounds=1)
+    timed = parts.time_parts(model, lambda: model(images()), clocks.make_wall_clock(CPU), rounds=1)
     assert next(iter(timed)) == "backbone"
     assert len(timed) >= 3
     assert min(timed.values()) > 0

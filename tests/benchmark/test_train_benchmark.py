@@ -18,6 +18,7 @@ from dynpose.benchmark import clocks, memory
 from dynpose.benchmark.configs import PEER_NAME
 from dynpose.benchmark.measure import Measurement
 from dynpose.benchmark.memory import OUT_OF_MEMORY
+from dynpose.benchmark.settings import Settings
 from dynpose.benchmark.train import report, run
 from dynpose.benchmark.train.case import (
     Training,
@@ -210,7 +211,11 @@ def test_parts_by_hand(monkeypatch):
 
     sleeper = Sleeper()
     monkeypatch.setattr(clocks.time, "perf_counter", lambda: sleeper.now)
-    assert time_parts(sleeper, "batch", CPU, rounds=3) == {"forward": 1.5, "backward": 3, "step": 2}
+    assert time_parts(sleeper, "batch", clocks.make_wall_clock(CPU), rounds=3) == {
+        "forward": 1.5,
+        "backward": 3,
+        "step": 2,
+    }
 
 
 # --- configs ---
@@ -319,7 +324,7 @@ def made_up_rows(monkeypatch, **measurements):
     monkeypatch.setattr(run, "measure_case", lambda *args: dict(zip(case.configs, measurements.values())))
     for name in case.configs:
         case.run(name, case.make_inputs(CPU, 0))
-    return case, lambda: run._rows(case, 3, with_parts=False)
+    return case, lambda: run._rows(case, Settings(CPU, rounds=3), with_parts=False)
 
 
 def test_ratios_and_cells_without_figures(monkeypatch):

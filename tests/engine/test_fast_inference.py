@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.modeling import META_ARCH_REGISTRY
 from PIL import Image
 from small_models import image, one_person, small_model
 from tiny_methods import METHODS, tiny_model
@@ -15,11 +16,12 @@ from torch import nn
 from dynpose import optimize_for_inference
 from dynpose.config import ConfigError
 from dynpose.engine.fast_inference import resolve_precision
+from dynpose.methods import registered_methods
 from dynpose.modeling.fcpose.fcpose import FCPose
 from dynpose.tools.cli import main
 
 BASE = "configs/FCPose/Base-FCPose.yaml"
-TRAINED = Path(__file__).parents[1] / "trained" / "fcpose_synthetic.pth"
+TRAINED = Path(__file__).parents[1] / "trained"
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +112,43 @@ def test_auto_on_a_gpu(monkeypatch):
         resolve_precision("fp16", "cuda", FCPose)
 
 
-def evaluated(precision, folder):
-    """Results of the trained demo by ``dynpose evaluate``: AP, and the confident people of each image."""
-    words = ["evaluate", "--config-file", "quick/fcpose_synthetic.yaml", "--weights", str(TRAINED), "--precision"]
+# of each method that is proven in bfloat16: the config of its trained weights, and their least AP
+PROVEN = {
+    "FCPose": ("fcpose_synthetic", [], 65),
+    "InsPose": (
+        "inspose_synthetic",
+        [
+            *("MODEL.BACKBONE.NAME", "build_fcos_timm_fpn_backbone", "MODEL.TIMM.NAME", "test_resnet"),
+            *("DATASETS.SYNTHETIC.PEOPLE", "[1, 4]", "DATASETS.SYNTHETIC.SCALE", "[0.5, 0.9]"),
+            *("DATASETS.SYNTHETIC.CROWDING", "0.5"),
+        ],
+        25,
+    ),
+}
+
+
+def test_what_auto_takes_has_trained_weights():
+    proven = {method.name for method in registered_methods() if _proven(method.name)}
+    assert proven == set(PROVEN)
+
+
+def _proven(name):
+    return getattr(META_ARCH_REGISTRY.get(name), "proven_precisions", ())
+
+
+def evaluated(method, precision, folder):
+    """Results of trained weights by ``dynpose evaluate``: AP, and the confident people of each image."""
+    name, opts, _ = PROVEN[method]
+    words = [
+        "evaluate",
+        "--config-file",
+        f"quick/{name}.yaml",
+        "--weights",
+        str(TRAINED / f"{name}.pth"),
+        "--precision",
+    ]
     data = {"NUM_VAL": 30, "NUM_TRAIN": 1, "ROOT": folder / "synthetic"}
-    opts = [str(word) for name, value in data.items() for word in (f"DATASETS.SYNTHETIC.{name}", value)]
+    opts = [*opts, *(str(word) for key, value in data.items() for word in (f"DATASETS.SYNTHETIC.{key}", value))]
     main([*words, precision, "--output", str(folder / precision), *opts])
     people = {}
     for person in json.loads((folder / precision / "inference" / "coco_instances_results.json").read_text()):
@@ -123,12 +157,13 @@ def evaluated(precision, folder):
     return json.loads((folder / precision / "results.json").read_text())["keypoints/AP"], people
 
 
+@pytest.mark.parametrize("method", PROVEN)
 @pytest.mark.usefixtures("clean_run")
-def test_a_trained_model_has_the_same_ap_and_poses_in_bfloat16(tmp_path):
-    """On 30 images, with a chance of 0.3 AP; docs/evaluation.md has the 100 of the demo, with 0.0."""
-    ap, people = evaluated("float32", tmp_path)
-    fast_ap, fast_people = evaluated("bfloat16", tmp_path)
-    assert ap > 65
+def test_a_trained_model_has_the_same_ap_and_poses_in_bfloat16(tmp_path, method):
+    """On 30 images, with a chance of 0.3 AP; docs/prediction.md has FCPose's on the 100 of the demo, with 0.1."""
+    ap, people = evaluated(method, "float32", tmp_path)
+    fast_ap, fast_people = evaluated(method, "bfloat16", tmp_path)
+    assert ap > PROVEN[method][2]
     assert fast_ap == pytest.approx(ap, abs=0.4)
     nearest = [
         min((np.linalg.norm(person - other, axis=1) for other in fast_people[image]), key=np.mean)

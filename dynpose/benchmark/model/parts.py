@@ -9,16 +9,15 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
-from dynpose.benchmark.clocks import make_wall_clock
+from dynpose.benchmark.clocks import Clock
 from dynpose.methods import find_method
 
 _OTHER = "other"
 
 
-def time_parts(model: nn.Module, call: Callable[[], Any], device: torch.device, rounds: int) -> dict[str, float]:
+def time_parts(model: nn.Module, call: Callable[[], Any], clock: Clock, rounds: int) -> dict[str, float]:
     """Time the parts of a model within whole calls.
 
     On a GPU the device is synchronised at both ends of each part, so a whole call takes slightly longer than one timed
@@ -27,7 +26,7 @@ def time_parts(model: nn.Module, call: Callable[[], Any], device: torch.device, 
     Args:
         model: of a registered method, whose slot ``parts`` names them.
         call: runs the model once.
-        device: of the model.
+        clock: of whole calls, see :mod:`dynpose.benchmark.clocks`.
         rounds: number of timed calls, after one warm-up call.
 
     Returns:
@@ -36,7 +35,7 @@ def time_parts(model: nn.Module, call: Callable[[], Any], device: torch.device, 
     method = find_method(type(model))
     if method is None:
         return {}
-    clock, calls = make_wall_clock(device), []
+    calls = []
     for _ in range(1 + rounds):
         seconds = Counter(dict.fromkeys(method.parts, 0.0))
         with contextlib.ExitStack() as context:

@@ -26,6 +26,7 @@ def tables(report: dict[str, Any], style: str) -> str:
         table("Memory of one image beyond weights and image, MiB", [_memory(row) for row in cases], style),
         table("GFLOPs of one image, a multiply-add counted as one", _gflops(models), style),
         *(table(f"Parts of {row['model']}, ms", _parts(row["model"], cases), style) for row in models),
+        *(block for row in report.get("parts", []) for block in _alternatives(row, style)),
         *report["notes"],
     )
 
@@ -48,14 +49,14 @@ def _times(row, peer, optimized):
     others = [name for name in models if peer not in (None, name, optimized.get(name))]
     return {
         "people": row["people"],
-        **{name: cell(each, "ms") for name, each in models.items()},
+        **_cells(models, "ms"),
         **{f"{peer} / {name}": figure(ratio(models[peer], models[name], "ms")) for name in others},
         **{f"{base} / {name}": figure(ratio(models[base], models[name], "ms")) for name, base in optimized.items()},
     }
 
 
 def _memory(row):
-    return {"people": row["people"], **{name: cell(each, "mib") for name, each in row["models"].items()}}
+    return {"people": row["people"], **_cells(row["models"], "mib")}
 
 
 def _parts(model, cases):
@@ -72,3 +73,20 @@ def _gflops(models):
         {"people": number, **{row["model"]: f"{row['gflops'][number]:.2f}" for row in models}}
         for number in models[0]["gflops"]
     ]
+
+
+def _alternatives(row, style):
+    """Times and memory of a part and its alternatives, with the times over that of the part, which comes first."""
+    title = f"{row['part'].capitalize()} of {row['model']} and alternatives"
+    own, *others = row["cases"][0]["alternatives"]
+    times, memory = [], []
+    for case in row["cases"]:
+        figures = case["alternatives"]
+        ratios = {f"{name} / {own}": figure(ratio(figures[name], figures[own], "ms")) for name in others}
+        times.append({"people": case["people"], **_cells(figures, "ms"), **ratios})
+        memory.append({"people": case["people"], **_cells(figures, "mib")})
+    return table(f"{title}, ms", times, style), table(f"{title}, memory, MiB", memory, style)
+
+
+def _cells(figures, key):
+    return {name: cell(each, key) for name, each in figures.items()}

@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
 
-from dynpose.benchmark.clocks import make_wall_clock
+from dynpose.benchmark.clocks import Clock
 from dynpose.benchmark.configs import (
     PEER_CONFIG,
     PEER_NAME,
@@ -214,7 +214,7 @@ def make_batch(
     return Inputs(images.to(device), boxes.to(device), torch.tensor(seed))
 
 
-def time_parts(training: Training, inputs: Inputs, device: torch.device, rounds: int) -> dict[str, float]:
+def time_parts(training: Training, inputs: Inputs, clock: Clock, rounds: int) -> dict[str, float]:
     """Time forward pass, backward pass and step within whole iterations.
 
     On a GPU the device is synchronised after each, so together they take slightly longer than an iteration timed alone.
@@ -222,13 +222,12 @@ def time_parts(training: Training, inputs: Inputs, device: torch.device, rounds:
     Args:
         training: the model and optimizer.
         inputs: a batch.
-        device: of the training.
+        clock: of whole calls, see :mod:`dynpose.benchmark.clocks`.
         rounds: number of timed iterations, after one warm-up iteration.
 
     Returns:
         Median seconds of "forward", "backward" and the optimizer's "step".
     """
-    clock = make_wall_clock(device)
     seconds: dict[str, list[float]] = {"forward": [], "backward": [], "step": []}
     for _ in range(1 + rounds):
         loss: list[torch.Tensor] = []

@@ -7,7 +7,6 @@ import sys
 from argparse import Namespace
 from typing import Any
 
-from dynpose.benchmark.clocks import make_wall_clock
 from dynpose.benchmark.configs import without_folders
 from dynpose.benchmark.measure import measure as measure_case
 from dynpose.benchmark.measure import progress
@@ -36,7 +35,7 @@ def measure(args: Namespace) -> dict[str, Any]:
         {each.name: each for each in configs}, args.batch, tuple(args.size), args.people, settings.device
     )
     with settings.applied():
-        rows = _rows(case, settings.rounds, args.parts)
+        rows = _rows(case, settings, args.parts)
         return {
             "environment": environment(settings.device),
             "settings": {
@@ -51,13 +50,13 @@ def measure(args: Namespace) -> dict[str, Any]:
         }
 
 
-def _rows(case, rounds, with_parts):
-    device = case.device
+def _rows(case, settings, with_parts):
+    device, rounds, clock = case.device, settings.rounds, settings.make_clock()
     rows = []
-    for name, measurement in measure_case(case, list(case.configs), device, make_wall_clock(device), rounds).items():
+    for name, measurement in measure_case(case, list(case.configs), device, clock, rounds).items():
         figures, parts = _figures(case, name, measurement), {}
         if with_parts and measurement.median:
-            parts = time_parts(case[name], case.make_inputs(device, 0), device, rounds)
+            parts = time_parts(case[name], case.make_inputs(device, 0), clock, rounds)
         rows.append(
             {
                 "config": name,

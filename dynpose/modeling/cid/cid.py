@@ -283,6 +283,13 @@ class CID(ImageModel):
                 "its steps depends on the people found: set it to '' to export plain OKS-NMS"
             )
 
+    def people_at_once(self, features: Tensor) -> int:
+        """Maximum people whose heatmaps inference holds at once, for a map F (B, C, H, W)."""
+        at_once = self.options.max_instances_per_chunk
+        if self.device.type == "cpu":
+            at_once = min(at_once, max(1, _MAX_CELLS_ON_CPU // features[0, 0].numel()))
+        return at_once
+
     def map_sizes(self, image_sizes: Tensor) -> Tensor:
         """Height and width of images (..., 2) int64 in cells of the map, rounded up."""
         return torch.div(image_sizes + (self.stride - 1), self.stride, rounding_mode="floor")
@@ -415,9 +422,7 @@ class CID(ImageModel):
         if is_recording():
             return self._locate_at_once(shared, people, mirrored, sizes)
         keypoints = [views[0].new_zeros(0, self.schema.num_keypoints, 3, dtype=torch.float32)]
-        at_once = self.options.max_instances_per_chunk
-        if self.device.type == "cpu":
-            at_once = min(at_once, max(1, _MAX_CELLS_ON_CPU // views[0][0, 0].numel()))
+        at_once = self.people_at_once(views[0])
         for start in range(0, len(people[0]), at_once):
             chunk = slice(start, start + at_once)
             keypoints.append(self._locate_at_once(shared, [of_view[chunk] for of_view in people], mirrored, sizes))

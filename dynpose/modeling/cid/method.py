@@ -10,6 +10,7 @@ from dynpose.config import ConfigError
 from dynpose.methods import Method, register_method
 from dynpose.modeling.injection import corner_keypoints, replaced, substitute
 
+from .benchmark import PART_BENCHMARK, center_cells
 from .cid import CID
 from .config import add_cid_config
 from .figures import FIGURES
@@ -28,9 +29,9 @@ def inject_detections(model: CID, boxes: Tensor) -> Iterator[None]:
     person, OKS-NMS compares the corners of the injected boxes instead.
     """
     predict_centers, locate = model.iia.centers, model.locate
-    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-    u, v = torch.div(centers, model.stride, rounding_mode="floor").long().unbind(dim=1)
-    _check_distances(torch.stack([u, v], dim=1))
+    cells = center_cells(boxes, model.stride)
+    _check_distances(cells)
+    u, v = cells.unbind(dim=1)
 
     def injected_centers(features):
         predicted = predict_centers(features)
@@ -73,6 +74,7 @@ register_method(
         inject_detections=inject_detections,
         count_network_flops=None,
         kp_net_benchmark=None,
+        part_benchmark=PART_BENCHMARK,
         figures=FIGURES,
     )
 )

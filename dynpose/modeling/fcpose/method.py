@@ -40,6 +40,7 @@ register_method(
         inject_detections=inject_fcos_detections,
         count_network_flops=count_network_flops,
         kp_net_benchmark=KP_NET_BENCHMARK,
+        part_benchmark=None,
         figures=FIGURES,
     )
 )

@@ -77,6 +77,7 @@ register_method(
         count_network_flops=count_network_flops,
         # section 3.2
         kp_net_benchmark=KPNetBenchmark(channels=8, cpu_instances=(1, 10, 50, 100, 500)),
+        part_benchmark=None,
         figures=FIGURES,
     )
 )
@@ -92,6 +93,7 @@ register_method(
         inject_detections=inject_fcos_detections,
         count_network_flops=count_kp_net_flops,
         kp_net_benchmark=None,
+        part_benchmark=None,
         figures=RELEASED_FIGURES,
     )
 )
