@@ -274,6 +274,8 @@ class AuxBranch(nn.Module):
 
 def scale_gradient(values: Tensor, factor: float) -> Tensor:
     """Return the values unchanged, with the gradient multiplied by ``factor``."""
+    if not torch.is_grad_enabled():
+        return values
     constant = values.detach()
     return constant + (values - constant) * factor
 
