@@ -98,7 +98,7 @@ def _settings(oblivious: bool) -> Iterator[None]:
     from torch._dynamo import config
 
     sizes = torch.fx.experimental._config.patch(backed_size_oblivious=oblivious)  # type: ignore[attr-defined]
-    with sizes, config.patch(fake_tensor_cache_enabled=False):  # type: ignore[attr-defined]
+    with sizes, config.patch(fake_tensor_cache_enabled=False):
         yield
 
 

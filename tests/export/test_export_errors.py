@@ -1,5 +1,6 @@
 """What `dynpose export` refuses, each in one line; and tracing a model without it."""
 
+import signal
 import sys
 
 import pytest
@@ -40,6 +41,33 @@ def test_arguments(tmp_path, export, capsys, arguments, message):
     assert line.startswith("dynpose: error: ")
     assert line.count("\n") == 1
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_leaves_an_earlier_file_and_nothing_else(tmp_path, export, monkeypatch, capsys, number, code, word):
+    def write(network, path, *_):
+        path.write_text("half a file")
+        signal.raise_signal(number)
+
+    path = tmp_path / "pose.ts"
+    path.write_text("an earlier file")
+    monkeypatch.setattr("dynpose.export.exporting.traced", lambda *_: None)
+    monkeypatch.setattr("dynpose.export.exporting.write_torchscript", write)
+    assert export(path, "--format", "torchscript") == code
+    assert capsys.readouterr().err == f"dynpose: {word}\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["pose.ts"]
+    assert path.read_text() == "an earlier file"
+
+
+def test_a_folder_that_can_not_be_made(tmp_path, export, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    assert export(tmp_path / "file" / "pose.ts", "--format", "torchscript") == 2
+    line = capsys.readouterr().err
+    assert line.startswith("dynpose: error: ")
+    assert str(tmp_path / "file") in line
+    assert line.count("\n") == 1
 
 
 def test_weights_that_are_exported(tmp_path, capsys):
