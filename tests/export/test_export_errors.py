@@ -97,11 +97,13 @@ def test_folder_without_images(tmp_path, export, capsys):
     assert "empty" in capsys.readouterr().err
 
 
-def test_unknown_names():
+def test_unknown_names(tmp_path):
     with pytest.raises(ConfigError, match="--format must be one of onnx, torch-export, openvino, torchscript, got 'x'"):
         check_arguments("x", "float32", "a.onnx")
     with pytest.raises(ConfigError, match="--precision must be one of float32, float16, bfloat16, int8, got 'int4'"):
         check_arguments("onnx", "int4", "a.onnx")
+    with pytest.raises(ConfigError, match=r"--output .*: it is a folder; name the file to write in it"):
+        check_arguments("onnx", "float32", tmp_path)
     with pytest.raises(SystemExit):
         main(["export", "--weights", "a.pth", "--output", "a.onnx", "--format", "x"])
 

@@ -331,7 +331,7 @@ class InsPose(ImageDetector):
             width = offsets.shape[-1]
             shift = offsets_at(offsets, nets.image_index, cells)
         else:
-            width = -(-p3.shape[-1] * self.kp_net_head.stride // self.map_stride)
+            width = (p3.shape[-1] * self.kp_net_head.stride + self.map_stride - 1) // self.map_stride
             shift = 0.5
         return torch.cat([(cell_positions(cells, width) + shift) * self.map_stride, confidence[..., None]], dim=-1)
 
