@@ -91,6 +91,19 @@ def test_a_file_with_nan_scores_is_at_fault():
     )
 
 
+def test_keypoints_far_outside_may_move_more():
+    """Float32 numbers are 0.001 apart at 9,000 pixels, where random weights put keypoints of a small image."""
+    people = (torch.zeros(1, 1, 4), torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(1, 1, 3, 3), torch.tensor([1]))
+    far, moved, too_far = (people[3] + shift for shift in (9000, 9000.1, 9000.2))
+    tolerance = TOLERANCES["float32"]
+    ours = (*people[:3], far, people[4])
+    for keypoints, is_refused in ((moved, False), (too_far, True)):
+        (result,) = compare(ours, (*people[:3], keypoints, people[4]))
+        assert bool(result.disagreement(tolerance, side=500)) == is_refused
+    (result,) = compare(people, (*people[:3], people[3] + 0.02, people[4]))
+    assert "100% of the keypoints differ by more than 0.01 pixels" in result.disagreement(tolerance, side=500)
+
+
 def test_folder_without_images(tmp_path, export, capsys):
     (tmp_path / "empty").mkdir()
     assert export(tmp_path / "pose.onnx", "--precision", "int8", "--calibration", tmp_path / "empty") == 2
