@@ -23,7 +23,6 @@ _LEAST, _MOST = 2, 1024
 # torch.export's strict mode, and whether sizes of 0 and 1 are the same case as larger ones. The last two are what
 # torch.onnx.export tries; with them, a file of torch.export may refuse a single image.
 _ATTEMPTS = ((False, False), (False, True), (True, True))
-_with = torch.fx.experimental._config.patch  # type: ignore[attr-defined]
 
 
 def captured(
@@ -48,7 +47,7 @@ def captured(
     failures = []
     for strict, oblivious in _ATTEMPTS:
         try:
-            with quiet(), torch.no_grad(), _pooling_by_selection(network), _with(backed_size_oblivious=oblivious):
+            with quiet(), torch.no_grad(), _pooling_by_selection(network), _settings(oblivious):
                 return torch.export.export(network, example, dynamic_shapes=shapes, strict=strict)
         except Exception as error:
             failures.append(error)
@@ -88,6 +87,19 @@ def traced(network: nn.Module, example: tuple[Tensor, Tensor]) -> torch.jit.Scri
             return torch.jit.trace(network, example, check_trace=False)
     except Exception as error:
         raise _explained(error, "torch.jit.trace", network) from error
+
+
+@contextmanager
+def _settings(oblivious: bool) -> Iterator[None]:
+    """Settings of torch.export: sizes of 0 and 1, and no cache of operators' results.
+
+    With symbolic sizes, filling the cache costs more than it saves, a sixth of an export.
+    """
+    from torch._dynamo import config
+
+    sizes = torch.fx.experimental._config.patch(backed_size_oblivious=oblivious)  # type: ignore[attr-defined]
+    with sizes, config.patch(fake_tensor_cache_enabled=False):
+        yield
 
 
 @contextmanager

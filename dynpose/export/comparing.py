@@ -22,8 +22,8 @@ class Tolerance:
     Attributes:
         people: fraction of the people that both have, and whose scores stay within ``score``.
         score: difference of a person's scores.
-        keypoint: distance that a keypoint may move in an image of up to 512 pixels, pixels; in a larger one
-            proportionally more, since rounding is relative to the coordinates.
+        keypoint: distance that a keypoint may move in an image of up to 512 pixels, pixels; in a larger one, or as far
+            outside of the image, proportionally more, since rounding is relative to the coordinates.
         keypoints: fraction of the keypoints that stay within it. In float32, the rest are ties of heatmap peaks.
     """
 
@@ -57,6 +57,7 @@ class Comparison:
         matched: number of people in both.
         scores: (matched,) differences of their scores.
         distances: distance of each keypoint of the matched people, pixels.
+        reach: largest coordinate of each of these keypoints, pixels.
         boxes: largest difference of their box coordinates, pixels.
         faults: numbers that are not finite in one result alone, classes that differ, or rows beyond the count.
     """
@@ -66,6 +67,7 @@ class Comparison:
     matched: int
     scores: np.ndarray
     distances: np.ndarray
+    reach: np.ndarray
     boxes: float
     faults: list[str]
 
@@ -86,11 +88,11 @@ class Comparison:
             return f"PyTorch has {self.expected} people, the file {self.found}; {self.matched} are the same"
         if self.scores.size and (self.scores <= tolerance.score).mean() < tolerance.people:
             return f"scores differ by up to {self.scores.max():.2g}; {tolerance.score:g} is allowed"
-        limit = tolerance.keypoint * max(1.0, side / _SIDE)
-        within = (self.distances <= limit).mean() if self.distances.size else 1.0
+        limits = tolerance.keypoint * np.maximum(max(1.0, side / _SIDE), self.reach / _SIDE)
+        within = (self.distances <= limits).mean() if self.distances.size else 1.0
         if within < tolerance.keypoints:
             return (
-                f"{1 - within:.0%} of the keypoints differ by more than {limit:.2g} pixels, the median "
+                f"{1 - within:.0%} of the keypoints differ by more than {limits.min():.2g} pixels, the median "
                 f"by {np.median(self.distances):.2g}"
             )
         return None
@@ -158,6 +160,7 @@ def _compare(ours, theirs):
         matched=len(rows) + _at_the_limit(scores, len(ours[0]), rows, columns),
         scores=np.abs(scores[0][rows] - scores[1][columns]),
         distances=apart[rows, columns].flatten(),
+        reach=np.abs(points[0][rows]).max(axis=-1).flatten(),
         boxes=float(np.abs(boxes[0][rows] - boxes[1][columns]).max(initial=0)),
         faults=faults,
     )

@@ -63,8 +63,8 @@ def check_arguments(format: str, precision: str, output: str | os.PathLike[str],
     """Check the names of a format, a precision and a file, and ONNX's opset.
 
     Raises:
-        ConfigError: one of them is unknown, the format does not have the precision, or the file's name does not end
-            with the format's suffix.
+        ConfigError: one of them is unknown, the format does not have the precision, the file is a folder, or its name
+            does not end with the format's suffix.
     """
     if format not in FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}")
@@ -79,6 +79,8 @@ def check_arguments(format: str, precision: str, output: str | os.PathLike[str],
             f"--precision {precision}: --format {format} has {', '.join(chosen.precisions)} only; give --format "
             f"{' or '.join(others)} for {precision}"
         )
+    if Path(output).is_dir():
+        raise ConfigError(f"--output {os.fspath(output)}: it is a folder; name the file to write in it")
     if Path(output).suffix != chosen.suffix:
         raise ConfigError(
             f"--output {os.fspath(output)}: the name of a file of --format {format} ends in {chosen.suffix}"

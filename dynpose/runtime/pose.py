@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,8 +74,11 @@ class Pose(ImagePredictor[People]):
         runtime: str | None = None,
         score_threshold: float | None = None,
     ):
+        if score_threshold is not None and not isinstance(score_threshold, Real):
+            raise TypeError(f"score_threshold must be a number or None, got {score_threshold!r}")
         if score_threshold is not None and math.isnan(score_threshold):
             raise ValueError("score_threshold must be a number or None, got nan")
+        self._arguments = (os.path.abspath(os.path.expanduser(os.fspath(file))), device, threads, runtime)
         self.file = os.fspath(file)
         self._session = open_session(file, device, threads, runtime)
         self.metadata: ExportMetadata = self._session.metadata
@@ -89,6 +93,10 @@ class Pose(ImagePredictor[People]):
         self.score_threshold = score_threshold
         self._size_divisibility = self.metadata.size_divisibility
         self._max_batch_size = self.max_batch_size = self._session.input_shape[0]
+
+    def __reduce__(self):
+        # the runtimes' sessions can't be copied: a copy, in another process or in this one, loads the file again
+        return type(self), (*self._arguments, self.score_threshold)
 
     def prepare(self, image: ImageLike) -> dict[str, Any]:
         """Read, check and resize an image.

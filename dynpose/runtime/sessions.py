@@ -30,6 +30,8 @@ _READERS = {".onnx": RUNTIMES, ".xml": ("openvino",)}
 _ERRORS_ONLY = 3
 # Endings of exported files that need PyTorch
 _OF_PYTORCH = (".pt2", ".ts")
+# The runtimes start as many as they are told to, up to the end of the process
+_MOST_THREADS = 1024
 # Ending of the file with the weights of an .xml
 _WEIGHTS = ".bin"
 
@@ -86,8 +88,8 @@ def open_session(
         raise TypeError(f"device must be a name such as cpu or cuda:1, got {device!r}")
     if threads is not None and not isinstance(threads, int):
         raise TypeError(f"threads must be an int or None, got {threads!r}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise ValueError(f"threads must be from 1 to {_MOST_THREADS}, got {threads}")
     if runtime is not None and runtime not in RUNTIMES:
         raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
     readers = _READERS.get(path.suffix.lower())
@@ -222,10 +224,15 @@ def _check_names(path, metadata, inputs, outputs):
         )
 
 
+# onnxruntime's, by name of the device
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
 def _provider(onnxruntime, path, device):
     """onnxruntime's provider of a device, with its options."""
     kind, _, number = device.partition(":")
-    name = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(kind, kind)
+    kind = kind.lower() if kind.lower() in _PROVIDERS else kind
+    name = _PROVIDERS.get(kind, kind)
     available = onnxruntime.get_available_providers()
     if name not in available:
         remedy = "pip install onnxruntime-gpu in place of onnxruntime, or give cpu" if kind == "cuda" else "give cpu"

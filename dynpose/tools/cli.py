@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         int: exit code. 0 = done, 1 = the command's own negative result, see its help, 2 = invalid input, which is
-        reported in one line, 130 = interrupted, and for predict 143 = terminated.
+        reported in one line, 130 = interrupted, and for predict and export 143 = terminated.
     """
     args = _parser().parse_args(argv)
     return exit_code("dynpose", lambda: args.run(args), is_run=args.is_run)

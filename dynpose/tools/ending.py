@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["exit_code"]
+__all__ = ["clean_on_sigterm", "exit_code"]
 
+# 128 + the number of SIGTERM, as shells count
+_TERMINATED = 143
 _INSTALLER = Path(__file__).with_name("install_detectron2.py")
 
 
@@ -36,6 +38,29 @@ def exit_code(program: str, function: Callable[[], int | None], *, is_run: bool 
         if not is_run or not _is_reported_by_another(message):
             print(f"{program}: error: {message}", file=sys.stderr)
         return 2
+
+
+def clean_on_sigterm(function: Callable[[], int | None]) -> int | None:
+    """Run a function that ends on SIGTERM as on Ctrl-C: it removes what it has begun.
+
+    Args:
+        function (Callable[[], int | None]): of a command.
+
+    Returns:
+        int | None: the function's result; 143 = terminated.
+    """
+    from dynpose.utils.terminating import sigterm_raises
+
+    try:
+        with sigterm_raises(_Terminated):
+            return function()
+    except _Terminated:
+        print("dynpose: terminated", file=sys.stderr)
+        return _TERMINATED
+
+
+class _Terminated(BaseException):
+    """Raised on SIGTERM."""
 
 
 def _message(error):

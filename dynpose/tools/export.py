@@ -18,6 +18,9 @@ config's, and several numbers of people; a file that disagrees is not written. -
 convolutions and reports what that costs at the config's size and at three times that size: with --annotations AP, else
 the shift of the keypoints.
 
+Exit code: 2 = refused, or the file disagrees with PyTorch; 130 and 143 = ended by SIGINT (Ctrl-C) or SIGTERM. Then an
+earlier file of that name is unchanged.
+
 The packages are in extras: pip install 'dynpose[export]', and for OpenVINO 'dynpose[export,openvino]'.
 """
 
@@ -29,6 +32,7 @@ from typing import Any
 
 from .cli import positive_int
 from .config_of_weights import required_config
+from .ending import clean_on_sigterm
 
 NAME = "export"
 HELP = "write a model to a file that runs without dynpose: ONNX, OpenVINO, torch.export, TorchScript"
@@ -72,8 +76,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after another option")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Export, check and report."""
+def run(args: argparse.Namespace) -> int | None:
+    """Export, check and report; 143 = terminated."""
+    return clean_on_sigterm(lambda: _export(args))
+
+
+def _export(args):
     from dynpose.config import ConfigError
     from dynpose.data.any_image import to_bgr
     from dynpose.export import ExportNetwork, check_samples, export_network, file_metadata

@@ -36,12 +36,11 @@ import sys
 from dynpose.results import FORMATS
 
 from .cli import finite_number, positive_int, positive_number
+from .ending import clean_on_sigterm
 from .job_arguments import add_speed_arguments
 
 NAME = "predict"
 HELP = "find the people in images and videos: pictures and one JSON file"
-
-_TERMINATED = 143
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,16 +122,9 @@ def _add_picture_arguments(parser):
     group.add_argument("--point-radius", type=positive_number, help="of keypoints, pixels; default: 1.1 x the width")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int | None:
     """Predict; see the module for the exit code."""
-    from dynpose.utils.terminating import sigterm_raises
-
-    try:
-        with sigterm_raises(_Terminated):
-            return _run(args)
-    except _Terminated:
-        print("dynpose: terminated", file=sys.stderr)
-        return _TERMINATED
+    return clean_on_sigterm(lambda: _run(args))
 
 
 def _run(args):
@@ -179,7 +171,3 @@ def _import_without_collecting(module):
         gc.freeze()
     finally:
         gc.enable()
-
-
-class _Terminated(BaseException):
-    """Raised on SIGTERM: the command ends as on Ctrl-C."""

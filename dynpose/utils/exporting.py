@@ -1,9 +1,12 @@
 """Models that are run to record their graph."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["is_exporting", "is_recording", "pad_rows"]
+__all__ = ["is_exporting", "is_recording", "pad_rows", "without_autocast"]
 
 
 def is_exporting() -> bool:
@@ -25,3 +28,14 @@ def pad_rows(values: Tensor, size: int) -> Tensor:
     """
     rows = torch.arange(values.shape[0], device=values.device)
     return values.new_zeros(size, *values.shape[1:]).index_put((rows,), values)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Switch autocast off for a device, where it is on.
+
+    ``torch.export`` records the context as a separate graph, which costs seconds of an export even where it changes
+    nothing.
+    """
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

@@ -1,5 +1,6 @@
 """What `dynpose export` refuses, each in one line; and tracing a model without it."""
 
+import signal
 import sys
 
 import pytest
@@ -42,6 +43,33 @@ def test_arguments(tmp_path, export, capsys, arguments, message):
     assert not path.exists()
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_leaves_an_earlier_file_and_nothing_else(tmp_path, export, monkeypatch, capsys, number, code, word):
+    def write(network, path, *_):
+        path.write_text("half a file")
+        signal.raise_signal(number)
+
+    path = tmp_path / "pose.ts"
+    path.write_text("an earlier file")
+    monkeypatch.setattr("dynpose.export.exporting.traced", lambda *_: None)
+    monkeypatch.setattr("dynpose.export.exporting.write_torchscript", write)
+    assert export(path, "--format", "torchscript") == code
+    assert capsys.readouterr().err == f"dynpose: {word}\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["pose.ts"]
+    assert path.read_text() == "an earlier file"
+
+
+def test_a_folder_that_can_not_be_made(tmp_path, export, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    assert export(tmp_path / "file" / "pose.ts", "--format", "torchscript") == 2
+    line = capsys.readouterr().err
+    assert line.startswith("dynpose: error: ")
+    assert str(tmp_path / "file") in line
+    assert line.count("\n") == 1
+
+
 def test_weights_that_are_exported(tmp_path, capsys):
     assert main(["export", "--weights", "pose.onnx", "--output", str(tmp_path / "a.onnx")]) == 2
     assert "pose.onnx: it is an exported file already; give the checkpoint that it is of" in capsys.readouterr().err
@@ -63,17 +91,32 @@ def test_a_file_with_nan_scores_is_at_fault():
     )
 
 
+def test_keypoints_far_outside_may_move_more():
+    """Float32 numbers are 0.001 apart at 9,000 pixels, where random weights put keypoints of a small image."""
+    people = (torch.zeros(1, 1, 4), torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(1, 1, 3, 3), torch.tensor([1]))
+    far, moved, too_far = (people[3] + shift for shift in (9000, 9000.1, 9000.2))
+    tolerance = TOLERANCES["float32"]
+    ours = (*people[:3], far, people[4])
+    for keypoints, is_refused in ((moved, False), (too_far, True)):
+        (result,) = compare(ours, (*people[:3], keypoints, people[4]))
+        assert bool(result.disagreement(tolerance, side=500)) == is_refused
+    (result,) = compare(people, (*people[:3], people[3] + 0.02, people[4]))
+    assert "100% of the keypoints differ by more than 0.01 pixels" in result.disagreement(tolerance, side=500)
+
+
 def test_folder_without_images(tmp_path, export, capsys):
     (tmp_path / "empty").mkdir()
     assert export(tmp_path / "pose.onnx", "--precision", "int8", "--calibration", tmp_path / "empty") == 2
     assert "empty" in capsys.readouterr().err
 
 
-def test_unknown_names():
+def test_unknown_names(tmp_path):
     with pytest.raises(ConfigError, match="--format must be one of onnx, torch-export, openvino, torchscript, got 'x'"):
         check_arguments("x", "float32", "a.onnx")
     with pytest.raises(ConfigError, match="--precision must be one of float32, float16, bfloat16, int8, got 'int4'"):
         check_arguments("onnx", "int4", "a.onnx")
+    with pytest.raises(ConfigError, match=r"--output .*: it is a folder; name the file to write in it"):
+        check_arguments("onnx", "float32", tmp_path)
     with pytest.raises(SystemExit):
         main(["export", "--weights", "a.pth", "--output", "a.onnx", "--format", "x"])
 

@@ -142,7 +142,10 @@ def test_the_sampled_convolution_is_torchvision_s():
     generator = random()
     maps, weight = torch.randn(2, 8, 11, 13, generator=generator), torch.randn(6, 8, 3, 3, generator=generator)
     # many samples lie outside of the map, or on its edge
-    shift = torch.randn(2, 18, 11, 13, generator=generator) * 4
-    shift[:, :4] = shift[:, :4].round()
-    expected = torchvision.ops.deform_conv2d(maps, shift, weight, padding=1)
-    assert_close(sample_and_multiply(maps, shift, weight), expected, atol=1e-4, rtol=1e-4)
+    star = torch.randn(2, 9, 2, 11, 13, generator=generator) * 4
+    star[:, :2] = star[:, :2].round()
+    # torchvision's samples, (y, x), are relative to those of an ordinary convolution
+    side = torch.arange(-1, 2)
+    shift = star.flip(2) - torch.cartesian_prod(side, side)[:, :, None, None]
+    expected = torchvision.ops.deform_conv2d(maps, shift.flatten(1, 2), weight, padding=1)
+    assert_close(sample_and_multiply(maps, star, weight), expected, atol=1e-4, rtol=1e-4)

@@ -1,6 +1,7 @@
 """Prediction with an exported file, against detectron2's post-processing and numbers by hand."""
 
 import json
+import pickle
 
 import cv2
 import numpy as np
@@ -155,6 +156,21 @@ def test_a_fixed_input_size(photo, tmp_path, pose):
         narrow(photo)
 
 
+def test_the_device_in_capitals(exported, openvino_file):
+    assert Pose(exported, device="CPU")._session.device == "CPUExecutionProvider"
+    assert Pose(openvino_file, device="CPU")._session.device == "CPU"
+
+
+def test_a_copy_loads_the_file_again(exported, photo, tmp_path, monkeypatch):
+    """Sessions can't be copied, and multiprocessing copies what it sends to another process."""
+    monkeypatch.chdir(exported.parent)
+    pose = Pose(exported.name, threads=1, runtime="openvino", score_threshold=0.7)
+    monkeypatch.chdir(tmp_path)
+    copied = pickle.loads(pickle.dumps(pose))
+    assert (copied.runtime, copied.score_threshold) == ("openvino", 0.7)
+    assert_equals(copied(photo), _as_instances(pose(photo)))
+
+
 def test_people_are_selected_like_instances(pose, photo):
     people = pose(photo)
     people.track_ids = np.array([7, 8])
@@ -284,7 +300,9 @@ def test_an_affine_resize_without_opencv(tmp_path, monkeypatch):
         Pose(file)
 
 
-@pytest.mark.parametrize("arguments", [{"device": 0}, {"device": None}, {"threads": "2"}, {"threads": 1.5}])
+@pytest.mark.parametrize(
+    "arguments", [{"device": 0}, {"device": None}, {"threads": "2"}, {"threads": 1.5}, {"score_threshold": "0.3"}]
+)
 def test_arguments_of_another_type(exported, arguments):
     with pytest.raises(TypeError, match=rf"{next(iter(arguments))} must be .*, got"):
         Pose(exported, **arguments)
@@ -297,8 +315,9 @@ def test_arguments_out_of_range(exported, openvino_file):
         Pose(exported, device="cuda")
     with pytest.raises(CheckpointError, match="OpenVINO has no device 'cuda' here, only CPU"):
         Pose(openvino_file, device="cuda")
-    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
-        Pose(exported, threads=0)
+    for threads in (0, 10**6):
+        with pytest.raises(ValueError, match=f"threads must be from 1 to 1024, got {threads}"):
+            Pose(exported, threads=threads)
     with pytest.raises(ValueError, match="runtime must be one of onnxruntime, openvino, got 'tensorrt'"):
         Pose(exported, runtime="tensorrt")
     with pytest.raises(CheckpointError, match=r"onnxruntime does not read \.xml"):

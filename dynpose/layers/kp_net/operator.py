@@ -18,7 +18,7 @@ import torch
 from dynpose.layers.backends import Implementation, register_backend, select_backend
 from dynpose.layers.tensor_checks import check_below, check_tensor
 from dynpose.layers.triton_support import triton, triton_unavailable_reason
-from dynpose.utils.exporting import is_recording
+from dynpose.utils.exporting import is_recording, without_autocast
 
 from . import at_once, native, reference
 from .spec import KPNetPeaks
@@ -99,7 +99,7 @@ def kp_net_cross_entropy(nets: KPNets, targets: torch.Tensor) -> torch.Tensor:
 
 def _run(operator, nets, *arguments):
     device = nets.features.device
-    with torch.autocast(device.type, enabled=False):
+    with without_autocast(device):
         if is_recording():
             # FLOP counters and exporters read the graph: it must hold PyTorch's own operators
             return _OF_GRAPHS[operator](nets, *arguments)

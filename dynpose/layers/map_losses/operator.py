@@ -29,6 +29,7 @@ from dynpose.layers.tensor_checks import (
     check_tensor,
 )
 from dynpose.layers.triton_support import triton, triton_unavailable_reason
+from dynpose.utils.exporting import without_autocast
 
 from . import reference
 
@@ -139,7 +140,7 @@ def expected_distance(
 
 
 def _run(operator, backend, logits, *arguments):
-    with torch.autocast(logits.device.type, enabled=False):
+    with without_autocast(logits.device):
         return select_backend(operator, backend, logits.device, logits, *arguments)(logits, *arguments)
 
 

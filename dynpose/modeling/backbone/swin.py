@@ -102,7 +102,8 @@ class PaddedSwinBlock(SwinTransformerBlock):
 
     def _attn(self, x):
         batch, height, width, channels = x.shape
-        rows, columns = (-(-size // side) for size, side in zip((height, width), self.window_size))
+        # rounded up without a negative number: torch.onnx writes a floor division as one that truncates
+        rows, columns = ((size + side - 1) // side for size, side in zip((height, width), self.window_size))
         padded_height, padded_width = rows * self.window_size[0], columns * self.window_size[1]
         x = F.pad(x, (0, 0, 0, padded_width - width, 0, padded_height - height))
         is_shifted = any(self.shift_size)

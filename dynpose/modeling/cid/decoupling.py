@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynpose.utils.arguments import check_one_of
-from dynpose.utils.exporting import is_recording
+from dynpose.utils.exporting import is_recording, without_autocast
 from dynpose.utils.intermediate import provide
 
 from .abstraction import People, init_heatmaps, to_probability
@@ -185,7 +185,7 @@ class FeatureDecoupling(nn.Module):
             return self.mask(self._mask_inputs(weights, shared, people))
         weights = torch.cat([weights.float(), people.cells / self.coord_scale, torch.ones_like(weights[:, :1])], dim=1)
         # half precision can't represent the difference of two coordinates of a large map
-        with torch.autocast(weights.device.type, enabled=False):
+        with without_autocast(weights.device):
             logits = weights[:, None] @ _of_people(shared.masks, people)
         return logits.unflatten(2, shared.own.shape[-2:])
 
@@ -218,7 +218,7 @@ class FeatureDecoupling(nn.Module):
         columns = torch.arange(reduced.shape[3], device=own.device) / self.coord_scale
         rows = torch.arange(reduced.shape[2], device=own.device)[:, None] / self.coord_scale
         convolve = partial(F.conv2d, padding=self.mask.kernel_size[0] // 2)
-        with torch.autocast(own.device.type, enabled=False):
+        with without_autocast(own.device):
             similarities = convolve((reduced * own).flatten(0, 1)[:, None], of_similarity)
             rest = convolve(own * columns, of_x) + convolve(own * rows, of_y)
             ones = [convolve(own, of_x), convolve(own, of_y)]

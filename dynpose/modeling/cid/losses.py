@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dynpose.layers.process_mean import normalizer
 from dynpose.utils.arguments import check_one_of
+from dynpose.utils.exporting import without_autocast
 
 HEATMAP_LOSS_NORMS = ("pooled", "person")
 
@@ -78,7 +79,7 @@ def contrastive_loss(features: Tensor, image_index: Tensor, *, temperature: floa
     Returns:
         Tensor: float32 scalar, even under autocast; zero without people.
     """
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features.device):
         features = F.normalize(features.float(), dim=1)
         logits = features @ features.T / temperature
     logits = logits.masked_fill(image_index[:, None] != image_index, -float("inf"))

@@ -339,7 +339,7 @@ class InsPose(ImageDetector):
             width = offsets.shape[-1]
             shift = offsets_at(offsets, nets.image_index, cells)
         else:
-            width = -(-nets.features.shape[-1] * self.kp_net_head.stride // self.map_stride)
+            width = (nets.features.shape[-1] * self.kp_net_head.stride + self.map_stride - 1) // self.map_stride
             shift = 0.5
         return (cell_positions(cells, width) + shift) * self.map_stride
 

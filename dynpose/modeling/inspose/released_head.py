@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from dynpose.config import blame
-from dynpose.utils.exporting import is_recording
+from dynpose.utils.exporting import is_recording, without_autocast
 
 # A star replaces a 3x3 neighbourhood
 _STAR_SAMPLES = 9
@@ -166,37 +166,36 @@ class StarConv(nn.Module):
         Returns:
             (B, C, H, W).
         """
-        shift = star - self.grid[:, :, None, None].to(star.dtype)
-        # torchvision needs (y, x), and does not support half precision on a CPU
-        shift = shift.flip(2).flatten(1, 2).float()
-        # At a NaN position, torchvision reads outside the map and crashes. The losses still become NaN.
-        shift = shift.nan_to_num(nan=0.0)
-        with torch.autocast(maps.device.type, enabled=False):
+        # Half precision is not supported on a CPU. At a NaN position, torchvision reads outside the map and crashes.
+        # The losses still become NaN.
+        with without_autocast(maps.device):
             if is_recording():
-                sampled = sample_and_multiply(maps.float(), shift, self.weight.float())
+                star = star.float().nan_to_num(nan=0.0)
+                sampled = sample_and_multiply(maps.float(), star, self.weight.float())
             else:
+                shift = star - self.grid[:, :, None, None].to(star.dtype)
+                # torchvision needs (y, x)
+                shift = shift.flip(2).flatten(1, 2).float().nan_to_num(nan=0.0)
                 sampled = deform_conv2d(maps.float(), shift, self.weight.float(), padding=1)
         return F.relu(self.norm(sampled))
 
 
-def sample_and_multiply(maps: Tensor, shift: Tensor, weight: Tensor) -> Tensor:
-    """A deformable 3 x 3 convolution of stride 1 and padding 1, for graphs: OpenVINO has no form of ONNX's DeformConv.
+def sample_and_multiply(maps: Tensor, star: Tensor, weight: Tensor) -> Tensor:
+    """The convolution of a star, for graphs: OpenVINO has no form of ONNX's DeformConv.
 
     Args:
         maps: (B, C, H, W).
-        shift: (B, 2 * S, H, W), y and x of each sample relative to its place in an ordinary convolution, in cells.
+        star: (B, S, 2, H, W), x and y of the samples relative to the cell, in cells.
         weight: (O, C, 3, 3).
 
     Returns:
         (B, O, H, W).
     """
     height, width = maps.shape[-2:]
-    shift = shift.unflatten(1, (_STAR_SAMPLES, 2))
-    sides = [torch.arange(size, device=maps.device, dtype=maps.dtype) for size in (3, 3, height, width)]
-    down, right = (axis.flatten()[:, None, None] - 1 for axis in torch.meshgrid(*sides[:2], indexing="ij"))
+    row, column = (torch.arange(size, device=maps.device, dtype=maps.dtype) for size in (height, width))
     # -1 and 1 are the outer edges of the map
-    y = (2 * (shift[:, :, 0] + down + sides[2][:, None]) + 1) / height - 1
-    x = (2 * (shift[:, :, 1] + right + sides[3]) + 1) / width - 1
+    x = (2 * (star[:, :, 0] + column) + 1) / width - 1
+    y = (2 * (star[:, :, 1] + row[:, None]) + 1) / height - 1
     grid = torch.stack([x, y], dim=-1).flatten(1, 2)
     samples = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     # (B, C * S, H, W), in the order of the weight
@@ -275,6 +274,8 @@ class AuxBranch(nn.Module):
 
 def scale_gradient(values: Tensor, factor: float) -> Tensor:
     """Return the values unchanged, with the gradient multiplied by ``factor``."""
+    if not torch.is_grad_enabled():
+        return values
     constant = values.detach()
     return constant + (values - constant) * factor
 

@@ -51,7 +51,8 @@ def resample(maps: Tensor, stride: int, map_stride: int) -> Tensor:
 
 def resampled_size(size: tuple[int, int], stride: int, map_stride: int) -> tuple[int, int]:
     """(H, W) -> (H', W') of :func:`resample`."""
-    height, width = (-(-length * stride // map_stride) for length in size)
+    # rounded up without a negative number: torch.onnx writes a floor division as one that truncates
+    height, width = ((length * stride + map_stride - 1) // map_stride for length in size)
     return height, width
 
 

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from dynpose.config import blame, check_at_least_one, check_between_0_and_1, check_from_0_to_1, check_not_negative
+from dynpose.utils.exporting import without_autocast
 
 # A delta of this value moves the centre by a whole box
 _CENTER_WEIGHT = 2.0
@@ -181,7 +182,7 @@ class BoxStage(nn.Module):
         queries = self.ffn(self.norm2(queries + self.dropout(learned)))
         cls_features, reg_features = self.cls_layers(queries), self.reg_layers(queries)
         # bfloat16 has 8 bits for a delta: half a pixel for a box of 500 pixels
-        with torch.autocast(queries.device.type, enabled=False):
+        with without_autocast(queries.device):
             logits = self.class_logits(cls_features.float())
             return logits, apply_box_deltas(self.box_deltas(reg_features.float()), boxes), queries
 

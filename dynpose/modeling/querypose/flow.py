@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from dynpose.utils.exporting import without_autocast
+
 # Sigmas are clamped to this: the largest error divided by it, and its square, stay finite in float32
 _MIN_SIGMA = 1e-6
 
@@ -60,7 +62,7 @@ class RealNVP(nn.Module):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of the learned distribution: (..., 2) -> (...), in the parameters' precision under autocast."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             z, log_det = self.inverse(x.to(self.mask.dtype))
             return log_det - 0.5 * z.square().sum(dim=-1) - math.log(2 * math.pi)
 
@@ -97,7 +99,7 @@ def residual_log_likelihood(
         Computed in the flow's precision under autocast.
     """
     learnt = learnt[..., None]
-    with torch.autocast(keypoints.device.type, enabled=False):
+    with without_autocast(keypoints.device):
         keypoints, sigmas, targets = (value.to(flow.mask.dtype) for value in (keypoints, sigmas, targets))
         # mask before any computation: a gradient of 0 times infinity would be NaN
         errors = torch.where(learnt, keypoints - targets, 0.0)

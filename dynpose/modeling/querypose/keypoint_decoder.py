@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dynpose.config import blame, check_at_least_one, check_choice, check_from_0_to_1, check_not_negative
 from dynpose.modeling.parameter_rows import Owners, layer_rows
 from dynpose.utils.arguments import check_one_of
+from dynpose.utils.exporting import without_autocast
 
 from .box_decoder import DynamicInteraction, FeedForward
 from .interactions import INTERACTIONS, NORMS, build_interaction
@@ -266,7 +267,7 @@ class KeypointStage(nn.Module):
             tuple[Tensor, Tensor]: keypoints and sigmas, (U, K, 2) float32, in the order of the schema.
         """
         # bfloat16 has 8 bits for a coordinate: two pixels for a box of 500 pixels
-        with torch.autocast(part_queries.device.type, enabled=False):
+        with without_autocast(part_queries.device):
             part_queries = part_queries.float()
             keypoints = self._regress(self.coord_heads, F.normalize(part_queries, dim=2))
             return keypoints, self._regress(self.sigma_heads, part_queries).sigmoid()

@@ -9,6 +9,7 @@ from small_models import image, one_person, people, small_config, small_model
 from torch import nn
 
 from dynpose.config import ConfigError, read_key
+from dynpose.export.capture import captured
 from dynpose.modeling.backbone import DLA, HRFPN, HRNet, Swin, Timm, build_backbone
 from dynpose.modeling.backbone.branches import concat_branches
 from dynpose.modeling.backbone.swin import PaddedSwinBlock
@@ -285,6 +286,37 @@ def test_swin_windows_do_not_join_opposite_ends():
     difference = (block(changed) - block(maps)).abs().amax(dim=(0, 3))
     assert (difference[:, :3] > 0).all()
     assert (difference[:, 3:] == 0).all()
+
+
+class SwinOfPatches(nn.Module):
+    """A block on patches of 4 x 4 pixels, with the arguments that exports have."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 4, kernel_size=4, stride=4)
+        self.block = PaddedSwinBlock(
+            4, (14, 14), num_heads=1, window_size=5, shift_size=2, dynamic_mask=True, always_partition=True
+        )
+
+    def forward(self, images, image_sizes):
+        return self.block(self.patches(images).permute(0, 2, 3, 1)), image_sizes
+
+
+@torch.no_grad()
+def test_swin_windows_in_an_onnx_file(tmp_path):
+    """Sizes that windows of 5 cells divide and others: torch.onnx rounds a negative quotient towards zero."""
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    network = SwinOfPatches().eval()
+    program = captured(network, (torch.randn(2, 3, 32, 40), torch.tensor([[32, 40], [32, 40]])), 8)
+    torch.onnx.export(program, f=tmp_path / "swin.onnx", dynamo=True, verbose=False, optimize=False)
+    session = onnxruntime.InferenceSession(tmp_path / "swin.onnx")
+    names = [each.name for each in session.get_inputs()]
+    for size in ((80, 80), (24, 56), (16, 128)):
+        images = torch.randn(1, 3, *size)
+        found = session.run(None, dict(zip(names, (images.numpy(), torch.tensor([size]).numpy()))))[0]
+        torch.testing.assert_close(torch.from_numpy(found), network(images, None)[0], rtol=0, atol=1e-5)
 
 
 def test_concatenation_is_by_pixel_centres():

@@ -14,12 +14,12 @@ from torch import nn
 _BACKGROUND, _MARK = 100.0, 200.0
 MULTIPLE = 16
 _CHANNELS = 16
-_TWO_LEVELS = (
+_MARKED = (
     *("MODEL.BACKBONE.NAME", "TwoLevels"),
-    *("MODEL.FCOS.IN_FEATURES", ["p3", "p4"]),
-    *("MODEL.FCOS.SIZES_OF_INTEREST", [64]),
     *("MODEL.FCOS.NORM", "", "MODEL.FCOS.POST_NMS_TOPK_TEST", 80),
 )
+TWO_LEVELS = ("MODEL.FCOS.IN_FEATURES", ["p3", "p4"], "MODEL.FCOS.SIZES_OF_INTEREST", [64])
+ONE_LEVEL = ("MODEL.FCOS.IN_FEATURES", ["p3"], "MODEL.FCOS.SIZES_OF_INTEREST", [])
 
 
 @BACKBONE_REGISTRY.register()
@@ -42,8 +42,13 @@ class TwoLevels(Backbone):
 
 
 def marked_model(config_file, *opts):
-    """A model that detects a person where the image is marked, see :func:`detect_marks`."""
-    model = small_model(config_file, *_TWO_LEVELS, *opts).eval().requires_grad_(False)
+    """A model that detects a person where the image is marked, see :func:`detect_marks`.
+
+    Args:
+        config_file (str)
+        *opts: overrides, among them :data:`TWO_LEVELS` or :data:`ONE_LEVEL` of the pyramid.
+    """
+    model = small_model(config_file, *_MARKED, *opts).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
     # networks whose heatmaps have clear peaks, and boxes that overlap
     model.controller.linear.weight.mul_(10)

@@ -5,7 +5,7 @@ people. Each model is exported once.
 import numpy as np
 import pytest
 import torch
-from marked_models import MULTIPLE, marked_images, marked_model
+from marked_models import MULTIPLE, ONE_LEVEL, TWO_LEVELS, marked_images, marked_model
 
 from dynpose.export import ExportNetwork
 from dynpose.export.capture import captured
@@ -17,11 +17,13 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 RELEASED = "MODEL.INSPOSE_RELEASED."
+# The time of an export grows with the number of operators: the levels of the detector, which all share, are two in one
 MODELS = {
-    "FCPose": ("configs/FCPose/Base-FCPose.yaml", "MODEL.FCPOSE.BASIS.IN_FEATURES", ["p3", "p4"]),
-    "InsPose": ("configs/InsPose/Base-InsPose.yaml",),
+    "FCPose": ("configs/FCPose/Base-FCPose.yaml", *TWO_LEVELS, "MODEL.FCPOSE.BASIS.IN_FEATURES", ["p3", "p4"]),
+    "InsPose": ("configs/InsPose/Base-InsPose.yaml", *ONE_LEVEL),
     "InsPose, released": (
         "configs/InsPose/R_50_3x_release.yaml",
+        *ONE_LEVEL,
         *(f"{RELEASED}STAR_KEYPOINTS", [0, 1, 2, 3, 0, 1, 2, 3, 0]),
         *(f"{RELEASED}REGRESSION_CONVS_DIM", 16, f"{RELEASED}NUM_REGRESSION_CONVS", 1),
         *(f"{RELEASED}FEATURE_CONVS_DIM", 16, f"{RELEASED}NUM_FEATURE_CONVS", 1),

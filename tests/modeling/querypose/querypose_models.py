@@ -44,7 +44,15 @@ class Pyramid(Backbone):
 
 
 def tiny_model(
-    *, schema=SCHEMA, seed=0, num_stages=NUM_STAGES, keypoint=None, box=None, num_queries=NUM_QUERIES, **options
+    *,
+    schema=SCHEMA,
+    seed=0,
+    num_stages=NUM_STAGES,
+    keypoint=None,
+    box=None,
+    num_queries=NUM_QUERIES,
+    in_features=("p2", "p3", "p4", "p5"),
+    **options,
 ):
     """A CPU model with random weights, boxes all over the image, and keypoints in and around them, without a config."""
     torch.manual_seed(seed)
@@ -76,7 +84,7 @@ def tiny_model(
         schema=schema,
         num_queries=num_queries,
         hidden_dim=DIM,
-        pooling=RoIPooling(resolution=3, keypoint_resolution=4),
+        pooling=RoIPooling(in_features, resolution=3, keypoint_resolution=4),
         options=QueryPoseOptions(**options),
         pixel_mean=[110.0, 115.0, 120.0],
         pixel_std=[60.0, 60.0, 60.0],
