@@ -101,6 +101,7 @@ def test_file_and_plot_are_written_and_the_file_holds_no_path(quick, tmp_path, c
         "cudnn_benchmark": False,
         "deterministic": False,
         "rounds": 2,
+        "cpu_time": False,
     }
     first = read["cases"][0]["implementations"]["grouped"]
     assert first["ms_quartiles"][0] <= first["ms"] <= first["ms_quartiles"][1]
