@@ -140,6 +140,16 @@ def test_people_do_not_overlap_and_are_within_the_image(num_people, size):
 LEVELS = {"sizes": ((4, 4), (2, 2)), "strides": (8, 16), "sizes_of_interest": [12.0]}
 
 
+@pytest.mark.parametrize(("file", "opts"), [(FCPOSE, []), (INSPOSE, SMALL_INSPOSE)])
+def test_people_are_injected_into_a_compiled_head(file, opts):
+    model = small_model(file, *opts).eval()
+    # the tracing alone, without a compiler
+    model.head.compile(backend="eager", dynamic=True)
+    with inject_detections(model, 2, SIZE), torch.no_grad():
+        [result] = model(images())
+    assert len(result["instances"]) == 2
+
+
 def test_fcos_predictions_by_hand():
     """The middle (12, 16) lies in column 1, row 2, whose centre is (12, 20); of its neighbours only the one above is
     within the box and not on its edge."""

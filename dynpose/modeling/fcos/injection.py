@@ -65,6 +65,8 @@ class InjectedPredictions:
         self._injected: dict[tuple[int, tuple[tuple[int, ...], ...]], dict[str, list[Tensor]]] = {}
         self._box_maps: list[Tensor] = []
 
+    # hooks of a compiled head are compiled with it, and these values are not the network's
+    @torch.compiler.disable
     def __call__(self, head: nn.Module, inputs: tuple[list[Tensor]], predictions: LevelPredictions) -> LevelPredictions:
         """Replace the maps of the head's predictions that exist."""
         num_images = len(predictions.logits[0])
