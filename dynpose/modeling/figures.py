@@ -35,6 +35,7 @@ __all__ = [
     "Scene",
     "View",
     "arrange",
+    "heatmap_rows",
     "in_rows",
     "paint",
     "panel_size",
@@ -314,6 +315,22 @@ def paint(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     # low values stay visible on a dark image, and the image under high ones
     weight = 0.85 * np.sqrt(values)[..., None]
     return np.rint(grey * (1 - weight) + colors * weight).astype(np.uint8)
+
+
+def heatmap_rows(scene: Scene, maps: Tensor, grid: Sequence[float]) -> list[Sequence[Panel]]:
+    """The chosen person's pose and heatmaps, in rows for :func:`arrange`.
+
+    Args:
+        scene: of the image.
+        maps: (K, H, W), at least 0.
+        grid: of :meth:`View.heat`.
+    """
+    side, columns = panel_size(scene, grid[0])
+    panels = [Panel("the person's pose", View(scene, side=side, picture=scene.poses([scene.person])).canvas)]
+    for name, values, keypoint in zip(scene.schema.names, maps, scene.people.keypoints[scene.person]):
+        view = View(scene, side=side).heat(values, grid).crosshair(keypoint[:2])
+        panels.append(Panel(f"{name}, highest {float(values.max()):.2g}", view.canvas))
+    return in_rows(panels, columns)
 
 
 def plot_panel(title: str, figure: Any) -> Panel:

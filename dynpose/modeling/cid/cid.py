@@ -511,8 +511,7 @@ class CID(ImageModel):
             num_groups=num_images,
             max_per_group=self.iia.max_proposals,
         )
-        grid = (float(self.stride), self.stride // 2 + self.origin)
-        provide(lambda: {"kept": kept, "grid": torch.tensor(grid)})
+        provide(lambda: {"kept": kept, "grid": torch.tensor([float(self.stride), self.stride // 2 + self.origin])})
         return self._detections(image_index[kept], scores[kept], keypoints[kept])
 
     def _detections(self, image_index, scores, keypoints):

@@ -25,7 +25,7 @@ import numpy as np
 from torch import Tensor
 
 from dynpose.methods import Figure
-from dynpose.modeling.figures import ORANGE, Panel, Scene, View, arrange, in_rows, panel_size, plot_panel
+from dynpose.modeling.figures import ORANGE, Panel, Scene, View, arrange, heatmap_rows, in_rows, panel_size, plot_panel
 
 __all__ = ["FIGURES"]
 
@@ -124,18 +124,13 @@ def draw_channels(scene: Scene) -> np.ndarray:
 def draw_heatmaps(scene: Scene) -> np.ndarray:
     """Draw the heatmaps of one person, a panel per keypoint (Figure 4): (h, w, 3) uint8 RGB."""
     grid, maps = scene.values["grid"][0].tolist(), of_people(scene, "heatmaps")[scene.person]
-    side, columns = panel_size(scene, grid[0])
-    panels = [Panel("the person's pose", _poses(scene, [scene.person], side))]
-    for name, values, keypoint in zip(scene.schema.names, maps, scene.people.keypoints[scene.person]):
-        view = View(scene, side=side).heat(values, grid).crosshair(keypoint[:2])
-        panels.append(Panel(f"{name}, highest {float(values.max()):.2g}", view.canvas))
     text = (
         f"Keypoint heatmaps of one person: the probability of each cell of {grid[0]:g} pixels (of the network's "
         "input), in units of the panel's highest value, which is above it. Green: around the keypoint, a quarter "
         "of a cell from the highest cell of the smoothed map."
     )
     caption = scene.caption("CID, section 3.3 and Figure 4", text)
-    return arrange(in_rows(panels, columns), caption, ("0", "highest value of the panel"))
+    return arrange(heatmap_rows(scene, maps, grid), caption, ("0", "highest value of the panel"))
 
 
 def _poses(scene, rows, side):

@@ -1,7 +1,7 @@
 """Figures of generated keypoint networks: heatmaps of one person and of all, and the offsets at the heatmaps' peaks.
 
-They read the results of :mod:`dynpose.modeling.kp_net.intermediates`: ``heatmaps``, ``peaks``, ``grid`` and, where the
-model has offsets, ``offset_starts``, ``offset_ends`` and ``offset_radius``.
+They read the results of :mod:`dynpose.modeling.kp_net.intermediates`: ``heatmaps``, ``grid`` and, where the model has
+offsets, ``offset_starts``, ``offset_ends`` and ``offset_radius``.
 """
 
 import math
@@ -9,8 +9,7 @@ import math
 import numpy as np
 import torch
 
-from dynpose.layers.cells import cell_positions
-from dynpose.modeling.figures import GREEN, ORANGE, Panel, Scene, View, arrange, in_rows, panel_size
+from dynpose.modeling.figures import GREEN, ORANGE, Panel, Scene, View, arrange, heatmap_rows, in_rows, panel_size
 
 __all__ = ["draw_heatmaps", "draw_offsets", "draw_people"]
 
@@ -31,18 +30,13 @@ def draw_heatmaps(scene: Scene, source: str) -> np.ndarray:
         (h, w, 3) uint8 RGB.
     """
     maps, grid = scene.value("heatmaps")[scene.person], scene.values["grid"][0].tolist()
-    side, columns = panel_size(scene, grid[0])
-    picture = scene.poses([scene.person])
-    panels = [Panel("the person's pose", View(scene, side=side, picture=picture).canvas)]
-    for name, values, keypoint in zip(scene.schema.names, maps, scene.people.keypoints[scene.person]):
-        view = View(scene, side=side).heat(values, grid).crosshair(keypoint[:2])
-        panels.append(Panel(f"{name}, highest {float(values.max()):.2g}", view.canvas))
     text = (
         "Heatmaps of one person: the network that is generated for this person runs over the whole image. A panel for "
         f"each keypoint shows the softmax probability of each cell of {grid[0]:g} pixels (of the network's input), in "
         "units of the panel's highest value, which is above it. Green: around the keypoint."
     )
-    return arrange(in_rows(panels, columns), scene.caption(source, text), ("0", "highest value of the panel"))
+    rows = heatmap_rows(scene, maps, grid)
+    return arrange(rows, scene.caption(source, text), ("0", "highest value of the panel"))
 
 
 def draw_people(scene: Scene, source: str) -> np.ndarray:
@@ -91,9 +85,9 @@ def draw_offsets(scene: Scene, source: str) -> np.ndarray:
     (stride, _), radius = scene.values["grid"][0].tolist(), float(scene.values["offset_radius"][0])
     picture = scene.poses([scene.person])
     panels = [Panel("the person's pose", View(scene, scene.around_person(scene.person), picture=picture).canvas)]
-    for name, peak, start, end, keypoint in zip(
-        scene.schema.names, _peaks(scene)[scene.person], starts, ends, scene.people.keypoints[scene.person]
-    ):
+    for name, start, end, keypoint in zip(scene.schema.names, starts, ends, scene.people.keypoints[scene.person]):
+        # the middle of the cells around it
+        peak = start[len(start) // 2]
         window = peak + stride * _WINDOW * torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
         view = View(scene, scene.around(window, margin=0.0))
         for tail, head in zip(start, end):
@@ -111,9 +105,3 @@ def draw_offsets(scene: Scene, source: str) -> np.ndarray:
         f"the highest cell; its arrow ends at the keypoint, the green dot.{disk}"
     )
     return arrange(in_rows(panels, _COLUMNS), scene.caption(source, text))
-
-
-def _peaks(scene):
-    """Centres (N, K, 2) of the highest cells, pixels of the network's input."""
-    stride, center = scene.values["grid"][0].tolist()
-    return cell_positions(scene.value("peaks"), scene.value("heatmaps").shape[3]) * stride + center
