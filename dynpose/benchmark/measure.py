@@ -16,10 +16,10 @@ from . import memory
 from .agreement import Disagreement, Tolerance
 from .case import Case, Inputs
 from .clocks import Clock
-from .memory import OUT_OF_MEMORY, unless_out_of_memory
+from .memory import OUT_OF_MEMORY, ProcessDied, unless_out_of_memory
 
 # Reasons for missing figures, besides OUT_OF_MEMORY
-NOT_RUN, DISAGREES = "not run", "disagrees"
+NOT_RUN, DISAGREES, CRASHED = "not run", "disagrees", "crashed"
 
 _WARM_UP_ROUNDS = 2
 # An alternative is no longer timed after both this total time and this number of rounds.
@@ -34,7 +34,7 @@ class Measurement:
     """The measurement of one alternative in one case.
 
     Attributes:
-        status: why there are no times: NOT_RUN, OUT_OF_MEMORY or DISAGREES; "" if there are.
+        status: why there are no times: NOT_RUN, OUT_OF_MEMORY, CRASHED or DISAGREES; "" if there are.
         detail: of the status.
         seconds: of every timed call.
         host_seconds: on a GPU, the host's time to queue it.
@@ -113,7 +113,11 @@ def _running(measurements):
 
 def _measure_memory(case, measurements, device):
     for name in _running(measurements):
-        num_bytes = unless_out_of_memory(memory.extra_memory, case, name, device)
+        try:
+            num_bytes = unless_out_of_memory(memory.extra_memory, case, name, device)
+        except ProcessDied as error:
+            measurements[name].status, measurements[name].detail = CRASHED, str(error)
+            continue
         if num_bytes is OUT_OF_MEMORY:
             measurements[name].status = OUT_OF_MEMORY
         else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import signal
+import traceback
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,19 @@ Result = TypeVar("Result")
 OUT_OF_MEMORY = "out of memory"
 # in messages of out-of-memory errors without a dedicated class
 _OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "CUDA out of memory", "_STATUS_ALLOC_FAILED")
+
+
+class ProcessDied(RuntimeError):
+    """A fresh process ended without a result.
+
+    Attributes:
+        exit_code: of the process; negative = the number of the signal that ended it.
+    """
+
+    def __init__(self, exit_code: int):
+        self.exit_code = exit_code
+        reason = f"by signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"
+        super().__init__(f"its process ended {reason}")
 
 
 def extra_memory(case: Case, name: str, device: torch.device) -> int | None:
@@ -91,26 +104,49 @@ def in_fresh_process(function: Callable[..., Result], *arguments: Any, environme
         environment: variables to set in the process.
 
     Raises:
-        BrokenProcessPool: the process was killed, as the system does when it runs out of memory.
+        ProcessDied: the process ended without a result.
+        Exception: what the function raises.
     """
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_result, args=(sender, function, arguments))
     try:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(function, *arguments).result()
+        process.start()
     finally:
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+    # else the end of the process would not be seen
+    sender.close()
+    try:
+        with receiver:
+            result, error, where = receiver.recv()
+    except EOFError:
+        process.join()
+        raise ProcessDied(process.exitcode) from None
+    process.join()
+    if error is not None:
+        raise error from RuntimeError(f"in a fresh process:\n{where}")
+    return result
+
+
+def _send_result(sender, function, arguments):
+    try:
+        message = function(*arguments), None, ""
+    except Exception as error:
+        message = None, error, traceback.format_exc()
+    sender.send(message)
 
 
 def unless_out_of_memory(function: Callable[..., Result], *arguments: Any) -> Result | str:
     """Call a function and return its result, or OUT_OF_MEMORY if it runs out of memory."""
     try:
         return function(*arguments)
-    except (RuntimeError, MemoryError, BrokenProcessPool) as error:
+    except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
     # After the handler, since the error keeps the failed call's tensors alive.
@@ -119,6 +155,9 @@ def unless_out_of_memory(function: Callable[..., Result], *arguments: Any) -> Re
 
 
 def _is_out_of_memory(error):
-    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError, BrokenProcessPool)):
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
+    if isinstance(error, ProcessDied):
+        # SIGKILL, by which Linux ends a process when memory runs out
+        return error.exit_code == -9
     return any(message in str(error) for message in _OUT_OF_MEMORY_MESSAGES)

@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import sys
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -417,7 +416,7 @@ OUT_OF_MEMORY_ERRORS = [
     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     MemoryError(),
-    BrokenProcessPool(),
+    memory.ProcessDied(-9),
 ]
 
 
@@ -539,6 +538,32 @@ def test_a_fresh_process_has_its_own_environment(monkeypatch):
     environment_ = {"DYNPOSE_TEST_VARIABLE": "1"}
     assert memory.in_fresh_process(os.getenv, "DYNPOSE_TEST_VARIABLE", environment=environment_) == "1"
     assert "DYNPOSE_TEST_VARIABLE" not in os.environ
+
+
+def test_a_fresh_process_that_fails():
+    with pytest.raises(ZeroDivisionError) as failure:
+        memory.in_fresh_process(divmod, 1, 0, environment={})
+    assert "in a fresh process" in str(failure.value.__cause__)
+    if os.name == "posix":
+        with pytest.raises(memory.ProcessDied, match="ended by signal SIGABRT"):
+            memory.in_fresh_process(os.abort, environment={})
+    with pytest.raises(memory.ProcessDied, match="ended with exit code 3"):
+        memory.in_fresh_process(os._exit, 3, environment={})
+
+
+def test_a_crash_is_a_cell_and_no_end(monkeypatch):
+    """It is not out of memory: that is told by the kernel's SIGKILL."""
+
+    def extra_memory(case, name, device):
+        if name == GROUPED:
+            raise memory.ProcessDied(-6)
+        return 2**20
+
+    monkeypatch.setattr(memory, "extra_memory", extra_memory)
+    measurements = fake_measure(FakeCase())
+    figures = measurements[GROUPED].figures()
+    assert (figures["note"], figures["ms"]) == ("crashed: its process ended by signal SIGABRT", None)
+    assert len(measurements[REFERENCE].seconds) == 5
 
 
 def test_rates_from_the_times_of_a_product_and_a_copy(monkeypatch):
