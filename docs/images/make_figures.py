@@ -39,7 +39,9 @@ def main() -> None:
     """Draw the figures of the given runs."""
     for method, folder in (argument.split("=", 1) for argument in sys.argv[1:]):
         run, (names, image, person, threshold) = Path(folder), FIGURES[method]
-        predictor = PosePredictor.from_files(run / "config.yaml", run / "model_final.pth", PLAIN_INFERENCE, "cpu")
+        predictor = PosePredictor.from_files(
+            run / "config.yaml", run / "model_final.pth", PLAIN_INFERENCE, "cpu", precision="float32"
+        )
         drawer = FigureDrawer(predictor)
         # the config of a run names the folder of its images
         image = str(Path(predictor.cfg.DATASETS.SYNTHETIC.ROOT, image))

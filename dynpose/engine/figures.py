@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from dynpose.checkpoint import CheckpointError
 from dynpose.config import ConfigError
-from dynpose.data.any_image import ImageLike, to_bgr
+from dynpose.data.any_image import ImageLike, is_url, to_bgr
 from dynpose.methods import Figure, find_method
 from dynpose.modeling.base_models import sizes_as_tensor
 from dynpose.modeling.detections import Detections
@@ -34,10 +35,10 @@ class FigureDrawer:
     """Draws the figures of a model's method.
 
     Args:
-        predictor (PosePredictor): of a config with the overrides ``PLAIN_INFERENCE``.
+        predictor (PosePredictor): in float32, of a config with the overrides ``PLAIN_INFERENCE``.
 
     Raises:
-        ConfigError: its config is another one.
+        ConfigError: its precision or its config is another one.
 
     Example::
 
@@ -52,6 +53,11 @@ class FigureDrawer:
                 "TEST.AUG.ENABLED and TEST.SOFT_OKS_NMS.METHOD: figures are of one pass over one view; set them to "
                 "False and ''"
             )
+        if predictor.precision != "float32":
+            raise ConfigError(
+                f"the predictor computes in {predictor.precision}, and figures are of float32: make it with "
+                'precision="float32"'
+            )
         self.predictor = predictor
 
     def draw(
@@ -61,7 +67,7 @@ class FigureDrawer:
 
         Args:
             image: see :class:`PosePredictor`.
-            names: of figures, or "all": those that the config and the image allow.
+            names: of figures, or ["all"]: those that the config and the image allow.
             person: of the figures of one person, by descending score, from 1.
             score_threshold: of the people in the figures of several.
 
@@ -95,7 +101,7 @@ class FigureDrawer:
             )
         return Scene(
             image=np.ascontiguousarray(pixels[:, :, ::-1]),
-            name=os.path.basename(str(image)) if isinstance(image, (str, os.PathLike)) else "given",
+            name=_name(image),
             schema=predictor.schema,
             people=people,
             to_image=_to_image(inputs, getattr(model, "original_shift", 0.0)),
@@ -143,9 +149,18 @@ def _without_person(figures, names, scene, person):
     number = len(scene.people.scores)
     if number or not remaining or any(figure.name in names and figure.needs_person for figure in figures):
         found = f"{number} people" if number != 1 else "1 person"
-        remedy = f"give a rank from 1 to {number}" if number else "choose another image, or lower the model's threshold"
+        remedy = "choose another image, or lower the threshold, the key of the config that contains SCORE_THRESH"
+        if number:
+            remedy = f"give a rank from 1 to {number}"
         raise ConfigError(f"--person {person}: the model finds {found} in {scene.name}; {remedy}")
     return remaining
+
+
+def _name(image):
+    """What a caption calls an image. The query of an address may hold a password."""
+    if not isinstance(image, (str, os.PathLike)):
+        return "given"
+    return os.path.basename(urlsplit(image).path if is_url(image) else str(image))
 
 
 def _to_image(inputs, shift):

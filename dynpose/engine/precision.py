@@ -65,7 +65,9 @@ class Precision:
         return torch.amp.GradScaler(self.device_type, enabled=self.dtype is torch.float16)
 
 
-def compile_dense_parts(model: torch.nn.Module, *, key: str = "SOLVER.COMPILE", **kwargs: Any) -> None:
+def compile_dense_parts(
+    model: torch.nn.Module, *, key: str = "SOLVER.COMPILE", training: bool = False, **kwargs: Any
+) -> None:
     """Compile the dense parts of a model in place with ``torch.compile``, at its first forward pass.
 
     These are the modules that its attribute ``dense_parts`` names, by default its backbone. Image sizes are symbolic,
@@ -75,11 +77,16 @@ def compile_dense_parts(model: torch.nn.Module, *, key: str = "SOLVER.COMPILE", 
     Args:
         model (nn.Module): a model.
         key (str): what asks for it, for the error.
+        training (bool): whether gradients are taken. On a CPU, before PyTorch 2.14, the generated code then has one
+            thread; convolutions still have all. With several, its backward pass of bilinear upsampling writes outside
+            of its buffers (pytorch/pytorch#191837).
         **kwargs: of ``torch.compile``.
 
     Raises:
         ConfigError: the model has neither the attribute nor a backbone.
     """
+    if training and torch.__version__ < (2, 14) and next(model.parameters()).device.type == "cpu":
+        kwargs = {"options": {"cpp.threads": 1}, **kwargs}
     for name in getattr(model, "dense_parts", ("backbone",)):
         part = getattr(model, name, None)
         if not isinstance(part, torch.nn.Module):

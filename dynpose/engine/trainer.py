@@ -190,7 +190,7 @@ class PoseTrainer(DefaultTrainer):
         if cfg.SOLVER.CHANNELS_LAST:
             model.to(memory_format=torch.channels_last)
         if cfg.SOLVER.COMPILE:
-            compile_dense_parts(model)
+            compile_dense_parts(model, training=True)
         return model
 
     @classmethod

@@ -52,13 +52,15 @@ SIDE, _MAX_SIDE, _PAGE_WIDTH = 230, 420, 1440
 # Least size of a map's cell in a panel, unless the panel would be too large, pixels of the page
 _CELL = 4
 _MARGIN, _TITLE_SIZE, _CAPTION_SIZE, _MIN_WIDTH = 8, 13, 14, 560
+# Least width of a panel with its title, and most lines of the title
+_MIN_PANEL, _MAX_TITLE_LINES = 100, 3
 
 
 class Panel(NamedTuple):
     """A part of a page."""
 
     title: str
-    """One line; cut to the width of the panel."""
+    """Wrapped to the width of the panel."""
     image: np.ndarray
     """(h, w, 3) uint8 RGB."""
 
@@ -99,6 +101,31 @@ class Scene:
         passed = (self.people.scores >= self.score_threshold).tolist()
         return [row for row, good in enumerate(passed) if good or row == self.person]
 
+    def first(self, limit: int) -> list[int]:
+        """Positions of at most ``limit`` of the people ``shown``: the first ones, and always the chosen one."""
+        rows = self.shown[:limit]
+        return rows if self.person in rows or not self.shown else [*rows[:-1], self.person]
+
+    def selection(self, rows: Sequence[int]) -> str:
+        """Say which of the people are drawn, in a sentence.
+
+        Args:
+            rows: positions of those, of ``shown`` or ``first``.
+        """
+        scores = self.people.scores
+        passed = (scores >= self.score_threshold).tolist()
+        first = [row for row in rows if passed[row] and (row != self.person or row < len(rows))]
+        reasons = []
+        if first:
+            with_score = f"with a score of at least {self.score_threshold:g}"
+            left_out = len(first) < sum(passed) and f"the first {len(first)} of the {sum(passed)} "
+            reasons.append(f"{left_out or 'those '}{with_score}")
+        if len(first) < len(rows):
+            reasons.append(f"person {self.person + 1}, who is chosen")
+        people = "person" if len(scores) == 1 else "people"
+        drawn = f"{len(rows)} of {len(scores)} {people} {'is' if len(rows) == 1 else 'are'} drawn"
+        return f"{drawn}: {', and '.join(reasons)}." if rows else ""
+
     def caption(self, source: str, text: str, *, of_person: bool = True) -> str:
         """Compose a caption: method, section and figure of the paper; what is seen; the image and the person.
 
@@ -122,19 +149,22 @@ class Scene:
         corners = self.people.boxes[row].reshape(2, 2)
         return self.around(torch.cat([corners, self.people.keypoints[row, :, :2]]))
 
-    def around(self, points: Tensor, margin: float = 0.1, least_ratio: float = 1.0) -> np.ndarray:
-        """The rectangle (4,) around points, pixels of the image, of at least 16 pixels.
+    def around(
+        self, points: Tensor, margin: float = 0.1, least_ratio: float = 1.0, least_side: float = 16.0
+    ) -> np.ndarray:
+        """The rectangle (4,) around points, pixels of the image.
 
         Args:
             points: (n, 2) of the network's input. Those far outside of the image are taken as nearer.
             margin: on each side, relative to the length of the longer side.
             least_ratio: least ratio of the shorter to the longer side; 1 = a square.
+            least_side: least length of a side, pixels of the image.
         """
         size = np.array(self.image.shape[1::-1])
         near = np.clip(self.on_image(points), -size / 4, size * 5 / 4)
         low, high = near.min(axis=0), near.max(axis=0)
         half = (high - low) / 2 + margin * (high - low).max()
-        half = np.maximum(half, max(8.0, least_ratio * half.max()))
+        half = np.maximum(half, max(least_side / 2, least_ratio * half.max()))
         center = (low + high) / 2
         return np.concatenate([center - half, center + half])
 
@@ -294,9 +324,11 @@ def panel_size(scene: Scene, stride: float) -> tuple[int, int]:
     Returns:
         The longer side of a panel, pixels, so that cells are visible; and the number of panels in a row.
     """
-    input_pixels = max(scene.image.shape[:2]) / float(np.linalg.norm(scene.to_image[:, 0]))
+    height, width = scene.image.shape[:2]
+    input_pixels = max(height, width) / float(np.linalg.norm(scene.to_image[:, 0]))
     side = int(np.clip(_CELL * input_pixels / stride, SIDE, _MAX_SIDE))
-    return side, max(1, _PAGE_WIDTH // (side + _MARGIN))
+    panel_width = max(_MIN_PANEL, round(side * width / max(height, width)))
+    return side, max(1, _PAGE_WIDTH // (panel_width + _MARGIN))
 
 
 def paint(image: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -358,22 +390,32 @@ def arrange(rows: Sequence[Sequence[Panel]], caption: str, scale: tuple[str, str
     Returns:
         (h, w, 3) uint8 RGB.
     """
-    widths = [sum(panel.image.shape[1] + _MARGIN for panel in row) for row in rows]
+    widths = [sum(_panel_width(panel) + _MARGIN for panel in row) for row in rows]
     width = max(_MIN_WIDTH, *(width + _MARGIN for width in widths))
-    title_height = text_size("Ag", _TITLE_SIZE)[1]
+    line_height = text_size("Ag", _TITLE_SIZE)[1]
     strips = []
     for row in rows:
+        titles = [_wrapped(panel.title, _TITLE_SIZE, _panel_width(panel))[:_MAX_TITLE_LINES] for panel in row]
+        title_height = line_height * max(len(lines) for lines in titles)
         strip = _blank(title_height + _MARGIN + max(panel.image.shape[0] for panel in row), width)
         x = _MARGIN
-        for title, image in row:
-            draw_text(strip, _fitted(title, _TITLE_SIZE, image.shape[1]), (x, _MARGIN // 2), _TITLE_SIZE, DARK)
+        for lines, panel in zip(titles, row):
+            # the last line is next to the image
+            y = _MARGIN // 2 + title_height - line_height * len(lines)
+            for number, line in enumerate(lines):
+                draw_text(strip, line, (x, y + number * line_height), _TITLE_SIZE, DARK)
+            image = panel.image
             strip[title_height + _MARGIN // 2 :][: image.shape[0], x : x + image.shape[1]] = image
-            x += image.shape[1] + _MARGIN
+            x += _panel_width(panel) + _MARGIN
         strips.append(strip)
     if scale is not None:
         strips.append(_legend(*scale, width))
     strips.append(_lines(caption, width))
     return np.concatenate(strips)
+
+
+def _panel_width(panel):
+    return max(panel.image.shape[1], _MIN_PANEL)
 
 
 def _blank(height, width):
@@ -416,15 +458,21 @@ def _legend(low, high, width):
 
 def _lines(text, width):
     """A strip (h, width, 3) with a text in as many lines as it needs."""
-    lines, limit = [""], width - 2 * _MARGIN
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if text_size(longer, _CAPTION_SIZE)[0] > limit and lines[-1]:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+    lines = _wrapped(text, _CAPTION_SIZE, width - 2 * _MARGIN)
     height = text_size("Ag", _CAPTION_SIZE)[1]
     strip = _blank(height * len(lines) + _MARGIN, width)
     for row, line in enumerate(lines):
-        draw_text(strip, _fitted(line, _CAPTION_SIZE, limit), (_MARGIN, row * height), _CAPTION_SIZE, DARK)
+        draw_text(strip, line, (_MARGIN, row * height), _CAPTION_SIZE, DARK)
     return strip
+
+
+def _wrapped(text, size, width):
+    """Lines of a text, at most ``width`` pixels long; a longer word is cut."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if text_size(longer, size)[0] > width and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [_fitted(line, size, width) for line in lines]

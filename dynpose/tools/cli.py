@@ -48,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def positive_int(text: str) -> int:
     """Parse an argument that must be an integer of at least 1, for the ``type`` of ``add_argument``."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
@@ -56,9 +59,12 @@ def positive_int(text: str) -> int:
 
 def finite_number(text: str) -> float:
     """Parse an argument that must be a finite number."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not math.isfinite(value):
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
     return value
 
 

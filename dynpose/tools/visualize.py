@@ -5,9 +5,9 @@
     dynpose visualize --weights output/run/model_final.pth --input street.jpg --what all --output figures.png
 
 The config is, without --config-file, config.yaml in the folder of the weights, or that of published weights. Each
-figure is one picture with a caption that says what is seen. With one figure, --output is its file; with several, the
-name of each is added to it: figures-heatmaps.png. The model runs once on one view of the image: test-time augmentation
-and soft OKS-NMS are off.
+figure is one picture with a caption that says what is seen. With one name, --output is its file; with several, or all,
+the name of each is added to it: figures-heatmaps.png. The model runs once on one view of the image: test-time
+augmentation and soft OKS-NMS are off.
 
 docs/visualization.md shows the figures of each method. The times of a model over the number of people are drawn by
 "dynpose benchmark model --plot".
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """List the figures, or draw and write them."""
     _check(args)
-    from dynpose.engine.figures import PLAIN_INFERENCE, FigureDrawer, figures_of
+    from dynpose.engine.figures import ALL, PLAIN_INFERENCE, FigureDrawer, figures_of
     from dynpose.engine.predictor import PosePredictor
 
     from .config_of_weights import required_config
@@ -65,15 +65,20 @@ def run(args: argparse.Namespace) -> None:
         return
     drawer = FigureDrawer(predictor)
     pictures = drawer.draw(args.input, args.what, person=args.person, score_threshold=args.score_threshold)
+    is_one = len(set(args.what)) == 1 and ALL not in args.what
     for name, picture in pictures.items():
-        path = args.output if len(pictures) == 1 else args.output.with_stem(f"{args.output.stem}-{name}")
+        path = args.output if is_one else args.output.with_stem(f"{args.output.stem}-{name}")
         _write(path, picture)
         print(f"{path}: {name}, {picture.shape[1]} x {picture.shape[0]} pixels")
+    for figure in figures_of(predictor.model):
+        if ALL in args.what and figure.name not in pictures:
+            print(f"{figure.name}: left out, {figure.missing(predictor.model) or 'no person is found'}")
 
 
 def _check(args):
     """Refuse what is missing or can't be done before the model is read."""
     from dynpose.config import ConfigError
+    from dynpose.data.any_image import is_url
     from dynpose.runtime.sessions import is_exported
 
     if is_exported(args.weights):
@@ -85,6 +90,14 @@ def _check(args):
     missing = [f"--{name}" for name in ("input", "what", "output") if not getattr(args, name)]
     if missing:
         raise ConfigError(f"{' and '.join(missing)} missing: give an image, figures and a file, or --list alone")
+    images = [word for word in args.opts if Path(word).is_file()]
+    if images:
+        raise ConfigError(f"{images[0]}: --input takes one image, and one command draws its figures")
+    if len(args.opts) % 2:
+        raise ConfigError(f"{' '.join(args.opts)}: overrides of the config are pairs, KEY VALUE")
+    if not is_url(args.input) and not Path(args.input).is_file():
+        problem = "a folder" if Path(args.input).is_dir() else "no such file"
+        raise ConfigError(f"--input {args.input}: {problem}; give one image, by its file or http(s) address")
 
 
 def _print_figures(method, model, figures):
@@ -100,7 +113,9 @@ def _write(path, picture):
     from dynpose.utils.atomic import atomic_open
 
     with atomic_open(path, "wb") as file:
-        Image.fromarray(picture).save(file, "PNG" if path.suffix.lower() == ".png" else "JPEG", quality=92)
+        Image.fromarray(picture).save(
+            file, "PNG" if path.suffix.lower() == ".png" else "JPEG", quality=92, subsampling=0
+        )
 
 
 def _picture(text):

@@ -1,11 +1,14 @@
 """Panels, overlays and captions of figures: where a map's values lie on the picture, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scenes import pixels, plain_scene
 
 from dynpose.modeling.figures import Panel, View, arrange, in_rows, paint, panel_size
+from dynpose.utils.text import text_size
 
 BLACK = np.zeros((60, 80, 3), np.uint8)
 
@@ -132,3 +135,48 @@ def test_shown_people_and_captions():
     assert scene.caption("A", "B.", of_person=False) == "A. B. Image: street.jpg."
     # the chosen person is always shown
     assert plain_scene(pixels(), scores=(0.2, 0.1)).shown == [0]
+
+
+def test_which_people_are_drawn():
+    scores = (0.9, 0.8, 0.7, 0.5, 0.2, 0.1)
+    scene = plain_scene(pixels(), scores=scores)
+    assert scene.selection(scene.shown) == "4 of 6 people are drawn: those with a score of at least 0.3."
+    assert scene.first(2) == [0, 1]
+    assert scene.selection([0, 1]) == "2 of 6 people are drawn: the first 2 of the 4 with a score of at least 0.3."
+    # the chosen person is drawn in any case
+    scene = replace(scene, person=5)
+    assert scene.first(3) == [0, 1, 5]
+    chosen = "and person 6, who is chosen."
+    assert scene.selection(scene.shown) == f"5 of 6 people are drawn: those with a score of at least 0.3, {chosen}"
+    few = f"3 of 6 people are drawn: the first 2 of the 4 with a score of at least 0.3, {chosen}"
+    assert scene.selection([0, 1, 5]) == few
+    scene = replace(scene, person=3)
+    assert scene.selection(scene.first(2)).endswith(
+        "the first 1 of the 4 with a score of at least 0.3, and person 4, who is chosen."
+    )
+    scene = plain_scene(pixels(), scores=(0.2,))
+    assert scene.selection(scene.shown) == "1 of 1 person is drawn: person 1, who is chosen."
+    nobody = plain_scene(pixels(), scores=())
+    assert (nobody.first(3), nobody.selection([])) == ([], "")
+
+
+def test_titles_are_wrapped():
+    """Their ends hold values. A narrow panel is given space; the images of a row begin at the same height."""
+    image = np.full((40, 60, 3), 7, np.uint8)
+    page = arrange([[Panel("left_shoulder, highest 0.23", image), Panel("nose", image)]], "caption")
+    at = np.argwhere((page == 7).all(axis=2))
+    assert at.min(axis=0)[1] == 8
+    assert at.max(axis=0)[1] == 8 + 100 + 8 + 59
+    # two lines of the long title, and one of the short one, which is next to the image
+    line = text_size("Ag", 13)[1]
+    assert len(page) == len(arrange([[Panel("nose", image)] * 2], "caption")) + line
+    ink = (page[: at.min(axis=0)[0]] < 128).any(axis=2)
+    top, short_top = (np.flatnonzero(columns.any(axis=1)).min() for columns in (ink[:, :108], ink[:, 108:]))
+    assert short_top - top >= line - 3
+
+
+def test_portrait_panels_fill_the_page():
+    portrait = plain_scene(np.zeros((300, 100, 3), np.uint8))
+    square = plain_scene(np.zeros((300, 300, 3), np.uint8))
+    assert panel_size(portrait, 4)[0] == panel_size(square, 4)[0] == 300
+    assert (panel_size(square, 4)[1], panel_size(portrait, 4)[1]) == (1440 // 308, 1440 // 108)

@@ -87,7 +87,11 @@ def test_one_figure_and_the_list(small_run, photo, tmp_path, capsys):
     [
         ({"--what": "masks"}, "--what masks: FCPose has no such figure; known are heatmaps, people, offsets and all"),
         ({"--person": "7"}, "--person 7: the model finds 3 people in street.png; give a rank from 1 to 3"),
-        ({"--input": "missing.jpg"}, "missing.jpg"),
+        (
+            {"--input": "missing.jpg"},
+            "--input missing.jpg: no such file; give one image, by its file or http(s) address",
+        ),
+        ({"--input": "."}, "--input .: a folder; give one image"),
         ({"--what": None, "--output": None}, "--what and --output missing: give an image, figures and a file, or"),
         ({"--weights": "model.onnx"}, "an exported file gives only the people; give the checkpoint that it is of"),
         ({"--weights": "no_such_weights"}, "no_such_weights"),
@@ -102,6 +106,41 @@ def test_wrong_arguments(small_run, photo, tmp_path, capsys, changes, message):
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_words_that_are_no_overrides(small_run, photo, tmp_path, capsys):
+    """Such as a shell's list of files."""
+    words = ["visualize", "--weights", small_run.weights, "--what", "all", "--output", str(tmp_path / "figure.png")]
+    other = tmp_path / "other.png"
+    other.write_bytes(photo.read_bytes())
+    assert main([*words, "--input", str(photo), str(other)]) == 2
+    assert f"{other}: --input takes one image" in capsys.readouterr().err
+    assert main([*words, "--input", str(photo), "MODEL.FCPOSE.REFINEMENT"]) == 2
+    assert "MODEL.FCPOSE.REFINEMENT: overrides of the config are pairs, KEY VALUE\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--score-threshold", "0,5"), "must be a finite number, got '0,5'"),
+        (("--score-threshold", "nan"), "must be a finite number, got 'nan'"),
+        (("--person", "first"), "must be a whole number, got 'first'"),
+        (("--person", "0"), "must be at least 1, got 0"),
+    ],
+)
+def test_wrong_numbers(option, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["visualize", "--weights", "w.pth", *option])
+    assert message in capsys.readouterr().err
+
+
+def test_figures_that_all_leaves_out(small_run, photo, tmp_path, capsys):
+    words = ["visualize", "--weights", small_run.weights, "--device", "cpu", "--input", str(photo), "--what", "all"]
+    output = str(tmp_path / "figure.png")
+    assert main([*words, "--output", output, "MODEL.FCPOSE.REFINEMENT", "none"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure-heatmaps.png", "figure-people.png"]
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("offsets: left out, MODEL.FCPOSE.REFINEMENT has no offsets")
 
 
 @pytest.mark.parametrize("output", ["figure.gif", "no_folder/figure.png", "."])
@@ -153,6 +192,18 @@ class TestDrawer:
         predictor.cfg.TEST.SOFT_OKS_NMS.METHOD = "linear"
         with pytest.raises(ConfigError, match="set them to False and"):
             FigureDrawer(predictor)
+
+    def test_other_precisions_are_refused(self, tmp_path):
+        predictor = self.predictor("configs/FCPose/Base-FCPose.yaml", tmp_path=tmp_path)
+        predictor.precision = "bfloat16"
+        with pytest.raises(ConfigError, match=r'computes in bfloat16, .*: make it with precision="float32"'):
+            FigureDrawer(predictor)
+
+    def test_an_address_in_a_caption_has_no_query(self, photo, tmp_path, monkeypatch):
+        predictor = self.predictor("configs/FCPose/Base-FCPose.yaml", *EVERYWHERE, tmp_path=tmp_path)
+        monkeypatch.setattr("dynpose.engine.figures.to_bgr", lambda image: np.zeros((60, 90, 3), np.uint8))
+        scene = FigureDrawer(predictor)._scene("https://example.org/a/street.jpg?token=secret", 0, 0.3)
+        assert scene.name == "street.jpg"
 
     def test_a_diverged_model(self, photo, tmp_path):
         predictor = self.predictor("configs/FCPose/Base-FCPose.yaml", *EVERYWHERE, tmp_path=tmp_path)

@@ -128,8 +128,6 @@ class Training:
         self.model = build_random(cfg, device).train()
         if cfg.SOLVER.CHANNELS_LAST:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if cfg.SOLVER.COMPILE:
-            compile_dense_parts(self.model)
         self.ignore_masks = cfg.INPUT.IGNORE_MASKS
         # detectron2's R-CNNs use another key
         is_rcnn = hasattr(self.model, "roi_heads")
@@ -145,6 +143,9 @@ class Training:
         settling = make_batch(1, SETTLING_SIZE, _SETTLING_PEOPLE, 0, device)
         with torch.no_grad(), settling_norms(self.model), EventStorage():
             self.model(self.ground_truth(settling))
+        if cfg.SOLVER.COMPILE:
+            # not before: a pass without gradients would be compiled as well
+            compile_dense_parts(self.model, training=True)
 
     def ground_truth(self, inputs: Inputs) -> list[dict[str, Any]]:
         """Make outputs like the mapper's: images and Instances with boxes, classes, areas and labelled keypoints."""

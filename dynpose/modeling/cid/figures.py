@@ -44,21 +44,20 @@ def draw_centers(scene: Scene) -> np.ndarray:
     grid, centers = scene.values["grid"][0].tolist(), scene.values["centers"][0][0]
     view = View(scene, side=_LARGE).heat(centers, grid)
     cells, kept = scene.value("center_cells"), scene.value("kept")
-    shown = {int(kept[row]) for row in scene.shown} if len(kept) else set()
+    shown = {int(kept[row]) for row in scene.shown}
     for peak, cell in enumerate(cells * grid[0] + grid[1]):
         if peak in shown:
             view.cross(cell)
         else:
             view.dot(cell, ORANGE, radius=1.0)
     panels = [
-        Panel("image" if not shown else "the people's poses", _poses(scene, scene.shown if len(kept) else [], _LARGE)),
+        Panel("image" if not shown else "the people's poses", _poses(scene, scene.shown, _LARGE)),
         Panel(f"centre map, highest {float(centers.max()):.2g}", view.canvas),
     ]
     text = (
         f"The centre map: the probability of each cell of {grid[0]:g} pixels (of the network's input) to be a "
-        "person's centre. White crosses: centres of the people with a score of at least "
-        f"{scene.score_threshold:g}. Orange dots: the other peaks, which are people of lower scores, or which OKS-NMS "
-        "drops."
+        f"person's centre. White crosses: the centres of the people drawn. {scene.selection(scene.shown)} Orange dots: "
+        f"the other peaks, which are people of lower scores, or which OKS-NMS drops.{_of_smoothed(scene.model)}"
     )
     caption = scene.caption("CID, section 3.2 and Figure 3", text, of_person=False)
     return arrange([panels], caption, ("0", "highest value"))
@@ -66,9 +65,7 @@ def draw_centers(scene: Scene) -> np.ndarray:
 
 def draw_recalibration(scene: Scene) -> np.ndarray:
     """Draw people's masks, instance-aware feature maps and heatmaps, a row for each (Figure 4): (h, w, 3) uint8 RGB."""
-    grid, rows = scene.values["grid"][0].tolist(), scene.shown[:_MAX_PEOPLE]
-    if scene.person not in rows:
-        rows = [*rows[:-1], scene.person]
+    grid, rows = scene.values["grid"][0].tolist(), scene.first(_MAX_PEOPLE)
     features, heatmaps = of_people(scene, "instance_features").mean(dim=1), of_people(scene, "heatmaps")
     masks = of_people(scene, "masks") if "masks" in scene.values else None
     side, _ = panel_size(scene, grid[0])
@@ -85,11 +82,10 @@ def draw_recalibration(scene: Scene) -> np.ndarray:
         view = View(scene, side=side).heat(highest, grid)
         panels.append(Panel(f"heatmaps, highest {float(highest.max()):.2g}", view.canvas))
         lines.append(panels)
-    of_all = f" The people are {len(rows)} of {len(scene.shown)}." if len(rows) < len(scene.shown) else ""
     spatial = "the foreground mask of the spatial recalibration (Eq. 10), from 0 to 1; " if masks is not None else ""
     text = (
         f"Instance decoupling, a row for each person: {spatial}the instance-aware feature map (Eq. 12), mean of its "
-        f"channels; and the keypoint heatmaps, maximum over the keypoints, a probability.{of_all}"
+        f"channels; and the keypoint heatmaps, maximum over the keypoints, a probability. {scene.selection(rows)}"
     )
     caption = scene.caption("CID, section 3.3 and Figure 4", text, of_person=False)
     return arrange(lines, caption, ("0", "highest value of the panel; of a mask, 1"))
@@ -99,7 +95,7 @@ def draw_channels(scene: Scene) -> np.ndarray:
     """Draw people's channel weights (Eq. 11), a row for each: (h, w, 3) uint8 RGB."""
     from matplotlib.figure import Figure as Plot
 
-    rows = scene.shown[:_MAX_WEIGHTS]
+    rows = scene.first(_MAX_WEIGHTS)
     weights = of_people(scene, "channel_weights")[rows].float().numpy()
     limit = float(np.abs(weights).max()) or 1.0
     plot = Plot(figsize=(8.6, 1.5 + 0.32 * len(rows)), dpi=100, layout="constrained")
@@ -108,10 +104,9 @@ def draw_channels(scene: Scene) -> np.ndarray:
     axes.set_yticks(range(len(rows)), [f"person {row + 1}" for row in rows])
     axes.set_xlabel("channel of F-hat")
     plot.colorbar(image, ax=axes, label="weight")
-    left_out = f" The first {len(rows)} of {len(scene.shown)} people." if len(rows) < len(scene.shown) else ""
     text = (
         "Channel recalibration: the weights (without unit) that multiply the channels of the map F-hat for each person "
-        f"(Eq. 11). Channels whose weights differ tell the people apart.{left_out}"
+        f"(Eq. 11). Channels whose weights differ tell the people apart. {scene.selection(rows)}"
     )
     scores = [float(scene.people.scores[row]) for row in rows]
     people = [
@@ -127,10 +122,15 @@ def draw_heatmaps(scene: Scene) -> np.ndarray:
     text = (
         f"Keypoint heatmaps of one person: the probability of each cell of {grid[0]:g} pixels (of the network's "
         "input), in units of the panel's highest value, which is above it. Green: around the keypoint, a quarter "
-        "of a cell from the highest cell of the smoothed map."
+        f"of a cell from the highest cell{' of the smoothed map' if scene.model.options.smoothing > 1 else ''}."
     )
     caption = scene.caption("CID, section 3.3 and Figure 4", text)
     return arrange(heatmap_rows(scene, maps, grid), caption, ("0", "highest value of the panel"))
+
+
+def _of_smoothed(model):
+    size = model.iia.smoothing
+    return f" Peaks are those of the map averaged with its mean over {size} x {size} cells." if size > 1 else ""
 
 
 def _poses(scene, rows, side):

@@ -40,7 +40,7 @@ def draw_heatmaps(scene: Scene, source: str) -> np.ndarray:
 
 
 def draw_people(scene: Scene, source: str) -> np.ndarray:
-    """Draw the heatmaps of all people: together, and each one's.
+    """Draw the heatmaps of several people: together, and each one's.
 
     Args:
         scene: of a model with KP-Nets.
@@ -56,16 +56,19 @@ def draw_people(scene: Scene, source: str) -> np.ndarray:
     side, columns = panel_size(scene, grid[0])
     panels = [
         Panel("the people's poses", View(scene, side=side, picture=scene.poses(rows)).canvas),
-        Panel("all people", View(scene, side=side).heat(of_people.amax(dim=0), grid, highest=1).canvas),
+        Panel("together", View(scene, side=side).heat(of_people.amax(dim=0), grid, highest=1).canvas),
     ]
-    for row, values in zip(rows[:_MAX_PEOPLE], of_people):
+    with_panel = scene.first(_MAX_PEOPLE)
+    for row, values in zip(rows, of_people):
+        if row not in with_panel:
+            continue
         view = View(scene, side=side).heat(values, grid, highest=1).box(scene.people.boxes[row])
         panels.append(Panel(f"person {row + 1}, score {float(scene.people.scores[row]):.2f}", view.canvas))
-    left_out = f" The first {_MAX_PEOPLE} of {len(rows)} people have a panel." if len(rows) > _MAX_PEOPLE else ""
+    left_out = f" {len(with_panel)} of them have a panel." if len(rows) > len(with_panel) else ""
     text = (
-        "Heatmaps of all people: each person has a generated network, trained to respond to that person's keypoints "
+        "Heatmaps of people: each person has a generated network, trained to respond to that person's keypoints "
         "only. A panel shows the maximum over the keypoints, each in units of its highest softmax probability; white: "
-        f"the person's box.{left_out}"
+        f"the person's box. {scene.selection(rows)}{left_out}"
     )
     caption = scene.caption(source, text, of_person=False)
     return arrange(in_rows(panels, columns), caption, ("0", "a keypoint's highest value"))
@@ -89,7 +92,7 @@ def draw_offsets(scene: Scene, source: str) -> np.ndarray:
         # the middle of the cells around it
         peak = start[len(start) // 2]
         window = peak + stride * _WINDOW * torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
-        view = View(scene, scene.around(window, margin=0.0))
+        view = View(scene, scene.around(window, margin=0.0, least_side=1.0))
         for tail, head in zip(start, end):
             if bool(tail.isfinite().all() & head.isfinite().all()):
                 view.dot(tail, ORANGE, radius=1.5).arrow(tail, head)

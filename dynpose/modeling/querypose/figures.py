@@ -34,6 +34,7 @@ from .losses import to_relative
 __all__ = ["FIGURES", "flow_densities"]
 
 _SIDE, _MIN_SIDE, _STAGE_SIDE, _DENSITY_SIDE, _PAGE_WIDTH = 300, 120, 350, 420, 1500
+_ALL_PARTS = "all parts"
 # Panels in a row of the stages
 _COLUMNS = 4
 # Cells along each side of the drawn densities; the largest drawn error, in units of sigma, or less if that leaves out
@@ -58,13 +59,17 @@ def draw_attention(scene: Scene) -> np.ndarray:
         for name, values in zip(names, of_stage):
             line.append(Panel(name, View(scene, area, side).heat_in_box(values, box).box(box).canvas))
         lines.append(line)
+    if names != [_ALL_PARTS]:
+        source, maps_are = "QueryPose, section 3.2 and Figure 5", "Spatial attention maps A of SPEGM"
+        columns, embedding = ", and a column for each part", "the embedding of the part"
+    else:
+        source, maps_are = "QueryPose, Table 1", "Spatial attention of all parts together"
+        columns, embedding = "", "one embedding"
     text = (
-        "Spatial attention maps A of SPEGM for one person, a row for each stage, with its pose, and a column for each "
-        "part: the weights (they sum to 1) with which the features of the cells of the RoI, white, are added up to the "
-        f"embedding of the part. A RoI has {maps[0].shape[1]} x {maps[0].shape[2]} cells. Each panel is in units of "
-        "its highest weight."
+        f"{maps_are} for one person, a row for each stage, with its pose{columns}: the weights (they sum to 1) with "
+        f"which the features within the RoI, white, are added up to {embedding}. A map has {maps[0].shape[1]} x "
+        f"{maps[0].shape[2]} cells. Each panel is in units of its highest weight."
     )
-    source = "QueryPose, section 3.2 and Figure 5"
     return arrange(lines, scene.caption(source, text), ("0", "highest weight of the panel"))
 
 
@@ -81,8 +86,8 @@ def draw_stages(scene: Scene) -> np.ndarray:
         panels.append(Panel(f"stage {stage + 1}", view.canvas))
     text = (
         "Boxes and poses stage by stage: the queries of the people begin with learned boxes. Each stage refines the "
-        "box, from whose features it regresses the keypoints anew. The scores are those of the last stage, of which "
-        f"people with at least {scene.score_threshold:g} are drawn."
+        "box, from whose features it regresses the keypoints anew. The scores are those of the last stage. "
+        f"{scene.selection(rows)}"
     )
     caption = scene.caption("QueryPose, section 3.1 and Figure 2", text, of_person=False)
     return arrange(in_rows(panels, _COLUMNS), caption)
@@ -209,7 +214,7 @@ def _stages(scene, name, query):
 def _part_names(model, number):
     """A title for each of the attention maps."""
     names = [" ".join(part) for part in model.part_names]
-    return names if len(names) == number else ["all parts"]
+    return names if len(names) == number else [_ALL_PARTS]
 
 
 def _missing_attention(model: Any) -> str:
