@@ -289,10 +289,25 @@ def test_the_config_compiles_the_dense_parts(monkeypatch):
     calls = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, **kwargs: calls.append((self, kwargs)))
     model = PoseTrainer.build_model(small_config("configs/FCPose/Base-FCPose.yaml", "SOLVER.COMPILE", True))
-    assert calls == [(part, {"dynamic": True}) for part in (model.backbone, model.head, model.basis)]
+    assert [part for part, _ in calls] == [model.backbone, model.head, model.basis]
+    assert all(options["dynamic"] for _, options in calls)
     calls.clear()
     model = PoseTrainer.build_model(small_config("configs/CID/Base-CID.yaml", "SOLVER.COMPILE", True))
-    assert calls == [(model.backbone, {"dynamic": True})]
+    assert [part for part, _ in calls] == [model.backbone]
+
+
+@pytest.mark.parametrize(
+    ("version", "training", "threads"), [("2.11.0+cpu", True, 1), ("2.14.0", True, None), ("2.11.0", False, None)]
+)
+def test_generated_code_has_one_thread_where_its_backward_pass_is_wrong(monkeypatch, version, training, threads):
+    """On several threads, PyTorch 2.11 ends the process in the backward pass of FCPose R-50 (512 x 736)."""
+    calls = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **kwargs: calls.append(kwargs))
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(version))
+    compile_dense_parts(tiny_model("FCPose"), training=training)
+    assert {options.get("options", {}).get("cpp.threads") for options in calls} == {threads}
+    # PyTorch knows the option: else it raises an error
+    torch.compile(nn.Identity(), **calls[0])
 
 
 def test_channels_last_changes_neither_losses_nor_files(tmp_path):
