@@ -3,12 +3,14 @@
 
     python projects/trials/trials.py projects/trials/comparison.yaml --output output/comparison
 
-Each training is a process. One that is done is not repeated, and one that was interrupted continues.
+Each training is a process, whose output is in output.txt of its folder. One that is done is not repeated, and one that
+was interrupted continues from its last checkpoint.
 """
 
 import argparse
 import json
 import math
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +24,7 @@ from dynpose.evaluation.analysis import analyse_predictions
 from dynpose.report.inputs import read_run
 
 COLUMNS = ("AP", "AP50", "AP75", "AP easy", "AP medium", "AP hard")
-RESULT = "trial.json"
+ARGUMENTS, RESULT = "arguments.json", "trial.json"
 
 
 def main() -> None:
@@ -42,7 +44,7 @@ def main() -> None:
         # all rows with one seed first, so that the table is of use before it is complete
         for seed in args.seeds:
             for name, row in rows.items():
-                run_once(args.output / name / f"seed_{seed}", arguments(trial, row, args.output, seed))
+                run_once(args.output / name / f"seed_{seed}", arguments(trial, row, seed), args.output / "images")
     print(table({name: results(args.output / name, args.seeds) for name in rows}))
 
 
@@ -53,29 +55,52 @@ def read_trial(path: Path) -> dict[str, Any]:
     return {"rows": trial["rows"], "common": {**shared, **trial.get("common", {})}}
 
 
-def arguments(trial: Mapping[str, Any], row: Mapping[str, Any], output: Path, seed: int) -> list[str]:
-    """Arguments of train_net.py for a row, without its output folder."""
-    # the images are drawn once for all runs
-    options = {"DATASETS.SYNTHETIC.ROOT": output / "images", **trial["common"], **row.get("options", {})}
+def arguments(trial: Mapping[str, Any], row: Mapping[str, Any], seed: int) -> list[str]:
+    """Arguments of train_net.py for a row, without its folders."""
+    options = {**trial["common"], **row.get("options", {})}
     words = [str(word) for option in options.items() for word in option]
     return ["--config-file", row["config"], *words, "SEED", str(seed)]
 
 
-def run_once(folder: Path, words: Sequence[str]) -> None:
-    """Train and analyse, unless the folder has the result."""
+def run_once(folder: Path, words: Sequence[str], images: Path) -> None:
+    """Train and analyse, unless the folder has the result.
+
+    Args:
+        folder: of the run.
+        words: of :func:`arguments`.
+        images: folder in which the images are drawn once for all runs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / ARGUMENTS).is_file() and json.loads((folder / ARGUMENTS).read_text()) != words:
+        sys.exit(f"{folder} has a training with other options: give another --output, or remove the folder")
     if (folder / RESULT).is_file():
         return
+    (folder / ARGUMENTS).write_text(json.dumps(words))
     print(f"training {folder}", file=sys.stderr, flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    train(["--resume", *words, "OUTPUT_DIR", str(folder)], folder / "output.txt")
+    folders = ["DATASETS.SYNTHETIC.ROOT", str(images), "OUTPUT_DIR", str(folder)]
+    train(["--resume", *words, *folders], folder / "output.txt")
     (folder / RESULT).write_text(json.dumps(analyse(folder)))
 
 
 def train(words: Sequence[str], printed: Path) -> None:
     """Run train_net.py; a file receives what it prints."""
     script = Path(__file__).parents[2] / "train_net.py"
-    with open(printed, "a") as output:
-        subprocess.run([sys.executable, script, *words], check=True, stdout=output, stderr=subprocess.STDOUT)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    try:
+        with (
+            open(printed, "a") as output,
+            subprocess.Popen([sys.executable, script, *words], stdout=output, stderr=subprocess.STDOUT) as process,
+        ):
+            try:
+                code = process.wait()
+            except BaseException:
+                # else it would go on alone; it saves a checkpoint
+                process.terminate()
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if code:
+        sys.exit(f"the training ended with exit code {code}: {printed} has its output; run this again to continue")
 
 
 def analyse(folder: Path) -> dict[str, float]:
