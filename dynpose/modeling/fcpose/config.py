@@ -44,7 +44,7 @@ def add_fcpose_config(cfg: CN) -> None:
     cfg.MODEL.FCPOSE.OFFSET_LOSS = "mse"
     # For "mse": cells whose centre is within this many cells of a keypoint's cell are supervised, with the nearest
     # keypoint of that type; 0 = that cell alone
-    cfg.MODEL.FCPOSE.OFFSET_RADIUS = 1
+    cfg.MODEL.FCPOSE.OFFSET_RADIUS = 0
     # beta of Eq. 4
     cfg.MODEL.FCPOSE.OFFSET_LOSS_WEIGHT = 5.0
     # For "expected_distance": the distance in units of half (w + h) of the person's box is multiplied by this, then

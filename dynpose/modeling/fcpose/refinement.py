@@ -243,7 +243,7 @@ class SharedOffsets(PeakRefinement):
         kernel_size: int = 3,
         scale: float = 8.0,
         loss: str = "mse",
-        radius: float = 1.0,
+        radius: float = 0.0,
         distance_norm: float = 12.0,
         **heatmap: str,
     ):

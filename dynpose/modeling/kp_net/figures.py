@@ -4,8 +4,6 @@ They read the results of :mod:`dynpose.modeling.kp_net.intermediates`: ``heatmap
 offsets, ``offset_starts``, ``offset_ends`` and ``offset_radius``.
 """
 
-import math
-
 import numpy as np
 import torch
 
@@ -96,15 +94,17 @@ def draw_offsets(scene: Scene, source: str) -> np.ndarray:
         for tail, head in zip(start, end):
             if bool(tail.isfinite().all() & head.isfinite().all()):
                 view.dot(tail, ORANGE, radius=1.5).arrow(tail, head)
-        if math.isfinite(radius):
+        if radius > 0:
             view.circle(keypoint[:2], radius)
         panels.append(Panel(name, view.cross(peak).dot(keypoint[:2], GREEN, radius=2.5).canvas))
-    disk = f" Dotted circle: the {radius:g} pixels around it in which training supervises offsets." * math.isfinite(
-        radius
-    )
+    supervised = ""
+    if radius > 0:
+        supervised = f" Dotted circle: the {radius:g} pixels around it in which training supervises offsets."
+    elif radius == 0:
+        supervised = " Training supervises the offset of the keypoint's cell alone."
     text = (
         f"Offsets around the peaks of one person: orange dots are the centres of cells of {stride:g} pixels (of the "
         "network's input), green arrows the offsets that are predicted there. White cross: centre of "
-        f"the highest cell; its arrow ends at the keypoint, the green dot.{disk}"
+        f"the highest cell; its arrow ends at the keypoint, the green dot.{supervised}"
     )
     return arrange(in_rows(panels, _COLUMNS), scene.caption(source, text))

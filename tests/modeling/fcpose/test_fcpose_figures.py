@@ -6,13 +6,15 @@ from scenes import drawn, scene_of
 from small_models import small_model
 
 from dynpose.methods import get_method
+from dynpose.modeling.figures import Scene
 
 FIGURES = {figure.name: figure for figure in get_method("FCPose").figures}
 OPTS = ("MODEL.FCOS.PRIOR_PROB", 0.5, "MODEL.FCOS.POST_NMS_TOPK_TEST", 3)
 
 
-def model_with(refinement):
-    model = small_model("configs/FCPose/Base-FCPose.yaml", *OPTS, "MODEL.FCPOSE.REFINEMENT", refinement).eval()
+def model_with(refinement, *opts):
+    opts = (*OPTS, "MODEL.FCPOSE.REFINEMENT", refinement, *opts)
+    model = small_model("configs/FCPose/Base-FCPose.yaml", *opts).eval()
     model.head.box_distances.bias.data.fill_(2.0)
     # offsets of several pixels
     for layer in filter(None, [getattr(model.refinement, "conv", None)]):
@@ -22,7 +24,7 @@ def model_with(refinement):
 
 @pytest.fixture(scope="module")
 def model():
-    return model_with("shared")
+    return model_with("shared", "MODEL.FCPOSE.OFFSET_RADIUS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,16 @@ def test_the_offsets_are_those_of_the_shared_map(model, scene):
     torch.testing.assert_close(ends[:, :, 12], again.people.keypoints[..., :2])
     assert scene.value("grid").tolist() == [8, 4]
     assert float(scene.values["offset_radius"][0]) == 8
+
+
+@pytest.mark.parametrize(
+    ("radius", "said"), [(0, "the offset of the keypoint's cell alone"), (1, "Dotted circle: the 8 pixels around it")]
+)
+def test_the_caption_says_where_offsets_are_supervised(radius, said, monkeypatch):
+    captions = []
+    monkeypatch.setattr(Scene, "caption", lambda self, source, text: captions.append(text) or text)
+    drawn(FIGURES["offsets"], scene_of(model_with("shared", "MODEL.FCPOSE.OFFSET_RADIUS", radius)))
+    assert said in captions[0]
 
 
 @pytest.mark.parametrize("refinement", ["none", "instance", "deconv"])
