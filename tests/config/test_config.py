@@ -1,5 +1,6 @@
-"""Configs: every file loads, every fault names its key."""
+"""Configs: every file loads, every row of a table differs from another in its keys alone, every fault names its key."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ from dynpose.config import ConfigError, add_dynpose_config, load_config
 from dynpose.data import COCO_PERSON, schema_to_cfg
 
 CONFIGS = sorted(Path("configs").rglob("*.yaml"))
-ABLATIONS = sorted(Path("configs/FCPose/ablations").glob("*.yaml"))
+# what no table of a paper has
+OTHERS = {"custom", "quick"}
+load_once = cache(load_config)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
 def test_every_config_loads(path):
-    cfg = load_config(str(path))
+    cfg = load_once(str(path))
     if path.parent.name == "custom":
         return  # named after a machine
     method = (path.stem if path.parent.name == "quick" else path.relative_to("configs").parts[0]).lower()
@@ -25,76 +28,53 @@ def test_every_config_loads(path):
     assert cfg.MODEL.KEYPOINT_ON
 
 
-@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
-def test_an_ablation_changes_the_keys_of_its_name(path):
-    baseline, ablation = load_config("configs/FCPose/R_50_1x.yaml"), load_config(str(path))
-    changed = {key for key, value in _flat(ablation).items() if _flat(baseline)[key] != value}
-    key, _, value = path.stem.partition("_")
-    name = {
-        "channels": "MODEL.KP_NET.IN_CHANNELS",
-        "width": "MODEL.KP_NET.WIDTH",
-        "depth": "MODEL.KP_NET.DEPTH",
-        "refinement": "MODEL.FCPOSE.REFINEMENT",
-    }[key]
-    assert changed == {name}
-    assert str(_flat(ablation)[name]) == value
+_R_101 = {"MODEL.WEIGHTS": "detectron2://ImageNetPretrained/MSRA/R-101.pkl", "MODEL.RESNETS.DEPTH": 101}
+# mean and standard deviation of the RGB images that torchvision's and timm's models were trained with
+_IMAGENET_RGB = {
+    "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
+    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
+    "INPUT.FORMAT": "RGB",
+}
+_LEARNT_HRNET = {"MODEL.BACKBONE.FREEZE_AT": 0, "MODEL.HRNET.NORM": "FrozenBN"}
+_CROWDPOSE = {"DATASETS.TRAIN": ("crowdpose_trainval",), "DATASETS.TEST": ("crowdpose_test",)}
+_CID_W48 = {
+    "MODEL.WEIGHTS": "hrnet_w48.ms_in1k",
+    "MODEL.HRNET.WIDTH": 48,
+    "INPUT.AFFINE.SIZE": [640, 640],
+    "INPUT.MIN_SIZE_TEST": 640,
+    "TEST.AUG.MIN_SIZES": (640,),
+}
+# Tables 1 and 2 of the CID paper
+_CID_ABLATIONS = [
+    ("spatial", {"RECALIBRATION": ["spatial"]}),
+    ("channel", {"RECALIBRATION": ["channel"]}),
+    ("no_contrastive", {"CONTRASTIVE_LOSS_WEIGHT": 0.0}),
+    ("spatial_no_contrastive", {"RECALIBRATION": ["spatial"], "CONTRASTIVE_LOSS_WEIGHT": 0.0}),
+    ("channel_no_contrastive", {"RECALIBRATION": ["channel"], "CONTRASTIVE_LOSS_WEIGHT": 0.0}),
+    *((f"channels_{n}", {"CHANNELS": n}) for n in (8, 16, 64)),
+]
 
-
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("spatial", {"RECALIBRATION": ["spatial"]}),
-        ("channel", {"RECALIBRATION": ["channel"]}),
-        ("no_contrastive", {"CONTRASTIVE_LOSS_WEIGHT": 0.0}),
-        ("spatial_no_contrastive", {"RECALIBRATION": ["spatial"], "CONTRASTIVE_LOSS_WEIGHT": 0.0}),
-        ("channel_no_contrastive", {"RECALIBRATION": ["channel"], "CONTRASTIVE_LOSS_WEIGHT": 0.0}),
-        ("channels_8", {"CHANNELS": 8}),
-        ("channels_16", {"CHANNELS": 16}),
-        ("channels_64", {"CHANNELS": 64}),
-    ],
-)
-def test_an_ablation_of_cid_changes_that_alone(name, changes):
-    """Tables 1 and 2 of the CID paper."""
-    ablation = _flat(load_config(f"configs/CID/ablations/{name}.yaml"))
-    baseline = _flat(load_config("configs/CID/HRNet_W32_35e.yaml"))
-    assert {key: value for key, value in ablation.items() if baseline[key] != value} == {
-        f"MODEL.CID.{key}": value for key, value in changes.items()
-    }
-
-
+# Tables 1 to 3 of the QueryPose paper
 _NO_ITERATION = {"ITERATION": "none"}
 _INSTANCE = {"QUERY": "instance", **_NO_ITERATION}
+_QUERYPOSE_ABLATIONS = [
+    *((f"instance_{kind}", {**_INSTANCE, "INTERACTION": kind}) for kind in ("mhsa", "spatial_attention")),
+    *(
+        (f"{query}_dynamic_{kind}{name}", {**changes, "INTERACTION": f"dynamic_{kind}", **no_other_mlp})
+        for query, changes in (("instance", _INSTANCE), ("part", _NO_ITERATION))
+        for kind in ("channel", "spatial")
+        for name, no_other_mlp in (("", {"DYNAMIC_MLP": False}), ("_two_mlps", {}))
+    ),
+    ("part_mhsa", {**_NO_ITERATION, "INTERACTION": "mhsa"}),
+    ("baseline", {**_INSTANCE, "INTERACTION": "pool"}),
+    ("baseline_no_dynamic_mlp", {**_INSTANCE, "INTERACTION": "pool", "DYNAMIC_MLP": False}),
+    *((f"iteration_{kind}", {"ITERATION": kind}) for kind in ("none", "sum", "concat")),
+    *((f"part_dim_{dim}", {"PART_DIM": dim}) for dim in (32, 64, 256)),
+    *((f"parts_{scheme}", {"PARTS": scheme}) for scheme in "abd"),
+    ("pipeline_box_decoder", {"PIPELINE": "box_decoder"}),
+]
 
-
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        *((f"instance_{kind}", {**_INSTANCE, "INTERACTION": kind}) for kind in ("mhsa", "spatial_attention")),
-        *(
-            (f"{query}_dynamic_{kind}{name}", {**changes, "INTERACTION": f"dynamic_{kind}", **no_other_mlp})
-            for query, changes in (("instance", _INSTANCE), ("part", _NO_ITERATION))
-            for kind in ("channel", "spatial")
-            for name, no_other_mlp in (("", {"DYNAMIC_MLP": False}), ("_two_mlps", {}))
-        ),
-        ("part_mhsa", {**_NO_ITERATION, "INTERACTION": "mhsa"}),
-        ("baseline", {**_INSTANCE, "INTERACTION": "pool"}),
-        ("baseline_no_dynamic_mlp", {**_INSTANCE, "INTERACTION": "pool", "DYNAMIC_MLP": False}),
-        *((f"iteration_{kind}", {"ITERATION": kind}) for kind in ("none", "sum", "concat")),
-        *((f"part_dim_{dim}", {"PART_DIM": dim}) for dim in (32, 64, 256)),
-        *((f"parts_{scheme}", {"PARTS": scheme}) for scheme in "abd"),
-        ("pipeline_box_decoder", {"PIPELINE": "box_decoder"}),
-    ],
-)
-def test_an_ablation_of_querypose_changes_that_alone(name, changes):
-    """Tables 1 to 3 of the QueryPose paper."""
-    ablation = _flat(load_config(f"configs/QueryPose/ablations/{name}.yaml"))
-    baseline = _flat(load_config("configs/QueryPose/R_50_1x.yaml"))
-    assert {key: value for key, value in ablation.items() if baseline[key] != value} == {
-        f"MODEL.QUERYPOSE.{key}": value for key, value in changes.items()
-    }
-
-
-@pytest.mark.parametrize(
+ROWS = pytest.mark.parametrize(
     ("config", "base", "changes"),
     [
         ("QueryPose/ablations/aux_heatmap", "QueryPose/HRNet_W32_2x", {"MODEL.QUERYPOSE.AUX_HEATMAP": True}),
@@ -147,17 +127,216 @@ def test_an_ablation_of_querypose_changes_that_alone(name, changes):
             "CID/HRNet_W32_140e",
             {
                 "MODEL.CID.MIN_BOX_AREA": 0.0,
-                "DATASETS.TRAIN": ("crowdpose_trainval",),
-                "DATASETS.TEST": ("crowdpose_test",),
+                **_CROWDPOSE,
                 "SOLVER.MAX_EPOCHS": 300,
                 "SOLVER.STEPS_EPOCHS": [200, 260],
             },
         ),
+        # FCPose
+        ("FCPose/R_50_1x", "FCPose/Base-FCPose", {}),
+        *((f"FCPose/ablations/channels_{n}", "FCPose/R_50_1x", {"MODEL.KP_NET.IN_CHANNELS": n}) for n in (16, 64)),
+        *((f"FCPose/ablations/width_{n}", "FCPose/R_50_1x", {"MODEL.KP_NET.WIDTH": n}) for n in (16, 64)),
+        *((f"FCPose/ablations/depth_{n}", "FCPose/R_50_1x", {"MODEL.KP_NET.DEPTH": n}) for n in (2, 4)),
+        *(
+            (f"FCPose/ablations/refinement_{kind}", "FCPose/R_50_1x", {"MODEL.FCPOSE.REFINEMENT": kind})
+            for kind in ("none", "deconv", "instance")
+        ),
+        ("FCPose/R_50_3x", "FCPose/R_50_1x", {"SOLVER.MAX_ITER": 270000, "SOLVER.STEPS": (180000, 240000)}),
+        *((f"FCPose/R_101_3x{variant}", f"FCPose/R_50_3x{variant}", _R_101) for variant in ("", "_release")),
+        (
+            "FCPose/R_50_3x_release",
+            "FCPose/R_50_3x",
+            {
+                "MODEL.FCOS.GIOU_SMOOTH": 1.0,
+                "MODEL.FCPOSE.CONTROLLER_KERNEL": 3,
+                "MODEL.FCPOSE.MAX_SAMPLES": 70,
+                "MODEL.FCPOSE.HEATMAP_LOSS": "upsampled",
+                "MODEL.FCPOSE.OFFSET_SOURCE": "basis",
+                "MODEL.FCPOSE.OFFSET_SCALE": 1.0,
+                "MODEL.FCPOSE.OFFSET_LOSS": "expected_distance",
+                "MODEL.FCPOSE.OFFSET_LOSS_WEIGHT": 9.0,
+                "MODEL.FCPOSE.AUX_HEATMAPS": True,
+            },
+        ),
+        (
+            "FCPose/DLA_34_4x",
+            "FCPose/R_50_1x",
+            {
+                **_IMAGENET_RGB,
+                "MODEL.WEIGHTS": "dla34.in1k",
+                "MODEL.BACKBONE.NAME": "build_fcos_dla_fpn_backbone",
+                "MODEL.BACKBONE.FREEZE_AT": 0,
+                "MODEL.DLA.NORM": "SyncBN",
+                "MODEL.FCOS.IN_FEATURES": ["p3", "p4", "p5"],
+                "MODEL.FCOS.SIZES_OF_INTEREST": [64, 128],
+                "MODEL.FCPOSE.LAST_SIZE_OF_INTEREST": 736,
+                "INPUT.MIN_SIZE_TRAIN": (128, 736),
+                "INPUT.MIN_SIZE_TEST": 512,
+                "INPUT.MAX_SIZE_TEST": 736,
+                "SOLVER.MAX_ITER": 360000,
+                "SOLVER.STEPS": (300000, 340000),
+            },
+        ),
+        ("FCPose/DLA_60_4x", "FCPose/DLA_34_4x", {"MODEL.WEIGHTS": "dla60.in1k", "MODEL.DLA.DEPTH": 60}),
+        # CID
+        (
+            "CID/HRNet_W32_140e",
+            "CID/Base-CID",
+            {"SOLVER.MAX_EPOCHS": 140, "SOLVER.STEPS_EPOCHS": [90, 120]},
+        ),
+        (
+            "CID/HRNet_W32_35e",
+            "CID/HRNet_W32_140e",
+            {"SOLVER.MAX_EPOCHS": 35, "SOLVER.STEPS_EPOCHS": [22.5, 30]},
+        ),
+        *(
+            (
+                f"CID/ablations/{name}",
+                "CID/HRNet_W32_35e",
+                {f"MODEL.CID.{key}": value for key, value in changes.items()},
+            )
+            for name, changes in _CID_ABLATIONS
+        ),
+        (
+            "CID/HRNet_W32_140e_ochuman",
+            "CID/HRNet_W32_140e",
+            {
+                "MODEL.CID.OKS_NMS_THRESH": 0.7,
+                "DATASETS.TRAIN": ("ochuman_val",),
+                "DATASETS.TEST": ("ochuman_test",),
+                "SOLVER.REFERENCE_BATCH": 20,
+                "SOLVER.IMS_PER_BATCH": 20,
+            },
+        ),
+        (
+            "CID/HRNet_W32_140e_coco_to_ochuman",
+            "CID/HRNet_W32_140e",
+            {
+                "MODEL.CID.OKS_NMS_THRESH": 0.7,
+                "MODEL.CID.SMOOTHING": 11,
+                "DATASETS.TEST": ("ochuman_val", "ochuman_test"),
+            },
+        ),
+        *(
+            (f"CID/HRNet_W48_{name}", f"CID/HRNet_W32_{name}", _CID_W48)
+            for name in ("140e", "140e_ochuman", "140e_coco_to_ochuman", "300e_crowdpose")
+        ),
+        # InsPose
+        (
+            "InsPose/R_50_36e",
+            "InsPose/Base-InsPose",
+            {"SOLVER.MAX_EPOCHS": 36, "SOLVER.STEPS_EPOCHS": [27, 33]},
+        ),
+        (
+            "InsPose/R_50_100e",
+            "InsPose/R_50_36e",
+            {"SOLVER.MAX_EPOCHS": 100, "SOLVER.STEPS_EPOCHS": [75, 90]},
+        ),
+        ("InsPose/R_101_100e", "InsPose/R_50_100e", _R_101),
+        (
+            "InsPose/HRNet_W32_100e",
+            "InsPose/R_50_100e",
+            {
+                **_IMAGENET_RGB,
+                **_LEARNT_HRNET,
+                "MODEL.WEIGHTS": "hrnet_w32.ms_in1k",
+                "MODEL.BACKBONE.NAME": "build_fcos_hrnet_fpn_backbone",
+            },
+        ),
+        (
+            "InsPose/R_50_3x_release",
+            "InsPose/R_50_36e",
+            {
+                **_IMAGENET_RGB,
+                "MODEL.META_ARCHITECTURE": "InsPoseReleased",
+                "MODEL.WEIGHTS": "detectron2://ImageNetPretrained/torchvision/R-50.pkl",
+                "MODEL.RESNETS.NORM": "BN",
+                "MODEL.RESNETS.STRIDE_IN_1X1": False,
+                "MODEL.FCOS.SCORE_THRESH_TEST": 0.05,
+                "MODEL.FCOS.PRE_NMS_TOPK_TEST": 1000,
+                "MODEL.FCOS.PRE_NMS_TOPK_PER_LEVEL": True,
+                "MODEL.FCOS.NMS_THRESH_TEST": 0.3,
+                "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE": 0,
+                "INPUT.MIN_SIZE_TRAIN": (640, 672, 704, 736, 768, 800),
+                "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice",
+                "SOLVER.IMS_PER_BATCH": 32,
+                "SOLVER.BASE_LR": 0.02,
+                "SOLVER.WEIGHT_DECAY_NORM": 0.0001,
+                "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "full_model",
+            },
+        ),
+        # QueryPose
+        (
+            "QueryPose/R_50_1x",
+            "QueryPose/Base-QueryPose",
+            {"SOLVER.MAX_ITER": 140000, "SOLVER.STEPS": (110000, 130000)},
+        ),
+        *(
+            (
+                f"QueryPose/ablations/{name}",
+                "QueryPose/R_50_1x",
+                {f"MODEL.QUERYPOSE.{key}": value for key, value in changes.items()},
+            )
+            for name, changes in _QUERYPOSE_ABLATIONS
+        ),
+        (
+            "QueryPose/R_50_2x",
+            "QueryPose/R_50_1x",
+            {"SOLVER.MAX_ITER": 280000, "SOLVER.STEPS": (220000, 260000)},
+        ),
+        (
+            "QueryPose/HRNet_W32_2x",
+            "QueryPose/R_50_2x",
+            {
+                **_LEARNT_HRNET,
+                "MODEL.WEIGHTS": "pose_hrnet_w32_384x288",
+                "MODEL.BACKBONE.NAME": "build_hrnet_hrfpn_backbone",
+            },
+        ),
+        (
+            "QueryPose/HRNet_W48_2x",
+            "QueryPose/HRNet_W32_2x",
+            {
+                "MODEL.WEIGHTS": "pose_hrnet_w48_384x288",
+                "MODEL.HRNET.WIDTH": 48,
+                "MODEL.HRNET.HRFPN_LATERALS": True,
+            },
+        ),
+        *(
+            (f"QueryPose/HRNet_{width}_2x_light", f"QueryPose/HRNet_{width}_2x", {"MODEL.QUERYPOSE.DYNAMIC_MLP": False})
+            for width in ("W32", "W48")
+        ),
+        (
+            "QueryPose/Swin_L_2x",
+            "QueryPose/R_50_2x",
+            {
+                "MODEL.WEIGHTS": "swin_large_patch4_window7_224.ms_in22k",
+                "MODEL.BACKBONE.NAME": "build_swin_fpn_backbone",
+                "MODEL.BACKBONE.FREEZE_AT": 0,
+            },
+        ),
+        *((f"QueryPose/{name}_crowdpose", f"QueryPose/{name}", _CROWDPOSE) for name in ("HRNet_W48_2x", "Swin_L_2x")),
     ],
 )
+
+
+@ROWS
 def test_a_row_changes_its_keys_alone(config, base, changes):
-    row, base = _flat(load_config(f"configs/{config}.yaml")), _flat(load_config(f"configs/{base}.yaml"))
+    row, base = _flat_config(config), _flat_config(base)
     assert {key: value for key, value in row.items() if base[key] != value} == changes
+
+
+def test_every_config_is_a_row():
+    """A new file needs a row of ROWS, and each has only one."""
+    paths = [path.relative_to("configs") for path in CONFIGS]
+    files = [path.with_suffix("").as_posix() for path in paths if path.parts[0] not in OTHERS]
+    bases = {f"{method}/Base-{method}" for method in {file.split("/")[0] for file in files}}
+    assert sorted([*(config for config, _, _ in ROWS.args[1]), *bases]) == sorted(files)
+
+
+@cache
+def _flat_config(name):
+    return _flat(load_once(f"configs/{name}.yaml"))
 
 
 def _flat(node, prefix=""):
