@@ -26,7 +26,9 @@ def add_cid_config(cfg: CN) -> None:
     cfg.MODEL.CID.COORD_SCALE = 32.0
     # Cell coordinates are pixel indices of the network's input divided by the stride, as in the release. False =
     # continuous pixels, which are half a pixel larger. Weights fit one of the two: the authors' weights need True; with
-    # False, their keypoints are half an input pixel too far left and up. Flip testing is symmetric with False only.
+    # False, their keypoints are half an input pixel too far left and up. Flip testing is symmetric with False only. In
+    # training, True also keeps people with a centre up to a cell beyond the left or upper edge, in the first cell, as
+    # the release truncates coordinates.
     cfg.MODEL.CID.INDEX_COORDINATES = False
 
     # Targets: people whose annotated box is smaller than this, square pixels of the augmented image, are in the
