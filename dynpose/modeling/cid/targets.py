@@ -12,12 +12,15 @@ import torch.nn.functional as F
 from detectron2.structures import Instances
 from torch import Tensor
 
-from dynpose.modeling.keypoint_maps import corner_radii, gather_keypoints, keypoint_cells
+from dynpose.modeling.keypoint_maps import (
+    corner_radii,
+    gather_keypoints,
+    gaussians,
+    keypoint_cells,
+    multi_person_heatmaps,
+)
 
 from .abstraction import own_cells
-
-# People whose Gaussians are drawn at once
-_DRAWN_AT_ONCE = 16
 
 
 @dataclass
@@ -152,56 +155,6 @@ def gaussian_radii(boxes: Tensor, *, stride: int, min_overlap: float = 0.7) -> T
     """
     sides = ((boxes[:, 2:] - boxes[:, :2]) / stride).clamp(min=0).ceil()
     return corner_radii(sides, min_overlap)
-
-
-def gaussians(cells: Tensor, labelled: Tensor, radii: Tensor, size: tuple[int, int]) -> Tensor:
-    """Draw Gaussians around cells (Eq. 13), cropped to squares of 2 r + 1 cells, with sigma = (2 r + 1) / 6.
-
-    Args:
-        cells (Tensor): (N, K, 2) int64 (u, v), on the map.
-        labelled (Tensor): (N, K) bool; maps of unlabelled keypoints are zero.
-        radii (Tensor): (N,) int64, r of each person.
-        size (tuple[int, int]): (H, W).
-
-    Returns:
-        Tensor: (N, K, H, W) float32 in [0, 1], one in the given cells and below one elsewhere.
-    """
-    radii = radii[:, None, None]
-    sigmas = (2 * radii + 1) / 6
-    across, down = (
-        torch.exp(-distance.square() / (2 * sigmas.square())) * (distance.abs() <= radii)
-        for distance in (
-            torch.arange(length, device=cells.device) - cells[..., axis, None]
-            for axis, length in enumerate((size[1], size[0]))
-        )
-    )
-    return (across * labelled[..., None])[:, :, None] * down[..., None]
-
-
-def multi_person_heatmaps(
-    cells: Tensor, labelled: Tensor, radii: Tensor, image_index: Tensor, *, num_images: int, size: tuple[int, int]
-) -> Tensor:
-    """Draw the Gaussians of all people of an image into the same maps, merged by the maximum.
-
-    Args:
-        cells (Tensor): (G, K, 2) int64.
-        labelled (Tensor): (G, K) bool.
-        radii (Tensor): (G,) int64.
-        image_index (Tensor): (G,) int64.
-        num_images (int): B.
-        size (tuple[int, int]): (H, W).
-
-    Returns:
-        Tensor: (B, K, H, W) float32.
-    """
-    maps = torch.zeros(num_images, cells.shape[1], *size, device=cells.device)
-    for image, merged in enumerate(maps):
-        for people in (image_index == image).nonzero()[:, 0].split(_DRAWN_AT_ONCE):
-            # split of an empty tensor returns one empty part
-            if len(people):
-                drawn = gaussians(cells[people], labelled[people], radii[people], size)
-                torch.maximum(merged, drawn.amax(dim=0), out=merged)
-    return maps
 
 
 def learnt_cells(ignore_masks: list[Tensor | None], sizes: Tensor, maps: Tensor, stride: int) -> Tensor:

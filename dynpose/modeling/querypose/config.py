@@ -51,11 +51,12 @@ def add_querypose_config(cfg: CN) -> None:
     cfg.MODEL.QUERYPOSE.FOCAL_LOSS_ALPHA = 0.25
     cfg.MODEL.QUERYPOSE.FOCAL_LOSS_GAMMA = 2.0
 
-    # Training: multi-person heatmaps on KEYPOINT_IN_FEATURE as an auxiliary task, which section 4.3 found useless, the
-    # standard deviation of their Gaussians in its cells, and the weight of their loss
+    # Training: multi-person heatmaps on KEYPOINT_IN_FEATURE as an auxiliary task, which section 4.3 found useless, and
+    # the weight of their loss; layers, targets and weight as released
     cfg.MODEL.QUERYPOSE.AUX_HEATMAP = False
-    cfg.MODEL.QUERYPOSE.AUX_HEATMAP_SIGMA = 2.0
-    cfg.MODEL.QUERYPOSE.AUX_HEATMAP_LOSS_WEIGHT = 1.0
+    cfg.MODEL.QUERYPOSE.AUX_HEATMAP_LOSS_WEIGHT = 0.5
+    # an earlier key; config files of old runs have it
+    cfg.__dict__[CN.DEPRECATED_KEYS].add("MODEL.QUERYPOSE.AUX_HEATMAP_SIGMA")
 
     # The keypoint decoder. The parts of the body (Figure 4; Table 2d): "a", "b", "c" or "d", of which the last
     # three need the keypoints of COCO or CrowdPose; "keypoints" = one part per keypoint, the same as "a"; or a list of

@@ -29,22 +29,22 @@ from dynpose.config import (
     check_choice,
     check_from_0_to_1,
     check_not_negative,
-    check_positive,
     set_plain,
 )
 from dynpose.data import KeypointSchema, model_schema
 from dynpose.layers.process_mean import normalizer
 from dynpose.layers.top_k import stable_top_k
-from dynpose.modeling.aux_heatmap import AuxHeatmap, heatmap_focal_loss
+from dynpose.modeling.aux_heatmap import heatmap_focal_loss
 from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageModel, pixel_statistics, sizes_as_tensor
 from dynpose.modeling.detections import Detections
-from dynpose.modeling.keypoint_maps import gather_keypoints, gaussian_heatmaps
+from dynpose.modeling.keypoint_maps import gather_keypoints
 from dynpose.modeling.parameter_rows import Owners, layer_rows, of_each
 from dynpose.modeling.unchecked_boxes import is_finite
 from dynpose.utils.arguments import check_one_of
 from dynpose.utils.intermediate import provide
 
+from .aux_heatmap import AuxHeatmap, aux_heatmap_targets
 from .box_decoder import BoxStage, boxes_from_centers
 from .flow import RealNVP, residual_log_likelihood
 from .keypoint_decoder import KeypointPrediction, KeypointStage
@@ -129,7 +129,6 @@ class QueryPoseOptions:
             the matching costs.
         focal_alpha, focal_gamma (float): of the focal loss.
         aux_heatmap_weight (float): weight of the auxiliary heatmap's loss.
-        aux_heatmap_sigma (float): of its Gaussians, cells of the keypoint decoder's map.
         max_detections (int): people kept in inference, per image.
 
     Raises:
@@ -144,8 +143,7 @@ class QueryPoseOptions:
     )
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
-    aux_heatmap_weight: float = 1.0
-    aux_heatmap_sigma: float = 2.0
+    aux_heatmap_weight: float = 0.5
     max_detections: int = 100
 
     def __post_init__(self):
@@ -281,7 +279,6 @@ class QueryPose(ImageModel):
                 focal_alpha=querypose.FOCAL_LOSS_ALPHA,
                 focal_gamma=querypose.FOCAL_LOSS_GAMMA,
                 aux_heatmap_weight=querypose.AUX_HEATMAP_LOSS_WEIGHT,
-                aux_heatmap_sigma=querypose.AUX_HEATMAP_SIGMA,
                 max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
             ),
             **pixel_statistics(cfg),
@@ -503,7 +500,7 @@ class QueryPose(ImageModel):
             for name, loss in stage_losses.items():
                 losses[f"loss_{name}{suffix}"] = loss * self.options.loss_weights[name] / num_people
         if self.aux_heatmap is not None:
-            losses["loss_aux_heatmap"] = self._aux_loss(features, gt_keypoints, image_index)
+            losses["loss_aux_heatmap"] = self._aux_loss(features, gt_keypoints, gt_boxes, image_index)
         return losses
 
     def select(
@@ -542,18 +539,18 @@ class QueryPose(ImageModel):
             _near_image(poses.flatten(0, 1)[rows], limits),
         )
 
-    def _aux_loss(self, features, keypoints, image_index):
+    def _aux_loss(self, features, keypoints, boxes, image_index):
         """The loss of multi-person heatmaps (section 4.3)."""
         logits = self.aux_heatmap(features[self.keypoint_in_feature])
-        gaussians = gaussian_heatmaps(
+        targets = aux_heatmap_targets(
             keypoints,
+            boxes,
             image_index,
             num_images=len(logits),
             size=tuple(logits.shape[-2:]),
             stride=self.keypoint_stride,
-            sigma=self.options.aux_heatmap_sigma,
         )
-        return heatmap_focal_loss(logits, gaussians) * self.options.aux_heatmap_weight
+        return heatmap_focal_loss(logits, targets) * self.options.aux_heatmap_weight
 
     def _to_decode(self, matches, num_images):
         """Select the queries whose keypoints are decoded in training.
@@ -715,11 +712,10 @@ def _keypoint_stages(cfg, parts):
 
 
 def _aux_heatmap(cfg, num_keypoints):
-    """The auxiliary head of section 4.3, with the layers that InsPose's paper gives to its own."""
+    """The auxiliary head of section 4.3, if it is enabled."""
     if not cfg.MODEL.QUERYPOSE.AUX_HEATMAP:
         return None
-    dim = cfg.MODEL.QUERYPOSE.HIDDEN_DIM
-    return AuxHeatmap(in_channels=dim, num_keypoints=num_keypoints, conv_dim=dim, num_convs=2, norm="", std=0.0)
+    return AuxHeatmap(in_channels=cfg.MODEL.QUERYPOSE.HIDDEN_DIM, num_keypoints=num_keypoints)
 
 
 def _check_config(cfg):
@@ -734,7 +730,6 @@ def _check_config(cfg):
         cfg, *(key(f"{name}_LOSS_WEIGHT") for name in ("CLASS", "L1", "GIOU", "KEYPOINT", "AUX_HEATMAP"))
     )
     check_from_0_to_1(cfg, key("FOCAL_LOSS_ALPHA"))
-    check_positive(cfg, key("AUX_HEATMAP_SIGMA"))
     querypose = cfg.MODEL.QUERYPOSE
     if querypose.INTERACTION == "pool" and querypose.DYNAMIC_MLP and querypose.PIPELINE == "box_decoder":
         raise ConfigError(

@@ -7,7 +7,8 @@ import torch
 from small_models import SCHEMA, one_person, people
 
 from dynpose.modeling.cid.decoding import decode_keypoints
-from dynpose.modeling.cid.targets import build_targets, gaussian_radii, gaussians, learnt_cells, multi_person_heatmaps
+from dynpose.modeling.cid.targets import build_targets, gaussian_radii, learnt_cells
+from dynpose.modeling.keypoint_maps import gaussians, multi_person_heatmaps
 
 SIZE = (32, 32)
 

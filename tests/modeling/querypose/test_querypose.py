@@ -14,6 +14,7 @@ from torch import nn
 from dynpose.config import ConfigError, add_dynpose_config
 from dynpose.data import COCO_PERSON, CROWDPOSE_PERSON, KeypointSchema, schema_to_cfg
 from dynpose.modeling.querypose import QueryPose, querypose
+from dynpose.modeling.querypose.aux_heatmap import AuxHeatmap
 
 FROZEN = {"norm": "FrozenBN"}
 LIGHT = {"dynamic_mlp": False}
@@ -556,21 +557,56 @@ def test_the_baseline_of_table_2b_has_no_layer_without_gradient():
 def test_the_auxiliary_heatmap_is_trained_only():
     """Section 4.3. A map of zero logits and one keypoint: each cell's loss is by hand."""
     torch.manual_seed(0)
-    model = build_model(config(AUX_HEATMAP=True, AUX_HEATMAP_LOSS_WEIGHT=0.5, AUX_HEATMAP_SIGMA=1.0))
+    model = build_model(config(AUX_HEATMAP=True, AUX_HEATMAP_LOSS_WEIGHT=0.25))
     nn.init.zeros_(model.aux_heatmap.predict.weight)
     nn.init.zeros_(model.aux_heatmap.predict.bias)
-    person = image(people([[10, 10, 90, 90]], [[(50, 30, 2), (0, 0, 0), (0, 0, 0), (0, 0, 0)]], size=(96, 128)))
+    person = image(people([[40, 20, 60, 40]], [[(50, 30, 2), (0, 0, 0), (0, 0, 0), (0, 0, 0)]], size=(96, 128)))
     losses, gradients = losses_and_gradients(model, [person])
-    # p = 1/2 everywhere: 1/4 log 2 at the keypoint's cell (7, 12) of stride 4, reduced by (1 - Gaussian)^4 near it
-    distance = (torch.arange(24)[:, None] - 7.0) ** 2 + (torch.arange(32) - 12.0) ** 2
-    gaussian = torch.exp(-distance / 2)
-    gaussian[(distance > 32) | (torch.arange(24)[:, None] - 7).abs().gt(4) | (torch.arange(32) - 12).abs().gt(4)] = 0
+    # p = 1/2 everywhere: 1/4 log 2 at the keypoint's cell (7, 12) of stride 4, reduced by (1 - Gaussian)^4 near it.
+    # A box of 20 x 20 pixels has the radius floor(-28 + sqrt(784 + 0.84 * 400)) = 5 cells, sigma = 11 / 6
+    down, across = torch.arange(24)[:, None] - 7.0, torch.arange(32) - 12.0
+    gaussian = torch.exp(-(down**2 + across**2) / (2 * (11 / 6) ** 2))
+    gaussian[(down.abs() > 5) | (across.abs() > 5)] = 0
     negatives = (1 - gaussian) ** 4
     expected = 0.25 * math.log(2) * (1 + negatives.sum() + 3 * 24 * 32)
-    torch.testing.assert_close(losses["loss_aux_heatmap"], 0.5 * expected)
+    torch.testing.assert_close(losses["loss_aux_heatmap"], 0.25 * expected)
     assert gradients["aux_heatmap.predict.weight"].any()
     model.aux_heatmap = None
     assert "loss_aux_heatmap" not in losses_and_gradients(model, [person])[0]
+
+
+def test_the_auxiliary_heatmap_is_the_released_one():
+    """A 3x3 and a 1x1 convolution, initial probabilities of 0.1, loss weight 0.5."""
+    model = build_model(config(AUX_HEATMAP=True))
+    dim, head = model.instance_queries.weight.shape[1], model.aux_heatmap
+    shapes = {name: tuple(parameter.shape) for name, parameter in head.named_parameters()}
+    assert shapes == {
+        "conv.weight": (dim, dim, 3, 3),
+        "conv.bias": (dim,),
+        "predict.weight": (4, dim, 1, 1),
+        "predict.bias": (4,),
+    }
+    assert head(torch.zeros(1, dim, 3, 5)).shape == (1, 4, 3, 5)
+    assert head.predict.bias.sigmoid().tolist() == pytest.approx([0.1] * 4, rel=0.01)
+    assert model.options.aux_heatmap_weight == querypose.QueryPoseOptions().aux_heatmap_weight == 0.5
+
+
+def test_the_auxiliary_heatmap_by_hand():
+    """A ReLU between the convolutions."""
+    head = AuxHeatmap(in_channels=1, num_keypoints=1)
+    with torch.no_grad():
+        for conv in (head.conv, head.predict):
+            conv.weight.fill_(2.0)
+            conv.bias.fill_(1.0)
+    logits = head(torch.tensor([[[[3.0, -4.0, 0.0, 1.0]]]]))
+    # sums of three neighbours -1, -1, -3, 1: times 2 plus 1, -1, -1, -5, 3
+    assert logits.flatten().tolist() == [1.0, 1.0, 1.0, 7.0]
+
+
+def test_a_config_with_the_earlier_key_of_the_auxiliary_heatmap_is_read():
+    cfg = config()
+    cfg.merge_from_list(["MODEL.QUERYPOSE.AUX_HEATMAP_SIGMA", "2.0"])
+    assert "AUX_HEATMAP_SIGMA" not in cfg.MODEL.QUERYPOSE
 
 
 def test_an_empty_batch_has_a_finite_auxiliary_loss():

@@ -22,7 +22,9 @@ from reference_rule import assert_matches, rule_input, rule_state_dict
 from dynpose.checkpoint import convert_released, detect_released
 from dynpose.config import add_dynpose_config
 from dynpose.data import COCO_PERSON, schema_to_cfg
+from dynpose.modeling.keypoint_maps import gather_keypoints
 from dynpose.modeling.querypose import querypose
+from dynpose.modeling.querypose.aux_heatmap import aux_heatmap_targets
 from dynpose.modeling.querypose.flow import residual_log_likelihood
 from dynpose.modeling.querypose.losses import box_losses, class_loss, keypoint_targets
 from dynpose.modeling.querypose.matching import match_stages
@@ -291,6 +293,18 @@ def train_instances(outputs):
         people.gt_keypoints = Keypoints(torch.from_numpy(np.concatenate(keypoints, axis=2)))
         instances.append(people)
     return instances
+
+
+@pytest.mark.parametrize("state_of_release", ["outputs", "later_outputs"])
+def test_targets_of_the_auxiliary_heatmap(state_of_release, request):
+    recorded = request.getfixturevalue(state_of_release)
+    instances = train_instances(recorded)[:1]
+    keypoints, image_index = gather_keypoints(instances, 17)
+    boxes = instances[0].gt_boxes.tensor
+    (maps,) = aux_heatmap_targets(keypoints, boxes, image_index, num_images=1, size=(32, 48), stride=4)
+    assert_matches(maps, recorded, "aux_heatmap/img0", rel=1e-6)
+    assert_matches(maps[0], recorded, "aux_heatmap/img0_k0", rel=1e-6)
+    assert_matches(maps.double().sum(dim=(1, 2)), recorded, "aux_heatmap/img0_sum_per_kpt", rel=1e-6)
 
 
 @pytest.fixture
