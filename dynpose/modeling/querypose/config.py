@@ -38,9 +38,9 @@ def add_querypose_config(cfg: CN) -> None:
     # Prior probability that initialises the bias of the classification layer
     cfg.MODEL.QUERYPOSE.PRIOR_PROB = 0.01
 
-    # Training: queries whose keypoints are decoded. "matched" = queries matched with a person in any stage; "all" = as
-    # in the first release, whose batch normalisation includes the background.
-    cfg.MODEL.QUERYPOSE.DECODE_IN_TRAINING = "matched"
+    # Training: queries whose keypoints are decoded. "all" = section 3.1, and the first release: batch normalisation
+    # includes the background. "matched" = those matched with a person in any stage: less time and memory
+    cfg.MODEL.QUERYPOSE.DECODE_IN_TRAINING = "all"
     # Training: keep only the inputs of the stages, and recompute the rest for the gradient: less memory, more time
     cfg.MODEL.QUERYPOSE.ACTIVATION_CHECKPOINT = False
     # Loss weights of every stage (section 3.4); the first three also weight the matching costs

@@ -92,7 +92,7 @@ class DecodedQueries:
 
 
 PIPELINES = ("keypoint_decoder", "box_decoder")
-DECODED_IN_TRAINING = ("matched", "all")
+DECODED_IN_TRAINING = ("all", "matched")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class QueryPoseOptions:
     Attributes:
         pipeline (str): the instance query that is the next stage's input (Figure 3; Table 3): that of the
             "keypoint_decoder" (b), or that of the "box_decoder" (a).
-        decode_in_training (str): decode the keypoints of "matched" queries, matched in any stage, or of "all".
+        decode_in_training (str): decode the keypoints of "all" queries, or of "matched" ones: matched in any stage.
         activation_checkpoint (bool): recompute the activations of the stages in the backward pass.
         loss_weights (dict[str, float]): of ``class``, ``l1``, ``giou`` and ``keypoint``; the first three also weight
             the matching costs.
@@ -136,7 +136,7 @@ class QueryPoseOptions:
     """
 
     pipeline: str = "keypoint_decoder"
-    decode_in_training: str = "matched"
+    decode_in_training: str = "all"
     activation_checkpoint: bool = False
     loss_weights: dict[str, float] = field(
         default_factory=lambda: {"class": 2.0, "l1": 5.0, "giou": 2.0, "keypoint": 1.0}

@@ -27,7 +27,7 @@ def _batches():
 _CHOICES = [
     {"keypoint": {"norm": "FrozenBN"}},
     {"keypoint": {"norm": "FrozenBN", "dynamic_mlp": False}, "activation_checkpoint": True},
-    {"keypoint": {"norm": "FrozenBN"}, "decode_in_training": "all", "pipeline": "box_decoder"},
+    {"keypoint": {"norm": "FrozenBN"}, "decode_in_training": "matched", "pipeline": "box_decoder"},
 ]
 
 

@@ -97,7 +97,6 @@ def model(test_data, state, version):
     cfg.MODEL.BACKBONE.NAME = "RecordedPyramid"
     cfg.MODEL.QUERYPOSE.NUM_QUERIES = NUM_QUERIES
     cfg.MODEL.QUERYPOSE.DYNAMIC_MLP = version == "full"
-    cfg.MODEL.QUERYPOSE.DECODE_IN_TRAINING = "all"
     schema_to_cfg(cfg, COCO_PERSON)
     with no_initialisation():
         model = build_model(cfg)
