@@ -127,6 +127,7 @@ def in_fresh_process(function: Callable[..., Result], *arguments: Any, environme
             result, error, where = receiver.recv()
     except EOFError:
         process.join()
+        assert process.exitcode is not None  # it has ended
         raise ProcessDied(process.exitcode) from None
     process.join()
     if error is not None:

@@ -85,7 +85,8 @@ def compile_dense_parts(
     Raises:
         ConfigError: the model has neither the attribute nor a backbone.
     """
-    if training and torch.__version__ < (2, 14) and next(model.parameters()).device.type == "cpu":
+    # compared as versions, not as strings: TorchVersion
+    if training and torch.__version__ < "2.14" and next(model.parameters()).device.type == "cpu":
         kwargs = {"options": {"cpp.threads": 1}, **kwargs}
     for name in getattr(model, "dense_parts", ("backbone",)):
         part = getattr(model, name, None)
