@@ -43,8 +43,8 @@ def main() -> None:
             run / "config.yaml", run / "model_final.pth", PLAIN_INFERENCE, "cpu", precision="float32"
         )
         drawer = FigureDrawer(predictor)
-        # the config of a run names the folder of its images
-        image = str(Path(predictor.cfg.DATASETS.SYNTHETIC.ROOT, image))
+        # the config of a run names the folder of its images, if it is another one
+        image = str(Path(predictor.cfg.DATASETS.SYNTHETIC.ROOT or run / "synthetic", image))
         for name, picture in drawer.draw(image, names, person=person, score_threshold=threshold).items():
             path = HERE / f"figure_{method}_{name}.jpg"
             # colours at full resolution, for the small letters
