@@ -74,6 +74,16 @@ _QUERYPOSE_ABLATIONS = [
     ("pipeline_box_decoder", {"PIPELINE": "box_decoder"}),
 ]
 
+
+def _ablations(method, base, rows):
+    """Rows of the configs in the method's folder of ablations; ``rows`` have the keys without their section."""
+    section = f"MODEL.{method.upper()}."
+    return [
+        (f"{method}/ablations/{name}", f"{method}/{base}", {section + key: value for key, value in changes.items()})
+        for name, changes in rows
+    ]
+
+
 ROWS = pytest.mark.parametrize(
     ("config", "base", "changes"),
     [
@@ -189,14 +199,7 @@ ROWS = pytest.mark.parametrize(
             "CID/HRNet_W32_140e",
             {"SOLVER.MAX_EPOCHS": 35, "SOLVER.STEPS_EPOCHS": [22.5, 30]},
         ),
-        *(
-            (
-                f"CID/ablations/{name}",
-                "CID/HRNet_W32_35e",
-                {f"MODEL.CID.{key}": value for key, value in changes.items()},
-            )
-            for name, changes in _CID_ABLATIONS
-        ),
+        *_ablations("CID", "HRNet_W32_35e", _CID_ABLATIONS),
         (
             "CID/HRNet_W32_140e_ochuman",
             "CID/HRNet_W32_140e",
@@ -271,14 +274,7 @@ ROWS = pytest.mark.parametrize(
             "QueryPose/Base-QueryPose",
             {"SOLVER.MAX_ITER": 140000, "SOLVER.STEPS": (110000, 130000)},
         ),
-        *(
-            (
-                f"QueryPose/ablations/{name}",
-                "QueryPose/R_50_1x",
-                {f"MODEL.QUERYPOSE.{key}": value for key, value in changes.items()},
-            )
-            for name, changes in _QUERYPOSE_ABLATIONS
-        ),
+        *_ablations("QueryPose", "R_50_1x", _QUERYPOSE_ABLATIONS),
         (
             "QueryPose/R_50_2x",
             "QueryPose/R_50_1x",
