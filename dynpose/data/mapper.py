@@ -101,9 +101,10 @@ class PoseDatasetMapper:
             people's areas in square pixels of the augmented image: from their ``area``, else their segmentation, else
             their box. A keypoint that is not labelled or not inside the image is all zeros; any other has
             ``0 <= x < W`` and ``0 <= y < H``. Crowds and people outside the augmented image are dropped. Two fields
-            keep values that cropping and the rotation of upright boxes lose: ``gt_pose_centers`` (N, 2), the means of
-            all labelled keypoints, including those outside the image (NaN without any), and ``gt_box_areas`` (N,), the
-            areas of the annotated boxes in square pixels of the augmented image.
+            keep what cropping and upright boxes lose, in pixels of the augmented image: ``gt_uncropped_keypoints``
+            (N, K, 3), the labelled keypoints including those outside the image (zeros if not labelled), and
+            ``gt_box_corners`` (N, 4, 2), the upper left, upper right, lower left and lower right corner of the
+            annotated box, wherever the augmentation moves them.
 
             With ``ignore_masks``, also ``ignore_mask``, (H, W) bool: True where the augmented image shows crowds (their
             box if they have no segmentation) or people without labelled keypoints (not masked if they have no
@@ -180,29 +181,38 @@ class PoseDatasetMapper:
         """Instances of the people in the augmented image of ``image_size`` (height, width)."""
         height, width = image_size
         instances = Instances(image_size)
-        boxes, keypoints = np.zeros((len(people), 4)), np.zeros((len(people), self.schema.num_keypoints, 3))
+        boxes = np.zeros((len(people), 4))
         for i, person in enumerate(people):
-            # A copy, because the function modifies it in place
-            person = utils.transform_instance_annotations(
-                dict(person), transforms, image_size, keypoint_hflip_indices=self.flip_indices
-            )
-            boxes[i], keypoints[i] = person["bbox"], person["keypoints"]
+            # a new dictionary, because the function modifies it
+            box = {name: person[name] for name in ("bbox", "bbox_mode")}
+            boxes[i] = utils.transform_instance_annotations(box, transforms, image_size)["bbox"]
+        uncropped = self._transform_keypoints(people, transforms)
         # detectron2 keeps points on the right and the bottom edge. Without them, the cell floor(x / stride) of every
         # labelled keypoint exists.
-        keypoints[(keypoints[..., 0] >= width) | (keypoints[..., 1] >= height)] = 0
+        inside = ((uncropped[..., :2] >= 0) & (uncropped[..., :2] < [width, height])).all(axis=-1)
         instances.gt_boxes = Boxes(boxes)
         instances.gt_classes = torch.tensor([person["category_id"] for person in people], dtype=torch.int64)
-        instances.gt_keypoints = Keypoints(keypoints)
+        instances.gt_keypoints = Keypoints(np.where(inside[..., None], uncropped, 0))
+        instances.gt_uncropped_keypoints = torch.from_numpy(uncropped.astype(np.float32))
+        corners = transforms.apply_coords(np.reshape([_box_corners(person) for person in people], (-1, 2)))
+        instances.gt_box_corners = torch.from_numpy(corners.reshape(-1, 4, 2).astype(np.float32))
         # Area of a pixel of the original image, square pixels of the augmented one
         area_scale = np.abs(np.linalg.det(composed_matrix(transforms)[:, :2]))
         areas = np.array([person["area"] for person in people], dtype=np.float32)
         instances.gt_areas = torch.from_numpy(areas * np.float32(area_scale))
-        box_areas = np.array([_box_area(person) for person in people], dtype=np.float32)
-        instances.gt_box_areas = torch.from_numpy(box_areas * np.float32(area_scale))
-        # An affine transform maps the mean of points to the mean of the transformed points
-        centers = transforms.apply_coords(np.reshape([_pose_center(person) for person in people], (-1, 2)))
-        instances.gt_pose_centers = torch.from_numpy(centers.astype(np.float32))
         return utils.filter_empty_instances(instances, by_mask=False, box_threshold=_MIN_BOX_SIZE)
+
+    def _transform_keypoints(self, people, transforms):
+        """Keypoints (N, K, 3) of the people in the augmented image and around it; zeros if they are not labelled."""
+        keypoints = np.array([person["keypoints"] for person in people], dtype=np.float64)
+        keypoints = keypoints.reshape(-1, self.schema.num_keypoints, 3)
+        # a copy, because fvcore's mirroring modifies its argument
+        points = transforms.apply_coords(keypoints[..., :2].reshape(-1, 2).copy())
+        keypoints[..., :2] = points.reshape(*keypoints.shape[:2], 2)
+        # as detectron2 decides which keypoints are those of the other side
+        if sum(isinstance(transform, T.HFlipTransform) for transform in transforms.transforms) % 2:
+            keypoints = keypoints[:, self.flip_indices]
+        return np.where(keypoints[..., 2:] > 0, keypoints, 0)
 
 
 def _with_lists(annotation):
@@ -217,11 +227,10 @@ def _box_area(person):
     return width * height
 
 
-def _pose_center(person):
-    """Mean of an annotation's labelled keypoints, (2,) in pixels of the original image; NaN without any."""
-    keypoints = np.reshape(person["keypoints"], (-1, 3))
-    labelled = keypoints[keypoints[:, 2] > 0, :2]
-    return labelled.mean(axis=0) if len(labelled) else np.full(2, np.nan)
+def _box_corners(person):
+    """Upper left, upper right, lower left and lower right corner of an annotation's box: (4, 2)."""
+    left, top, right, bottom = BoxMode.convert(person["bbox"], person["bbox_mode"], BoxMode.XYXY_ABS)
+    return [[left, top], [right, top], [left, bottom], [right, bottom]]
 
 
 def _draw_ignored(annotations, image, dataset_dict):

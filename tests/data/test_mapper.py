@@ -224,7 +224,7 @@ class TestAffine:
         expected[66:78, 7:21] = True
         assert torch.equal(result["ignore_mask"], expected)
 
-    def test_values_that_cutting_and_upright_boxes_lose(self, record):
+    def test_what_cutting_and_upright_boxes_lose(self, record):
         """A turn by 45 degrees and twice as large, of which the right half is cut off; two people without keypoints."""
         record["annotations"].append(unlabelled(None))
         add_person(record, bbox=[12, 10, 4.5, 2])
@@ -232,17 +232,27 @@ class TestAffine:
         instances = make_mapper(turn)(record)["instances"]
         assert instances.gt_boxes.tensor[0, 2] == 32
         assert instances.gt_boxes.area()[1] > 2 * 4 * 42
-        np.testing.assert_allclose(instances.gt_box_areas, [4 * 24 * 20, 4 * 42, 4 * 9], rtol=1e-6)
-        # of the keypoints (15.5, 8.5), (12.5, 20.5) and (30.5, 21.5), the last one is outside
+
+        def turned(x, y):
+            return [20 + 2**0.5 * (x - y), 2**0.5 * (x + y)]
+
+        corners = instances.gt_box_corners
+        x, y, width, height = record["annotations"][0]["bbox"]
+        expected = [turned(x, y), turned(x + width, y), turned(x, y + height), turned(x + width, y + height)]
+        np.testing.assert_allclose(corners[0], expected, rtol=1e-5)
+        sides = (corners[:, 1:3] - corners[:, :1]).norm(dim=2)
+        np.testing.assert_allclose(sides.prod(dim=1), [4 * 24 * 20, 4 * 42, 4 * 9], rtol=1e-5)
+        # of the keypoints, the last one is outside
         assert instances.gt_keypoints.tensor[0, :, 2].tolist() == [2, 2, 0]
-        x, y = 58.5 / 3, 50.5 / 3
-        np.testing.assert_allclose(instances.gt_pose_centers[0], [20 + 2**0.5 * (x - y), 2**0.5 * (x + y)], rtol=1e-6)
-        assert instances.gt_pose_centers[1:].isnan().all()
-        assert {values.dtype for values in (instances.gt_box_areas, instances.gt_pose_centers)} == {torch.float32}
+        expected = [(*turned(15.5, 8.5), 2), (*turned(12.5, 20.5), 2), (*turned(30.5, 21.5), 1)]
+        np.testing.assert_allclose(instances.gt_uncropped_keypoints[0], expected, rtol=1e-5)
+        assert not instances.gt_uncropped_keypoints[1:].any()
+        assert {values.dtype for values in (corners, instances.gt_uncropped_keypoints)} == {torch.float32}
 
     def test_flip_after_it_exchanges_left_and_right(self, record):
         instances = make_mapper(self.TURN, T.RandomFlip(prob=1.0))(record)["instances"]
         assert instances.gt_keypoints.tensor[0].tolist() == [[46, 51, 2], [20, 21, 1], [22, 57, 2]]
+        assert torch.equal(instances.gt_uncropped_keypoints, instances.gt_keypoints.tensor)
         assert instances.gt_areas[0] == 4 * 300
 
     def test_drawn_again_until_a_person_is_left(self, record):
@@ -465,7 +475,7 @@ class TestArrays:
             ours, value = getattr(ours, "tensor", ours), getattr(value, "tensor", value)
             torch.testing.assert_close(ours, value, rtol=0, atol=0, equal_nan=True)
         assert result["instances"].gt_boxes.tensor.tolist() == [[6, 5, 30, 25], [15, 3, 20, 9], [30, 2, 39, 10]]
-        assert result["instances"].gt_pose_centers[2].tolist() == [40 - 4.5, 5.5]
+        assert result["instances"].gt_uncropped_keypoints[2].tolist() == [[36.5, 4.5, 2], [34.5, 6.5, 1], [0, 0, 0]]
         assert torch.equal(result["ignore_mask"], expected["ignore_mask"])
         for one, other in zip(arrays["annotations"], before["annotations"]):
             assert all(np.array_equal(one[key], other[key]) for key in other)

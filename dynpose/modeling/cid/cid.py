@@ -336,8 +336,8 @@ class CID(ImageModel):
                 people.features, people.image_index, temperature=self.options.temperature
             )
         sums = self._single_heatmap_sums(features, people, targets, own_cells(sizes, features))
-        num_labelled = targets.labelled.sum(dim=1)
-        losses["single_heatmap"] = single_heatmap_loss(sums, num_labelled, self.options.heatmap_loss_norm)
+        num_inside = targets.inside.sum(dim=1)
+        losses["single_heatmap"] = single_heatmap_loss(sums, num_inside, self.options.heatmap_loss_norm)
         return {f"loss_{name}": loss * self.options.loss_weights[name] for name, loss in losses.items()}
 
     def locate(self, features: Tensor, people: People, sizes: Tensor) -> Tensor:

@@ -47,12 +47,13 @@ def multi_heatmap_loss(heatmaps: Tensor, targets: Tensor, counted: Tensor) -> Te
     return focal_sums(heatmaps, targets, counted).sum() / normalizer(peaks)
 
 
-def single_heatmap_loss(sums: Tensor, num_labelled: Tensor, norm: str) -> Tensor:
+def single_heatmap_loss(sums: Tensor, num_keypoints: Tensor, norm: str) -> Tensor:
     """Reduce the focal losses of the single-person maps (L_GFD).
 
     Args:
         sums (Tensor): (N,) from :func:`focal_sums`.
-        num_labelled (Tensor): (N,) labelled keypoints of each person; each one's map has one cell whose target is one.
+        num_keypoints (Tensor): (N,) keypoints of each person inside the image; each one's map has one cell whose target
+            is one.
         norm (str): "pooled" (release) = the sum divided by the number of keypoints of all people; "person" (Eq. 16) =
             the mean over people of each person's sum divided by the number of the person's keypoints.
 
@@ -64,8 +65,8 @@ def single_heatmap_loss(sums: Tensor, num_labelled: Tensor, norm: str) -> Tensor
     """
     check_one_of("norm", norm, HEATMAP_LOSS_NORMS)
     if norm == "pooled":
-        return sums.sum() / normalizer(num_labelled.sum())
-    return (sums / num_labelled.clamp(min=1)).sum() / normalizer(len(sums), sums.device)
+        return sums.sum() / normalizer(num_keypoints.sum())
+    return (sums / num_keypoints.clamp(min=1)).sum() / normalizer(len(sums), sums.device)
 
 
 def contrastive_loss(features: Tensor, image_index: Tensor, *, temperature: float = 0.05) -> Tensor:

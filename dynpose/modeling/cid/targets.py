@@ -9,18 +9,20 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from detectron2.structures import Instances
+from detectron2.structures import Instances, Keypoints
 from torch import Tensor
 
 from dynpose.modeling.keypoint_maps import (
     corner_radii,
     gather_keypoints,
     gaussians,
-    keypoint_cells,
     multi_person_heatmaps,
 )
 
 from .abstraction import own_cells
+
+# Cells by which a box's side may exceed whole cells without being rounded up
+_ROUNDING = 1e-4
 
 
 @dataclass
@@ -30,8 +32,9 @@ class InstanceTargets:
     Attributes:
         image_index (Tensor): (N,) int64.
         cells (Tensor): (N, 2) int64, cell of the person's feature.
-        keypoint_cells (Tensor): (N, K, 2) int64; arbitrary where unlabelled.
-        labelled (Tensor): (N, K) bool.
+        keypoint_cells (Tensor): (N, K, 2) int64; arbitrary where not ``inside``.
+        labelled (Tensor): (N, K) bool, the keypoints that have a loss. The map of one outside the image is empty.
+        inside (Tensor): (N, K) bool, the labelled keypoints inside the image.
         radii (Tensor): (N,) int64, radius of the person's Gaussians.
     """
 
@@ -39,6 +42,7 @@ class InstanceTargets:
     cells: Tensor
     keypoint_cells: Tensor
     labelled: Tensor
+    inside: Tensor
     radii: Tensor
 
     def __len__(self) -> int:
@@ -50,7 +54,7 @@ class InstanceTargets:
 
     def heatmaps(self, size: tuple[int, int]) -> Tensor:
         """Draw the people's single-person heatmaps, H^(i)* of Eq. 16: (N, K, H, W) for ``size`` (H, W)."""
-        return gaussians(self.keypoint_cells, self.labelled, self.radii, size)
+        return gaussians(self.keypoint_cells, self.inside, self.radii, size)
 
 
 def build_targets(
@@ -70,20 +74,22 @@ def build_targets(
 
     A person's centre is the mean of the labelled keypoints, including those outside of the image. People without
     labelled keypoints, with a centre outside of the image or with a box smaller than ``min_box_area`` have no centre
-    and are not decoupled; their keypoints are still in the multi-person maps.
+    and are not decoupled; their keypoints are still in the multi-person maps. The single-person map of a labelled
+    keypoint outside of the image is empty. The sizes of the Gaussians are those of the annotated boxes, rotated with
+    the image, whose corners are moved into the image one by one.
 
     The feature of a person is read at the centre's cell plus a random offset of up to one cell in x and in y, or at the
     centre's cell if the result is outside of the image. Of several people at the same cell, the smallest is decoupled.
 
     Cell u of stride s covers x from o + s u to o + s (u + 1), where o is the ``origin``. It is 0 for continuous pixels,
     and 0.5 for pixel indices, which the release divides by s: index i is i + 0.5 in continuous pixels. The first cell
-    then also includes the half pixel before it, and centres up to a cell before it, as the release truncates them.
+    then also includes points up to a cell before it, as the release truncates coordinates, and corners of boxes are
+    moved to the index of the last cell.
 
     Args:
-        gt_instances (list[Instances]): B, with gt_boxes and (where there are people) gt_keypoints. Centres and areas
-            are ``gt_pose_centers`` and ``gt_box_areas`` of :class:`~dynpose.data.PoseDatasetMapper`. Without them, as
-            from a custom mapper, they are computed from the fields above: the means of the remaining keypoints, and the
-            areas of the axis-aligned boxes around rotated ones, clipped to the image.
+        gt_instances (list[Instances]): B, with gt_boxes and (where there are people) gt_keypoints. In their place the
+            ``gt_box_corners`` and ``gt_uncropped_keypoints`` of :class:`~dynpose.data.PoseDatasetMapper` are used
+            where a mapper gives them.
         num_keypoints (int): K.
         size (tuple[int, int]): (H, W).
         sizes (Tensor): (B, 2) int64, height and width of each image in cells.
@@ -98,27 +104,28 @@ def build_targets(
         tuple[Tensor, InstanceTargets]: multi-person heatmaps, H* and C* of Eq. 14, (B, K + 1, H, W), and the people, by
         image and then by ascending size.
     """
-    keypoints, image_index = gather_keypoints(gt_instances, num_keypoints)
-    keypoints[..., :2] = _from_origin(keypoints[..., :2], origin)
-    boxes = torch.cat([instances.gt_boxes.tensor for instances in gt_instances])
-    flat = keypoint_cells(keypoints, stride, size)
-    labelled = flat >= 0
-    cells = torch.stack([flat % size[1], torch.div(flat, size[1], rounding_mode="floor")], dim=-1)
-    radii = gaussian_radii(boxes, stride=stride, min_overlap=min_overlap)
+    keypoints, image_index = gather_keypoints([_uncropped(instances) for instances in gt_instances], num_keypoints)
+    labelled = keypoints[..., 2] > 0
+    limits = sizes.to(keypoints.device).flip(1)[image_index]
+    positions = _on_map(keypoints[..., :2], stride, origin)
+    inside = labelled & ((positions >= 0) & (positions < limits[:, None])).all(dim=2)
+    # far-away coordinates must not reach the conversion to integers
+    cells = torch.where(inside[..., None], positions, 0).long()
 
-    limits = sizes.to(boxes.device).flip(1)[image_index]
-    area = torch.cat([_box_areas(instances) for instances in gt_instances])
-    centers = torch.cat([_pose_centers(instances) for instances in gt_instances])
-    centers = _from_origin(centers, origin) / stride
-    if origin:
-        # the release truncates: a centre up to a cell outside is in the first one
-        centers = torch.where(centers > -1, centers.clamp(min=0), centers)
+    corners = torch.cat([_box_corners(instances) for instances in gt_instances])
+    area = _areas(corners)
+    # the release's coordinates end with the index of the last cell
+    ends = limits - 1 if origin else limits
+    corners = ((corners - origin) / stride).clamp(min=0).minimum(ends[:, None])
+    radii = gaussian_radii(corners, min_overlap=min_overlap)
+
+    centers = _on_map(_means(keypoints[..., :2], labelled), stride, origin)
     # comparisons with NaN, the centre of a person without labelled keypoints, are false
     decoupled = ((centers >= 0) & (centers < limits)).all(dim=1) & (area >= min_box_area)
     centers = torch.where(decoupled[:, None], centers, 0).long()
     multi = multi_person_heatmaps(
         torch.cat([cells, centers[:, None]], dim=1),
-        torch.cat([labelled, decoupled[:, None]], dim=1),
+        torch.cat([inside, decoupled[:, None]], dim=1),
         radii,
         image_index,
         num_images=len(gt_instances),
@@ -135,26 +142,28 @@ def build_targets(
     order = order[_first_of_each((image_index * size[0] + sampled[:, 1]) * size[1] + sampled[:, 0], order)]
     if len(order) > max_instances:
         order = order[torch.randperm(len(order), device=order.device)[:max_instances].sort().values]
-    people = InstanceTargets(image_index[order], sampled[order], cells[order], labelled[order], radii[order])
-    return multi, people
+    people = InstanceTargets(image_index, sampled, cells, labelled, inside, radii)
+    return multi, people[order]
 
 
-def gaussian_radii(boxes: Tensor, *, stride: int, min_overlap: float = 0.7) -> Tensor:
+def gaussian_radii(corners: Tensor, *, min_overlap: float = 0.7) -> Tensor:
     """CornerNet's radius: the distance that a box's corners may move before its IoU falls below ``min_overlap``.
 
     The smallest of CornerNet's three cases applies, which is always that of
     :func:`~dynpose.modeling.keypoint_maps.corner_radii`.
 
     Args:
-        boxes (Tensor): (G, 4) XYXY, pixels.
-        stride (int): s, pixels.
+        corners (Tensor): (G, 4, 2), the upper left, upper right, lower left and lower right corner of boxes at any
+            angle, cells.
         min_overlap (float): o, the minimum IoU.
 
     Returns:
         Tensor: (G,) int64 radius in whole cells, of boxes whose sides are rounded up to whole cells.
     """
-    sides = ((boxes[:, 2:] - boxes[:, :2]) / stride).clamp(min=0).ceil()
-    return corner_radii(sides, min_overlap)
+    across, down = _edges(corners)
+    sides = torch.stack([across.norm(dim=1), down.norm(dim=1)], dim=1)
+    # a side of whole cells stays as long as it is, whatever rotation does to its last digits
+    return corner_radii((sides - _ROUNDING).ceil().clamp(min=0), min_overlap)
 
 
 def learnt_cells(ignore_masks: list[Tensor | None], sizes: Tensor, maps: Tensor, stride: int) -> Tensor:
@@ -188,25 +197,43 @@ def learnt_cells(ignore_masks: list[Tensor | None], sizes: Tensor, maps: Tensor,
     return learnt[:, None]
 
 
-def _from_origin(points, origin):
-    """Points relative to the origin of the first cell; points of the image before it are moved into that cell."""
-    return torch.where(points >= 0, (points - origin).clamp(min=0), points - origin)
+def _on_map(points, stride, origin):
+    """Coordinates in cells of points (..., 2) in pixels."""
+    positions = (points - origin) / stride
+    # the release truncates: what is up to a cell outside is in the first one
+    return torch.where(positions > -1, positions.clamp(min=0), positions) if origin else positions
 
 
-def _box_areas(instances):
-    """Areas of the people's boxes, square pixels: (N,)."""
-    return instances.gt_box_areas if instances.has("gt_box_areas") else instances.gt_boxes.area()
+def _uncropped(instances):
+    """The instances with the keypoints outside of the image, where they are known."""
+    if not instances.has("gt_uncropped_keypoints"):
+        return instances
+    keypoints = Keypoints(instances.gt_uncropped_keypoints)
+    return Instances(instances.image_size, gt_boxes=instances.gt_boxes, gt_keypoints=keypoints)
 
 
-def _pose_centers(instances):
+def _means(points, labelled):
     """Means of the people's labelled keypoints: (N, 2); NaN without any."""
-    if instances.has("gt_pose_centers"):
-        return instances.gt_pose_centers
-    if not instances.has("gt_keypoints"):
-        return instances.gt_boxes.tensor.new_full((len(instances), 2), float("nan"))
-    points, visibility = instances.gt_keypoints.tensor.float().split([2, 1], dim=2)
-    labelled = visibility > 0
+    labelled = labelled[..., None]
     return torch.where(labelled, points, 0).sum(dim=1) / labelled.sum(dim=1)
+
+
+def _box_corners(instances):
+    """Corners (N, 4, 2) of the annotated boxes, else of ``gt_boxes``."""
+    if instances.has("gt_box_corners"):
+        return instances.gt_box_corners
+    return instances.gt_boxes.tensor[:, [[0, 1], [2, 1], [0, 3], [2, 3]]]
+
+
+def _edges(corners):
+    """The upper and the left edge of boxes: (N, 2) each."""
+    return corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+
+
+def _areas(corners):
+    """Areas of boxes: (N,)."""
+    (across_x, across_y), (down_x, down_y) = (edge.unbind(dim=1) for edge in _edges(corners))
+    return (across_x * down_y - across_y * down_x).abs()
 
 
 def _first_of_each(keys, order):

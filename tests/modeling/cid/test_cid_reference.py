@@ -270,14 +270,15 @@ def train_instances(outputs):
     for image in range(2):
         people = Instances((128, 128))
         x, y, width, height = torch.from_numpy(outputs[f"train/tgt{image}/bbox_xywh"]).float().unbind(dim=1)
-        people.gt_boxes = Boxes(4 * torch.stack([x, y, x + width, y + height], dim=1))
+        left, top, right, bottom = 4 * x, 4 * y, 4 * (x + width), 4 * (y + height)
+        people.gt_boxes = Boxes(torch.stack([left, top, right, bottom], dim=1))
         # one reaches beyond the image; the dataset mapper clips
         people.gt_boxes.clip(people.image_size)
+        corners = [(left, top), (right, top), (left, bottom), (right, bottom)]
+        people.gt_box_corners = torch.stack([torch.stack(point, dim=1) for point in corners], dim=1)
         keypoints = torch.from_numpy(outputs[f"train/tgt{image}/keypoints"]).float()
         keypoints[..., :2] *= 4
         people.gt_keypoints = Keypoints(keypoints)
-        # of the boxes before augmentation, as the dataset mapper gives them
-        people.gt_box_areas = torch.from_numpy(outputs[f"train/tgt{image}/area"]).float()
         people.gt_classes = torch.zeros(len(keypoints), dtype=torch.int64)
         instances.append(people)
     return instances
@@ -287,12 +288,20 @@ def train_instances(outputs):
 JITTER = torch.tensor([[0, 0], [-1, 0], [0, 1], [-1, 0], [0, 1]])
 
 
+@pytest.fixture
+def recorded_areas(outputs, monkeypatch):
+    """The recorded areas, which are not those of the recorded boxes: they tell people apart by their order."""
+    areas = torch.cat([torch.from_numpy(outputs[f"train/tgt{image}/area"]).float() for image in range(2)])
+    monkeypatch.setattr(targets, "_areas", lambda corners: areas)
+
+
 def ignore_mask():
     mask = torch.zeros(128, 128, dtype=torch.uint8)
     mask[27 * 4 :, : 5 * 4] = 1
     return mask
 
 
+@pytest.mark.usefixtures("recorded_areas")
 def test_targets(outputs):
     multi, people = targets.build_targets(
         train_instances(outputs), num_keypoints=17, size=(32, 32), sizes=TRAIN_SIZES, stride=4, jitter=JITTER
@@ -315,13 +324,17 @@ def test_targets(outputs):
 
 def test_radii(outputs):
     table = torch.from_numpy(outputs["train/radius_examples_ceil_h_w_radius"])
-    boxes = torch.cat([torch.zeros(len(table), 2), 4.0 * table[:, [1, 0]]], dim=1)
-    assert targets.gaussian_radii(boxes, stride=4).tolist() == table[:, 2].tolist()
+    signs = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    corners = signs * table[:, None, [1, 0]]
+    assert targets.gaussian_radii(corners).tolist() == table[:, 2].tolist()
     # sides are rounded up to cells
-    boxes[:, 2:] -= 3.0
-    assert targets.gaussian_radii(boxes, stride=4).tolist() == table[:, 2].tolist()
+    assert targets.gaussian_radii(corners - 0.75 * signs).tolist() == table[:, 2].tolist()
+    # of a box at an angle, by its own sides
+    turn = torch.tensor([[0.8, 0.6], [-0.6, 0.8]])
+    assert targets.gaussian_radii(corners.float() @ turn).tolist() == table[:, 2].tolist()
 
 
+@pytest.mark.usefixtures("recorded_areas")
 @pytest.mark.parametrize("chunk", [32, 3, 1])
 def test_losses_and_gradients(model, outputs, chunk, monkeypatch):
     monkeypatch.setattr(model, "options", replace(model.options, max_instances_per_chunk=chunk))

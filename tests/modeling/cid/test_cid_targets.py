@@ -92,8 +92,40 @@ def test_people_are_merged_by_the_maximum(count):
     torch.testing.assert_close(maps, expected)
 
 
+def corners_of(boxes):
+    """Upper left, upper right, lower left and lower right corners (G, 4, 2) of XYXY boxes."""
+    left, top, right, bottom = torch.tensor(boxes, dtype=torch.float32).unbind(dim=1)
+    points = [(left, top), (right, top), (left, bottom), (right, bottom)]
+    return torch.stack([torch.stack(point, dim=1) for point in points], dim=1)
+
+
 def test_radius_of_a_box_without_extent():
-    assert gaussian_radii(torch.tensor([[3.0, 3, 3, 3], [3, 3, 3, 90]]), stride=4).tolist() == [0, 0]
+    assert gaussian_radii(corners_of([[3, 3, 3, 3], [3, 3, 3, 90]])).tolist() == [0, 0]
+
+
+def turned(points, degrees, center):
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return (points - center) @ torch.tensor([[cos, sin], [-sin, cos]]) + center
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 90, 171, 230])
+def test_gaussians_have_the_size_of_the_rotated_box(degrees):
+    # 60 x 160 pixels are 15 x 40 cells: floor(-0.7 * 55 + sqrt((0.7 * 55)^2 + 0.84 * 600)) = 6
+    upright = corners_of([[98, 48, 158, 208]])
+    gt = people([[40, 40, 216, 216]], [diamond(128, 128)], size=(256, 256))
+    gt.gt_box_corners = turned(upright, degrees, 128.0)
+    assert make([gt], size=(64, 64), min_box_area=60 * 160 - 1)[1].radii.tolist() == [6]
+    assert len(make([gt], size=(64, 64), min_box_area=60 * 160 + 1)[1]) == 0
+
+
+def test_corners_are_moved_into_the_image():
+    gt = people([[0, 0, 104, 104]], [diamond(50, 40)], size=(104, 104))
+    gt.gt_box_corners = corners_of([[-400, 0, 900, 104]])
+    # 26 x 26 cells: 7.1; as indices up to that of the last cell, 25 x 25: 6.8
+    assert make([gt], size=(26, 26))[1].radii.tolist() == [7]
+    assert make([gt], size=(26, 26), origin=0.5)[1].radii.tolist() == [6]
+    # the padding of a smaller image is outside; 26 x 15 cells: 5.2
+    assert make([gt], size=(26, 26), sizes=[(15, 26)])[1].radii.tolist() == [5]
 
 
 def test_small_people_stay_in_the_multi_person_maps():
@@ -138,20 +170,28 @@ def test_cells_of_pixel_indices(index, cell_of_index, cell_of_continuous):
         assert (multi[0, :2] == 1).nonzero().tolist() == [[0, 15, cell], [1, cell, 15]]
 
 
+def only(x, y):
+    """A person of whose keypoints the first alone is labelled, which is the centre then, at a point of any image."""
+    points = [(x, y, 2), (0, 0, 0), (0, 0, 0), (0, 0, 0)]
+    gt = people([box(64, 64, 40)], [[(0, 0, 0)] * 4])
+    gt.gt_uncropped_keypoints = torch.tensor([points], dtype=torch.float32)
+    return gt
+
+
 def test_centers_of_pixel_indices():
     # means of 63.75 and 64.25 in continuous pixels, of 63.25 and 63.75 as indices
     points = [(59.75, 60.25, 2), (67.75, 68.25, 2), (0, 0, 0), (0, 0, 0)]
     gt = [people([box(64, 64, 40)], [points])]
     assert make(gt)[1].cells.tolist() == [[15, 16]]
     assert make(gt, origin=0.5)[1].cells.tolist() == [[15, 15]]
-    gt[0].gt_pose_centers = torch.tensor([[64.5, 0.25]])
-    assert make(gt, origin=0.5)[1].cells.tolist() == [[16, 0]]
-    # int() of the release truncates towards 0
-    gt[0].gt_pose_centers = torch.tensor([[-3.25, 64.5]])
-    assert make(gt, origin=0.5)[1].cells.tolist() == [[0, 16]]
+    assert make([only(64.5, 0.25)], origin=0.5)[1].cells.tolist() == [[16, 0]]
+    # int() of the release truncates towards 0, keypoints too
+    gt = [only(-3.25, 64.5)]
+    multi, found = make(gt, origin=0.5)
+    assert found.cells.tolist() == found.keypoint_cells[:, 0].tolist() == [[0, 16]]
+    assert (multi[0] == 1).nonzero().tolist() == [[0, 16, 0], [4, 16, 0]]
     assert len(make(gt)[1]) == 0
-    gt[0].gt_pose_centers = torch.tensor([[64.5, -3.75]])
-    assert len(make(gt, origin=0.5)[1]) == 0
+    assert len(make([only(64.5, -3.75)], origin=0.5)[1]) == 0
 
 
 @pytest.mark.parametrize("origin", [0.0, 0.5])
@@ -167,40 +207,63 @@ def test_what_is_learnt_is_decoded_without_bias(origin):
     torch.testing.assert_close(decoded[0, 0, :2], points[:, 0, :2].mean(dim=0), rtol=0, atol=0.006)
 
 
-def test_keypoints_outside_of_the_map_are_not_labelled():
-    nan = float("nan")
-    points = [(-1, 20, 2), (20, 20, 2), (128, 20, 2), (nan, nan, 0)]
-    multi, found = make([people([box(30, 30, 50)], [points])])
-    assert found.labelled.tolist() == [[False, True, False, False]]
+def test_the_map_of_a_keypoint_outside_of_the_image_is_empty():
+    points = [(-1, 20, 2), (20, 20, 2), (128, 20, 1), (0, 0, 0)]
+    gt = people([box(30, 30, 50)], [[(0, 0, 0), (20, 20, 2), (0, 0, 0), (0, 0, 0)]])
+    gt.gt_uncropped_keypoints = torch.tensor([points], dtype=torch.float32)
+    multi, found = make([gt])
+    assert found.labelled.tolist() == [[True, True, True, False]]
+    assert found.inside.tolist() == [[False, True, False, False]]
+    assert found.heatmaps(SIZE)[0, [0, 2, 3]].sum() == 0
+    assert (multi[0] == 1).nonzero().tolist() == [[1, 5, 5], [4, 5, 12]]
     # they count for the centre, (-1 + 20 + 128) / 3 = 49
     assert found.cells.tolist() == [[12, 5]]
+
+
+def test_keypoints_of_a_custom_mapper():
+    """Without the uncropped ones, what has no label is unknown."""
+    nan = float("nan")
+    gt = people([box(30, 30, 50)], [[(12, 20, 2), (20, 20, 2), (nan, nan, 0), (1e30, -1e30, 0)]])
+    multi, found = make([gt])
+    assert found.labelled.tolist() == found.inside.tolist() == [[True, True, False, False]]
+    assert found.cells.tolist() == [[4, 5]]
     assert multi.isfinite().all()
 
 
-def test_centers_and_areas_of_the_mapper_come_first():
-    """What they were before keypoints outside of the image were zeroed, and boxes turned and clipped."""
-    nan = float("nan")
+def test_keypoints_in_the_padding_are_outside():
+    gt = only(100, 20)
+    multi, found = make([gt], sizes=[(32, 25)])
+    assert len(found) == 0
+    assert multi.sum() == 0
+    gt.gt_uncropped_keypoints[0, 1] = torch.tensor([20, 20, 2])
+    multi, found = make([gt], sizes=[(32, 25)])
+    assert found.labelled.tolist() == [[True, True, False, False]]
+    assert found.inside.tolist() == [[False, True, False, False]]
+
+
+def test_what_the_mapper_keeps_comes_first():
+    """The keypoints before those outside of the image were zeroed, and the boxes before they were turned and clipped."""
     instances = people([box(x, 60, 40) for x in (20, 50, 80, 110)], [diamond(x, 60) for x in (20, 50, 80, 110)])
-    instances.gt_pose_centers = torch.tensor([[100.0, 40.0], [-1.0, 60.0], [40.0, 127.9], [nan, nan]])
-    instances.gt_box_areas = torch.tensor([3000.0, 2000.0, 1024.0, 2000.0])
+    nothing = [(0, 0, 0)] * 3
+    centers = [(100.0, 40.0, 2), (-1.0, 60.0, 2), (40.0, 127.9, 2), (0, 0, 0)]
+    instances.gt_uncropped_keypoints = torch.tensor([[center, *nothing] for center in centers], dtype=torch.float32)
+    areas = [3000, 2000, 1024, 2000]
+    instances.gt_box_corners = corners_of([[40, 60, 72, 60 + area / 32] for area in areas])
     # of an image without them
     others = people([box(90, 30, 31.9), box(30, 90, 32)], [diamond(90, 30), diamond(30, 90)])
     multi, found = make([instances, others])
     # without a centre in the image, people are not decoupled; the rest come from small to large
     assert found.image_index.tolist() == [0, 0, 1]
     assert found.cells.tolist() == [[10, 31], [25, 10], [7, 22]]
-    assert (multi[0, -1] == 1).nonzero().tolist() == [[10, 25], [31, 10]]
-    assert (multi[0] == 1).sum(dim=(1, 2)).tolist() == [4, 4, 4, 4, 2]
-    # the sizes of the Gaussians stay those of the boxes in the image
-    assert found.radii.tolist() == [2, 2, gaussian_radii(others.gt_boxes.tensor, stride=4)[1]]
-    instances.gt_box_areas[2] = 1023.9
+    assert (multi[0] == 1).nonzero().tolist() == [[0, 10, 25], [0, 31, 10], [4, 10, 25], [4, 31, 10]]
+    # 8 x 8, 8 x 17 (68 of 93.75 pixels are in the image) and 8 x 8 cells
+    assert found.radii.tolist() == [2, 3, 2]
+    instances.gt_box_corners = corners_of([[40, 60, 72, 60 + area / 32] for area in [3000, 2000, 1023.9, 2000]])
     assert make([instances])[1].cells.tolist() == [[25, 10]]
 
 
 def test_a_center_on_the_right_edge_is_outside():
-    instances = people([box(64, 64, 60)], [diamond(64, 64)])
-    instances.gt_pose_centers = torch.tensor([[128.0, 64.0]])
-    multi, found = make([instances])
+    multi, found = make([only(128.0, 64.0)])
     assert len(found) == 0
     assert not multi[0, -1].any()
 
