@@ -19,7 +19,11 @@ from tiny_methods import METHODS, global_batch, tiny_model
 
 RECORDED = Path(__file__).with_name("earlier_checkpoints.json")
 # what was the default then
-THEN = {"FCPose": ("MODEL.FCPOSE.OFFSET_RADIUS", 1), "QueryPose": ("MODEL.QUERYPOSE.DECODE_IN_TRAINING", "matched")}
+THEN = {
+    "FCPose": ("MODEL.FCPOSE.OFFSET_RADIUS", 1),
+    "CID": ("MODEL.CID.HEATMAP_LOSS_NORM", "pooled"),
+    "QueryPose": ("MODEL.QUERYPOSE.DECODE_IN_TRAINING", "matched"),
+}
 
 
 def results(model):

@@ -37,6 +37,7 @@ _IMAGENET_RGB = {
 }
 _LEARNT_HRNET = {"MODEL.BACKBONE.FREEZE_AT": 0, "MODEL.HRNET.NORM": "FrozenBN"}
 _CROWDPOSE = {"DATASETS.TRAIN": ("crowdpose_trainval",), "DATASETS.TEST": ("crowdpose_test",)}
+_CID_RELEASE = {"MODEL.CID.HEATMAP_LOSS_NORM": "pooled", "MODEL.CID.INDEX_COORDINATES": True}
 _CID_W48 = {
     "MODEL.WEIGHTS": "hrnet_w48.ms_in1k",
     "MODEL.HRNET.WIDTH": 48,
@@ -116,22 +117,18 @@ ROWS = pytest.mark.parametrize(
             {"MODEL.INSPOSE.HEATMAP": False, "MODEL.INSPOSE.DISK_OFFSET": False},
         ),
         *(
-            (f"CID/{name}_release", f"CID/{name}", {"MODEL.CID.INDEX_COORDINATES": True})
+            (f"CID/{name}_release", f"CID/{name}", _CID_RELEASE)
             for name in ("HRNet_W32_140e", "HRNet_W32_140e_coco_to_ochuman")
         ),
         *(
             (
                 f"CID/{name}_release",
                 f"CID/{name}",
-                {"MODEL.CID.INDEX_COORDINATES": True, "INPUT.IGNORE_MASKS": False},
+                {**_CID_RELEASE, "INPUT.IGNORE_MASKS": False},
             )
             for name in ("HRNet_W32_140e_ochuman", "HRNet_W32_300e_crowdpose")
         ),
-        (
-            "CID/HRNet_W32_140e_paper",
-            "CID/HRNet_W32_140e",
-            {"MODEL.CID.CHANNEL_WEIGHTS": "feature", "MODEL.CID.HEATMAP_LOSS_NORM": "person"},
-        ),
+        ("CID/HRNet_W32_140e_paper", "CID/HRNet_W32_140e", {"MODEL.CID.CHANNEL_WEIGHTS": "feature"}),
         (
             "CID/HRNet_W32_300e_crowdpose",
             "CID/HRNet_W32_140e",

@@ -89,7 +89,7 @@ class CIDOptions:
     min_overlap: float = 0.7
     max_instances: int = 200
     max_instances_per_chunk: int = 32
-    heatmap_loss_norm: str = "pooled"
+    heatmap_loss_norm: str = "person"
     temperature: float = 0.05
     loss_weights: dict[str, float] = field(
         default_factory=lambda: {"multi_heatmap": 1.0, "contrastive": 1.0, "single_heatmap": 4.0}

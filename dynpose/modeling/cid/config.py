@@ -41,9 +41,9 @@ def add_cid_config(cfg: CN) -> None:
     # Maximum number of people whose heatmaps are in memory at once, in training and inference
     cfg.MODEL.CID.MAX_INSTANCES_PER_CHUNK = 32
 
-    # Losses: the single-person heatmap loss is normalised by the number of keypoints of all people ("pooled", release)
-    # or, for each person, of that person ("person", Eq. 16)
-    cfg.MODEL.CID.HEATMAP_LOSS_NORM = "pooled"
+    # Losses: the single-person heatmap loss is normalised, for each person, by the number of that person's keypoints
+    # ("person", Eq. 16) or by that of all people ("pooled", release)
+    cfg.MODEL.CID.HEATMAP_LOSS_NORM = "person"
     # tau of Eq. 8
     cfg.MODEL.CID.TEMPERATURE = 0.05
     cfg.MODEL.CID.MULTI_HEATMAP_LOSS_WEIGHT = 1.0

@@ -51,6 +51,7 @@ def model(test_data):
     cfg.MODEL.BACKBONE.NAME = "build_hrnet_concat_backbone"
     # nothing is frozen: its norms would have no parameters
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    cfg.MODEL.CID.HEATMAP_LOSS_NORM = "pooled"
     schema_to_cfg(cfg, COCO_PERSON)
     model = build_model(cfg)
     converted, unknown = convert_released(state, detect_released(state))

@@ -242,7 +242,7 @@ def test_keypoints_in_the_padding_are_outside():
 
 
 def test_what_the_mapper_keeps_comes_first():
-    """The keypoints before those outside of the image were zeroed, and the boxes before they were turned and clipped."""
+    """The keypoints before those outside were zeroed, and the boxes before they were turned and clipped."""
     instances = people([box(x, 60, 40) for x in (20, 50, 80, 110)], [diamond(x, 60) for x in (20, 50, 80, 110)])
     nothing = [(0, 0, 0)] * 3
     centers = [(100.0, 40.0, 2), (-1.0, 60.0, 2), (40.0, 127.9, 2), (0, 0, 0)]
