@@ -3,9 +3,8 @@ from detectron2.config import LazyCall as L
 from dynpose.config import get_attribute
 from dynpose.data import known_schema
 from dynpose.layers import KPNetSpec
-from dynpose.modeling.aux_heatmap import AuxHeatmap
 from dynpose.modeling.fcos import FCOSDecoder, FCOSDetector, FCOSHead, LocationConv
-from dynpose.modeling.inspose import DiskOffsets, InsPose, InsPoseOptions, KeypointFeatures
+from dynpose.modeling.inspose import AuxHeatmap, DiskOffsets, InsPose, InsPoseOptions, KeypointFeatures
 from dynpose.modeling.kp_net import KPNetHead
 
 from .fcos_resnet_fpn import backbone

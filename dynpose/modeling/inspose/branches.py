@@ -1,7 +1,9 @@
-"""InsPose's per-image branches on P3: features for the KP-Nets, disk offsets.
+"""InsPose's per-image branches on P3: features for the KP-Nets, disk offsets, auxiliary heatmaps.
 
 Axes: B images, C channels of P3, K keypoints, H x W cells of P3.
 """
+
+import math
 
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
@@ -64,3 +66,38 @@ class DiskOffsets(nn.Module):
     def forward(self, p3: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 2 K, H, W), x0, y0, x1, y1, ..., in cells from the cell's top left corner."""
         return self.predict(self.tower(p3)).float()
+
+
+class AuxHeatmap(nn.Module):
+    """Auxiliary multi-person heatmaps, supervised in training and not computed in inference (section 3.4).
+
+    Args:
+        in_channels: C.
+        num_keypoints: K.
+        conv_dim: channels of the hidden 3x3 convolutions.
+        num_convs: number of hidden convolutions.
+        norm: their normalisation.
+        std: standard deviation of the initial weights; 0 = He initialisation of all but the last.
+        prior_prob: initial probability that sets the bias, as in CornerNet.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_keypoints: int,
+        conv_dim: int,
+        num_convs: int,
+        norm: str,
+        std: float,
+        prior_prob: float = 0.1,
+    ):
+        super().__init__()
+        self.tower = conv_tower(in_channels, conv_dim, num_convs, norm, std)
+        self.predict = Conv2d(conv_dim if num_convs else in_channels, num_keypoints, 3, padding=1)
+        nn.init.normal_(self.predict.weight, std=0.01)
+        nn.init.constant_(self.predict.bias, -math.log((1 - prior_prob) / prior_prob))
+
+    def forward(self, p3: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K, H, W) logits."""
+        return self.predict(self.tower(p3))

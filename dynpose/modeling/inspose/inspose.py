@@ -29,7 +29,6 @@ from dynpose.config import (
 from dynpose.data import KeypointSchema, model_schema
 from dynpose.layers import KPNetSpec
 from dynpose.layers.cells import cell_positions
-from dynpose.modeling.aux_heatmap import AuxHeatmap, heatmap_focal_loss
 from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageDetector, pixel_statistics
 from dynpose.modeling.detections import Detections
@@ -40,12 +39,13 @@ from dynpose.modeling.fcos import (
     LocationConv,
     pyramid_channels,
 )
+from dynpose.modeling.heatmap_loss import heatmap_focal_loss
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, gaussian_heatmaps, offsets_at
 from dynpose.modeling.kp_net import KPNetHead, heatmap_intermediates, kp_net_spec, offset_intermediates
 from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated
 from dynpose.utils.intermediate import provide
 
-from .branches import DiskOffsets, KeypointFeatures
+from .branches import AuxHeatmap, DiskOffsets, KeypointFeatures
 from .losses import (
     disk_offset_loss,
     disk_offset_targets,

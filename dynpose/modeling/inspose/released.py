@@ -34,7 +34,6 @@ from dynpose.layers.map_peaks import map_peaks
 from dynpose.layers.nms import soft_nms
 from dynpose.layers.process_mean import mean_over_processes
 from dynpose.layers.ranking import first_in_group, order_in_groups
-from dynpose.modeling.aux_heatmap import heatmap_focal_loss
 from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageDetector, pixel_statistics
 from dynpose.modeling.detections import Detections
@@ -45,6 +44,7 @@ from dynpose.modeling.fcos import (
     flatten_levels,
     pyramid_channels,
 )
+from dynpose.modeling.heatmap_loss import heatmap_focal_loss
 from dynpose.modeling.keypoint_maps import enclosing_boxes, gather_keypoints, keypoint_cells
 from dynpose.modeling.kp_net import KPNetHead, heatmap_intermediates, kp_net_spec, offset_intermediates
 from dynpose.modeling.parameter_rows import layer_rows, of_each, of_generated

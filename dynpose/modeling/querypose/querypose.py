@@ -34,10 +34,10 @@ from dynpose.config import (
 from dynpose.data import KeypointSchema, model_schema
 from dynpose.layers.process_mean import normalizer
 from dynpose.layers.top_k import stable_top_k
-from dynpose.modeling.aux_heatmap import heatmap_focal_loss
 from dynpose.modeling.backbone import build_backbone
 from dynpose.modeling.base_models import ImageModel, pixel_statistics, sizes_as_tensor
 from dynpose.modeling.detections import Detections
+from dynpose.modeling.heatmap_loss import heatmap_focal_loss
 from dynpose.modeling.keypoint_maps import gather_keypoints
 from dynpose.modeling.parameter_rows import Owners, layer_rows, of_each
 from dynpose.modeling.unchecked_boxes import is_finite

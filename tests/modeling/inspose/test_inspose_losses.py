@@ -8,7 +8,7 @@ from detectron2.structures import Boxes, Instances
 from small_models import one_person, people
 
 from dynpose.layers import KPNets, KPNetSpec
-from dynpose.modeling.aux_heatmap import heatmap_focal_loss
+from dynpose.modeling.heatmap_loss import heatmap_focal_loss
 from dynpose.modeling.inspose.losses import (
     disk_offset_loss,
     disk_offset_targets,

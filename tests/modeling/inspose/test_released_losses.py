@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances, Keypoints
 
-from dynpose.modeling.aux_heatmap import heatmap_focal_loss
+from dynpose.modeling.heatmap_loss import heatmap_focal_loss
 from dynpose.modeling.inspose.released import _to_index_coordinates, with_pseudo_boxes
 from dynpose.modeling.inspose.released_losses import (
     disk_offset_loss,
