@@ -8,6 +8,7 @@ from setuptools import Extension, find_packages, setup
 VARIANTS = {"_native": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     VARIANTS["_native_avx2"] = ["-mavx2", "-mfma"]
+    VARIANTS["_native_avx512"] = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"]
 
 
 def native_kp_net(name, flags):

@@ -77,11 +77,17 @@ def peer_config() -> CfgNode:
     return model_zoo.get_config(PEER_CONFIG, trained=False)
 
 
-def build_random(cfg: CfgNode, device: torch.device) -> nn.Module:
-    """Build a model with the same random weights every time."""
+def on_device(cfg: CfgNode, device: torch.device) -> CfgNode:
+    """A copy of a config that names the device."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = str(device)
+    return cfg
+
+
+def build_random(cfg: CfgNode, device: torch.device) -> nn.Module:
+    """Build a model with the same random weights every time."""
+    cfg = on_device(cfg, device)
     if "KEYPOINT_SCHEMA" in cfg.MODEL:  # not in detectron2's own configs
         register_datasets_for_schema(cfg)
     with torch.random.fork_rng(devices=[]):

@@ -248,6 +248,18 @@ def test_mixed_precision_is_the_configs_or_everyones(small_run):
     assert [config.cfg.SOLVER.AMP.ENABLED for config in everyone] == [True, True, True]
 
 
+def test_bfloat16_on_a_cpu_whatever_device_the_config_names(small_run):
+    options = ["MODEL.DEVICE", "cuda", "SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"]
+    (config,) = load_training_configs([small_run.config], opts=options)
+    training = Training(config.cfg, CPU)
+    seen = set()
+    for module in training.model.backbone.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    training.forward(training.ground_truth(make_batch(1, SIZE, 1, 0, CPU)))
+    assert seen == {torch.bfloat16}
+
+
 # --- the command ---
 
 

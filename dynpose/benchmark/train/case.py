@@ -23,6 +23,7 @@ from dynpose.benchmark.configs import (
     ComparedConfig,
     Names,
     build_random,
+    on_device,
     settling_norms,
     without_folders,
 )
@@ -124,7 +125,7 @@ class Training:
 
     def __init__(self, cfg: CfgNode, device: torch.device):
         self.device = device
-        self.precision = Precision.from_config(cfg)
+        self.precision = Precision.from_config(on_device(cfg, device))
         self.model = build_random(cfg, device).train()
         if cfg.SOLVER.CHANNELS_LAST:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

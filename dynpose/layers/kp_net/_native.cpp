@@ -75,10 +75,12 @@ struct Backward {
 
 // --- vectors ---
 
-#if defined(__AVX2__)
-constexpr int LANES = 8;
+#if defined(__AVX512F__)
+constexpr int LANES = 16, REGISTERS = 32;
+#elif defined(__AVX2__)
+constexpr int LANES = 8, REGISTERS = 16;
 #else
-constexpr int LANES = 4;
+constexpr int LANES = 4, REGISTERS = 16;
 #endif
 
 // May be read from and written to any address of a float.
@@ -175,8 +177,10 @@ void product_block(const float* a, int64_t a_row, int64_t a_column, const float*
 template <int Vectors>
 void product_columns(int64_t rows, const float* a, int64_t a_row, int64_t a_column, const float* b,
                             int64_t b_row, int64_t depth, float* result, int64_t result_row, Epilogue epilogue) {
-  // As many sums as registers hold; blocks of equal height, so that no narrow one waits for its own sums.
-  constexpr int MAX_ROWS = Vectors == 3 ? 4 : Vectors == 2 ? 6 : 8;
+  // As many sums as registers hold beside the factors; blocks of equal height, so that no narrow one waits for its own
+  // sums.
+  constexpr int HELD = (REGISTERS - Vectors - 1) / Vectors;
+  constexpr int MAX_ROWS = HELD < 8 ? HELD : 8;
   const int64_t blocks = (rows + MAX_ROWS - 1) / MAX_ROWS;
   for (int64_t block = 0, row = 0; block < blocks; ++block) {
     const int64_t height = (rows - row + blocks - block - 1) / (blocks - block);

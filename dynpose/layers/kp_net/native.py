@@ -36,8 +36,8 @@ class _Sizes(ctypes.Structure):
 
 def _variants():
     """The variants of the compiled code that the processor runs, fastest first; torch has asked it already."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    return ("_native_avx2", "_native") if capability in ("AVX2", "AVX512") else ("_native",)
+    wider = {"AVX512": ("_native_avx512", "_native_avx2"), "AVX2": ("_native_avx2",)}
+    return (*wider.get(torch.backends.cpu.get_cpu_capability(), ()), "_native")
 
 
 @functools.cache
