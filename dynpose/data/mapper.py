@@ -132,7 +132,7 @@ class PoseDatasetMapper:
                 dataset_dict["to_original"] = to_original
             return dataset_dict
 
-        annotations = [_with_lists(annotation) for annotation in annotations]
+        annotations = [_with_floats(annotation) for annotation in annotations]
         people = [self._with_keypoints(person, dataset_dict) for person in annotations if not person.get("iscrowd")]
         # The crop of build_pose_augmentation keeps at least one person if the image has any; other augmentations, such
         # as the random affine warp, may have to be redrawn. An image that remains empty is returned as it is: every
@@ -215,10 +215,10 @@ class PoseDatasetMapper:
         return np.where(keypoints[..., 2:] > 0, keypoints, 0)
 
 
-def _with_lists(annotation):
-    """Convert arrays of an annotation to lists: detectron2 converts an array of boxes, but not an array of one box."""
-    arrays = [key for key in ("bbox", "keypoints") if hasattr(annotation.get(key), "tolist")]
-    return {**annotation, **{key: np.asarray(annotation[key]).ravel().tolist() for key in arrays}}
+def _with_floats(annotation):
+    """An annotation with lists of floats: of arrays, and of integers, to which transforms would truncate their result."""
+    given = [key for key in ("bbox", "keypoints") if annotation.get(key) is not None]
+    return {**annotation, **{key: np.asarray(annotation[key], np.float64).ravel().tolist() for key in given}}
 
 
 def _box_area(person):

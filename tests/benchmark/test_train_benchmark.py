@@ -248,6 +248,15 @@ def test_mixed_precision_is_the_configs_or_everyones(small_run):
     assert [config.cfg.SOLVER.AMP.ENABLED for config in everyone] == [True, True, True]
 
 
+def test_the_peers_mixed_precision_is_that_of_the_first(small_run):
+    options = ["SOLVER.AMP.DTYPE", "bfloat16"]
+    configs = load_training_configs([small_run.config], opts=options, peer=True, amp=True)
+    assert [config.cfg.SOLVER.AMP.DTYPE for config in configs] == ["bfloat16", "bfloat16"]
+    TrainingCase({config.name: config for config in configs}, 1, SIZE, 1, CPU)
+    alone = load_training_configs([], peer=True, amp=True)
+    assert alone[0].cfg.SOLVER.AMP.DTYPE == "float16"
+
+
 def test_bfloat16_on_a_cpu_whatever_device_the_config_names(small_run):
     options = ["MODEL.DEVICE", "cuda", "SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"]
     (config,) = load_training_configs([small_run.config], opts=options)

@@ -480,6 +480,14 @@ class TestArrays:
         for one, other in zip(arrays["annotations"], before["annotations"]):
             assert all(np.array_equal(one[key], other[key]) for key in other)
 
+    def test_integers_are_not_truncated(self, record):
+        """A box of integers, three fifths as large."""
+        record["annotations"][0].update(bbox=[11, 7, 19, 20], bbox_mode=BoxMode.XYWH_ABS)
+        instances = make_mapper(T.ResizeTransform(30, 40, 18, 24))(record)["instances"]
+        torch.testing.assert_close(instances.gt_boxes.tensor[0], torch.tensor([6.6, 4.2, 18.0, 16.2]))
+        corners = [[6.6, 4.2], [18.0, 4.2], [6.6, 16.2], [18.0, 16.2]]
+        torch.testing.assert_close(instances.gt_box_corners[0], torch.tensor(corners))
+
     def test_keypoints_by_rows(self, record):
         """(K, 3), and on a tensor as well."""
         rows = np.reshape(record["annotations"][0]["keypoints"], (3, 3))

@@ -85,7 +85,10 @@ def load_training_configs(
             cfg = load_config(file, [*opts, *words])
             configs.append(TrainingConfig(name(cfg, file, _short(words)), cfg, " ".join(without_folders(words))))
     if peer:
-        configs.append(TrainingConfig(PEER_NAME, load_config(model_zoo.get_config_file(PEER_CONFIG))))
+        cfg = load_config(model_zoo.get_config_file(PEER_CONFIG))
+        if configs:  # the overrides are not for it, but the precision is
+            cfg.SOLVER.AMP.DTYPE = configs[0].cfg.SOLVER.AMP.DTYPE
+        configs.append(TrainingConfig(PEER_NAME, cfg))
     for config in configs:
         config.cfg.SOLVER.AMP.ENABLED |= amp
     if not configs:

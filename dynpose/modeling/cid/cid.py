@@ -79,7 +79,8 @@ class CIDOptions:
         soft_oks_nms (SoftOKSNMS | None): takes the place of that NMS; None = off.
         index_coordinates (bool): cells divide the pixel indices of the network's input, as in the release: they begin
             half a pixel further right and down than those of continuous pixels. Inputs and outputs are in continuous
-            pixels either way.
+            pixels either way. Targets are truncated as there, see
+            :func:`~dynpose.modeling.cid.targets.build_targets`.
 
     Raises:
         ValueError: if ``heatmap_loss_norm`` is not a valid choice.

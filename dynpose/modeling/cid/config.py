@@ -5,7 +5,7 @@ from detectron2.config import CfgNode as CN
 
 def add_cid_config(cfg: CN) -> None:
     """Add the keys of MODEL.CID, in place."""
-    # Where paper and release differ, the default is the release, except for INDEX_COORDINATES.
+    # Where paper and release differ, the default is the paper, except for CHANNEL_WEIGHTS, which a trial decided.
     cfg.MODEL.CID = CN()
     # The single backbone output that all branches use, at the resolution of the heatmaps
     cfg.MODEL.CID.IN_FEATURES = ["concat"]
@@ -27,8 +27,8 @@ def add_cid_config(cfg: CN) -> None:
     # Cell coordinates are pixel indices of the network's input divided by the stride, as in the release. False =
     # continuous pixels, which are half a pixel larger. Weights fit one of the two: the authors' weights need True; with
     # False, their keypoints are half an input pixel too far left and up. Flip testing is symmetric with False only. In
-    # training, True also keeps people with a centre up to a cell beyond the left or upper edge, in the first cell, as
-    # the release truncates coordinates.
+    # training, True also moves centres and keypoints up to a cell beyond the left or upper edge into the first cell, as
+    # the release truncates coordinates, and corners of boxes beyond the map to the index of its last cell.
     cfg.MODEL.CID.INDEX_COORDINATES = False
 
     # Targets: people whose annotated box is smaller than this, square pixels of the augmented image, are in the
