@@ -216,7 +216,7 @@ class PoseDatasetMapper:
 
 
 def _with_floats(annotation):
-    """An annotation with lists of floats: of arrays, and of integers, to which transforms would truncate their result."""
+    """An annotation with lists of floats, of arrays and of integers, to which transforms would truncate their results."""
     given = [key for key in ("bbox", "keypoints") if annotation.get(key) is not None]
     return {**annotation, **{key: np.asarray(annotation[key], np.float64).ravel().tolist() for key in given}}
 
