@@ -216,7 +216,7 @@ class PoseDatasetMapper:
 
 
 def _with_floats(annotation):
-    """An annotation with lists of floats, of arrays and of integers, to which transforms would truncate their results."""
+    """An annotation with lists of floats: detectron2 takes no array of one box, and truncates transformed integers."""
     given = [key for key in ("bbox", "keypoints") if annotation.get(key) is not None]
     return {**annotation, **{key: np.asarray(annotation[key], np.float64).ravel().tolist() for key in given}}
 
