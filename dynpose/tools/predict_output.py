@@ -57,6 +57,8 @@ def info(args: argparse.Namespace, predictor: RecordingPredictor, beyond_limit: 
     """The meaning of the numbers, for the header of the results; ``beyond_limit``: images that --limit excludes."""
     from dynpose.version import __version__
 
+    # an exported file has its own
+    precision = getattr(predictor, "precision", None)
     return {
         "description": f"dynpose {__version__}: {args.weights}"
         + (f" with {args.config_file}" * bool(args.config_file)),
@@ -65,6 +67,7 @@ def info(args: argparse.Namespace, predictor: RecordingPredictor, beyond_limit: 
         "skeleton": [list(edge) for edge in predictor.schema.skeleton],
         "skeleton_indices": "start at 0",
         "category_names": list(predictor.metadata.get("thing_classes") or []),
+        **({"precision": precision} if precision else {}),
         "images_beyond_limit": beyond_limit,
     }
 

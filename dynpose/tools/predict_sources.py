@@ -132,6 +132,12 @@ def _predictor(args):
 
         model = args.config_file, args.weights, args.opts, args.device
         predictor = FilePredictor.from_files(*model, precision=args.precision, compile=args.compile)
+        if args.precision == "auto" and predictor.precision != "float32":
+            print(
+                f"the network runs in {predictor.precision}, in which this device is faster; --precision float32 gives "
+                "the same people on every machine",
+                file=sys.stderr,
+            )
         if predictor.cfg.MODEL.DEVICE == "cpu":
             keep_freed_memory()
         return predictor

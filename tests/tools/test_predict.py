@@ -19,7 +19,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from dynpose.data import KeypointSchema
-from dynpose.engine import prediction_record
+from dynpose.engine import fast_inference, prediction_record
 from dynpose.engine.predictor import PosePredictor
 from dynpose.tools.cli import main
 from dynpose.utils import draw_poses
@@ -117,6 +117,18 @@ def test_numbers_are_the_predictors_in_cocos_convention(run, photos, small_run):
         assert person["bbox"] == pytest.approx([x0, y0, x1 - x0, y1 - y0], abs=1e-2)
         expected = people.pred_keypoints[index].numpy() - [0.5, 0.5, 0]
         np.testing.assert_allclose(person["keypoints"], expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_lower_precision_is_said(run, photos, monkeypatch, capsys, native):
+    """By a device that is faster in bfloat16, unless it is asked for."""
+    monkeypatch.setattr(fast_inference, "_has_bfloat16", lambda device: native)
+    _, record = run([photos], "--no-pictures", "--limit", "1")
+    assert record["info"]["precision"] == ("bfloat16" if native else "float32")
+    assert ("the network runs in bfloat16" in capsys.readouterr().err) == native
+    _, record = run([photos], "--no-pictures", "--limit", "1", "--precision", "float32", output="float32")
+    assert record["info"]["precision"] == "float32"
+    assert "the network runs in" not in capsys.readouterr().err
 
 
 def test_the_file_describes_its_numbers(run, photos):
