@@ -134,8 +134,8 @@ def _predictor(args):
         predictor = FilePredictor.from_files(*model, precision=args.precision, compile=args.compile)
         if args.precision == "auto" and predictor.precision != "float32":
             print(
-                f"the network runs in {predictor.precision}, in which this device is faster; --precision float32 is the "
-                "same on every machine, up to rounding",
+                f"the network runs in {predictor.precision}, in which this device is faster; --precision float32 is "
+                "the same on every machine, up to rounding",
                 file=sys.stderr,
             )
         if predictor.cfg.MODEL.DEVICE == "cpu":
